@@ -1,0 +1,41 @@
+# make demo    real MongoDB and Redis, sample documents, two cycles, shown
+# make test    every check: lint, format, types, tests on real servers, coverage
+# make clean   removes what the others made
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+BIN := .venv/bin
+# 3.11 first: it is the version the server wheels were built for. An interpreter may be there by name only, or lack pip.
+CANDIDATES := python3.11 python3.12 python3.13 python3.14 python3
+USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
+
+.PHONY: demo test clean
+
+demo: .venv/demo.stamp
+	$(BIN)/etl demo
+
+test: .venv/dev.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pytest --cov --cov-report=term
+
+clean:
+	rm -rf .venv .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	find etl schemas tests -name __pycache__ -prune -exec rm -rf {} +
+
+# The stamps make an install happen again only when pyproject.toml changes.
+.venv/demo.stamp: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded]'
+	touch $@
+
+.venv/dev.stamp: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded,dev]'
+	touch $@ .venv/demo.stamp
+
+$(BIN)/python:
+	@for python in $(CANDIDATES); do \
+	  if "$$python" -c '$(USABLE)' 2>/dev/null; then exec "$$python" -m venv .venv; fi; \
+	done; echo 'Python 3.11 or newer, with venv and pip, was not found on PATH.' >&2; exit 1
