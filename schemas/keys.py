@@ -1,0 +1,116 @@
+"""How keys are written, so that two documents never meet on one key by accident.
+
+A component is NFC-normalised, then what would cut a key (`:`), pair the braces of a hash tag, glob in
+a pattern, or not show on a screen is percent-encoded from its UTF-8, and `%` with it: the encoding can
+be undone, so it keeps different components different.
+"""
+
+import re
+from hashlib import sha256
+from typing import Any
+from unicodedata import normalize
+from urllib.parse import quote
+
+import rfc8785
+from bson import Decimal128
+
+from schemas.values import exact, string_text
+
+# The Unicode property White_Space, spelled out: `str.isspace` also counts U+001C to U+001F, and
+# the `\s` of `re` follows it. All but U+0020 and U+0085 and above are C0 controls, matched anyway.
+_WHITE_SPACE = "\u0009-\u000d\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+_CONTROLS = "\u0000-\u001f\u007f-\u009f"
+_ENCODED = re.compile(rf"[%:{{}}*?\[\]\\{_WHITE_SPACE}{_CONTROLS}]")
+
+_HASH_DIGITS = 32
+_EXACT_INTEGERS = 2**53 - 1
+
+
+def component(value: str) -> str:
+    """One part of a key, percent-encoded where it must be.
+
+    Raises:
+        ValueError: the text holds a lone surrogate, which UTF-8 cannot carry.
+    """
+    _utf8(value)
+    return _ENCODED.sub(_percent, normalize("NFC", value))
+
+
+def segmento_hash(segmento: str) -> str:
+    """32 hex digits that stand for an audience segment, however its accents are composed.
+
+    Raises:
+        ValueError: the text holds a lone surrogate, which UTF-8 cannot carry.
+    """
+    return _digest(_utf8(normalize("NFC", segmento)))
+
+
+def params_hash(params: Any) -> str:
+    """32 hex digits that stand for the parameters of a call, in whatever order they were written.
+
+    BSON values are first written as JSON has them (see `schemas.values`).
+
+    Raises:
+        ValueError: a value has no JSON form, or is a number that RFC 8785 cannot tell from others.
+    """
+    return _digest(rfc8785.dumps(canonical(params)))
+
+
+def companion(key: str, role: str) -> str:
+    """The key of what must change in one atomic step with `key`.
+
+    Its real braces are a hash tag: both live in the same slot of a Redis Cluster.
+    """
+    return f"{{{key}}}:{role}"
+
+
+def canonical(value: Any) -> Any:
+    """A BSON value in the types RFC 8785 knows: None, bool, int, float, str, list, dict.
+
+    Raises:
+        ValueError: a value has no JSON form, or is a number that RFC 8785 cannot tell from others.
+    """
+    match value:
+        case None | bool():
+            return value
+        case int():
+            return _distinct(value)
+        case float() | Decimal128():
+            return _double(value)
+        case dict():
+            return {string_text(name): canonical(item) for name, item in value.items()}
+        case list():
+            return [canonical(item) for item in value]
+    if (string := string_text(value)) is None:
+        raise ValueError(f"{type(value).__name__} has no JSON form")
+    return string
+
+
+def _distinct(value: int) -> int:
+    if abs(value) > _EXACT_INTEGERS:
+        raise ValueError("an integer beyond 2^53 - 1 has no canonical JSON form")
+    return value
+
+
+def _double(value: float | Decimal128) -> float:
+    """RFC 8785 numbers are doubles: a decimal that is not the shortest form of one would meet another."""
+    number = exact(value)
+    double = float(number)
+    if exact(double) != number:
+        raise ValueError("a decimal that is no double has no canonical JSON form")
+    return double
+
+
+def _utf8(value: str) -> bytes:
+    try:
+        return value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("text is not valid Unicode") from None
+
+
+def _percent(match: re.Match[str]) -> str:
+    return quote(match[0], safe="")
+
+
+def _digest(content: bytes) -> str:
+    return sha256(content).hexdigest()[:_HASH_DIGITS]
