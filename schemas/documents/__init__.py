@@ -1,0 +1,56 @@
+"""The kinds of documents, told apart by `tipo`: one file each.
+
+A new kind is one new file here that exports `KIND` (see `schemas.documents.kind`), and its name below.
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Final
+
+from schemas.documents.kind import Document, InvalidDocument, Kind
+from schemas.entries import FieldError, Projection, Reject
+from schemas.families import CONTRACT, Family
+
+_FILES: Final = (
+    "generacion",
+    "resultado_mcp",
+    "estado_servidor",
+    "integracion_api",
+    "cliente_mcp",
+)
+
+# By name, so that a kind is one line here and not an import and a line.
+_KINDS: Final[tuple[Kind, ...]] = tuple(import_module(f"{__name__}.{file}").KIND for file in _FILES)
+
+KINDS: Final[Mapping[str, Kind]] = {kind.tipo: kind for kind in _KINDS}
+"""Every kind of document, by its `tipo`."""
+
+FAMILIES: Final[Mapping[str, Family]] = {
+    family.name: family for families in (CONTRACT, *(kind.families for kind in _KINDS)) for family in families
+}
+"""Every family of keys by its name: those of the users' design first, then what other kinds bring."""
+
+
+def project(document: Document, default_tipo: str) -> Projection | Reject:
+    """What a decoded document asks of the cache, or why it cannot be applied.
+
+    A document without `tipo` is taken for one of `default_tipo`. Whatever the document holds, this
+    does not raise, and nothing of its content is in a `Reject`.
+    """
+    try:
+        return _kind(document, default_tipo).project(document)
+    except InvalidDocument as invalid:
+        return Reject(invalid.reason, invalid.errors)
+    except RecursionError:
+        return Reject("nested too deeply")
+    except ValueError:
+        # What a kind did not foresee. The text is left out: it may quote the document.
+        return Reject("a value has no form in Redis")
+
+
+def _kind(document: Document, default_tipo: str) -> Kind:
+    tipo = document.get("tipo")
+    kind = KINDS.get(default_tipo if tipo is None else tipo if isinstance(tipo, str) else "")
+    if kind is None:
+        raise InvalidDocument("unknown tipo", (FieldError("tipo", f"should be one of {', '.join(KINDS)}"),))
+    return kind

@@ -1,0 +1,104 @@
+"""The types of the fields of documents: what is accepted, and the text it becomes.
+
+JavaScript shells write every number as a double, so a whole double is a whole number. A number
+written as text is not one: it would hide a mistake of the writer.
+"""
+
+import re
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any
+
+from bson import Decimal128, Int64
+from pydantic import Field, PlainValidator
+
+from schemas.keys import canonical
+from schemas.values import date_text, exact, json_text, number_text, text
+
+_LONGEST_INTEGER = 2**63
+_ISO_8601 = re.compile(
+    r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d([.,]\d+)?)?(Z|[+-]\d\d(:?\d\d)?)", re.ASCII | re.IGNORECASE
+)
+
+
+def _whole(value: Any) -> int:
+    if type(value) is int:
+        return value
+    if isinstance(value, Int64):
+        return int(value)
+    if not isinstance(value, float | Decimal128):
+        raise ValueError("should be a whole number")  # noqa: TRY004 - pydantic reports a ValueError as the field's
+    number = exact(value)
+    if abs(number) >= _LONGEST_INTEGER or number != number.to_integral_value():
+        raise ValueError("should be a whole number of at most 64 bits")
+    return int(number)
+
+
+def _whole_text(value: Any) -> str:
+    return str(_whole(value))
+
+
+def _number_text(value: Any) -> str:
+    if isinstance(value, float | Decimal128 | Decimal):
+        return number_text(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise ValueError("should be a number")
+
+
+def _date_text(value: Any) -> str:
+    if isinstance(value, datetime):
+        return date_text(value)
+    if not isinstance(value, str) or not _ISO_8601.fullmatch(value):
+        raise ValueError("should be a date that BSON and Python can hold, or ISO 8601 text with its offset")
+    try:
+        return date_text(datetime.fromisoformat(value))
+    except (ValueError, OverflowError):
+        raise ValueError("should be a date of the calendar, within the years 1 to 9999 of UTC") from None
+
+
+def _plain_text(value: Any) -> str:
+    if type(value) is not str:
+        raise ValueError("should be text")
+    return text(value)
+
+
+def _limit_text(value: Any) -> str:
+    return _plain_text(value) if isinstance(value, str) else _whole_text(value)
+
+
+def _list_text(value: Any) -> str:
+    if type(value) is not list:
+        raise ValueError("should be a list")
+    return json_text(value)
+
+
+Name = Annotated[str, Field(strict=True, min_length=1)]
+"""What names a key: text that is not empty."""
+
+Params = Annotated[Any, PlainValidator(canonical)]
+"""The parameters of a call, in the types that their hash is taken of."""
+
+Whole = Annotated[int, PlainValidator(_whole)]
+"""A whole number, kept as one."""
+
+TextField = Annotated[str, PlainValidator(_plain_text)]
+"""Text."""
+
+WholeField = Annotated[str, PlainValidator(_whole_text)]
+"""A whole number: a count."""
+
+NumberField = Annotated[str, PlainValidator(_number_text)]
+"""Any number: money, an average."""
+
+DateField = Annotated[str, PlainValidator(_date_text)]
+"""A BSON date, or ISO 8601 text with its offset from UTC."""
+
+LimitField = Annotated[str, PlainValidator(_limit_text)]
+"""A limit: text as `500/minuto`, or a whole number."""
+
+ListField = Annotated[str, PlainValidator(_list_text)]
+"""A list of anything."""
+
+AnyField = Annotated[str, PlainValidator(text)]
+"""Any value, null too."""

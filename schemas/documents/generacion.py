@@ -1,0 +1,120 @@
+"""`tipo: generacion`: the messages an AI wrote for one segment of a campaign, or the wish for them.
+
+Whatever its `estado`, a document waits while `lock:content_generation:{campana_id}` is held: the
+campaign is being generated right now.
+"""
+
+from itertools import pairwise
+from operator import itemgetter
+from typing import Annotated, Literal, NotRequired
+
+from pydantic import Field, TypeAdapter
+from typing_extensions import TypedDict
+
+from schemas.documents.fields import DateField, Name, NumberField, TextField, Whole, WholeField
+from schemas.documents.kind import Document, Kind, invalid, validated
+from schemas.documents.one_hash import present
+from schemas.entries import Enqueue, Entry, Evict, Projection, Put
+from schemas.families import CAMPAIGN_MESSAGES, GENERATION_LOCK, GENERATION_META, GENERATION_QUEUE
+from schemas.values import plain_json
+
+
+class Identity(TypedDict):
+    """What the messages are for."""
+
+    campana_id: Name
+    segmento: Name
+
+
+class Message(TypedDict):
+    """One message; its fields reach Redis in this order."""
+
+    numero: Whole
+    texto: TextField
+    tono: TextField
+
+
+class Metadata(TypedDict):
+    """What the generation cost."""
+
+    tokens_total: NotRequired[WholeField | None]
+    cost_total_usd: NotRequired[NumberField | None]
+    tiempo_total_ms: NotRequired[WholeField | None]
+    segmentos_procesados: NotRequired[WholeField | None]
+    fecha_generacion: NotRequired[DateField | None]
+
+
+class Generado(Identity):
+    """Messages that are written."""
+
+    mensajes: Annotated[list[Message], Field(min_length=1, strict=True)]
+    metadata: NotRequired[Metadata | None]
+
+
+class Pendiente(Identity):
+    """Messages that are asked for."""
+
+    prioridad: NotRequired[Literal["alta", "media", "baja"] | None]
+
+
+_IDENTITY: TypeAdapter[Identity] = TypeAdapter(Identity)
+_GENERADO: TypeAdapter[Generado] = TypeAdapter(Generado)
+_PENDIENTE: TypeAdapter[Pendiente] = TypeAdapter(Pendiente)
+
+
+def _generado(document: Document) -> Projection:
+    valid = validated(_GENERADO, document)
+    key = CAMPAIGN_MESSAGES.key(campana_id=valid["campana_id"], segmento=valid["segmento"])
+    return _locked(valid, Put(CAMPAIGN_MESSAGES.name, key, _members(valid["mensajes"])), _meta(valid))
+
+
+def _members(messages: list[Message]) -> list[str]:
+    messages.sort(key=itemgetter("numero"))
+    if any(one["numero"] == next_one["numero"] for one, next_one in pairwise(messages)):
+        raise invalid("mensajes", "should hold each numero once")
+    return [plain_json(message) for message in messages]
+
+
+def _meta(valid: Generado) -> Put | Evict:
+    key = GENERATION_META.key(campana_id=valid["campana_id"], segmento=valid["segmento"])
+    fields = present(valid.get("metadata") or {})
+    # A generation without metadata must not keep that of the one before it.
+    return Put(GENERATION_META.name, key, fields) if fields else Evict(GENERATION_META.name, key)
+
+
+def _pendiente(document: Document) -> Projection:
+    valid = validated(_PENDIENTE, document)
+    key = GENERATION_QUEUE.key(priority=valid.get("prioridad") or "media")
+    item = plain_json({"campana_id": valid["campana_id"], "segmento": valid["segmento"]})
+    return _locked(valid, Enqueue(GENERATION_QUEUE.name, key, item))
+
+
+def _archivado(document: Document) -> Projection:
+    valid = validated(_IDENTITY, document)
+    return _locked(valid, *(Evict(family.name, family.key(**valid)) for family in _FAMILIES))
+
+
+def _locked(valid: Identity, *entries: Entry) -> Projection:
+    return Projection(entries, lock=GENERATION_LOCK.key(campana_id=valid["campana_id"]))
+
+
+_FAMILIES = (CAMPAIGN_MESSAGES, GENERATION_META)
+_BY_ESTADO = {"generado": _generado, "pendiente": _pendiente, "archivado": _archivado}
+
+
+def _warm(document: Document) -> Projection:
+    estado = document.get("estado")
+    if estado is None:
+        return _generado(document)
+    if not isinstance(estado, str) or estado not in _BY_ESTADO:
+        raise invalid("estado", f"should be one of {', '.join(_BY_ESTADO)}")
+    return _BY_ESTADO[estado](document)
+
+
+KIND = Kind(
+    tipo="generacion",
+    families=(*_FAMILIES, GENERATION_QUEUE),
+    warm=_warm,
+    evict=_archivado,
+    name_field="campana_id",
+)

@@ -1,0 +1,36 @@
+"""The commonest shape of a kind: each document fills one hash."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from schemas.documents.kind import Document, Kind, validated
+from schemas.entries import Evict, Projection, Put
+from schemas.families import Family
+
+
+def one_hash(*, tipo: str, family: Family, identity: Any, fields: Any, name_field: str) -> Kind:
+    """The kind whose documents each fill one hash of `family`.
+
+    `identity` is a TypedDict of the parts of the key, `fields` one of the fields of the hash in their
+    order, each validated to its text; an optional field that is absent or null is left out.
+    """
+    identities: TypeAdapter[Mapping[str, Any]] = TypeAdapter(identity)
+    hashes: TypeAdapter[Mapping[str, Any]] = TypeAdapter(fields)
+
+    def key(document: Document) -> str:
+        return family.key(**validated(identities, document))
+
+    def warm(document: Document) -> Projection:
+        return Projection((Put(family.name, key(document), present(validated(hashes, document))),))
+
+    def evict(document: Document) -> Projection:
+        return Projection((Evict(family.name, key(document)),))
+
+    return Kind(tipo, (family,), warm, evict, name_field)
+
+
+def present(fields: Mapping[str, Any]) -> dict[str, str]:
+    """The fields that the document has: one that is null is left out, as one that is absent."""
+    return {name: value for name, value in fields.items() if value is not None}
