@@ -1,0 +1,34 @@
+"""The settings: what they are (`model`), where they come from (`layers`), how to show an address (`uris`)."""
+
+from etl.settings.effective import Effective, effective
+from etl.settings.layers import Loaded, load, load_with_origins
+from etl.settings.model import (
+    CollectionSettings,
+    FamilySettings,
+    HttpSettings,
+    LeaseSettings,
+    MongoSettings,
+    RedisSettings,
+    RetrySettings,
+    ScheduleSettings,
+    Settings,
+)
+from etl.settings.uris import masked
+
+__all__ = [
+    "CollectionSettings",
+    "Effective",
+    "FamilySettings",
+    "HttpSettings",
+    "LeaseSettings",
+    "Loaded",
+    "MongoSettings",
+    "RedisSettings",
+    "RetrySettings",
+    "ScheduleSettings",
+    "Settings",
+    "effective",
+    "load",
+    "load_with_origins",
+    "masked",
+]

@@ -1,0 +1,31 @@
+"""The settings in force as a person may see them: value by value, secrets masked, each with its origin."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import SecretStr
+
+from etl.settings.layers import Loaded, leaves
+from etl.settings.problems import dotted
+from etl.settings.uris import masked
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """One setting: `mongo.uri`, its value, and `default`, `file …`, `environment …` or `command line`."""
+
+    path: str
+    value: Any
+    source: str
+
+
+def effective(loaded: Loaded) -> list[Effective]:
+    """Every setting in force, in the order of the model."""
+    return [
+        Effective(dotted(path), _shown(value), loaded.origins.of(path))
+        for path, value in leaves(loaded.settings.model_dump())
+    ]
+
+
+def _shown(value: Any) -> Any:
+    return masked(value.get_secret_value()) if isinstance(value, SecretStr) else value

@@ -1,0 +1,106 @@
+"""The order of settings: command line over environment over file over default, and who said what."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from etl.errors import Misconfigured
+from etl.settings import environment, problems, yaml_file
+from etl.settings.model import Settings
+from etl.settings.problems import Path as SettingPath
+
+DEFAULT_FILE = Path("config/etl.yaml")
+
+
+class Origins(dict[SettingPath, str]):
+    """Who set each value: the paths of all values that are no defaults."""
+
+    def of(self, path: SettingPath) -> str:
+        """Where the value at `path` came from: `default`, `file PATH`, `environment NAME`, `command line`."""
+        return self.get(path, "default")
+
+    def near(self, path: SettingPath) -> str:
+        """The origin of `path`, or of what was given nearest to it, as the end of an error message."""
+        for length in range(len(path), 0, -1):
+            for known, origin in self.items():
+                if known[:length] == path[:length]:
+                    return f" ({origin})"
+        return ""
+
+
+class Loaded(NamedTuple):
+    """The settings in force and where each of them came from."""
+
+    settings: Settings
+    origins: Origins
+
+
+class _Layer(NamedTuple):
+    values: Mapping[str, Any]
+    origin: Callable[[SettingPath], str]
+
+
+def load(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """The settings in force: `overrides` over the environment over the YAML file over the defaults.
+
+    The file is `path`, else `ETL_CONFIG`, else `config/etl.yaml` where the command runs, else none.
+
+    Raises:
+        Misconfigured: in one line, what is wrong, where it was set, and what is expected; no secret in it.
+    """
+    return load_with_origins(path, overrides or {}).settings
+
+
+def load_with_origins(path: Path | None, overrides: Mapping[str, Any]) -> Loaded:
+    """Like `load`, with the origin of every value that is no default."""
+    values: dict[str, Any] = {}
+    origins = Origins()
+    for layer in (*_file(path), *_given(overrides)):
+        _lay_over(values, layer, origins)
+    try:
+        return Loaded(Settings.model_validate(values), origins)
+    except ValidationError as error:
+        # `from None`: a traceback must not lead to what was given, which may be a secret.
+        raise Misconfigured(problems.one_line(error, origins.near)) from None
+
+
+def _file(path: Path | None) -> Iterator[_Layer]:
+    variable = os.environ.get(environment.FILE_VARIABLE)
+    named = path or (Path(variable) if variable else None)
+    if named or DEFAULT_FILE.exists():
+        chosen = named or DEFAULT_FILE
+        yield _Layer(yaml_file.read(chosen), lambda _: f"file {chosen}")
+
+
+def _given(overrides: Mapping[str, Any]) -> Iterator[_Layer]:
+    yield _Layer(environment.read(), environment.origin)
+    yield _Layer(overrides, lambda _: "command line")
+
+
+def _lay_over(below: dict[str, Any], layer: _Layer, origins: Origins, at: SettingPath = ()) -> None:
+    """Merge a layer into what is below it: mappings by key, anything else (lists too) as a whole."""
+    for name, value in layer.values.items():
+        path = (*at, name)
+        if isinstance(value, Mapping) and isinstance(below.get(name), dict):
+            _lay_over(below[name], _Layer(value, layer.origin), origins, path)
+            continue
+        below[name] = dict(value) if isinstance(value, Mapping) else value
+        for hidden in [known for known in origins if known[: len(path)] == path]:
+            del origins[hidden]
+        origins |= {leaf: layer.origin(leaf) for leaf, _ in leaves(value, path)}
+
+
+def leaves(value: Any, at: SettingPath = ()) -> Iterator[tuple[SettingPath, Any]]:
+    """Every single value below `value` with its path; an empty mapping or list counts as a value."""
+    items: list[tuple[str | int, Any]] = []
+    if isinstance(value, Mapping):
+        items = list(value.items())
+    elif isinstance(value, list | tuple):
+        items = list(enumerate(value))
+    if not items:
+        yield at, value
+    for name, inner in items:
+        yield from leaves(inner, (*at, name))

@@ -1,0 +1,240 @@
+"""Every setting: its type, its default, its bounds and what it is for.
+
+The models read nothing by themselves: `etl.settings.load` hands them what file, environment and
+command line say. The descriptions are the ones the README shows.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from etl.errors import Misconfigured
+from etl.settings import uris
+from schemas.documents import FAMILIES, KINDS
+from schemas.families import LAST_SYNC, Family
+
+#: The families that documents fill: only those can be warmed again from MongoDB.
+_REFRESHABLE = frozenset(family.name for kind in KINDS.values() for family in kind.families)
+
+
+def _contradiction(path: str, problem: str) -> PydanticCustomError:
+    """A problem between several settings; `path` is where to mend it, below the field that is validated."""
+    return PydanticCustomError("contradiction", "{problem}", {"path": path, "problem": problem})
+
+
+def _not_a_bool(value: object) -> object:
+    """Python counts `true` as 1; a person who wrote `ttl: true` did not mean one second."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("number", "expected a number, not true or false")
+    return value
+
+
+def _address(*schemes: str) -> AfterValidator:
+    def check(value: SecretStr) -> SecretStr:
+        problem = uris.problem(value.get_secret_value(), schemes)
+        if problem:
+            raise PydanticCustomError("address", "{problem}", {"problem": problem})
+        return value
+
+    return AfterValidator(check)
+
+
+def _one_of(known: Mapping[str, object]) -> AfterValidator:
+    def check(value: str) -> str:
+        if value not in known:
+            raise PydanticCustomError("unknown", "expected one of: {known}", {"known": ", ".join(known)})
+        return value
+
+    return AfterValidator(check)
+
+
+Whole = Annotated[int, BeforeValidator(_not_a_bool)]
+Seconds = Annotated[float, BeforeValidator(_not_a_bool), Field(gt=0, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """What every section shares: nothing unknown, nothing changed later, no value in an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class MongoSettings(Section):
+    """Where the documents are."""
+
+    uri: Annotated[SecretStr, _address("mongodb", "mongodb+srv")] = Field(
+        SecretStr("mongodb://localhost:27017"), description="Address of MongoDB; the role `read` is enough."
+    )
+    database: str = Field(
+        "campaigns",
+        pattern=r'^[^/\\. "$\x00]{1,63}$',
+        description="Database that holds the collections.",
+    )
+    timeout_seconds: Seconds = Field(10, description="How long one answer of MongoDB may take.")
+
+
+class RedisSettings(Section):
+    """Where the caches are."""
+
+    url: Annotated[SecretStr, _address("redis", "rediss", "unix")] = Field(
+        SecretStr("redis://localhost:6379/0"), description="Address of Redis."
+    )
+    timeout_seconds: Seconds = Field(10, description="How long one answer of Redis may take.")
+
+
+class ScheduleSettings(Section):
+    """When a cycle runs."""
+
+    cycle_seconds: Whole = Field(
+        660, ge=1, description="Time from one cycle to the next; `etl:last_sync` lives twice as long."
+    )
+
+
+class CollectionSettings(Section):
+    """One collection to keep in the cache."""
+
+    name: str = Field(min_length=1, description="Name of the collection.")
+    tipo: Annotated[str, _one_of(KINDS)] = Field(
+        "generacion", description="Kind of a document that has no `tipo`: " + ", ".join(KINDS) + "."
+    )
+    timestamp_field: str = Field(
+        "updated_at", pattern=r"^[^$\x00][^\x00]*$", description="Date field that moves at every write."
+    )
+    overlap_seconds: Whole = Field(
+        120, ge=0, description="How late a document may be committed after its own timestamp."
+    )
+    cold_start: Literal["full", "recent", "now"] = Field(
+        "full",
+        description="The first cycle reads `full`, `recent` (what the longest TTL still holds) or `now`.",
+    )
+    page_size: Whole = Field(500, ge=1, le=100_000, description="Documents read and written at a time.")
+
+
+class FamilySettings(Section):
+    """How long the entries of a key family live."""
+
+    ttl: Whole | None = Field(None, ge=1, description="Life of an entry in seconds.")
+    refresh_seconds: Whole | None = Field(
+        None, ge=1, description="Warm the family again this often, whatever the cycle; less than its `ttl`."
+    )
+
+
+class HttpSettings(Section):
+    """Where the daemon answers."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="Interface the daemon listens on.")
+    port: Whole = Field(8088, ge=0, le=65535, description="Port the daemon listens on.")
+
+
+class LeaseSettings(Section):
+    """The lease that keeps two cycles of one collection apart."""
+
+    seconds: Whole = Field(30, ge=1, description="How long a dead holder keeps others from a collection.")
+
+
+class RetrySettings(Section):
+    """How patient a command is."""
+
+    seconds: Seconds = Field(20, description="How long a command keeps trying a server that is away.")
+
+
+class Settings(Section):
+    """All settings, checked against each other. `families` holds every family, the unmentioned ones too."""
+
+    mongo: MongoSettings = MongoSettings()
+    redis: RedisSettings = RedisSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    collections: tuple[CollectionSettings, ...] = Field(
+        (CollectionSettings(name="promptContent"),), min_length=1
+    )
+    families: dict[Annotated[str, _one_of(FAMILIES)], FamilySettings] = Field({}, validate_default=True)
+    http: HttpSettings = HttpSettings()
+    lease: LeaseSettings = LeaseSettings()
+    retry: RetrySettings = RetrySettings()
+
+    @field_validator("collections")
+    @classmethod
+    def _names_differ(cls, collections: tuple[CollectionSettings, ...]) -> tuple[CollectionSettings, ...]:
+        names = [collection.name for collection in collections]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                first = names.index(name)
+                raise _contradiction(f"{index}.name", f"collections.{first} has this name too")
+        return collections
+
+    @field_validator("families", mode="before")
+    @classmethod
+    def _fill_in(cls, given: object, info: ValidationInfo) -> object:
+        """Every family with its default life, overlaid by what is given; the type check comes later."""
+        if not isinstance(given, Mapping):
+            return given
+        schedule = info.data.get("schedule", ScheduleSettings())
+        complete: dict[Any, Any] = {name: _life(family, schedule) for name, family in FAMILIES.items()}
+        for name, life in given.items():
+            values = life.model_dump(exclude_unset=True) if isinstance(life, FamilySettings) else life
+            mergeable = name in complete and isinstance(values, Mapping)
+            complete[name] = complete[name] | dict(values) if mergeable else values
+        return complete
+
+    @field_validator("families")
+    @classmethod
+    def _lives_make_sense(
+        cls, families: dict[str, FamilySettings], info: ValidationInfo
+    ) -> dict[str, FamilySettings]:
+        for name, life in families.items():
+            _check_life(name, life)
+        schedule = info.data.get("schedule", ScheduleSettings())
+        published = families[LAST_SYNC.name].ttl
+        if published is not None and published <= schedule.cycle_seconds:
+            problem = f"must be more than schedule.cycle_seconds ({schedule.cycle_seconds})"
+            raise _contradiction(f"{LAST_SYNC.name}.ttl", problem)
+        return families
+
+    def ttl(self, family: str) -> int | None:
+        """Life in seconds of the entries of `family`; None where they live until they are removed."""
+        return self.families[family].ttl
+
+    def longest_ttl(self) -> int:
+        """The greatest TTL in seconds of all families: what changed before it can be in no cache."""
+        return max(life.ttl for life in self.families.values() if life.ttl is not None)
+
+    def collection(self, name: str) -> CollectionSettings:
+        """The settings of one collection.
+
+        Raises:
+            Misconfigured: no collection of this name is configured.
+        """
+        for collection in self.collections:
+            if collection.name == name:
+                return collection
+        known = ", ".join(collection.name for collection in self.collections)
+        raise Misconfigured(f"unknown collection {name!r}; the settings name: {known}")
+
+
+def _life(family: Family, schedule: ScheduleSettings) -> dict[str, int | None]:
+    """What a family lives by default; `etl:last_sync` says for two cycles that the sync is healthy."""
+    ttl = 2 * schedule.cycle_seconds if family.name == LAST_SYNC.name else family.ttl
+    return {"ttl": ttl, "refresh_seconds": family.refresh_seconds}
+
+
+def _check_life(name: str, life: FamilySettings) -> None:
+    if FAMILIES[name].ttl is None and life.ttl is not None:
+        raise _contradiction(f"{name}.ttl", "this family lives until it is consumed; leave its ttl out")
+    if FAMILIES[name].ttl is not None and life.ttl is None:
+        raise _contradiction(f"{name}.ttl", "expected seconds: an entry must not outlive its document")
+    if life.refresh_seconds is None:
+        return
+    if name not in _REFRESHABLE or life.ttl is None:
+        raise _contradiction(f"{name}.refresh_seconds", "this family cannot be warmed again; leave it out")
+    if life.refresh_seconds >= life.ttl:
+        raise _contradiction(f"{name}.refresh_seconds", f"must be less than its ttl ({life.ttl})")

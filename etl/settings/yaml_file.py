@@ -1,0 +1,63 @@
+"""Reads the settings file: YAML, refused with file and line when it is not, or when it says a thing twice."""
+
+import re
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from etl.errors import Misconfigured
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML lets the last of two equal keys win in silence; a person who wrote both meant something else."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002 (the signature of PyYAML)
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                problem = f"{key.value} is set twice"
+                raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The content of a settings file; a section left empty counts as not given.
+
+    Raises:
+        Misconfigured: no such file, not readable, or no YAML mapping; names the file and the line.
+    """
+    try:
+        content = parse(path.read_text("utf-8"))
+    except OSError as error:
+        raise Misconfigured(f"settings file {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise Misconfigured(f"settings file {path}: expected UTF-8 text") from None
+    except yaml.YAMLError as error:
+        raise Misconfigured(f"{path}:{_line(error)}: {_problem(error)}") from None
+    if not isinstance(content, dict):
+        raise Misconfigured(f"settings file {path}: expected settings, such as `mongo: {{uri: …}}`")
+    return {str(name): section for name, section in content.items() if section is not None}
+
+
+def parse(text: str) -> Any:
+    """One YAML value; an empty text is an empty mapping.
+
+    Raises:
+        yaml.YAMLError: the text is no YAML.
+    """
+    content = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+    return {} if content is None else content
+
+
+def _line(error: yaml.YAMLError) -> int:
+    mark = getattr(error, "problem_mark", None)
+    return mark.line + 1 if mark else 1
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    """What the parser says, without the words it quotes from the file: they may be part of a secret."""
+    said = getattr(error, "problem", None) or "not valid YAML"
+    return re.sub(r"'[^'<>]*\w[^'<>]*'", "'…'", said)
