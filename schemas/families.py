@@ -12,8 +12,6 @@ from typing import Any, Final, Literal
 
 from schemas.keys import component, params_hash, segmento_hash
 
-_Encoder = tuple[str, str, Callable[[Any], str]]  # placeholder, part, what writes the part in a key
-
 # A part that a key does not spell out but stands for by its hash: placeholder -> (part, hash).
 _HASHED: Final[Mapping[str, tuple[str, Callable[[Any], str]]]] = {
     "segmento_hash": ("segmento", segmento_hash),
@@ -32,13 +30,14 @@ class Family:
     fields: tuple[str, ...]
     source: str
     refresh_seconds: int | None = None
-    # Read from the pattern once: at every key it would cost three times what the key itself does.
-    _encoders: tuple[_Encoder, ...] = field(init=False, repr=False, compare=False)
+    # Read from the pattern once: done at every key, it would cost twice what the key itself does.
+    _writers: tuple[tuple[str, Callable[[Any], str]], ...] = field(init=False, repr=False, compare=False)
+    _template: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         names = [name for _, name, _, _ in Formatter().parse(self.pattern) if name]
-        encoders = tuple((name, *_HASHED.get(name, (name, component))) for name in names)
-        object.__setattr__(self, "_encoders", encoders)
+        object.__setattr__(self, "_writers", tuple(_HASHED.get(name, (name, component)) for name in names))
+        object.__setattr__(self, "_template", self.pattern.format_map(dict.fromkeys(names, "%s")))
 
     @property
     def prefix(self) -> str:
@@ -48,7 +47,7 @@ class Family:
     @property
     def parts(self) -> tuple[str, ...]:
         """What a person gives to name one key, in the order of the pattern: `params` for `{params_hash}`."""
-        return tuple(part for _, part, _ in self._encoders)
+        return tuple(part for part, _ in self._writers)
 
     def key(self, **parts: Any) -> str:
         """The key of these parts: each of them text, but `params` any value.
@@ -56,10 +55,13 @@ class Family:
         Raises:
             ValueError: a part is missing, unknown, or cannot stand in a key.
         """
-        if len(parts) != len(self._encoders) or not all(part in parts for _, part, _ in self._encoders):
-            given = ", ".join(parts) or "nothing"
-            raise ValueError(f"{self.name} takes {', '.join(self.parts)}; given: {given}")
-        return self.pattern.format_map({name: encode(parts[part]) for name, part, encode in self._encoders})
+        if len(parts) == len(self._writers):
+            try:
+                return self._template % tuple([write(parts[part]) for part, write in self._writers])
+            except KeyError:
+                pass  # as many as there should be, but not the same
+        given = ", ".join(parts) or "nothing"
+        raise ValueError(f"{self.name} takes {', '.join(self.parts)}; given: {given}")
 
 
 # 1. Calls to MCP servers

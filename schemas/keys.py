@@ -6,15 +6,17 @@ be undone, so it keeps different components different.
 """
 
 import re
+from collections.abc import Callable
 from hashlib import sha256
+from types import NoneType
 from typing import Any
 from unicodedata import normalize
 from urllib.parse import quote
 
 import rfc8785
-from bson import Decimal128
+from bson import Decimal128, Int64
 
-from schemas.values import exact, string_text
+from schemas.values import exact, string_text, unicode_text
 
 # The Unicode property White_Space, spelled out: `str.isspace` also counts U+001C to U+001F, and
 # the `\s` of `re` follows it. All but U+0020 and U+0085 and above are C0 controls, matched anyway.
@@ -32,8 +34,7 @@ def component(value: str) -> str:
     Raises:
         ValueError: the text holds a lone surrogate, which UTF-8 cannot carry.
     """
-    _utf8(value)
-    return _ENCODED.sub(_percent, normalize("NFC", value))
+    return _ENCODED.sub(_percent, normalize("NFC", unicode_text(value)))
 
 
 def segmento_hash(segmento: str) -> str:
@@ -42,7 +43,7 @@ def segmento_hash(segmento: str) -> str:
     Raises:
         ValueError: the text holds a lone surrogate, which UTF-8 cannot carry.
     """
-    return _digest(_utf8(normalize("NFC", segmento)))
+    return _digest(normalize("NFC", unicode_text(segmento)).encode())
 
 
 def params_hash(params: Any) -> str:
@@ -70,26 +71,28 @@ def canonical(value: Any) -> Any:
     Raises:
         ValueError: a value has no JSON form, or is a number that RFC 8785 cannot tell from others.
     """
-    match value:
-        case None | bool():
-            return value
-        case int():
-            return _distinct(value)
-        case float() | Decimal128():
-            return _double(value)
-        case dict():
-            return {string_text(name): canonical(item) for name, item in value.items()}
-        case list():
-            return [canonical(item) for item in value]
+    write: Callable[[Any], Any] = _CANONICAL.get(type(value), _canonical_string)
+    return write(value)
+
+
+def _canonical_string(value: Any) -> str:
     if (string := string_text(value)) is None:
         raise ValueError(f"{type(value).__name__} has no JSON form")
     return string
 
 
+def _canonical_object(value: dict[str, Any]) -> dict[str, Any]:
+    return {unicode_text(name): canonical(item) for name, item in value.items()}
+
+
+def _canonical_array(value: list[Any]) -> list[Any]:
+    return [canonical(item) for item in value]
+
+
 def _distinct(value: int) -> int:
     if abs(value) > _EXACT_INTEGERS:
         raise ValueError("an integer beyond 2^53 - 1 has no canonical JSON form")
-    return value
+    return int(value)
 
 
 def _double(value: float | Decimal128) -> float:
@@ -101,16 +104,21 @@ def _double(value: float | Decimal128) -> float:
     return double
 
 
-def _utf8(value: str) -> bytes:
-    try:
-        return value.encode()
-    except UnicodeEncodeError:
-        raise ValueError("text is not valid Unicode") from None
-
-
 def _percent(match: re.Match[str]) -> str:
     return quote(match[0], safe="")
 
 
 def _digest(content: bytes) -> str:
     return sha256(content).hexdigest()[:_HASH_DIGITS]
+
+
+_CANONICAL: dict[type, Callable[[Any], Any]] = {
+    NoneType: lambda _: None,
+    bool: bool,
+    int: _distinct,
+    Int64: _distinct,
+    float: _double,
+    Decimal128: _double,
+    dict: _canonical_object,
+    list: _canonical_array,
+}

@@ -27,7 +27,10 @@ from typing import Any
 from uuid import UUID
 
 from bson import Binary, Decimal128, Int64, ObjectId
+from bson.tz_util import utc as bson_utc
 from pydantic_core import PydanticSerializationError, to_json
+
+_IN_UTC = (bson_utc, UTC, None)
 
 
 def text(value: Any) -> str:
@@ -52,7 +55,9 @@ def json_text(value: Any) -> str:
     if (string := _STRINGS.get(kind)) is not None:
         return encode_basestring(string(value))
     if kind is dict:
-        members = [f"{encode_basestring(_unicode(name))}:{json_text(item)}" for name, item in value.items()]
+        members = [
+            f"{encode_basestring(unicode_text(name))}:{json_text(item)}" for name, item in value.items()
+        ]
         return "{" + ",".join(members) + "}"
     if kind is list:
         return "[" + ",".join([json_text(item) for item in value]) + "]"
@@ -71,6 +76,21 @@ def plain_json(value: Mapping[str, Any]) -> str:
         raise ValueError("text is not valid Unicode") from None
 
 
+def unicode_text(value: str) -> str:
+    """A text as it is, once it is known that UTF-8 can carry it.
+
+    Raises:
+        ValueError: it holds a lone surrogate.
+    """
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            # The codec's own message would quote the character.
+            raise ValueError("text is not valid Unicode") from None
+    return value
+
+
 def string_text(value: Any) -> str | None:
     """The text of a value that inside JSON is a string; None for any other value."""
     write = _STRINGS.get(type(value))
@@ -82,10 +102,11 @@ def date_text(value: datetime) -> str:
 
     A date without a zone is in UTC already, as BSON dates are.
     """
+    utc = value if value.tzinfo in _IN_UTC else value.astimezone(UTC)
     # BSON dates know milliseconds only; what is finer can come from ISO text alone, and is cut off.
-    precision = "milliseconds" if value.microsecond // 1000 else "seconds"
-    utc = value if value.tzinfo is None else value.astimezone(UTC).replace(tzinfo=None)
-    return utc.isoformat(timespec=precision) + "Z"
+    precision = "milliseconds" if utc.microsecond // 1000 else "seconds"
+    # By halves: `datetime.isoformat` would ask bson's zone, written in Python, for its offset (1 µs).
+    return f"{utc.date().isoformat()}T{utc.time().isoformat(precision)}Z"
 
 
 def number_text(value: float | Decimal | Decimal128) -> str:
@@ -107,26 +128,17 @@ def exact(value: float | Decimal | Decimal128) -> Decimal:
     Raises:
         ValueError: NaN or an infinity.
     """
-    number = _decimal(value)
+    if isinstance(value, float):
+        number = Decimal(repr(value))
+    else:
+        number = value.to_decimal() if isinstance(value, Decimal128) else Decimal(value)
     if not number.is_finite():
         raise ValueError("NaN and infinities have no JSON form")
     return number
 
 
-def _decimal(value: float | Decimal | Decimal128) -> Decimal:
-    if isinstance(value, Decimal128):
-        return value.to_decimal()
-    return Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
-
-
-def _unicode(value: str) -> str:
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            # The codec's own message would quote the character.
-            raise ValueError("text is not valid Unicode") from None
-    return value
+def _quoted(name: str) -> str:
+    return encode_basestring(unicode_text(name))
 
 
 def _base64(value: bytes) -> str:
@@ -135,7 +147,7 @@ def _base64(value: bytes) -> str:
 
 # Looked up by exact type: a subclass may mean something else, as `bson.Code`, a `str`, does.
 _STRINGS: dict[type, Callable[[Any], str]] = {
-    str: _unicode,
+    str: unicode_text,
     datetime: date_text,
     ObjectId: str,
     UUID: str,

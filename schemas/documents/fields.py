@@ -6,15 +6,16 @@ written as text is not one: it would hide a mistake of the writer.
 
 import re
 from datetime import datetime
-from decimal import Decimal
 from typing import Annotated, Any
 
 from bson import Decimal128, Int64
 from pydantic import Field, PlainValidator
 
 from schemas.keys import canonical
-from schemas.values import date_text, exact, json_text, number_text, text
+from schemas.values import date_text, exact, json_text, text, unicode_text
 
+# By exact type: a bool is an int to Python.
+_NUMBERS = frozenset({int, Int64, float, Decimal128})
 _LONGEST_INTEGER = 2**63
 _ISO_8601 = re.compile(
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d([.,]\d+)?)?(Z|[+-]\d\d(:?\d\d)?)", re.ASCII | re.IGNORECASE
@@ -24,10 +25,8 @@ _ISO_8601 = re.compile(
 def _whole(value: Any) -> int:
     if type(value) is int:
         return value
-    if isinstance(value, Int64):
-        return int(value)
-    if not isinstance(value, float | Decimal128):
-        raise ValueError("should be a whole number")  # noqa: TRY004 - pydantic reports a ValueError as the field's
+    if type(value) not in _NUMBERS:
+        raise ValueError("should be a whole number")
     number = exact(value)
     if abs(number) >= _LONGEST_INTEGER or number != number.to_integral_value():
         raise ValueError("should be a whole number of at most 64 bits")
@@ -39,11 +38,9 @@ def _whole_text(value: Any) -> str:
 
 
 def _number_text(value: Any) -> str:
-    if isinstance(value, float | Decimal128 | Decimal):
-        return number_text(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    raise ValueError("should be a number")
+    if type(value) not in _NUMBERS:
+        raise ValueError("should be a number")
+    return text(value)
 
 
 def _date_text(value: Any) -> str:
@@ -60,7 +57,7 @@ def _date_text(value: Any) -> str:
 def _plain_text(value: Any) -> str:
     if type(value) is not str:
         raise ValueError("should be text")
-    return text(value)
+    return unicode_text(value)
 
 
 def _limit_text(value: Any) -> str:

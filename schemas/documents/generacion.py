@@ -4,7 +4,6 @@ Whatever its `estado`, a document waits while `lock:content_generation:{campana_
 campaign is being generated right now.
 """
 
-from itertools import pairwise
 from operator import itemgetter
 from typing import Annotated, Literal, NotRequired
 
@@ -70,7 +69,7 @@ def _generado(document: Document) -> Projection:
 
 def _members(messages: list[Message]) -> list[str]:
     messages.sort(key=itemgetter("numero"))
-    if any(one["numero"] == next_one["numero"] for one, next_one in pairwise(messages)):
+    if len({message["numero"] for message in messages}) < len(messages):
         raise invalid("mensajes", "should hold each numero once")
     return [plain_json(message) for message in messages]
 
