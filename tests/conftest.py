@@ -1,0 +1,126 @@
+"""Real servers for the tests that need them.
+
+Two are shared by all tests, each of which has a MongoDB database and a Redis database of its own there.
+A test that stops, kills, freezes or configures a server starts one for itself.
+"""
+
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import TypeVar
+
+import pytest
+import redis
+from pymongo import MongoClient
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from etl.embedded import MongoServer, RedisServer
+from etl.embedded.process import Server
+from etl.embedded.redis_server import DATABASES
+from etl.errors import EtlError
+from tests.support.proxy import Proxy
+from tests.support.types import Document, ProxyTo, StartMongo, StartRedis
+
+AnyServer = TypeVar("AnyServer", bound=Server)
+
+# Without it MongoDB has no failpoints.
+TEST_COMMANDS = ("--setParameter", "enableTestCommands=1")
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def mongod() -> Iterator[MongoServer]:
+    """The shared MongoDB, with failpoints: not to be stopped, killed or frozen."""
+    with ExitStack() as stack:
+        yield _start(stack, lambda: MongoServer(args=TEST_COMMANDS))
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """The shared Redis: not to be stopped, killed, frozen, configured or flushed as a whole."""
+    with ExitStack() as stack:
+        yield _start(stack, RedisServer)
+
+
+@pytest.fixture(scope="session")
+def mongo_client(mongod: MongoServer) -> Iterator[MongoClient[Document]]:
+    """A client of the shared MongoDB, to arrange and to look."""
+    with MongoClient[Document](mongod.uri, tz_aware=True) as client:
+        yield client
+
+
+@pytest.fixture
+def database(mongo_client: MongoClient[Document]) -> Iterator[Database[Document]]:
+    """An empty database of this test's own."""
+    database = mongo_client[f"test_{next(_numbers)}"]
+    yield database
+    mongo_client.drop_database(database)
+
+
+@pytest.fixture
+def collection(database: Database[Document]) -> Collection[Document]:
+    """An empty `promptContent` in this test's database, with the index that deltas are read by."""
+    collection = database["promptContent"]
+    collection.create_index([("updated_at", 1), ("_id", 1)])
+    return collection
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> Iterator[str]:
+    """The address of an empty Redis database of this test's own."""
+    url = f"redis://{redis_server.address}/{next(_numbers) % DATABASES}"
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+        yield url
+        client.flushdb()
+
+
+@pytest.fixture
+def redis_client(redis_url: str) -> Iterator[redis.Redis]:
+    """A client of this test's Redis database, to arrange and to look; it speaks text."""
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        yield client
+
+
+@pytest.fixture
+def start_mongod() -> Iterator[StartMongo]:
+    """Start a MongoDB for this test alone, to be treated badly; with failpoints."""
+    with ExitStack() as stack:
+
+        def start(*, password: str | None = None, args: Sequence[str] = ()) -> MongoServer:
+            return _start(stack, lambda: MongoServer(password=password, args=(*TEST_COMMANDS, *args)))
+
+        yield start
+
+
+@pytest.fixture
+def start_redis() -> Iterator[StartRedis]:
+    """Start a Redis for this test alone, to be treated badly."""
+    with ExitStack() as stack:
+
+        def start(*, password: str | None = None, args: Sequence[str] = ()) -> RedisServer:
+            return _start(stack, lambda: RedisServer(password=password, args=args))
+
+        yield start
+
+
+@pytest.fixture
+def proxy_to() -> Iterator[ProxyTo]:
+    """Put a proxy in front of a server."""
+    with ExitStack() as stack:
+        yield lambda server: stack.enter_context(Proxy(server))
+
+
+def _start(stack: ExitStack, make: Callable[[], AnyServer]) -> AnyServer:
+    """The server, up; where there is none the test is skipped, but never in continuous integration."""
+    try:
+        server = make()
+        stack.enter_context(server)
+    except EtlError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    return server

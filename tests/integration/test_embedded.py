@@ -1,0 +1,195 @@
+"""The embedded servers are real, survive what is done to them, and leave nothing behind."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import redis
+from pymongo import MongoClient
+from pymongo.errors import OperationFailure
+
+from etl import embedded
+from etl.embedded import watchdog
+from etl.errors import EtlError
+from tests.support.types import Document, StartMongo, StartRedis
+from tests.support.waiting import eventually
+
+PASSWORD = "p@ss/word"
+
+# An owner that says which processes and folders are its own, and then waits to be killed.
+OWNER = """
+import time
+from etl import embedded
+with embedded.servers() as servers:
+    for server in servers:
+        print(server.pid, server.folder, flush=True)
+    time.sleep(60)
+"""
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process exists and is no zombie."""
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def count(uri: str) -> int:
+    """How many documents the tests below have left in their collection."""
+    with MongoClient[Document](uri) as client:
+        return client["facts"]["known"].count_documents({})
+
+
+@pytest.mark.usefixtures("mongod", "redis_server")  # they skip this test where there are no servers
+def test_both_servers_serve_and_vanish() -> None:
+    """Inside, documents and keys can be written; outside, processes and folders are gone."""
+    with embedded.servers() as servers:
+        pids = [server.pid for server in servers]
+        folders = [server.folder for server in servers]
+        with (
+            MongoClient[Document](servers.mongo.uri) as mongo,
+            redis.Redis.from_url(servers.redis.url) as cache,
+        ):
+            mongo["facts"]["known"].insert_one({"_id": 1})
+            assert cache.set("known", 1)
+
+    assert not any(map(is_running, pids))
+    assert not any(folder.exists() for folder in folders)
+
+
+def test_transactions_work(mongo_client: MongoClient[Document]) -> None:
+    """The one-node replica set takes a transaction, which a standalone server would not."""
+    known = mongo_client["test_embedded"]["known"]
+    with mongo_client.start_session() as session:
+        with session.start_transaction():
+            known.insert_one({"_id": 1}, session=session)
+            assert known.count_documents({}) == 0
+        assert known.count_documents({}) == 1
+    mongo_client.drop_database("test_embedded")
+
+
+@pytest.mark.usefixtures("mongod", "redis_server")
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
+def test_the_servers_end_with_their_owner(ending: signal.Signals) -> None:
+    """However the owner ends, by `kill -9` too, its servers end and their folders go."""
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    with owner:
+        assert owner.stdout
+        lines = [owner.stdout.readline().split() for _ in range(2)]
+        owner.send_signal(ending)
+    owned = {int(pid): Path(folder) for pid, folder in lines}
+
+    assert len(owned) == 2
+    assert eventually(lambda: not any(map(is_running, owned)))
+    assert eventually(lambda: not any(folder.exists() for folder in owned.values()))
+
+
+def test_the_watchdog_ends_a_frozen_server(tmp_path: Path) -> None:
+    """The watchdog of an owner that is gone ends even a frozen process, and removes its folder."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    with subprocess.Popen(["/bin/sleep", "60"]) as server:
+        watchdog.note(folder, server.pid)
+        server.send_signal(signal.SIGSTOP)
+
+        watchdog.main(owner=os.getpid(), folder=folder)  # this process is no child of its own
+
+        assert server.wait(5) == -signal.SIGKILL
+    assert not folder.exists()
+
+
+def test_a_watchdog_without_a_server_only_removes(tmp_path: Path) -> None:
+    """An owner that died before its server had started leaves no folder either."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+
+    watchdog.main(owner=os.getpid(), folder=folder)
+
+    assert not folder.exists()
+
+
+def test_mongod_keeps_its_data_and_port_over_stop_and_kill(start_mongod: StartMongo) -> None:
+    """After a stop in good order and after `kill -9` the same address serves the same documents."""
+    mongo = start_mongod()
+    with MongoClient[Document](mongo.uri) as client:
+        client["facts"]["known"].insert_one({"_id": 1})
+
+    mongo.restart()
+    assert count(mongo.uri) == 1
+    mongo.kill()
+    mongo.start()
+    assert count(mongo.uri) == 1
+
+
+def test_redis_keeps_its_data_only_when_asked_to(start_redis: StartRedis) -> None:
+    """A restart empties a Redis, unless it was started with an append-only file."""
+    for args, kept in (((), None), (("--appendonly", "yes"), b"1")):
+        server = start_redis(args=args)
+        with redis.Redis.from_url(server.url) as client:
+            client.set("known", 1)
+
+        server.restart()
+
+        with redis.Redis.from_url(server.url) as client:
+            assert client.get("known") == kept
+
+
+def test_a_paused_server_accepts_and_is_silent(start_redis: StartRedis) -> None:
+    """Between `pause` and `resume` a connection opens but nothing is answered; nothing is lost."""
+    server = start_redis()
+    server.pause()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=0.2) as connection:
+        connection.sendall(b"PING\r\n")
+        with pytest.raises(TimeoutError):
+            connection.recv(10)
+        server.resume()
+        connection.settimeout(5)
+        assert connection.recv(10) == b"+PONG\r\n"
+
+
+def test_a_paused_server_can_be_stopped(start_redis: StartRedis) -> None:
+    """A frozen server still ends in good order."""
+    server = start_redis()
+    server.pause()
+    server.stop()
+
+    with pytest.raises(EtlError, match=r"redis-server at 127\.0\.0\.1:[0-9]+ is not running"):
+        server.stop()
+
+
+def test_mongod_asks_for_the_password(start_mongod: StartMongo) -> None:
+    """With a password only the user `admin` may read, and `uri` says how."""
+    mongo = start_mongod(password=PASSWORD)
+
+    assert count(mongo.uri) == 0
+    with pytest.raises(OperationFailure, match="requires authentication"):
+        count(f"mongodb://{mongo.address}/")
+
+
+def test_redis_asks_for_the_password(start_redis: StartRedis) -> None:
+    """With a password nobody gets in without it, and `url` says how."""
+    server = start_redis(password=PASSWORD)
+
+    with redis.Redis.from_url(server.url) as client:
+        assert client.ping()
+    with (
+        redis.Redis.from_url(f"redis://{server.address}") as client,
+        pytest.raises(redis.AuthenticationError),
+    ):
+        client.ping()
+
+
+@pytest.mark.usefixtures("redis_server")
+def test_a_server_that_does_not_start_says_why() -> None:
+    """An option it does not know ends in one line with the last words that it said."""
+    with pytest.raises(EtlError, match=r"ended instead of starting: Bad directive") as raised:
+        embedded.RedisServer(args=("--no-such-option", "1")).__enter__()
+
+    assert "\n" not in str(raised.value)

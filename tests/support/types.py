@@ -1,0 +1,14 @@
+"""The types of what fixtures give, for the annotations of tests."""
+
+from collections.abc import Callable
+from typing import Any
+
+from etl.embedded import MongoServer, RedisServer
+from etl.embedded.process import Server
+from tests.support.proxy import Proxy
+
+Document = dict[str, Any]
+
+StartMongo = Callable[..., MongoServer]  # the keyword arguments of `MongoServer`
+StartRedis = Callable[..., RedisServer]  # the keyword arguments of `RedisServer`
+ProxyTo = Callable[[Server], Proxy]
