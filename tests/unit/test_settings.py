@@ -1,12 +1,17 @@
-from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 from etl.errors import Misconfigured
 from etl.settings import Settings, effective, load, load_with_origins, masked
 
-Write = Callable[[str], Path]
+
+class Write(Protocol):
+    """What the fixture `write` is."""
+
+    def __call__(self, text: str, name: str = "etl.yaml") -> Path:
+        """Write a settings file; its path."""
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +24,7 @@ def nothing_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Writes a settings file and returns its path."""
+    """A settings file in the test's own folder."""
 
     def write_file(text: str, name: str = "etl.yaml") -> Path:
         path = tmp_path / name
@@ -94,7 +99,7 @@ class TestOrder:
         assert loaded.origins.of(("collections", 0, "page_size")) == "default"
         assert loaded.origins.of(("collections", 0, "name")) == "environment ETL_COLLECTIONS"
 
-    @pytest.mark.parametrize("text", ("", "# nothing\n", "mongo:\n  # uri: mongodb://elsewhere\nfamilies:\n"))
+    @pytest.mark.parametrize("text", ["", "# nothing\n", "mongo:\n  # uri: mongodb://elsewhere\nfamilies:\n"])
     def test_what_is_left_empty_is_not_given(self, write: Write, text: str) -> None:
         """A file whose lines are commented out leaves the defaults."""
         assert load(write(text)) == Settings()
@@ -127,7 +132,7 @@ class TestFamilies:
 
     @pytest.mark.parametrize(
         ("family", "life", "expected"),
-        (
+        [
             ("mcp:tol", "{ttl: 1}", "expected one of: mcp:tool, "),
             ("mcp:tool", "{tll: 1}", "unknown setting, did you mean ttl?"),
             ("mcp:tool", "{ttl: 0}", "greater than or equal to 1"),
@@ -139,7 +144,7 @@ class TestFamilies:
             ("queue:ai_generation", "{refresh_seconds: 5}", "cannot be warmed again"),
             ("queue:ai_generation", "{ttl: 60}", "lives until it is consumed"),
             ("etl:last_sync", "{ttl: 660}", "must be more than schedule.cycle_seconds (660)"),
-        ),
+        ],
     )
     def test_nonsense_is_refused(self, write: Write, family: str, life: str, expected: str) -> None:
         """What cannot be, or cannot be together, is refused with the family's path and the file."""
@@ -155,7 +160,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize(
         ("text", "expected"),
-        (
+        [
             (
                 "collections: [{name: a, overlap_seconds: -1}]",
                 "collections.0.overlap_seconds: expected greater",
@@ -185,7 +190,7 @@ class TestRefusals:
             ("mongo: {database: a.b}", "mongo.database: "),
             ("http: {port: 70000}", "http.port: expected less than or equal to 65535"),
             ("5: x", "5: unknown setting"),
-        ),
+        ],
     )
     def test_a_wrong_file_is_refused_by_path(self, write: Write, text: str, expected: str) -> None:
         """The line names the key's path, what is expected and the file."""
@@ -196,7 +201,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize(
         ("name", "value", "expected"),
-        (
+        [
             (
                 "ETL_MONGO__URL",
                 "x",
@@ -210,7 +215,7 @@ class TestRefusals:
             ),
             ("ETL_MONGOO__URI", "x", "did you mean ETL_MONGO__URI?"),
             ("ETL_COLLECTIONS", "promptContent", "environment ETL_COLLECTIONS: expected JSON"),
-        ),
+        ],
     )
     def test_a_wrong_variable_is_refused_by_name(
         self, monkeypatch: pytest.MonkeyPatch, name: str, value: str, expected: str
@@ -220,7 +225,7 @@ class TestRefusals:
         assert expected in refusal()
 
     @pytest.mark.parametrize(
-        "name", ("ETL_SERVICE_HOST", "ETL_PORT_8088_TCP", "ETL_REDIS_SERVICE_HOST", "ETLX")
+        "name", ["ETL_SERVICE_HOST", "ETL_PORT_8088_TCP", "ETL_REDIS_SERVICE_HOST", "ETLX"]
     )
     def test_variables_of_others_are_left_alone(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         """What Kubernetes sets for services called `etl` or `etl-redis` stops nothing."""
@@ -239,14 +244,14 @@ class TestRefusals:
 
     @pytest.mark.parametrize(
         ("text", "expected"),
-        (
+        [
             ("mongo:\n  uri: [\n", "etl.yaml:3: "),
             ("mongo:\n\turi: x\n", "etl.yaml:2: "),
             ("http:\n  port: 1\n  port: 2\n", "etl.yaml:3: port is set twice"),
             ("just text", "expected settings, such as"),
             ("- a\n- b\n", "expected settings, such as"),
             ("mongo: *hunter2", "etl.yaml:1: found undefined alias '…'"),
-        ),
+        ],
     )
     def test_no_yaml_is_refused_by_line(self, write: Write, text: str, expected: str) -> None:
         """A file that cannot be read as settings is refused with its name and line, quoting nothing."""
@@ -273,7 +278,7 @@ class TestSecrets:
 
     @pytest.mark.parametrize(
         "uri",
-        (
+        [
             "mongo://app:hunter2@db",
             "app:hunter2@db",
             "hunter2",
@@ -284,7 +289,7 @@ class TestSecrets:
             "mongodb://app:x#hunter2@db",
             "mongodb://app:hunter2@db:port",
             "mongodb://",
-        ),
+        ],
     )
     def test_a_malformed_address_is_refused_without_quoting_it(
         self, write: Write, monkeypatch: pytest.MonkeyPatch, uri: str
@@ -302,14 +307,14 @@ class TestSecrets:
 
     @pytest.mark.parametrize(
         "variable",
-        (
+        [
             ("ETL_MONGO", "hunter2"),
             ("ETL_MONGO", '{"uri": "hunter2'),
             ("ETL_MONGO", '{"uri": ["hunter2"]}'),
             ("ETL_MONGO", '["hunter2"]'),
             ("ETL_COLLECTIONS", "hunter2"),
             ("ETL_REDIS__URL", "http://hunter2"),
-        ),
+        ],
     )
     def test_no_refusal_quotes_a_variable(
         self, monkeypatch: pytest.MonkeyPatch, variable: tuple[str, str]
@@ -322,19 +327,19 @@ class TestSecrets:
 
     @pytest.mark.parametrize(
         "uri",
-        (
+        [
             "mongodb://localhost",
             "mongodb://app:p%40ss@a:27017,b:27018/db?replicaSet=rs0&tls=true",
             "mongodb+srv://app:pass@cluster0.example.net/?retryWrites=true",
             "mongodb://[::1]:27017",
-        ),
+        ],
     )
     def test_well_formed_addresses_pass(self, uri: str) -> None:
         """Replica sets, SRV, options, escapes and IPv6 are all accepted."""
         assert load(None, {"mongo": {"uri": uri}}).mongo.uri.get_secret_value() == uri
 
     @pytest.mark.parametrize(
-        "url", ("redis://:pass@host/1", "rediss://u:p@host:6380", "unix:///run/redis.sock?db=1")
+        "url", ["redis://:pass@host/1", "rediss://u:p@host:6380", "unix:///run/redis.sock?db=1"]
     )
     def test_well_formed_redis_addresses_pass(self, url: str) -> None:
         """Passwords without user, TLS and sockets are all accepted."""
@@ -350,7 +355,7 @@ class TestSecrets:
 
     @pytest.mark.parametrize(
         ("uri", "shown"),
-        (
+        [
             (
                 "mongodb://app:hunter2@db:27017/x?authSource=admin",
                 "mongodb://app:***@db:27017/x?authSource=admin",
@@ -364,7 +369,7 @@ class TestSecrets:
                 "mongodb://h/?authMechanismProperties=***",
             ),
             ("mongodb://localhost:27017", "mongodb://localhost:27017"),
-        ),
+        ],
     )
     def test_an_address_is_shown_without_its_password(self, uri: str, shown: str) -> None:
         """User, host, database and harmless options stay visible; passwords and tokens do not."""

@@ -1,0 +1,28 @@
+"""`etl config`: the settings in force."""
+
+from dataclasses import asdict
+
+import click
+
+from etl.cli import output
+from etl.cli.runtime import Runtime, json_option, pass_runtime
+from etl.settings import effective
+
+
+@click.command()
+@json_option
+@pass_runtime
+def config(runtime: Runtime, *, as_json: bool) -> None:
+    """Show every setting in force and where it came from.
+
+    Passwords are masked.
+    """
+    settings = effective(runtime.loaded())
+    if as_json:
+        output.document({"settings": [asdict(setting) for setting in settings]})
+        return
+    output.table(("setting", "value", "source"), [(s.path, _shown(s.value), s.source) for s in settings])
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None else str(value)

@@ -1,0 +1,141 @@
+"""`etl demo`: the whole product on real servers of its own, from nothing to the second cycle, shown."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import click
+from bson import json_util
+
+from etl.cli import output
+from etl.cli.runtime import Runtime, pass_runtime
+from etl.cli.show import show_entry
+from etl.cli.sync import show_reports
+from etl.errors import EtlError
+from etl.settings import Settings
+from schemas.documents import project
+from schemas.entries import Projection
+from schemas.families import LAST_SYNC
+from schemas.values import text
+
+if TYPE_CHECKING:
+    from etl.app import App
+    from etl.embedded import Servers
+
+COLLECTION = "promptContent"
+NEW_TEXT = "Domina Arenal antes del amanecer"
+
+
+@click.command()
+@click.option("--keep", is_flag=True, help="Leave the servers up, and print their addresses, until Ctrl-C.")
+@pass_runtime
+def demo(runtime: Runtime, *, keep: bool) -> None:
+    """Show on real servers what this does.
+
+    Sample documents, a cycle, a change, the next cycle: on a MongoDB and a Redis of its own, on free
+    ports, gone afterwards. Your own servers and settings are not touched.
+    """
+    from etl import embedded  # noqa: PLC0415 (no other command needs servers of its own)
+
+    output.say("Starting a MongoDB and a Redis of our own ...")
+    with embedded.servers() as servers:
+        output.say(f"{servers.mongo.uri}\n{servers.redis.url}\n")
+        with runtime.start(_settings(servers)) as app:
+            _tell(app, servers.mongo.uri)
+        if keep:
+            _wait(servers)
+
+
+def _settings(servers: "Servers") -> Settings:
+    """Nothing but the two addresses: what is configured for other servers has no say here."""
+    return Settings.model_validate({"mongo": {"uri": servers.mongo.uri}, "redis": {"url": servers.redis.url}})
+
+
+def _tell(app: "App", uri: str) -> None:
+    from etl.source import connect  # noqa: PLC0415 (the driver loads slowly, and `--help` does not need it)
+
+    documents = sample_documents()
+    with connect(uri) as client:
+        collection = client[Settings().mongo.database][COLLECTION]
+        collection.create_index([("updated_at", 1), ("_id", 1)])
+        collection.insert_many(documents)
+        _show_documents(documents)
+        _cycle(app, "2. The first cycle reads all of them", processed=len(documents))
+        _show_cache(app, documents)
+        output.heading("5. Somebody writes a better first message")
+        output.say(f"  {NEW_TEXT}\n")
+        change = {"mensajes.$[first].texto": NEW_TEXT, "updated_at": datetime.now(UTC)}
+        collection.update_one(
+            {"_id": documents[0]["_id"]}, {"$set": change}, array_filters=[{"first.numero": 1}]
+        )
+        _cycle(app, "6. The next cycle reads only what changed", processed=1)
+        output.heading("7. The list was replaced as a whole")
+        _show_entry(app, keys(documents[0])[0])
+
+
+def sample_documents() -> list[dict[str, Any]]:
+    """The six documents of the users' design, of all five kinds."""
+    content = resources.files("etl.cli").joinpath("demo_documents.json").read_text("utf-8")
+    documents: list[dict[str, Any]] = json_util.loads(content)
+    return documents
+
+
+def keys(document: Mapping[str, Any]) -> list[str]:
+    """The keys that a document becomes in Redis."""
+    projection = project(document, "generacion")
+    return [entry.key for entry in projection.entries] if isinstance(projection, Projection) else []
+
+
+def _show_documents(documents: Sequence[Mapping[str, Any]]) -> None:
+    output.heading(f"1. {len(documents)} documents in the MongoDB collection {COLLECTION}")
+    columns = ("_id", "tipo", "updated_at", "about")
+    output.table(columns, [(d["_id"], d["tipo"], text(d["updated_at"]), _about(d)) for d in documents])
+    output.say()
+
+
+def _about(document: Mapping[str, Any]) -> str:
+    names = ("server", "tool", "server_name", "provider_name", "client_name", "campana_id", "segmento")
+    return " / ".join(document[name] for name in names if name in document)
+
+
+def _cycle(app: "App", title: str, processed: int) -> None:
+    """Run a cycle and show its report.
+
+    Raises:
+        EtlError: it did not process what the demonstration says.
+    """
+    output.heading(title)
+    with output.progress("Syncing"):
+        reports = list(app.sync((COLLECTION,)))
+    show_reports(reports)
+    output.say()
+    if [report.records_processed for report in reports] != [processed]:
+        raise EtlError(f"this cycle should have processed {processed}: {reports[0].error or 'see above'}")
+
+
+def _show_cache(app: "App", documents: Sequence[Mapping[str, Any]]) -> None:
+    output.heading("3. What they became in Redis: key, type, TTL and value")
+    for key in (key for document in documents for key in keys(document)):
+        _show_entry(app, key)
+    output.heading("4. The watermark: how far it got, and that it is healthy")
+    _show_entry(app, LAST_SYNC.key(collection=COLLECTION))
+
+
+def _show_entry(app: "App", key: str) -> None:
+    shown = app.show(key)
+    if shown is None:
+        raise EtlError(f"{key}: not in Redis, although its document was just synced")
+    show_entry(shown)
+    output.say()
+
+
+def _wait(servers: "Servers") -> None:
+    output.heading("The servers stay up until Ctrl-C. In another terminal:")
+    output.say(f"  export ETL_MONGO__URI='{servers.mongo.uri}'")
+    output.say(f"  export ETL_REDIS__URL='{servers.redis.url}'")
+    output.say("  etl sync")
+    with suppress(KeyboardInterrupt):
+        threading.Event().wait()

@@ -1,0 +1,107 @@
+"""From the words of a command line to a key, and from a cache entry to lines a person reads."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from etl.errors import Misconfigured
+from schemas.documents import FAMILIES
+from schemas.families import Family
+
+
+def family_named(name: str) -> Family:
+    """The family of this name.
+
+    Raises:
+        Misconfigured: there is none; names those there are.
+    """
+    family = FAMILIES.get(name)
+    if family is None:
+        raise Misconfigured(f"unknown family {name!r}; the families are: {', '.join(FAMILIES)}")
+    return family
+
+
+def key_of(words: Sequence[str]) -> str:
+    """The key that a family and its parts name, or the one full key that is given.
+
+    Raises:
+        Misconfigured: no such family, not its parts, or a part that cannot stand in a key.
+    """
+    first, *parts = words
+    if not parts and first not in FAMILIES and _is_key(first):
+        return first
+    family = family_named(first)
+    if len(parts) != len(family.parts):
+        count = f"{len(family.parts)} part{'s' if len(family.parts) > 1 else ''}"
+        wanted = " ".join(part.upper() for part in family.parts)
+        raise Misconfigured(f"{family.name} takes {count}: etl show {family.name} {wanted}")
+    try:
+        return family.key(**{name: _part(name, part) for name, part in zip(family.parts, parts, strict=True)})
+    except ValueError as error:
+        raise Misconfigured(f"{family.name}: {error}") from None
+
+
+def family_of(key: str) -> str | None:
+    """The name of the family that `key` belongs to; None for a companion key."""
+    return next((family.name for family in FAMILIES.values() if key.startswith(family.prefix)), None)
+
+
+def decoded(value: Any) -> Any:
+    """A value of Redis with the JSON in its texts decoded."""
+    match value:
+        case str():
+            return _decoded_text(value)
+        case dict():
+            return {name: _decoded_text(text) for name, text in value.items()}
+        case _:
+            return [_decoded_text(text) for text in value]
+
+
+def lines(value: Any) -> Iterator[str]:
+    """A decoded value as a person reads it: fields aligned, list members numbered, JSON indented."""
+    match value:
+        case dict():
+            labels: list[tuple[str, Any]] = list(value.items())
+        case list():
+            labels = [(f"{number}.", member) for number, member in enumerate(value, 1)]
+        case _:
+            labels = [("value", value)]
+    width = max((len(label) for label, _ in labels), default=0)
+    for label, inner in labels:
+        for number, line in enumerate(_text(inner).split("\n")):
+            yield f"{'' if number else label:{width}}  {line}"
+
+
+def _is_key(word: str) -> bool:
+    """Whether `word` is a key of a family or a companion of one, `{etl:last_sync:…}:checkpoint`."""
+    return family_of(word.removeprefix("{")) is not None
+
+
+def _part(name: str, text: str) -> Any:
+    if name != "params":
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise ValueError("""params must be JSON, such as '{"limit":10}'""") from None
+
+
+def _decoded_text(text: str) -> Any:
+    """Objects and arrays decoded; anything else is the text that it is."""
+    if not text.startswith(("{", "[")):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _text(value: Any) -> str:
+    """One line where it fits, as most messages do; indented JSON otherwise."""
+    if isinstance(value, str):
+        return value
+    short = json.dumps(value, ensure_ascii=False)
+    return short if len(short) <= _LINE else json.dumps(value, ensure_ascii=False, indent=2)
+
+
+_LINE = 88

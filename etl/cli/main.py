@@ -1,0 +1,96 @@
+"""The command `etl`: its options, its commands, and what becomes of an error."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from etl import log
+from etl.cli import output
+from etl.cli.config import config
+from etl.cli.demo import demo
+from etl.cli.refresh import refresh
+from etl.cli.runtime import Runtime, Start, shared_options, start_app
+from etl.cli.show import show
+from etl.cli.sync import sync
+from etl.errors import EtlError, Interrupted
+
+_COMMANDS = (sync, show, refresh, config, demo)
+
+
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done; 1 failed; 2 wrong usage or settings; 75 another holder is syncing.",
+)
+@click.version_option(package_name="promptcontent-etl", prog_name="etl", message="%(prog)s %(version)s")
+@shared_options(hidden=False)
+@click.pass_context
+def etl(context: click.Context) -> None:
+    """Keep Redis caches true to MongoDB."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+for _command in _COMMANDS:
+    etl.add_command(shared_options(hidden=True)(_command))
+
+
+def main() -> NoReturn:
+    """The entry point of the console script and of `python -m etl`."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str], start: Start = start_app) -> int:
+    """Carry out one command line and return its exit code.
+
+    Whatever goes wrong becomes one line on stderr; with `--json` stdout is one JSON document even then.
+    `start` makes the application out of settings.
+    """
+    flags = frozenset(takewhile(lambda argument: argument != "--", arguments))
+    log.configure(verbose="--verbose" in flags)
+    output.never_fail_to_encode()
+    try:
+        code = etl.main([*arguments], "etl", standalone_mode=False, obj=Runtime(start))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _reader_has_gone()
+    except Exception as error:  # noqa: BLE001 (the last resort: a person gets a line, not a traceback)
+        if "--verbose" in flags:
+            traceback.print_exc()
+        message, code = _explain(error)
+        output.error(message, as_json="--json" in flags)
+    return int(code or 0)
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """What to tell a person about an error, and the exit code."""
+    match error:
+        case EtlError():
+            return str(error), error.exit_code
+        case click.Abort():
+            return "interrupted", Interrupted.exit_code
+        case click.UsageError():
+            command = error.ctx.command_path if error.ctx else "etl"
+            return f"{error.format_message()} (see: {command} --help)", error.exit_code
+        case click.ClickException():
+            return error.format_message(), error.exit_code
+        case _:
+            return f"{_whereabouts(error)}; --verbose shows the traceback, please report it", 1
+
+
+def _whereabouts(error: Exception) -> str:
+    """The kind of an unforeseen error and its place, without its message: that may hold a secret."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"unforeseen {type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}"
+
+
+def _reader_has_gone() -> int:
+    """Whoever read our output has had enough (`etl … | head`): end without a word about it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1

@@ -1,0 +1,35 @@
+"""`etl refresh`: a family warmed again, whatever the watermark."""
+
+from dataclasses import asdict
+
+import click
+
+from etl.cli import entries, output
+from etl.cli.runtime import Runtime, json_option, pass_runtime
+
+
+@click.command()
+@click.argument("family")
+@click.argument("name", required=False)
+@json_option
+@pass_runtime
+def refresh(runtime: Runtime, family: str, name: str | None, *, as_json: bool) -> None:
+    """Warm a family again from MongoDB, or one entry of it.
+
+    The watermark neither matters nor moves.
+
+    \b
+      etl refresh config:api
+      etl refresh config:api openai
+    """  # noqa: D301 (click keeps the lines of a paragraph that starts with a backspace)
+    entries.family_named(family)
+    with runtime.app() as app, output.progress(f"Refreshing {family}"):
+        report = app.refresh(family, name)
+    if as_json:
+        output.document(asdict(report))
+        return
+    counts = asdict(report)
+    counted = ", ".join(
+        f"{counts[count]} {count}" for count in ("written", "evicted", "rejected", "deferred")
+    )
+    output.say(f"{family}{f' {name}' if name else ''}: {counted}")

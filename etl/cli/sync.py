@@ -1,0 +1,72 @@
+"""`etl sync`: one cycle now."""
+
+from collections.abc import Iterator, Sequence
+
+import click
+
+from etl.cli import output
+from etl.cli.runtime import Runtime, json_option, pass_runtime
+from etl.report import Report
+
+# A failure outweighs a lock, and what a person must mend outweighs what may pass by itself.
+_FROM_BEST_TO_WORST = (0, 75, 1, 2, 130)
+
+_COLUMNS = ("collection", "status", "mode", "processed", "written", "evicted", "enqueued", "ms", "position")
+
+
+@click.command()
+@click.argument("collections", nargs=-1, metavar="[COLLECTION]...")
+@json_option
+@pass_runtime
+def sync(runtime: Runtime, collections: tuple[str, ...], *, as_json: bool) -> int:
+    """Run one cycle now.
+
+    Of the named collections, else of all that the settings name: reads what changed in MongoDB since
+    the last cycle and brings the caches up to date.
+    """
+    with runtime.app() as app, output.progress("Syncing"):
+        reports = list(app.sync(collections))
+    if as_json:
+        output.document({"collections": [report.as_dict() for report in reports]})
+    else:
+        show_reports(reports)
+    for report in reports:
+        if report.error:
+            output.error(f"{report.collection}: {report.error}")
+    return max((report.exit_code for report in reports), key=_FROM_BEST_TO_WORST.index, default=0)
+
+
+def show_reports(reports: Sequence[Report]) -> None:
+    """The reports as a table, and under it what a person should know about them."""
+    output.table(_COLUMNS, [_row(report) for report in reports])
+    for report in reports:
+        for note in _notes(report):
+            output.say(f"{report.collection}: {note}")
+
+
+def _row(report: Report) -> tuple[object, ...]:
+    return (
+        report.collection,
+        report.status,
+        report.mode,
+        report.records_processed,
+        report.written,
+        report.evicted,
+        report.enqueued,
+        report.sync_duration_ms,
+        report.last_timestamp or "-",
+    )
+
+
+def _notes(report: Report) -> Iterator[str]:
+    if report.dead_lettered:
+        yield f"{report.dead_lettered} not applied because they are invalid:"
+    for letter in report.dead_letters:
+        problems = "; ".join(f"{error['field']}: {error['problem']}" for error in letter["errors"])
+        yield f"  {letter['id']}: {letter['reason']}" + (f" ({problems})" if problems else "")
+    if report.dead_lettered > len(report.dead_letters):
+        yield f"  and {report.dead_lettered - len(report.dead_letters)} more"
+    if report.deferred:
+        yield f"{report.deferred} wait until their campaign is no longer being generated"
+    if report.unreachable:
+        yield f"{report.unreachable} have no date to be found by; only a cold start applies them"
