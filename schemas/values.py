@@ -55,10 +55,7 @@ def json_text(value: Any) -> str:
     if (string := _STRINGS.get(kind)) is not None:
         return encode_basestring(string(value))
     if kind is dict:
-        members = [
-            f"{encode_basestring(unicode_text(name))}:{json_text(item)}" for name, item in value.items()
-        ]
-        return "{" + ",".join(members) + "}"
+        return "{" + ",".join([f"{_quoted(name)}:{json_text(item)}" for name, item in value.items()]) + "}"
     if kind is list:
         return "[" + ",".join([json_text(item) for item in value]) + "]"
     raise ValueError(f"{kind.__name__} has no JSON form")
