@@ -1,7 +1,5 @@
 """`etl refresh`: a family warmed again, whatever the watermark."""
 
-from dataclasses import asdict
-
 import click
 
 from etl.cli import entries, output
@@ -26,10 +24,12 @@ def refresh(runtime: Runtime, family: str, name: str | None, *, as_json: bool) -
     with runtime.app() as app, output.progress(f"Refreshing {family}"):
         report = app.refresh(family, name)
     if as_json:
-        output.document(asdict(report))
+        output.document(report.as_dict())
         return
-    counts = asdict(report)
-    counted = ", ".join(
-        f"{counts[count]} {count}" for count in ("written", "evicted", "rejected", "deferred")
+    counts = (
+        f"{report.written} written",
+        f"{report.evicted} evicted",
+        f"{report.rejected} rejected",
+        f"{report.deferred} deferred",
     )
-    output.say(f"{family}{f' {name}' if name else ''}: {counted}")
+    output.say(f"{family}{f' {name}' if name else ''}: {', '.join(counts)}")

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple, Self, cast
 
 import pytest
 
-from etl.app import App, RefreshReport, Shown
+from etl.app import App, Shown
 from etl.cli import run
-from etl.report import Report
+from etl.report import RefreshReport, Report
 from etl.settings import Settings
 
 
