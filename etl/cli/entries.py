@@ -97,10 +97,10 @@ def _decoded_text(text: str) -> Any:
 
 
 def _text(value: Any) -> str:
-    """One line where it fits, as most messages do; indented JSON otherwise."""
+    """JSON as it is in Redis where that fits a line, as most messages do; indented otherwise."""
     if isinstance(value, str):
         return value
-    short = json.dumps(value, ensure_ascii=False)
+    short = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return short if len(short) <= _LINE else json.dumps(value, ensure_ascii=False, indent=2)
 
 
