@@ -1,0 +1,209 @@
+"""What all kinds of documents have in common: registration, identity, tombstones, rejection."""
+
+from typing import Any
+
+import pytest
+from bson import Binary, ObjectId
+
+from schemas.documents import FAMILIES, KINDS, project
+from schemas.entries import Enqueue, Evict, FieldError, Projection, Reject
+from tests.unit.schemas import samples
+
+IDENTITIES = {
+    "generacion": ("campana_id", "segmento"),
+    "resultado_mcp": ("server", "tool"),
+    "estado_servidor": ("server_name",),
+    "integracion_api": ("provider_name",),
+    "cliente_mcp": ("client_name",),
+}
+REQUIRED = {
+    "generacion": ("mensajes",),
+    "resultado_mcp": ("result",),
+    "estado_servidor": ("status",),
+    "integracion_api": ("status",),
+    "cliente_mcp": ("tools_acceso", "estado"),
+}
+IDENTITY_FIELDS = [(tipo, field) for tipo, fields in IDENTITIES.items() for field in fields]
+REQUIRED_FIELDS = [(tipo, field) for tipo, fields in REQUIRED.items() for field in fields]
+
+
+def _applied(document: dict[str, Any]) -> Projection:
+    outcome = project(document, "generacion")
+    assert isinstance(outcome, Projection), outcome
+    return outcome
+
+
+def _rejected(document: dict[str, Any]) -> Reject:
+    outcome = project(document, "generacion")
+    assert isinstance(outcome, Reject), outcome
+    return outcome
+
+
+def test_the_sample_documents_give_exactly_the_expected_entries() -> None:
+    """Keys, types, order of members and fields, and values are those of the users' sample; nothing more."""
+    written: dict[str, Any] = {}
+    for document in samples.documents():
+        for entry in _applied(document).entries:
+            assert not isinstance(entry, Evict)
+            family = FAMILIES[entry.family]
+            value = [entry.item] if isinstance(entry, Enqueue) else entry.value
+            written[entry.key] = {"type": family.type, "ttl": family.ttl, "value": value}
+    assert written == samples.expected()
+    for key, entry in samples.expected().items():
+        assert list(written[key]["value"]) == list(entry["value"]), "the order of the fields"
+
+
+def test_no_secret_beside_the_contract_fields_is_projected() -> None:
+    """What the contract does not name, as an `api_key`, is nowhere in any entry."""
+    for make in samples.VALID.values():
+        secrets = {"api_key": "sk-secret", "token": "sk-secret", "updated_at": samples.MOMENT}
+        assert "sk-secret" not in repr(_applied(make(**secrets)))
+
+
+def test_every_kind_is_registered_under_its_tipo() -> None:
+    """The five kinds of the design, each with a field to look documents up by."""
+    assert list(KINDS) == list(samples.VALID)
+    assert {kind.tipo: kind.name_field for kind in KINDS.values()} == {
+        "generacion": "campana_id",
+        "resultado_mcp": "server",
+        "estado_servidor": "server_name",
+        "integracion_api": "provider_name",
+        "cliente_mcp": "client_name",
+    }
+
+
+@pytest.mark.parametrize("tipo", list(samples.VALID))
+def test_a_document_without_tipo_is_of_the_default_one(tipo: str) -> None:
+    """Each collection names the `tipo` of documents that have none, or null."""
+    document = samples.VALID[tipo]()
+    expected = project(document, "generacion")
+    assert isinstance(expected, Projection)
+    assert project(document | {"tipo": None}, tipo) == expected
+    del document["tipo"]
+    assert project(document, tipo) == expected
+
+
+@pytest.mark.parametrize("tipo", ["secreto", "", "Generacion", 1, ["generacion"], {"a": 1}, True])
+def test_an_unknown_tipo_is_rejected_with_the_known_ones(tipo: Any) -> None:
+    """An unknown `tipo` is rejected in words that name the known ones and not the document's."""
+    reject = _rejected(samples.generacion(tipo=tipo))
+    known = "generacion, resultado_mcp, estado_servidor, integracion_api, cliente_mcp"
+    assert reject == Reject("unknown tipo", (FieldError("tipo", f"should be one of {known}"),))
+
+
+@pytest.mark.parametrize("tipo", list(samples.VALID))
+def test_a_tombstone_evicts_every_key_its_live_document_writes(tipo: str) -> None:
+    """`eliminado: true` evicts the content keys of the document, under the same lock."""
+    live = _applied(samples.VALID[tipo]())
+    gone = _applied(samples.VALID[tipo](eliminado=True))
+    assert gone.entries == tuple(Evict(entry.family, entry.key) for entry in live.entries)
+    assert gone.lock == live.lock
+
+
+@pytest.mark.parametrize("tipo", list(samples.VALID))
+def test_a_tombstone_needs_its_identity_only(tipo: str) -> None:
+    """A tombstone is applied whatever else it lacks or holds wrongly."""
+    whole = samples.VALID[tipo](eliminado=True)
+    bare = {field: whole[field] for field in ("tipo", "eliminado", *IDENTITIES[tipo])}
+    wrong = bare | dict.fromkeys(("estado", "status", "mensajes", "result", "tools_acceso"), float("nan"))
+    assert _applied(bare) == _applied(wrong) == _applied(whole)
+
+
+@pytest.mark.parametrize("tipo", list(samples.VALID))
+@pytest.mark.parametrize("eliminado", [False, None])
+def test_what_is_not_eliminado_is_warmed(tipo: str, eliminado: Any) -> None:
+    """`eliminado: false`, and null, mean the same as no `eliminado`."""
+    make = samples.VALID[tipo]
+    assert _applied(make(eliminado=eliminado)) == _applied(make())
+
+
+@pytest.mark.parametrize("tipo", list(samples.VALID))
+@pytest.mark.parametrize("eliminado", ["true", 1, 0, "", [], 1.0])
+def test_eliminado_must_be_a_bool(tipo: str, eliminado: Any) -> None:
+    """Whether a document is deleted is never guessed."""
+    assert _rejected(samples.VALID[tipo](eliminado=eliminado)) == Reject(
+        "invalid fields", (FieldError("eliminado", "should be true or false"),)
+    )
+
+
+@pytest.mark.parametrize(("tipo", "field"), IDENTITY_FIELDS)
+@pytest.mark.parametrize("eliminado", [False, True])
+@pytest.mark.parametrize(
+    "value", [None, "", 1, True, ["a"], {"a": 1}, b"a", ObjectId(), Binary(b"a", 5), "a\ud800"], ids=repr
+)
+def test_identity_is_text_that_is_not_empty(*, tipo: str, field: str, eliminado: bool, value: Any) -> None:
+    """What names a key is never null, empty or another type, in a tombstone neither."""
+    reject = _rejected(samples.VALID[tipo](eliminado=eliminado, **{field: value}))
+    assert [error.field for error in reject.errors] == [field]
+
+
+@pytest.mark.parametrize(("tipo", "field"), IDENTITY_FIELDS + REQUIRED_FIELDS)
+def test_a_required_field_may_not_be_absent(tipo: str, field: str) -> None:
+    """The identity and what the entry is for must be there."""
+    document = samples.VALID[tipo]()
+    del document[field]
+    assert _rejected(document) == Reject("invalid fields", (FieldError(field, "Field required"),))
+
+
+def test_every_wrong_field_is_named() -> None:
+    """A person mends a document in one go: the path of each wrong field is told."""
+    message = {"numero": "1", "texto": None}
+    reject = _rejected(samples.generacion(campana_id="", mensajes=[message], metadata={"tokens_total": "x"}))
+    assert [error.field for error in reject.errors] == [
+        "campana_id",
+        "mensajes.0.numero",
+        "mensajes.0.texto",
+        "mensajes.0.tono",
+        "metadata.tokens_total",
+    ]
+
+
+def test_a_rejection_stays_small() -> None:
+    """A document with a million wrong messages does not become a dead letter of a hundred megabytes."""
+    reject = _rejected(samples.generacion(mensajes=[{}] * 1000))
+    assert len(reject.errors) == 20
+
+
+SECRET = "sk-secret"
+SPOILT = [
+    samples.generacion(campana_id=[SECRET]),
+    samples.generacion(estado=SECRET),
+    samples.generacion(estado="pendiente", prioridad=SECRET),
+    samples.generacion(mensajes=SECRET),
+    samples.generacion(mensajes=[{"numero": SECRET, "texto": [SECRET], "tono": {SECRET: 1}}]),
+    samples.generacion(metadata=[SECRET]),
+    samples.generacion(metadata={"tokens_total": SECRET, "fecha_generacion": SECRET}),
+    samples.resultado_mcp(result=SECRET + "\ud800"),
+    samples.resultado_mcp(result={SECRET + "\ud800": 1}),
+    samples.resultado_mcp(params={SECRET: float("nan")}),
+    samples.resultado_mcp(timestamp=SECRET, tokens_used=SECRET, cost_usd=SECRET, segmento=[SECRET]),
+    samples.integracion_api(rate_limit=[SECRET], endpoints=SECRET),
+    samples.cliente_mcp(tools_acceso={SECRET: SECRET}, max_requests_hora=SECRET),
+    samples.estado_servidor(status=[SECRET], avg_response_time=SECRET, eliminado=SECRET),
+    samples.estado_servidor(tipo=SECRET),
+]
+
+
+@pytest.mark.parametrize("document", SPOILT, ids=lambda document: str(sorted(document))[:60])
+def test_a_rejection_quotes_nothing_of_the_document(document: dict[str, Any]) -> None:
+    """What is wrong is said without the value: rejections are logged and kept."""
+    assert SECRET not in repr(_rejected(document))
+
+
+@pytest.mark.parametrize("field", ["result", "params"])
+def test_what_is_nested_too_deeply_is_rejected(field: str) -> None:
+    """A value nested beyond what Python can walk rejects its document and stops nothing."""
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert _rejected(samples.resultado_mcp(**{field: deep})) == Reject("nested too deeply")
+
+
+@pytest.mark.parametrize("depth", [100, 180])
+def test_what_mongodb_lets_nest_is_written(depth: int) -> None:
+    """MongoDB's own limit of nesting is far within ours."""
+    deep: list[Any] = []
+    for _ in range(depth):
+        deep = [deep]
+    (entry,) = _applied(samples.resultado_mcp(result=deep, params=deep)).entries
+    assert samples.hash_of(entry)["result"] == "[" * (depth + 1) + "]" * (depth + 1)

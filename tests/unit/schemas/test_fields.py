@@ -1,0 +1,171 @@
+"""The types of fields: what each accepts in every document that has one, and the text it becomes."""
+
+from typing import Any
+
+import pytest
+from bson import Decimal128, Int64
+from bson.datetime_ms import DatetimeMS
+
+from schemas.documents import project
+from schemas.entries import Projection, Reject
+from tests.unit.schemas import samples
+
+WHOLE = ["metadata.tokens_total", "tokens_used", "requests_last_min", "errors_last_hour", "max_requests_hora"]
+MAKERS = {
+    "tokens_used": samples.resultado_mcp,
+    "cost_usd": samples.resultado_mcp,
+    "timestamp": samples.resultado_mcp,
+    "requests_last_min": samples.estado_servidor,
+    "errors_last_hour": samples.estado_servidor,
+    "avg_response_time": samples.estado_servidor,
+    "last_health_check": samples.estado_servidor,
+    "last_updated": samples.integracion_api,
+    "endpoints": samples.integracion_api,
+    "max_requests_hora": samples.cliente_mcp,
+    "rate_limit": samples.cliente_mcp,
+}
+
+
+def _with(path: str, value: Any) -> dict[str, Any]:
+    parent, _, field = path.rpartition(".")
+    return samples.generacion(metadata={field: value}) if parent else MAKERS[field](**{field: value})
+
+
+def _written(path: str, value: Any) -> str:
+    outcome = project(_with(path, value), "generacion")
+    assert isinstance(outcome, Projection), outcome
+    return samples.hash_of(outcome.entries[-1])[path.rpartition(".")[2]]
+
+
+def _refused(path: str, value: Any) -> list[str]:
+    outcome = project(_with(path, value), "generacion")
+    assert isinstance(outcome, Reject), outcome
+    return [error.field for error in outcome.errors]
+
+
+@pytest.mark.parametrize("path", WHOLE)
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (0, "0"),
+        (Int64(2**63 - 1), "9223372036854775807"),
+        (-(2**63), "-9223372036854775808"),
+        (410.0, "410"),
+        (-0.0, "0"),
+        (Decimal128("410.00"), "410"),
+        (Decimal128("4.1E+2"), "410"),
+    ],
+    ids=str,
+)
+def test_a_whole_number_may_be_written_as_a_double(path: str, value: Any, expected: str) -> None:
+    """JavaScript shells write whole numbers as doubles; they are whole numbers all the same."""
+    assert _written(path, value) == expected
+
+
+@pytest.mark.parametrize("path", WHOLE)
+@pytest.mark.parametrize(
+    "value",
+    [True, "410", 410.5, float("nan"), float("inf"), Decimal128("0.1"), Decimal128("1E+6000"), 1e19, [], {}],
+    ids=str,
+)
+def test_a_whole_number_is_nothing_else(path: str, value: Any) -> None:
+    """A bool, a text, a fraction or what 64 bits cannot hold is no count."""
+    assert _refused(path, value) == [path]
+
+
+@pytest.mark.parametrize("path", ["metadata.cost_total_usd", "cost_usd", "avg_response_time"])
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (350, "350"),
+        (350.0, "350"),
+        (0.0041, "0.0041"),
+        (Decimal128("0.004100"), "0.0041"),
+        (Int64(1), "1"),
+        (1e-7, "0.0000001"),
+    ],
+    ids=str,
+)
+def test_money_and_averages_are_exact(path: str, value: Any, expected: str) -> None:
+    """Any number, in its shortest exact form without exponent."""
+    assert _written(path, value) == expected
+
+
+@pytest.mark.parametrize("path", ["metadata.cost_total_usd", "cost_usd", "avg_response_time"])
+@pytest.mark.parametrize("value", [True, "0.0041", float("nan"), Decimal128("Infinity"), []], ids=str)
+def test_money_and_averages_are_numbers(path: str, value: Any) -> None:
+    """A bool, a text, NaN or an infinity is no amount."""
+    assert _refused(path, value) == [path]
+
+
+DATES = ["metadata.fecha_generacion", "timestamp", "last_health_check", "last_updated"]
+
+
+@pytest.mark.parametrize("path", DATES)
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (samples.MOMENT, "2025-01-15T10:30:00Z"),
+        (samples.MOMENT.replace(microsecond=250_000), "2025-01-15T10:30:00.250Z"),
+        ("2025-01-15T10:30:00Z", "2025-01-15T10:30:00Z"),
+        ("2025-01-15 04:30:00-06:00", "2025-01-15T10:30:00Z"),
+        ("2025-01-15T10:30+00", "2025-01-15T10:30:00Z"),
+        ("2025-01-15T10:30:00.250999+0000", "2025-01-15T10:30:00.250Z"),
+        ("2025-01-15T10:30:00.0000001Z", "2025-01-15T10:30:00Z"),
+    ],
+    ids=str,
+)
+def test_dates_are_normalised_to_utc(path: str, value: Any, expected: str) -> None:
+    """A BSON date, or ISO text with its offset, becomes the one form of the contract."""
+    assert _written(path, value) == expected
+
+
+@pytest.mark.parametrize("path", DATES)
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2025-01-15T10:30:00",
+        "2025-01-15",
+        "2025-02-30T10:30:00Z",
+        "2025-01-15T25:30:00Z",
+        "0001-01-01T00:00:00+05:00",
+        "9999-12-31T23:59:59-05:00",
+        "\u0662025-01-15T10:30:00Z",
+        "2025-01-15T10:30:00Z\n",
+        "ayer",
+        "",
+        1736937000,
+        1736937000.0,
+        True,
+    ],
+    ids=repr,
+)
+def test_a_date_is_never_guessed(path: str, value: Any) -> None:
+    """Text without offset, days that do not exist, and numbers are no dates."""
+    assert _refused(path, value) == [path]
+
+
+def test_a_date_that_python_cannot_hold_rejects_its_document() -> None:
+    """BSON dates reach 292 million years; what decodes to no date is refused, not bent."""
+    decoded = samples.decoded({"timestamp": DatetimeMS(2**60)})
+    assert _refused("timestamp", decoded["timestamp"]) == ["timestamp"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("500/minuto", "500/minuto"), (500, "500"), (500.0, "500"), ("", "")]
+)
+def test_a_limit_is_text_or_a_whole_number(value: Any, expected: str) -> None:
+    """`500/minuto` and 500 are both limits."""
+    assert _written("rate_limit", value) == expected
+
+
+@pytest.mark.parametrize("value", [True, 0.5, [], {}, b"500"])
+def test_a_limit_is_nothing_else(value: Any) -> None:
+    """A bool or a fraction is no limit."""
+    assert _refused("rate_limit", value) == ["rate_limit"]
+
+
+@pytest.mark.parametrize("value", ["getContent", {"a": 1}, 1, b""])
+def test_lists_are_lists(value: Any) -> None:
+    """A text that looks like a list is none."""
+    assert _refused("endpoints", value) == ["endpoints"]
