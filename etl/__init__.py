@@ -1,0 +1,1 @@
+"""promptContent ETL: keeps Redis caches true to MongoDB. Start reading at `etl.cycle`."""

@@ -1,0 +1,172 @@
+"""The composition root: the one place where settings, servers, stages and the heart meet."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from etl.cache import Cache
+from etl.checkpoint import CheckpointStore
+from etl.cycle import Cycle, Rules
+from etl.dead_letters import DeadLetters
+from etl.errors import EtlError, Locked, Misconfigured, Transient
+from etl.keyspace import Keyspace, Shown
+from etl.lease import Lease
+from etl.ports import Stages
+from etl.redis_wire import Wire, open_pool
+from etl.refresh import Refresh
+from etl.report import RefreshReport, Report
+from etl.retry import Retry
+from etl.scan import Limits
+from etl.settings import CollectionSettings, Settings
+from etl.source import Source, connect
+from etl.transform import Transform
+from schemas.documents import FAMILIES, KINDS
+from schemas.families import LAST_SYNC
+
+__all__ = ["App", "Shown"]
+
+_log = logging.getLogger("etl")
+
+
+class App:
+    """The product behind every command. Connects when first used; close it, or use it in a `with`.
+
+    Raises:
+        Misconfigured: an address in the settings is malformed.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        mongo, redis = settings.mongo, settings.redis
+        self._client = connect(mongo.uri.get_secret_value(), mongo.timeout_seconds, connect=False)
+        self._pool = open_pool(redis.url.get_secret_value(), redis.timeout_seconds)
+        self._ttls = {family: settings.ttl(family) for family in FAMILIES}
+        self._stop = threading.Event()
+        self._retry = Retry(settings.retry.seconds, self._stop, _tell_of_retry)
+        self._wire = self._connect()
+
+    def sync(self, names: Sequence[str] = ()) -> Iterator[Report]:
+        """One cycle of each collection, all of them by default; a failure is in its report.
+
+        Raises:
+            Misconfigured: a name is not in the settings.
+        """
+        chosen = [self._settings.collection(name) for name in names] or self._settings.collections
+        for collection in chosen:
+            yield self._cycle(collection)
+
+    def retry_dead_letters(self, name: str, ids: Sequence[str]) -> Report:
+        """One cycle that also reads these documents again (`_id`s as canonical Extended JSON)."""
+        return self._cycle(self._settings.collection(name), ids)
+
+    def dead_letters(self, name: str) -> DeadLetters:
+        """The dead letters of a collection.
+
+        Raises:
+            Misconfigured: the name is not in the settings.
+        """
+        return DeadLetters(self._wire, self._settings.collection(name).name)
+
+    def refresh(self, family: str, name: str | None = None) -> RefreshReport:
+        """Warm a family, or its entries called `name`, whatever the watermark says.
+
+        Raises:
+            Misconfigured: no document fills the family, or it has no names.
+            EtlError: a server stays away, or refuses.
+        """
+        kinds = [kind for kind in KINDS.values() if family in {f.name for f in kind.families}]
+        if not kinds:
+            raise Misconfigured(f"no document fills {family!r}, so it cannot be refreshed")
+        report = RefreshReport(family, name)
+        for collection in self._settings.collections:
+            self._refresh(collection).run(report)
+        return report
+
+    def show(self, key: str) -> Shown | None:
+        """What Redis holds under `key`; None where there is no such key.
+
+        Raises:
+            EtlError: Redis stays away, or refuses.
+        """
+        return self._retry(lambda: Keyspace(self._wire, self._ttls).show(key))
+
+    def stop(self) -> None:
+        """Ask what is running to end after its batch; may be called from a signal handler."""
+        self._stop.set()
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self._wire.close()
+        self._pool.disconnect()
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _connect(self) -> Wire:
+        return Wire(self._pool)
+
+    def _cycle(self, collection: CollectionSettings, again: Sequence[str] = ()) -> Report:
+        report = Report(collection.name)
+        store = self._store(collection)
+        began, clock = round(time.time() * 1000), time.monotonic()
+        try:
+            with self._lease(collection).hold() as token:
+                stages = self._stages(collection, store)
+                return Cycle(stages, self._rules(collection), token, report).run(again)
+        except Locked as error:
+            return report.failed(str(error), error.exit_code, "locked")
+        except EtlError as error:
+            _log.debug("the cycle failed", exc_info=True)
+            report.sync_duration_ms = round((time.monotonic() - clock) * 1000)
+            report.failed(str(error), error.exit_code)
+            with suppress(EtlError):  # where Redis is away, the log alone has it
+                store.record(report, began)
+            return report
+
+    def _stages(self, collection: CollectionSettings, store: CheckpointStore) -> Stages:
+        return Stages(
+            source=self._source(collection),
+            transform=self._transform(collection),
+            cache=Cache(self._wire, collection.name, self._ttls),
+            checkpoint=store,
+            retry=self._retry,
+            stop=self._stop,
+        )
+
+    def _rules(self, collection: CollectionSettings) -> Rules:
+        longest = self._settings.longest_ttl() * 1000
+        limits = Limits(collection.overlap_seconds * 1000, longest, collection.cold_start)
+        return Rules(collection.name, limits, collection.page_size)
+
+    def _source(self, collection: CollectionSettings) -> Source:
+        database = self._settings.mongo.database
+        return Source(self._client, database, collection.name, collection.timestamp_field)
+
+    def _transform(self, collection: CollectionSettings) -> Transform:
+        return Transform(collection.tipo, collection.timestamp_field)
+
+    def _store(self, collection: CollectionSettings) -> CheckpointStore:
+        published = self._ttls[LAST_SYNC.name] or 2 * self._settings.schedule.cycle_seconds
+        return CheckpointStore(self._wire, collection.name, published, self._retry)
+
+    def _lease(self, collection: CollectionSettings) -> Lease:
+        return Lease(self._connect, collection.name, self._settings.lease.seconds, self._retry)
+
+    def _refresh(self, collection: CollectionSettings) -> Refresh:
+        keyspace = Keyspace(self._wire, self._ttls)
+        transform = self._transform(collection)
+        return Refresh(self._source(collection), transform, keyspace, self._retry, collection.page_size)
+
+
+def _tell_of_retry(error: Transient) -> None:
+    _log.warning("%s; trying again", error)

@@ -1,0 +1,190 @@
+"""The wire to Redis: pipelines of commands, every reply read, every error sorted.
+
+The only module that imports `redis`. A batch is one round trip: all commands are packed, sent,
+and then exactly as many replies are read. Nothing here retries; the caller knows what is safe.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import hiredis
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from etl.errors import CycleFailed, EtlError, Misconfigured, Transient
+
+Command = tuple[str | bytes | int, ...]
+
+_TRANSIENT_ERRORS: Final = (
+    redis.BusyLoadingError,
+    redis.ReadOnlyError,
+    redis.OutOfMemoryError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.MasterDownError,
+    redis.exceptions.TryAgainError,
+    redis.exceptions.NoScriptError,
+)
+_TRANSIENT_WORDS: Final = ("OOM ", "LOADING ", "READONLY ", "MISCONF ", "BUSY ", "MASTERDOWN ", "NOREPLICAS ")
+_CREDENTIALS: Final = (
+    redis.AuthenticationError,
+    redis.exceptions.AuthorizationError,
+    redis.exceptions.NoPermissionError,
+)
+
+
+class Script:
+    """A Lua script beside the code; its header names each key and its type."""
+
+    def __init__(self, name: str) -> None:
+        self.source = files("etl").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
+        self.sha = sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+    def call(self, keys: Sequence[str], *arguments: str | bytes | int) -> Command:
+        """The command that runs it, by the digest under which the wire has loaded it."""
+        return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
+
+
+SCRIPTS: Final = {name: Script(name) for name in ("acquire", "renew", "release", "commit", "enqueue")}
+
+
+def open_pool(url: str, timeout_seconds: float) -> redis.ConnectionPool:
+    """A pool for `url`; nothing is connected before its first use.
+
+    Raises:
+        Misconfigured: the URL is malformed. The message never holds the URL.
+    """
+    try:
+        return redis.ConnectionPool.from_url(
+            url,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=timeout_seconds,
+            socket_keepalive=True,
+            protocol=2,
+            decode_responses=True,
+            encoding_errors="replace",
+            retry=Retry(NoBackoff(), 0),
+            client_name="promptcontent-etl",
+        )
+    except (ValueError, redis.RedisError) as error:
+        scheme = urlsplit(url).scheme
+        reason = str(error) if scheme not in {"redis", "rediss", "unix"} else "not a Redis URL"
+        raise Misconfigured(f"redis.url: {reason}") from None
+
+
+class Wire:
+    """One connection to Redis, made anew after any failure. Not to be shared between threads."""
+
+    def __init__(self, pool: redis.ConnectionPool) -> None:
+        self._pool = pool
+        self._connection: Any = None
+        self.generation = 0
+
+    @property
+    def address(self) -> str:
+        """Where Redis is, without credentials."""
+        known = self._pool.connection_kwargs
+        return str(known.get("path") or f"{known.get('host')}:{known.get('port')}")
+
+    def exchange(self, commands: Sequence[Command], generation: int | None = None) -> list[Any]:
+        """Send all commands, read all replies, and return them when none is an error.
+
+        Args:
+            commands: what to send, in one go.
+            generation: the connection this must go over, where a WATCH binds it to one.
+
+        Raises:
+            Transient: Redis is away, loading, full or failing over, or the connection that
+                `generation` names is gone. What was sent may or may not have been carried out.
+            Misconfigured: Redis refuses the login or a command.
+            CycleFailed: any other error reply, such as a key of the wrong type.
+        """
+        with self._told():
+            if generation not in {None, self.generation}:
+                raise Transient(f"the connection to Redis at {self.address} was lost")
+            replies = self._roundtrip(commands)
+            for reply in _flat(replies):
+                if isinstance(reply, redis.ResponseError):
+                    raise self._sorted(reply) from reply
+            return replies
+
+    def close(self) -> None:
+        """Give the connection back; the next exchange makes a new one."""
+        if self._connection is not None:
+            self._pool.release(self._connection)
+            self._connection = None
+
+    def _roundtrip(self, commands: Sequence[Command]) -> list[Any]:
+        connection = self._connected()
+        connection.send_packed_command(_packed(commands))
+        return [_reply(connection) for _ in commands]
+
+    def _connected(self) -> Any:
+        if self._connection is None:
+            self._connection = self._pool.get_connection()
+            self.generation += 1
+            self._load_scripts(self._connection)
+        return self._connection
+
+    def _load_scripts(self, connection: Any) -> None:
+        loads: list[Command] = [("SCRIPT", "LOAD", script.source) for script in SCRIPTS.values()]
+        connection.send_packed_command(_packed(loads))
+        for _ in loads:
+            connection.read_response()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Drop the connection on any failure (its replies are out of step), and sort the error."""
+        try:
+            yield
+        except EtlError:
+            self._drop()
+            raise
+        except (redis.RedisError, OSError) as error:
+            self._drop()
+            raise self._sorted(error) from error
+        except BaseException:
+            self._drop()
+            raise
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.disconnect()
+            self.close()
+
+    def _sorted(self, error: Exception) -> EtlError:
+        where = f"Redis at {self.address}"
+        text = str(error).replace("\n", " ")
+        if isinstance(error, _CREDENTIALS) or text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
+            return Misconfigured(f"{where} refuses: {text} (check user, password and ACL in redis.url)")
+        if isinstance(error, (redis.ConnectionError, redis.TimeoutError, OSError)):
+            return Transient(f"{where} does not answer: {text}")
+        if isinstance(error, _TRANSIENT_ERRORS) or text.startswith(_TRANSIENT_WORDS):
+            return Transient(f"{where} cannot take this now: {text}")
+        return CycleFailed(f"{where}: {text}")
+
+
+def _packed(commands: Sequence[Command]) -> list[bytes]:
+    # hiredis types its argument as a tuple of one, and means a tuple of any length.
+    return [hiredis.pack_command(command) for command in commands]  # type: ignore[arg-type]
+
+
+def _reply(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except redis.ResponseError as error:
+        if isinstance(error, _CREDENTIALS):
+            raise
+        return error
+
+
+def _flat(replies: Sequence[Any]) -> Iterator[Any]:
+    """All replies, and those inside an EXEC, in order: the first error is the one that explains."""
+    for reply in replies:
+        yield reply
+        if isinstance(reply, list):
+            yield from (inner for inner in reply if isinstance(inner, Exception))

@@ -1,0 +1,62 @@
+"""Trying again: bounded, jittered and interruptible. The only place that does.
+
+Full jitter keeps many processes from knocking in step after an outage ("Exponential Backoff and
+Jitter", AWS Architecture Blog).
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import tenacity
+
+from etl.errors import Interrupted, Transient
+
+T = TypeVar("T")
+
+_FIRST_WAIT_SECONDS: Final = 0.1
+_LONGEST_WAIT_SECONDS: Final = 3.0
+
+
+class Retry:
+    """Calls a step until it succeeds, for at most `seconds`, unless `stop` is set meanwhile.
+
+    The step must be safe to repeat. `on_retry` is told of every attempt that failed, for logs and
+    metrics.
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        stop: threading.Event,
+        on_retry: Callable[[Transient], None] = lambda _: None,
+    ) -> None:
+        self._stop = stop
+        self._policy = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(Transient),
+            stop=tenacity.stop_any(tenacity.stop_before_delay(seconds), tenacity.stop_when_event_set(stop)),
+            wait=tenacity.wait_random_exponential(multiplier=_FIRST_WAIT_SECONDS, max=_LONGEST_WAIT_SECONDS),
+            sleep=tenacity.sleep_using_event(stop),
+            before_sleep=lambda state: on_retry(_failure(state)),
+            reraise=True,
+        )
+
+    def __call__(self, step: Callable[[], T]) -> T:
+        """The result of `step`.
+
+        Raises:
+            Transient: the last attempt's, once the time is up.
+            Interrupted: `stop` was set while waiting.
+            EtlError: at once, whatever else the step raises.
+        """
+        try:
+            return self._policy.copy()(step)
+        except Transient as error:
+            if self._stop.is_set():
+                raise Interrupted("stopped while waiting for a server") from error
+            raise
+
+
+def _failure(state: tenacity.RetryCallState) -> Transient:
+    error = state.outcome.exception() if state.outcome else None
+    return error if isinstance(error, Transient) else Transient(str(error))

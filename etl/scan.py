@@ -1,0 +1,110 @@
+"""Where a cycle reads: pure decisions over the checkpoint and the clocks, no I/O.
+
+A *scan* is one reading of the collection in `(updated_at, _id)` order, from a cursor that moves.
+Whether the one before finished or was cut, the next begins at `min(where it stood, C - overlap)`,
+`C` being the server's clock when it began: what has been committed behind it since is dated no
+earlier than that.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Final, Literal, NamedTuple
+
+from schemas.position import AFTER_DATES, FIRST, LAST, Position, at
+
+ColdStart = Literal["full", "recent", "now"]
+ScanMode = Literal["delta", "cold_start"]
+
+STEP_TOLERANCE_MS: Final = 1000
+"""Differences between two clocks up to this are jitter, which the overlap absorbs."""
+
+
+class Clocks(NamedTuple):
+    """The clocks of both servers at one moment, in milliseconds since the epoch."""
+
+    mongo: int
+    redis: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """One reading, begun at `clocks`: everything after `cursor` and before `end`."""
+
+    mode: ScanMode
+    clocks: Clocks
+    cursor: Position
+    end: Position
+
+    def moved(self, cursor: Position) -> "Scan":
+        """The same scan, further on."""
+        return replace(self, cursor=cursor)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What earlier cycles left: the watermark, when the last finished one began, a scan cut short.
+
+    `clocks` is None until a first cycle has finished; there is a scan then.
+    """
+
+    position: Position | None
+    clocks: Clocks | None
+    scan: Scan | None = None
+
+
+class Limits(NamedTuple):
+    """What the settings say of reading one collection; times in milliseconds."""
+
+    overlap: int
+    longest_ttl: int
+    cold_start: ColdStart
+
+
+def earliest(*positions: Position) -> Position:
+    """The first of them in index order."""
+    return min(positions, key=Position.order)
+
+
+def latest(*positions: Position | None) -> Position | None:
+    """The last of them in index order; None where there is none."""
+    return max((p for p in positions if p is not None), key=Position.order, default=None)
+
+
+def plan(checkpoint: Checkpoint | None, now: Clocks, limits: Limits) -> Scan:
+    """The scan of the cycle that begins now."""
+    if checkpoint is None:
+        return _cold_start(now, limits)
+    if (cut := checkpoint.scan) is not None:
+        return replace(cut, clocks=now, cursor=_lower(cut.cursor, cut.clocks, now, limits.overlap))
+    began = checkpoint.clocks or now
+    lower = _lower(checkpoint.position, began, now, limits.overlap)
+    return Scan("delta", now, lower, AFTER_DATES)
+
+
+def remembered_since(checkpoint: Checkpoint | None, scan: Scan, overlap: int) -> int:
+    """From which millisecond on versions may be remembered as handled, by this scan or those before."""
+    clocks = [scan.clocks]
+    if checkpoint is not None:
+        clocks += [c for c in (checkpoint.clocks, checkpoint.scan and checkpoint.scan.clocks) if c]
+    return min(clock.mongo for clock in clocks) - overlap
+
+
+def _cold_start(now: Clocks, limits: Limits) -> Scan:
+    match limits.cold_start:
+        case "full":
+            return Scan("cold_start", now, FIRST, LAST)
+        case "recent":
+            return Scan("cold_start", now, at(now.mongo - limits.longest_ttl), AFTER_DATES)
+        case "now":
+            # Only what the next scan would read again: the heart marks it as seen.
+            return Scan("cold_start", now, at(now.mongo - limits.overlap), AFTER_DATES)
+
+
+def _lower(stood: Position | None, began: Clocks, now: Clocks, overlap: int) -> Position:
+    """`min(stood, C - overlap)`, and earlier still where MongoDB's clock was set back since.
+
+    Documents may then be dated behind `C` by as much as the step. The clock of Redis witnesses it.
+    """
+    window = at(began.mongo - overlap)
+    lower = window if stood is None else earliest(stood, window)
+    step = (now.redis - began.redis) - (now.mongo - began.mongo)
+    return lower if step <= STEP_TOLERANCE_MS or lower.ms is None else at(lower.ms - step)

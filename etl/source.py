@@ -1,0 +1,275 @@
+"""Stage 1, the source: short keyset pages of raw documents, in `(updated_at, _id)` order.
+
+The only module that imports `pymongo`. It needs the role `read` and writes nothing.
+
+Pages are read by index bounds (`min` and `max` with a hint), which compare whole pairs over every
+BSON type. A `$gt` in a filter would bracket by type and hide the other types of `_id`.
+Without the index the same pages come from a sort over `$expr`, which does not bracket either.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple, cast
+
+import bson
+from bson.codec_options import CodecOptions
+from bson.datetime_ms import DatetimeMS
+from bson.raw_bson import RawBSONDocument
+from pymongo import MongoClient, ReadPreference, errors
+from pymongo.collation import Collation
+from pymongo.collection import Collection
+from pymongo.cursor import Cursor
+from pymongo.read_concern import ReadConcern
+
+from etl.errors import CycleFailed, EtlError, Misconfigured, Transient
+from schemas.position import DECODING, LENIENT, Position, position_in
+
+PAGE_BYTES: Final = 8 * 1024 * 1024
+"""A page ends early once its documents weigh this much, so that large ones stay few in memory."""
+
+UNREACHABLE_CAP: Final = 10_000
+"""Counting documents without a usable date stops here: their number must not slow the cycle."""
+
+_UNINDEXED_PAGE: Final = 10_000
+_SIMPLE = Collation(locale="simple")
+_RAW: Final = CodecOptions(document_class=RawBSONDocument)
+
+# Server error codes: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
+_CREDENTIALS: Final = {11, 18, 334, 8000}
+_FORBIDDEN: Final = {13}
+_PASSING: Final = {
+    *(6, 7, 89, 202, 9001),  # the network
+    *(91, 189, 10058, 10107, 11600, 11602, 13435, 13436),  # a failover or a shutdown
+    *(43, 175, 237),  # the cursor or its plan was killed
+    *(50, 262),  # a time limit of the server
+    *(63, 133, 150, 13388),  # a sharded cluster moving its data
+}
+
+
+def connect(uri: str, timeout_seconds: float = 10.0, **options: Any) -> MongoClient[dict[str, Any]]:
+    """A client for `uri`; nothing is connected before its first use.
+
+    Raises:
+        Misconfigured: the URI is malformed. The message never holds the URI.
+    """
+    ms = int(timeout_seconds * 1000)
+    limits = {"serverSelectionTimeoutMS": ms, "connectTimeoutMS": ms, "socketTimeoutMS": ms}
+    try:
+        return MongoClient(uri, **({"appname": "promptcontent-etl"} | limits | options))
+    except (errors.InvalidURI, errors.ConfigurationError, ValueError) as error:
+        raise Misconfigured(f"mongo.uri: {_safe(error, uri)}") from None
+
+
+def _safe(error: Exception, uri: str) -> str:
+    text = str(error).split("\n", maxsplit=1)[0]
+    credentials = uri.partition("://")[2].rpartition("@")[0]
+    parts = [part for part in (credentials, *credentials.split(":")) if part]
+    return "not a MongoDB URI" if any(part in text for part in parts) else text
+
+
+class Page(NamedTuple):
+    """Raw documents in order. `last` is the position to read on from; `more` says whether to."""
+
+    documents: list[bytes]
+    last: Position | None
+    more: bool
+
+
+class Source:
+    """One collection of MongoDB as the ETL reads it.
+
+    Every method raises `Transient` where trying again may help, `Misconfigured` for wrong
+    credentials or roles, and `CycleFailed` for what is left.
+    """
+
+    def __init__(
+        self,
+        client: MongoClient[dict[str, Any]],
+        database: str,
+        collection: str,
+        timestamp_field: str = "updated_at",
+    ) -> None:
+        self._client = client
+        self._field = timestamp_field
+        read = client[database].get_collection(
+            collection,
+            codec_options=_RAW,
+            read_concern=ReadConcern("majority"),
+            read_preference=ReadPreference.PRIMARY,
+        )
+        # The driver types a collection by its client, whatever class the codec options name.
+        self._collection = cast("Collection[RawBSONDocument]", read)
+        self._index: str | None = None
+
+    def clock(self) -> int:
+        """The primary's wall clock in milliseconds since the epoch (`localTime` of `hello`)."""
+        with self._told():
+            hello = self._client.admin.command(
+                "hello", read_preference=ReadPreference.PRIMARY, codec_options=DECODING
+            )
+            return int(DatetimeMS(hello["localTime"]))
+
+    def prepare(self) -> bool:
+        """Look for the index on `(timestamp, _id)`; without it, reading works but scans.
+
+        Returns:
+            Whether the index is there.
+        """
+        with self._told():
+            indexes = self._collection.index_information()
+        wanted = [(self._field, 1), ("_id", 1)]
+        self._index = next((name for name, index in indexes.items() if _usable(index, wanted)), None)
+        return self._index is not None
+
+    def create_index_command(self) -> str:
+        """What a person types in mongosh to make cycles cheap."""
+        return (
+            f"db.getCollection({self._collection.name!r}).createIndex("
+            f"{{{self._field!r}: 1, '_id': 1}}, {{collation: {{locale: 'simple'}}}})"
+        )
+
+    def page(self, after: Position, end: Position, limit: int) -> Page:
+        """At most `limit` documents after `after` and before `end`, in index order.
+
+        The document at `after` itself is left out. A page may end early by weight.
+        """
+        if self._index is None:
+            limit = max(limit, _UNINDEXED_PAGE)
+        with self._told(), self._query(after, end, limit) as cursor:
+            documents, full = _gather(self._past(cursor, after), limit)
+            return Page(documents, self._resume_point(documents), full)
+
+    def fetch(self, ids: Sequence[Any]) -> list[bytes]:
+        """The documents with these `_id`s that exist, as they are now, in order of position."""
+        with self._told():
+            found = self._collection.find({"_id": {"$in": list(ids)}})
+            return sorted(
+                (bytes(document.raw) for document in found), key=lambda raw: self.position(raw).order()
+            )
+
+    def of_kind(self, criteria: Mapping[str, Any], limit: int) -> Iterator[list[bytes]]:
+        """All documents that match `criteria`, in order of position, `limit` at a time."""
+        order = [(self._field, 1), ("_id", 1)]
+        with self._told():
+            cursor = self._collection.find(criteria, sort=order, allow_disk_use=True)
+            with cursor:
+                while True:
+                    documents, full = _gather((bytes(document.raw) for document in cursor), limit)
+                    yield documents
+                    if not full:
+                        return
+
+    def unreachable(self) -> int:
+        """How many documents have no date to be reached by, at most `UNREACHABLE_CAP`."""
+        dates = {"$gte": DatetimeMS(-(2**63)), "$lte": DatetimeMS(2**63 - 1)}
+        hint: dict[str, Any] = {"hint": self._index} if self._index else {}
+        with self._told():
+            return self._collection.count_documents(
+                {self._field: {"$not": dates}}, limit=UNREACHABLE_CAP, **hint
+            )
+
+    def position(self, raw: bytes) -> Position:
+        """The position of a raw document, also of one that cannot be decoded strictly."""
+        return position_in(bson.decode(raw, LENIENT), self._field)
+
+    def _past(self, cursor: Iterable[RawBSONDocument], after: Position) -> Iterator[bytes]:
+        """What the cursor yields, without the document at `after`: index bounds are inclusive."""
+        for number, document in enumerate(cursor):
+            if number or self.position(bytes(document.raw)).order() != after.order():
+                yield bytes(document.raw)
+
+    def _resume_point(self, documents: Sequence[bytes]) -> Position | None:
+        """The last position to read on from: a text that is not UTF-8 has no faithful bound."""
+        positions = (self.position(raw) for raw in reversed(documents))
+        return next((position for position in positions if _faithful(position)), None)
+
+    def _query(self, after: Position, end: Position, limit: int) -> Cursor[RawBSONDocument]:
+        if self._index is None:
+            return self._unindexed(after, end, limit)
+        lower, upper = ([(self._field, p.timestamp), ("_id", p.id)] for p in (after, end))
+        # One more than asked for: the bound is inclusive and returns the document at `after`.
+        return (
+            self._collection.find({}, limit=limit + 1, batch_size=limit + 1, collation=_SIMPLE)
+            .hint(self._index)
+            .min(lower)
+            .max(upper)
+        )
+
+    def _unindexed(self, after: Position, end: Position, limit: int) -> Cursor[RawBSONDocument]:
+        """The same page without the index: every page reads the whole collection, so they are long."""
+        moment = {"$ifNull": [f"${self._field}", None]}
+        criteria = {"$expr": {"$and": [_beyond("$gt", moment, after), _beyond("$lt", moment, end)]}}
+        return self._collection.find(
+            criteria,
+            sort=[(self._field, 1), ("_id", 1)],
+            limit=limit,
+            collation=_SIMPLE,
+            allow_disk_use=True,
+        )
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Sort the driver's errors by what the caller should do about them."""
+        try:
+            yield
+        except EtlError:
+            raise
+        except errors.PyMongoError as error:
+            raise self._sorted(error) from error
+
+    def _sorted(self, error: errors.PyMongoError) -> EtlError:
+        where = f"MongoDB at {_address(self._client)}"
+        code = getattr(error, "code", None)
+        if isinstance(error, errors.ConfigurationError):
+            return Misconfigured(f"{where}: {_line(error)}")
+        if code in _CREDENTIALS:
+            return Misconfigured(f"{where} refused the login: check user and password in mongo.uri")
+        if code in _FORBIDDEN:
+            name = self._collection.full_name
+            return Misconfigured(f"{where} denies access to {name}: grant this user the role read")
+        if isinstance(error, errors.ConnectionFailure) or code in _PASSING:
+            return Transient(f"{where} does not answer: {_line(error)}")
+        return CycleFailed(f"{where}: {_line(error)}")
+
+
+def _address(client: MongoClient[Any]) -> str:
+    return ", ".join(
+        f"{host}:{port}" for host, port in sorted(client.topology_description.server_descriptions())
+    )
+
+
+def _line(error: Exception) -> str:
+    """The driver's message, short of the dump of the topology it appends."""
+    return (
+        str(error).split(", Timeout:", maxsplit=1)[0].split(", full error:", maxsplit=1)[0].replace("\n", " ")
+    )
+
+
+def _usable(index: Mapping[str, Any], wanted: list[tuple[str, int]]) -> bool:
+    """Whether the index holds every document in the order wanted."""
+    partial = {"partialFilterExpression", "sparse", "collation", "hidden"} & index.keys()
+    return [tuple(pair) for pair in index["key"]] == wanted and not partial
+
+
+def _gather(found: Iterable[bytes], limit: int) -> tuple[list[bytes], bool]:
+    """Up to `limit` documents or `PAGE_BYTES`, and whether there may be more."""
+    documents: list[bytes] = []
+    weight = 0
+    for raw in found:
+        documents.append(raw)
+        weight += len(raw)
+        if len(documents) >= limit or weight >= PAGE_BYTES:
+            return documents, True
+    return documents, False
+
+
+def _beyond(operator: str, moment: Mapping[str, Any], position: Position) -> dict[str, Any]:
+    """An aggregation expression for "the pair is greater (or less) than `position`", over all types."""
+    timestamp, document_id = {"$literal": position.timestamp}, {"$literal": position.id}
+    tie = {"$and": [{"$eq": [moment, timestamp]}, {operator: ["$_id", document_id]}]}
+    return {"$or": [{operator: [moment, timestamp]}, tie]}
+
+
+def _faithful(position: Position) -> bool:
+    """Whether the position is the index key itself: no replaced text, and no array (a multikey)."""
+    return not isinstance(position.timestamp, list) and "\ufffd" not in position.text()
