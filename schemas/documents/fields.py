@@ -17,7 +17,7 @@ from schemas.values import date_text, exact, json_text, text, unicode_text
 # By exact type: a bool is an int to Python.
 _NUMBERS = frozenset({int, Int64, float, Decimal128})
 _LONGEST_INTEGER = 2**63
-_ISO_8601 = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d([.,]\d+)?)?(Z|[+-]\d\d(:?\d\d)?)", re.ASCII)
+_ISO_8601 = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d([.,]\d+)?)?(Z|[+-]\d\d(:?\d\d)?)")
 
 
 def _whole(value: Any) -> int:

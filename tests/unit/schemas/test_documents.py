@@ -1,11 +1,13 @@
 """What all kinds of documents have in common: registration, identity, tombstones, rejection."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from bson import Binary, ObjectId
 
 from schemas.documents import FAMILIES, KINDS, project
+from schemas.documents.kind import Document
 from schemas.entries import Enqueue, Evict, FieldError, Projection, Reject
 from tests.unit.schemas import samples
 
@@ -207,3 +209,15 @@ def test_what_mongodb_lets_nest_is_written(depth: int) -> None:
         deep = [deep]
     (entry,) = _applied(samples.resultado_mcp(result=deep, params=deep)).entries
     assert samples.hash_of(entry)["result"] == "[" * (depth + 1) + "]" * (depth + 1)
+
+
+def test_what_a_kind_did_not_foresee_rejects_and_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `ValueError` from within somebody's own kind rejects the document without the error's text."""
+
+    def careless(document: Document) -> Projection:
+        raise ValueError(document["client_name"])
+
+    monkeypatch.setattr(
+        "schemas.documents.KINDS", {"cliente_mcp": replace(KINDS["cliente_mcp"], warm=careless)}
+    )
+    assert _rejected(samples.cliente_mcp(client_name=SECRET)) == Reject("a value has no form in Redis")

@@ -1,42 +1,17 @@
-"""The extension point: a new kind of document is one file and one line."""
+"""`docs/contract.md` holds: its table of families, and that a new kind is one file and one line."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 from shutil import copytree
 
 import schemas
+from schemas.families import CONTRACT
 
-NEW_KIND = '''
-"""`tipo: plantilla`: an example of a kind that somebody adds."""
-
-from typing_extensions import TypedDict
-
-from schemas.documents.fields import Name, TextField, WholeField
-from schemas.documents.one_hash import one_hash
-from schemas.families import Family
-
-TEMPLATE = Family(
-    name="ai:template",
-    pattern="ai:template:{nombre}",
-    type="hash",
-    ttl=60,
-    fields=("texto", "usos"),
-    source="tipo: plantilla",
-)
-
-
-class Identity(TypedDict):
-    nombre: Name
-
-
-class Fields(TypedDict):
-    texto: TextField
-    usos: WholeField
-
-
-KIND = one_hash(tipo="plantilla", family=TEMPLATE, identity=Identity, fields=Fields, name_field="nombre")
-'''
+# The page that tells users how: what it shows is what is tried here.
+PAGE = (Path(__file__).parents[3] / "docs" / "contract.md").read_text(encoding="utf-8")
+(NEW_KIND,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 USE_IT = """
 from schemas.documents import FAMILIES, project
 print(FAMILIES["ai:template"].ttl)
@@ -48,7 +23,7 @@ print([error.field for error in bare.errors])
 
 
 def test_a_new_kind_is_one_file_and_one_line(tmp_path: Path) -> None:
-    """In a copy of the package, one new file and one line bring a kind with a family of its own."""
+    """In a copy of the package, the page's file and one line bring a kind with a family of its own."""
     package = tmp_path / "schemas"
     copytree(Path(schemas.__file__).parent, package)
     (package / "documents" / "plantilla.py").write_text(NEW_KIND, encoding="utf-8")
@@ -68,8 +43,16 @@ def test_a_new_kind_is_one_file_and_one_line(tmp_path: Path) -> None:
     assert done.stderr == ""
     put, evict = "{'texto': 'hola', 'usos': '2'}", "Evict(family='ai:template', key='ai:template:a%20b')"
     assert done.stdout.splitlines() == [
-        "60",
+        "3600",
         f"Projection(entries=(Put(family='ai:template', key='ai:template:a%20b', value={put}),), lock=None)",
         f"Projection(entries=({evict},), lock=None)",
-        "['texto', 'usos']",
+        "['texto']",
     ]
+
+
+def test_the_page_lists_the_families_as_they_are() -> None:
+    """The table of `docs/contract.md` has every family's key, type, TTL and fields."""
+    for family in CONTRACT:
+        fields = ", ".join(f"`{field}`" for field in family.fields)
+        cells = [f"`{family.name}`", f"`{family.pattern}`", family.type, str(family.ttl or "none"), fields]
+        assert f"| {' | '.join(cells)} |".replace("|  |", "| |") in PAGE
