@@ -1,5 +1,6 @@
 """The command `etl`: its options, its commands, and what becomes of an error."""
 
+import logging
 import os
 import sys
 import traceback
@@ -53,7 +54,8 @@ def run(arguments: Sequence[str], start: Start = start_app) -> int:
     `start` makes the application out of settings.
     """
     flags = frozenset(takewhile(lambda argument: argument != "--", arguments))
-    log.configure(verbose="--verbose" in flags)
+    # Without --verbose a person gets the answer, or the one line that says why there is none.
+    log.configure(logging.DEBUG if "--verbose" in flags else logging.ERROR)
     output.never_fail_to_encode()
     try:
         code = etl.main([*arguments], "etl", standalone_mode=False, obj=Runtime(start))

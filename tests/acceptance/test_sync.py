@@ -1,0 +1,262 @@
+import json
+import subprocess
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from pymongo.collection import Collection
+
+from etl.embedded import MongoServer
+from tests.acceptance.conftest import DATA, Etl, StartEtl, contents, contract_keys, interrupt
+from tests.support.types import Document, ProxyTo
+from tests.support.waiting import eventually
+
+MESSAGES = "ai:campaign_messages:camp_2025_tech:f6b35068c7d8b26da3ac7573d2658ca0"
+META = "ai:generation:meta:camp_2025_tech:f6b35068c7d8b26da3ac7573d2658ca0"
+LAST_SYNC = "etl:last_sync:promptContent"
+QUEUE = "queue:ai_generation:alta"
+
+
+def only(result: Any) -> dict[str, Any]:
+    """The report of the one collection."""
+    [report] = result.json["collections"]
+    return dict(report)
+
+
+def change(collection: Collection[Document], document: Document, **fields: Any) -> None:
+    """What a user's application does: new values, and the timestamp moved to now."""
+    collection.update_one({"_id": document["_id"]}, {"$set": {**fields, "updated_at": datetime.now(UTC)}})
+
+
+def test_the_samples_become_the_expected_keys(
+    etl: Etl, samples: list[Document], redis_client: redis.Redis
+) -> None:
+    """Every key, type, TTL, field, order and value of the users' design, and no key beside them."""
+    result = etl("sync", "--json")
+
+    assert (result.code, result.err) == (0, "")
+    expected = json.loads((DATA / "sample_expected.json").read_text("utf-8"))
+    found = contract_keys(redis_client)
+    assert found.keys() == expected.keys()
+    took = found[LAST_SYNC]["value"].pop("sync_duration_ms")
+    del expected[LAST_SYNC]["value"]["sync_duration_ms"]
+    assert took.isdecimal()
+    for key, content in expected.items():
+        assert found[key]["type"] == content["type"], key
+        assert found[key]["value"] == content["value"], key
+        ttl = found[key]["ttl"]
+        assert ttl == content["ttl"] or 0 <= content["ttl"] - ttl <= 2, key
+    report = only(result)
+    assert (report["mode"], report["records_processed"], report["written"]) == ("cold_start", len(samples), 5)
+    assert (report["enqueued"], report["last_timestamp"]) == (1, "2025-01-15T10:31:00Z")
+    assert report["last_id"] == "ObjectId('65a5000000000000000000a6')"
+
+
+@pytest.mark.usefixtures("samples")
+def test_what_is_not_in_the_contract_stays_in_mongodb(etl: Etl, redis_client: redis.Redis) -> None:
+    """An `api_key` beside the contract's fields is nowhere in Redis, the ETL's own keys included."""
+    etl("sync")
+
+    everything = repr(contents(redis_client))
+    assert "openai" in everything
+    assert "api_key" not in everything
+    assert "sk-must-never-leave-mongo" not in everything
+
+
+@pytest.mark.usefixtures("samples")
+def test_a_second_sync_processes_nothing(etl: Etl, redis_client: redis.Redis) -> None:
+    """Nothing is applied or queued twice, and `etl:last_sync` says again that all is well."""
+    etl("sync")
+    redis_client.expire(LAST_SYNC, 100)
+
+    result = etl("sync", "--json")
+
+    report = only(result)
+    assert (report["mode"], report["records_processed"]) == ("delta", 0)
+    assert redis_client.llen(QUEUE) == 1
+    assert 1318 <= redis_client.ttl(LAST_SYNC) <= 1320
+    assert redis_client.hget(LAST_SYNC, "records_processed") == "0"
+
+
+def test_a_changed_message_is_one_document(
+    etl: Etl, samples: list[Document], collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """Changing one message processes one document and replaces its list, TTL included."""
+    etl("sync")
+    redis_client.expire(MESSAGES, 100)
+    messages = [{**message, "texto": "Nuevo"} for message in samples[0]["mensajes"]]
+    change(collection, samples[0], mensajes=messages)
+
+    result = etl("sync", "--json")
+
+    assert only(result)["records_processed"] == 1
+    texts = [json.loads(member)["texto"] for member in redis_client.lrange(MESSAGES, 0, -1)]
+    assert texts == ["Nuevo"] * 3
+    assert redis_client.ttl(MESSAGES) > 10790
+
+
+class Reader(threading.Thread):
+    """A consumer that reads a list again and again, and remembers each different thing it saw."""
+
+    def __init__(self, url: str, key: str) -> None:
+        super().__init__()
+        self.seen: set[tuple[str, ...]] = set()
+        self.without_ttl = 0
+        self.reads = 0
+        self._url = url
+        self._key = key
+        self._done = threading.Event()
+
+    def run(self) -> None:
+        """Read in a tight loop."""
+        with redis.Redis.from_url(self._url, decode_responses=True) as client:
+            while not self._done.is_set():
+                members, ttl = client.pipeline().lrange(self._key, 0, -1).pttl(self._key).execute()
+                self.seen.add(tuple(json.loads(member)["texto"] for member in members))
+                self.without_ttl += ttl <= 0
+                self.reads += 1
+
+    def finish(self) -> None:
+        """Stop reading."""
+        self._done.set()
+        self.join()
+
+
+def test_a_reader_never_sees_half(
+    etl: Etl, samples: list[Document], collection: Collection[Document], redis_url: str
+) -> None:
+    """While a list is replaced, another client sees the old one or the new one, each whole and with TTL."""
+    before = [{"numero": number, "texto": "viejo", "tono": "casual"} for number in range(200)]
+    after = [{"numero": number, "texto": "nuevo", "tono": "casual"} for number in range(300)]
+    change(collection, samples[0], mensajes=before)
+    etl("sync")
+    reader = Reader(redis_url, MESSAGES)
+    reader.start()
+    try:
+        change(collection, samples[0], mensajes=after)
+        assert only(etl("sync", "--json"))["records_processed"] == 1
+    finally:
+        reader.finish()
+
+    assert reader.reads > 100
+    assert reader.seen == {("viejo",) * 200, ("nuevo",) * 300}
+    assert reader.without_ttl == 0
+
+
+@pytest.mark.parametrize("fields", [{"estado": "archivado"}, {"eliminado": True}])
+def test_an_archived_or_deleted_document_loses_its_keys(
+    etl: Etl,
+    samples: list[Document],
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    fields: dict[str, Any],
+) -> None:
+    """Its keys are gone after the next cycle; those of other documents stay."""
+    etl("sync")
+    assert redis_client.exists(MESSAGES, META) == 2
+    change(collection, samples[0], **fields)
+
+    report = only(etl("sync", "--json"))
+
+    assert (report["records_processed"], report["evicted"]) == (1, 1)
+    assert redis_client.exists(MESSAGES, META) == 0
+    assert redis_client.exists("config:api:openai") == 1
+
+
+def test_an_invalid_document_stops_nothing(
+    etl: Etl, samples: list[Document], collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """It is told with its `_id`, the reason and the fields, but no content; its neighbours are applied."""
+    bad = {"tipo": "generacion", "campana_id": "c", "segmento": "s", "mensajes": [{"texto": "secreto"}]}
+    moment = samples[0]["updated_at"] + timedelta(milliseconds=1)
+    document_id = collection.insert_one({**bad, "updated_at": moment}).inserted_id
+
+    result = etl("sync", "--json")
+
+    report = only(result)
+    assert result.code == 0
+    assert (report["records_processed"], report["dead_lettered"]) == (len(samples), 1)
+    [letter] = report["dead_letters"]
+    assert str(document_id) in letter["id"]
+    assert letter["reason"]
+    assert "mensajes.0.numero" in {error["field"] for error in letter["errors"]}
+    assert "secreto" not in result.out
+    assert redis_client.exists(MESSAGES) == 1
+
+
+def test_an_invalid_document_is_told_to_people_too(etl: Etl, collection: Collection[Document]) -> None:
+    """The plain report names it."""
+    document_id = collection.insert_one({"tipo": "otro", "updated_at": datetime.now(UTC)}).inserted_id
+
+    result = etl("sync")
+
+    assert result.code == 0
+    assert "1 not applied because they are invalid:" in result.out
+    assert str(document_id) in result.out
+
+
+def test_each_collection_has_its_turn(
+    etl: Etl, samples: list[Document], collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """Several collections are synced in one command, each with its own watermark and kind."""
+    clients = collection.database["clientes"]
+    client = {key: value for key, value in samples[4].items() if key != "tipo"}
+    clients.insert_one({**client, "client_name": "otro"})
+    both = json.dumps([{"name": "promptContent"}, {"name": "clientes", "tipo": "cliente_mcp"}])
+
+    result = etl("sync", "--json", ETL_COLLECTIONS=both)
+
+    reports = {report["collection"]: report["records_processed"] for report in result.json["collections"]}
+    assert reports == {"promptContent": 6, "clientes": 1}
+    assert redis_client.exists("config:client:otro", "config:client:marketing-web") == 2
+    assert redis_client.exists(LAST_SYNC, "etl:last_sync:clientes") == 2
+    named = etl("sync", "clientes", "--json", ETL_COLLECTIONS=both)
+    assert [report["collection"] for report in named.json["collections"]] == ["clientes"]
+
+
+@pytest.mark.usefixtures("samples")
+def test_settings_files_decide(etl: Etl, tmp_path: Path, redis_client: redis.Redis) -> None:
+    """config/etl.yaml where the command runs is used, and a TTL set there reaches Redis."""
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "etl.yaml").write_text('families: {"config:api": {ttl: 50}}')
+
+    assert etl("sync").code == 0
+
+    assert 48 <= redis_client.ttl("config:api:openai") <= 50
+
+
+@pytest.mark.usefixtures("samples")
+def test_two_at_a_time_are_one_too_many(held_up: "subprocess.Popen[str]", etl: Etl) -> None:
+    """While one command syncs a collection, a second ends with 75 and names the holder."""
+    second = etl("sync", "--json")
+
+    assert second.code == 75
+    report = only(second)
+    assert report["status"] == "locked"
+    assert f":{held_up.pid} " in report["error"]
+
+
+@pytest.mark.usefixtures("samples")
+def test_ctrl_c_ends_a_sync(held_up: "subprocess.Popen[str]", etl: Etl) -> None:
+    """A sync that waits for a server ends with 130 and one line, and leaves the collection to others."""
+    result = interrupt(held_up)
+
+    assert result.code == 130
+    assert result.err.startswith("error: ")
+    assert result.err.count("\n") == 1
+    assert only(etl("sync", "--json"))["records_processed"] == 6
+
+
+@pytest.fixture
+def held_up(
+    start_etl: StartEtl, proxy_to: ProxyTo, mongod: MongoServer, redis_client: redis.Redis
+) -> "subprocess.Popen[str]":
+    """A sync that has the lease and cannot reach MongoDB."""
+    proxy = proxy_to(mongod)
+    proxy.cut()
+    process = start_etl("sync", ETL_MONGO__URI=proxy.through(mongod.uri), ETL_MONGO__TIMEOUT_SECONDS="1")
+    assert eventually(lambda: bool(redis_client.exists("{etl:last_sync:promptContent}:lease")))
+    return process
