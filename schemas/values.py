@@ -62,7 +62,7 @@ def json_text(value: Any) -> str:
 
 
 def plain_json(value: Mapping[str, Any]) -> str:
-    """What `json_text` gives for an object of strings and integers only, four times faster.
+    """What `json_text` gives for an object of strings and integers only, in less than half the time.
 
     Raises:
         ValueError: a string is not valid Unicode.
