@@ -5,6 +5,7 @@ and then exactly as many replies are read. Nothing here retries; the caller know
 """
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from hashlib import sha1
 from importlib.resources import files
@@ -29,7 +30,11 @@ _TRANSIENT_ERRORS: Final = (
     redis.exceptions.TryAgainError,
     redis.exceptions.NoScriptError,
 )
-_TRANSIENT_WORDS: Final = ("OOM ", "LOADING ", "READONLY ", "MISCONF ", "BUSY ", "MASTERDOWN ", "NOREPLICAS ")
+# Codes that redis-py has no class for, or that a script before Redis 7 wraps into its own error.
+_TRANSIENT_CODES: Final = re.compile(
+    r"(?:^|-)(?:OOM|LOADING|READONLY|MISCONF|BUSY|MASTERDOWN|NOREPLICAS|TRYAGAIN|CLUSTERDOWN) "
+)
+_CLUSTER: Final = (redis.exceptions.AskError, redis.exceptions.ClusterCrossSlotError)
 _CREDENTIALS: Final = (
     redis.AuthenticationError,
     redis.exceptions.AuthorizationError,
@@ -161,9 +166,13 @@ class Wire:
         text = str(error).replace("\n", " ")
         if isinstance(error, _CREDENTIALS) or text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
             return Misconfigured(f"{where} refuses: {text} (check user, password and ACL in redis.url)")
+        if isinstance(error, _CLUSTER):
+            return Misconfigured(
+                f"{where} is a Redis Cluster: not supported, name a single server in redis.url"
+            )
         if isinstance(error, (redis.ConnectionError, redis.TimeoutError, OSError)):
             return Transient(f"{where} does not answer: {text}")
-        if isinstance(error, _TRANSIENT_ERRORS) or text.startswith(_TRANSIENT_WORDS):
+        if isinstance(error, _TRANSIENT_ERRORS) or _TRANSIENT_CODES.search(text):
             return Transient(f"{where} cannot take this now: {text}")
         return CycleFailed(f"{where}: {text}")
 

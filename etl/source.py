@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, cast
 
 import bson
+import pymongo
 from bson.codec_options import CodecOptions
 from bson.datetime_ms import DatetimeMS
 from bson.raw_bson import RawBSONDocument
@@ -29,6 +30,9 @@ PAGE_BYTES: Final = 8 * 1024 * 1024
 
 UNREACHABLE_CAP: Final = 10_000
 """Counting documents without a usable date stops here: their number must not slow the cycle."""
+
+GLANCE_SECONDS: Final = 3.0
+"""So long one look at MongoDB takes that a person or a monitor waits for."""
 
 _UNINDEXED_PAGE: Final = 10_000
 _SIMPLE = Collation(locale="simple")
@@ -114,9 +118,16 @@ class Source:
 
         Returns:
             Whether the index is there.
+
+        Raises:
+            Misconfigured: this is a sharded cluster, whose router would mix up the order of pages.
         """
         with self._told():
             indexes = self._collection.index_information()
+            if self._client.is_mongos:
+                raise Misconfigured(
+                    f"MongoDB at {_address(self._client)} is a sharded cluster: not supported"
+                )
         wanted = [(self._field, 1), ("_id", 1)]
         self._index = next((name for name, index in indexes.items() if _usable(index, wanted)), None)
         return self._index is not None
@@ -167,6 +178,19 @@ class Source:
             return self._collection.count_documents(
                 {self._field: {"$not": dates}}, limit=UNREACHABLE_CAP, **hint
             )
+
+    def newest(self) -> int | None:
+        """The greatest timestamp that is not in the future, in milliseconds since the epoch.
+
+        None where there is none. Looks for `GLANCE_SECONDS` at most, and does not wait longer for a
+        server that is away: this is for people and monitors, who ask again.
+        """
+        with pymongo.timeout(GLANCE_SECONDS):
+            past = {self._field: {"$lte": DatetimeMS(self.clock())}}
+            with self._told():
+                order = [(self._field, -1), ("_id", -1)]
+                found = self._collection.find_one(past, sort=order, collation=_SIMPLE)
+        return None if found is None else self.position(bytes(found.raw)).ms
 
     def position(self, raw: bytes) -> Position:
         """The position of a raw document, also of one that cannot be decoded strictly."""
