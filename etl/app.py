@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from types import TracebackType
 from typing import Self
 
@@ -13,6 +13,7 @@ from etl.checkpoint import CheckpointStore
 from etl.cycle import Cycle, Rules
 from etl.dead_letters import DeadLetters
 from etl.errors import EtlError, Locked, Misconfigured, Transient
+from etl.history import Entry, History
 from etl.keyspace import Keyspace, Shown
 from etl.lease import Lease
 from etl.ports import Stages
@@ -23,6 +24,7 @@ from etl.retry import Retry
 from etl.scan import Limits
 from etl.settings import CollectionSettings, Settings
 from etl.source import Source, connect
+from etl.status import CollectionStatus, read_status
 from etl.transform import Transform
 from schemas.documents import FAMILIES, KINDS
 from schemas.families import LAST_SYNC
@@ -55,8 +57,7 @@ class App:
         Raises:
             Misconfigured: a name is not in the settings.
         """
-        chosen = [self._settings.collection(name) for name in names] or self._settings.collections
-        for collection in chosen:
+        for collection in self._chosen(names):
             yield self._cycle(collection)
 
     def retry_dead_letters(self, name: str, ids: Sequence[str]) -> Report:
@@ -94,6 +95,27 @@ class App:
         """
         return self._retry(lambda: Keyspace(self._wire, self._ttls).show(key))
 
+    def status(self, names: Sequence[str] = ()) -> list[CollectionStatus]:
+        """Where each collection stands, all of them by default; may be called from any thread.
+
+        Raises:
+            Misconfigured: a name is not in the settings.
+            EtlError: Redis is away, or refuses. MongoDB away is in the status.
+        """
+        sources = [(collection.name, self._source(collection)) for collection in self._chosen(names)]
+        with closing(self._connect()) as wire:
+            return read_status(wire, sources, self._settings.schedule.cycle_seconds)
+
+    def history(self, name: str, limit: int) -> list[Entry]:
+        """At most `limit` runs of a collection, the newest first.
+
+        Raises:
+            Misconfigured: the name is not in the settings.
+            EtlError: Redis stays away, or refuses.
+        """
+        history = History(self._wire, self._settings.collection(name).name)
+        return self._retry(lambda: history.newest(limit))
+
     def stop(self) -> None:
         """Ask what is running to end after its batch; may be called from a signal handler."""
         self._stop.set()
@@ -111,6 +133,9 @@ class App:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _chosen(self, names: Sequence[str]) -> Sequence[CollectionSettings]:
+        return [self._settings.collection(name) for name in names] or self._settings.collections
 
     def _connect(self) -> Wire:
         return Wire(self._pool)
