@@ -101,6 +101,23 @@ def test_stall_holds_back_and_loses_nothing(proxy: Proxy, client: socket.socket)
     assert eventually(lambda: proxy.held == 0)
 
 
+def test_hold_delivers_late_though_the_client_has_gone(proxy: Proxy, redis_url: str) -> None:
+    """The one request is stuck while other connections are served, and arrives when all goes on."""
+    with redis.Redis.from_url(proxy.through(redis_url), decode_responses=True) as client:
+        late = client.connection_pool.get_connection()
+        proxy.hold_at(b"late")
+        late.send_command("SET", "key", "late")
+        assert eventually(lambda: proxy.is_holding)
+        late.disconnect()
+        client.connection_pool.release(late)
+
+        client.set("key", "soon")
+        assert client.get("key") == "soon"
+        proxy.resume()
+
+        assert eventually(lambda: client.get("key") == "late")
+
+
 def test_deaf_accepts_and_never_answers(proxy: Proxy, client: socket.socket) -> None:
     """Old and new connections stay open, swallow everything, and are reset by `resume`."""
     proxy.deafen()

@@ -38,6 +38,7 @@ class _End:
         self.sends: Way = sends  # what arrives here
         self.unsent = bytearray()  # what the peer sent and this end has not taken yet
         self.spoke_last = False
+        self.stuck = False  # what is to be given waits for `resume`
         self.peer = self
         sock.settimeout(0)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -65,6 +66,7 @@ class Proxy:
         self.forget()
         self._mode = _Mode.PASS
         self._limits: dict[Way, int] = {}
+        self._trap: bytes | None = None
         self._ends: list[_End] = []
         self._commands: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._bell, self._ear = socket.socketpair()
@@ -86,6 +88,11 @@ class Proxy:
     def held(self) -> int:
         """How many bytes wait in a stalled proxy."""
         return sum(len(end.unsent) for end in tuple(self._ends))
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether `hold_at` has caught a connection that is not resumed yet."""
+        return any(end.stuck for end in tuple(self._ends))
 
     def through(self, uri: str) -> str:
         """`uri` of the server behind, with this proxy's address in its place.
@@ -124,6 +131,13 @@ class Proxy:
         """Once: when `count` further bytes `of` requests or answers have passed, reset their connection."""
         self._do(lambda: self._limits.update({of: count}))
 
+    def hold_at(self, needle: bytes) -> None:
+        """Once: a request that holds `needle` gets stuck here with all its connection sends after it.
+
+        Other connections are served. `resume` delivers it late, also when its client has gone by then.
+        """
+        self._do(lambda: setattr(self, "_trap", needle))
+
     def __enter__(self) -> Self:
         self._listen()
         self._thread.start()
@@ -151,7 +165,7 @@ class Proxy:
             doors: list[socket.socket | _End] = [self._ear]
             doors += [self._listener] if self._listener else []
             readers = [end for end in self._ends if self._may_read(end)]
-            writers = [end for end in self._ends if end.unsent and self._mode is _Mode.PASS]
+            writers = [end for end in self._ends if end.unsent and self._may_write(end)]
             readable, writable, _ = select.select([*doors, *readers], writers, [])
             for end in writable:
                 self._serve(end, end.give)
@@ -166,6 +180,9 @@ class Proxy:
     def _may_read(self, end: _End) -> bool:
         """Read from an end only when its peer has taken all: what the peer does not take must press back."""
         return not end.peer.unsent or self._mode is _Mode.DEAF
+
+    def _may_write(self, end: _End) -> bool:
+        return self._mode is _Mode.PASS and not end.stuck
 
     def _obey(self) -> None:
         for _ in self._ear.recv(CHUNK):
@@ -204,8 +221,10 @@ class Proxy:
             return
         if limit is not None:
             self._limits[end.sends] = limit - len(data)
+        if self._trap is not None and end.sends == "requests" and self._trap in data:
+            end.peer.stuck, self._trap = True, None
         end.peer.unsent += data
-        if self._mode is _Mode.PASS:
+        if self._may_write(end.peer):
             end.peer.give()
 
     def _accept(self) -> None:
@@ -229,6 +248,8 @@ class Proxy:
             self._close_all()
         if self._listener is None:
             self._listen()
+        for end in self._ends:
+            end.stuck = False
         self._mode = _Mode.PASS
 
     def _cut(self) -> None:
