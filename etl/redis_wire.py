@@ -166,6 +166,10 @@ class Wire:
         text = str(error).replace("\n", " ")
         if isinstance(error, _CREDENTIALS) or text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
             return Misconfigured(f"{where} refuses: {text} (check user, password and ACL in redis.url)")
+        if "certificate verify failed" in text:
+            return Misconfigured(
+                f"{where} has a certificate nobody here trusts: see ssl_ca_certs in redis.url"
+            )
         if isinstance(error, _CLUSTER):
             return Misconfigured(
                 f"{where} is a Redis Cluster: not supported, name a single server in redis.url"

@@ -251,6 +251,8 @@ class Source:
         if code in _FORBIDDEN:
             name = self._collection.full_name
             return Misconfigured(f"{where} denies access to {name}: grant this user the role read")
+        if "certificate verify failed" in str(error):
+            return Misconfigured(f"{where} has a certificate nobody here trusts: see tlsCAFile in mongo.uri")
         if isinstance(error, errors.ConnectionFailure) or code in _PASSING:
             return Transient(f"{where} does not answer: {_line(error)}")
         return CycleFailed(f"{where}: {_line(error)}")

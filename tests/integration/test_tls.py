@@ -1,0 +1,56 @@
+"""Encrypted connections to both servers, with an authority of our own."""
+
+from pathlib import Path
+
+import pytest
+
+from etl.app import App
+from etl.report import Report
+from etl.settings import Settings, load
+from tests.support.tls import Certificates, certificates, tls_in_front_of
+from tests.support.types import StartMongo, StartRedis
+
+MARGIN = {"retry": {"seconds": 1}}
+
+
+@pytest.fixture
+def trusted(tmp_path: Path) -> Certificates:
+    """An authority that issued the servers' certificate."""
+    return certificates(tmp_path / "trusted")
+
+
+def settings(mongo: str, redis: str) -> Settings:
+    """Settings for these two addresses."""
+    return load(None, MARGIN | {"mongo": {"uri": mongo, "timeout_seconds": 1}, "redis": {"url": redis}})
+
+
+def sync(mongo: str, redis: str) -> Report:
+    """One cycle over these two addresses."""
+    with App(settings(mongo, redis)) as app:
+        return next(app.sync())
+
+
+def test_both_servers_are_reached_over_tls_and_only_with_the_right_authority(
+    trusted: Certificates, tmp_path: Path, start_mongod: StartMongo, start_redis: StartRedis
+) -> None:
+    """`tls=true` and `rediss://` work; a server whose certificate nobody trusts is refused, in one line."""
+    stranger = certificates(tmp_path / "stranger").authority
+    arguments = ("--tlsMode", "preferTLS", "--tlsCertificateKeyFile", str(trusted.server))
+    mongod = start_mongod(
+        args=(*arguments, "--tlsCAFile", str(trusted.authority), "--tlsAllowConnectionsWithoutCertificates")
+    )
+    with tls_in_front_of(start_redis().port, trusted.server) as port:
+        mongo = f"{mongod.uri}&tls=true&tlsCAFile="
+        redis = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs="
+
+        assert sync(f"{mongo}{trusted.authority}", f"{redis}{trusted.authority}").status == "ok"
+
+        refused = sync(f"{mongo}{stranger}", f"{redis}{trusted.authority}")
+        assert (refused.status, refused.exit_code) == ("failed", 2)
+        assert "certificate" in str(refused.error)
+        assert "tlsCAFile" in str(refused.error)
+        assert "\n" not in str(refused.error)
+
+        refused = sync(f"{mongo}{trusted.authority}", f"{redis}{stranger}")
+        assert (refused.status, refused.exit_code) == ("failed", 2)
+        assert "ssl_ca_certs" in str(refused.error)
