@@ -17,4 +17,5 @@ def configure(level: int) -> None:
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     logging.basicConfig(level=logging.ERROR, handlers=[handler], force=True)
+    logging.captureWarnings(capture=True)  # they too would quote, and are for developers
     logging.getLogger("etl").setLevel(level)

@@ -81,11 +81,16 @@ def _given(overrides: Mapping[str, Any]) -> Iterator[_Layer]:
 
 
 def _lay_over(below: dict[str, Any], layer: _Layer, origins: Origins, at: SettingPath = ()) -> None:
-    """Merge a layer into what is below it: mappings by key, anything else (lists too) as a whole."""
+    """Merge a layer into what is below it: mappings by key, anything else (lists too) as a whole.
+
+    Where a mapping meets something else, that stays, to be refused: it is wrong, and one value of the
+    section in a higher layer must not hide it.
+    """
     for name, value in layer.values.items():
         path = (*at, name)
-        if isinstance(value, Mapping) and isinstance(below.get(name), dict):
-            _lay_over(below[name], _Layer(value, layer.origin), origins, path)
+        if isinstance(value, Mapping) and name in below:
+            if isinstance(below[name], dict):
+                _lay_over(below[name], _Layer(value, layer.origin), origins, path)
             continue
         below[name] = dict(value) if isinstance(value, Mapping) else value
         for hidden in [known for known in origins if known[: len(path)] == path]:

@@ -7,6 +7,7 @@ one may quote a piece of the password.
 import re
 
 _HOST = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^\s:\[\]]+)(:\d{1,5})?")
+_DATABASE = re.compile(r"(/\d*)?([?#].*)?")
 _SECRET_OPTION = re.compile(r"([?&][^=&]*(?:pass|token|secret|properties)[^=&]*=)[^&]*", re.IGNORECASE)
 
 
@@ -23,6 +24,8 @@ def problem(uri: str, schemes: tuple[str, ...]) -> str | None:
     hosts = authority.rpartition("@")[2].split(",")
     if not all(_HOST.fullmatch(host) for host in hosts):
         return f"expected {scheme}://user:password@host:port/…, with a number as the port"
+    if scheme.startswith("redis") and not _DATABASE.fullmatch(rest[len(authority) :]):
+        return f"expected {scheme}://host:port/0, with a number as the database"
     return None
 
 

@@ -99,6 +99,12 @@ class TestOrder:
         assert loaded.origins.of(("collections", 0, "page_size")) == "default"
         assert loaded.origins.of(("collections", 0, "name")) == "environment ETL_COLLECTIONS"
 
+    def test_a_wrong_section_is_not_hidden(self, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+        """`mongo: ADDRESS` in a file is refused, also where a variable gives some value of `mongo`."""
+        path = write("mongo: mongodb://somewhere")
+        monkeypatch.setenv("ETL_MONGO__DATABASE", "d")
+        assert refusal(path) == f"mongo: expected a mapping of settings (file {path})"
+
     @pytest.mark.parametrize("text", ["", "# nothing\n", "mongo:\n  # uri: mongodb://elsewhere\nfamilies:\n"])
     def test_what_is_left_empty_is_not_given(self, write: Write, text: str) -> None:
         """A file whose lines are commented out leaves the defaults."""
@@ -344,6 +350,15 @@ class TestSecrets:
     def test_well_formed_redis_addresses_pass(self, url: str) -> None:
         """Passwords without user, TLS and sockets are all accepted."""
         assert load(None, {"redis": {"url": url}}).redis.url.get_secret_value() == url
+
+    @pytest.mark.parametrize(
+        "url", ["redis://:hunter2@h/hunter2", "redis://:hunt/hunter2@h", "redis://:hunter2@h:p"]
+    )
+    def test_a_malformed_redis_address_is_refused(self, url: str) -> None:
+        """The driver would take some of these for another database or another password."""
+        line = refusal(redis={"url": url})
+        assert line.startswith("redis.url: ")
+        assert SECRET not in line
 
     def test_a_representation_shows_no_secret(self) -> None:
         """Neither `repr` nor `str` nor the effective settings hold the password."""

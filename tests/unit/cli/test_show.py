@@ -45,7 +45,7 @@ def test_a_hash_is_shown_with_its_fields(etl: Etl) -> None:
         "config:api:openai",
         "  hash, 3600 s left",
         "  status     active",
-        '  endpoints  [{"servicio": "image_generation", "modelos": ["dall-e-3"]}]',
+        '  endpoints  [{"servicio":"image_generation","modelos":["dall-e-3"]}]',
     ]
 
 
@@ -53,7 +53,7 @@ def test_a_list_is_shown_in_order(etl: Etl) -> None:
     """Members are numbered and decoded; without TTL that is said."""
     shown = Shown("queue:ai_generation:alta", "list", None, ['{"campana_id":"ñ"}', "no json {"])
     lines = etl("show", shown.key, app=FakeApp(shown)).out.splitlines()
-    assert lines[1:] == ["  list, no TTL", '  1.  {"campana_id": "ñ"}', "  2.  no json {"]
+    assert lines[1:] == ["  list, no TTL", '  1.  {"campana_id":"ñ"}', "  2.  no json {"]
 
 
 def test_a_long_value_is_indented(etl: Etl) -> None:

@@ -1,0 +1,184 @@
+"""Whatever is wrong: one clear line on stderr, the right exit code, the password nowhere."""
+
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from tests.acceptance.conftest import Etl, Result
+from tests.support.types import StartMongo, StartRedis
+
+SECRET = "hunter2"
+IMPATIENT = {"ETL_RETRY__SECONDS": "0.5", "ETL_MONGO__TIMEOUT_SECONDS": "0.5"}
+
+
+def line(result: Result, code: int) -> str:
+    """The error, after checking that it is one line, has its exit code, and holds no password."""
+    assert result.code == code, result
+    assert SECRET not in result.out + result.err
+    assert "Traceback" not in result.err
+    assert result.err.startswith("error: ")
+    assert result.err.count("\n") == 1
+    return result.err.removeprefix("error: ").rstrip("\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("schedule: {cycle_seconds: often}", "schedule.cycle_seconds: expected a valid integer"),
+        ("collections: [{name: a, overlap_seconds: -1}]", "collections.0.overlap_seconds: expected greater"),
+        ("mongo: {url: 'mongodb://u:hunter2@h'}", "mongo.url: unknown setting, did you mean uri?"),
+        ("mongo: ['mongodb://u:hunter2@h']", "mongo: expected a mapping"),
+        ("mongo: {uri: 'mongodb://u:hunter2@h", "etl.yaml:2: "),
+    ],
+)
+def test_a_wrong_file(etl: Etl, tmp_path: Path, text: str, expected: str) -> None:
+    """Types, contradictions, unknown names and broken YAML are told with file and path."""
+    path = tmp_path / "etl.yaml"
+    path.write_text(f"{text}\n")
+
+    problem = line(etl("sync", "--config", "etl.yaml"), 2)
+
+    assert expected in problem
+    assert "etl.yaml" in problem
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://u:hunter2@127.0.0.1",
+        "mongodb://u:hunter2%zz@127.0.0.1",
+        "mongodb://u:hunter2@127.0.0.1/?hunter2",
+        "mongodb://u:x:hunter2@127.0.0.1",
+    ],
+)
+def test_a_malformed_mongodb_uri(etl: Etl, uri: str) -> None:
+    """It is refused without being quoted, in the traceback of `--verbose` neither."""
+    result = etl("sync", "--verbose", ETL_MONGO__URI=uri)
+
+    assert result.code == 2
+    assert SECRET not in result.out + result.err
+    assert "mongo.uri: " in result.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://:hunter2@127.0.0.1",
+        "redis://:hunter2@127.0.0.1:70000",
+        "redis://127.0.0.1/0?socket_timeout=hunter2",
+    ],
+)
+def test_a_malformed_redis_url(etl: Etl, url: str) -> None:
+    """It is refused without being quoted, in the traceback of `--verbose` neither."""
+    result = etl("sync", "--verbose", ETL_REDIS__URL=url)
+
+    assert result.code == 2, result
+    assert SECRET not in result.out + result.err
+    assert "redis.url: " in result.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("option", ["readPreference=hunter2", "hunter2=hunter2", "maxPoolSize=hunter2"])
+def test_a_wrong_option_of_a_uri(etl: Etl, option: str) -> None:
+    """What the driver has to say about an option does not reach the terminal in the driver's words."""
+    result = etl("sync", **IMPATIENT, ETL_MONGO__URI=f"mongodb://u:hunter2@127.0.0.1:1/?{option}")
+
+    assert result.code in {1, 2}
+    line(result, result.code)
+
+
+def test_a_wrong_mongodb_password(etl: Etl, start_mongod: StartMongo) -> None:
+    """The address and the way out are named at once: trying again would not help."""
+    server = start_mongod(password="correct")
+    uri = server.uri.replace("correct", SECRET)
+
+    problem = line(etl("sync", ETL_MONGO__URI=uri), 2)
+
+    assert server.address in problem
+    assert "mongo.uri" in problem
+    assert "correct" not in problem
+
+
+def test_no_mongodb_password(etl: Etl, start_mongod: StartMongo) -> None:
+    """A server that wants a login, and gets none, is told apart from one that is away."""
+    server = start_mongod(password=SECRET)
+
+    assert server.address in line(etl("sync", ETL_MONGO__URI=f"mongodb://{server.address}/"), 2)
+
+
+@pytest.mark.parametrize("password", ["wr0ng hunter2", ""])
+def test_a_wrong_redis_password(etl: Etl, start_redis: StartRedis, password: str) -> None:
+    """A wrong password and none at all are both told with the address and the way out."""
+    server = start_redis(password="correct")
+    url = f"redis://:{quote(password)}@{server.address}/0" if password else f"redis://{server.address}/0"
+
+    problem = line(etl("sync", ETL_REDIS__URL=url), 2)
+
+    assert server.address in problem
+    assert "redis.url" in problem
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"ETL_MONGO__URI": "mongodb://u:hunter2@127.0.0.1:1/"},
+        {"ETL_REDIS__URL": "redis://:hunter2@127.0.0.1:1/0"},
+    ],
+    ids=["mongodb", "redis"],
+)
+def test_no_server(etl: Etl, variables: dict[str, str]) -> None:
+    """After the configured time the address and the reason are told, and the exit code is 1."""
+    problem = line(etl("sync", **IMPATIENT, **variables), 1)
+
+    assert "127.0.0.1:1" in problem
+    assert "refused" in problem
+
+
+@pytest.mark.usefixtures("samples")
+@pytest.mark.parametrize("command", [("show", "config:api", "x"), ("refresh", "config:api")])
+def test_no_redis_for_the_other_commands(etl: Etl, command: tuple[str, ...]) -> None:
+    """Every command that needs Redis says so in the same way."""
+    result = etl(*command, **IMPATIENT, ETL_REDIS__URL="redis://:hunter2@127.0.0.1:1/0")
+
+    assert "127.0.0.1:1" in line(result, 1)
+
+
+def test_no_mongodb_for_a_refresh(etl: Etl) -> None:
+    """A refresh reads MongoDB, and says when it cannot."""
+    result = etl("refresh", "config:api", **IMPATIENT, ETL_MONGO__URI="mongodb://u:hunter2@127.0.0.1:1/")
+
+    assert "127.0.0.1:1" in line(result, 1)
+
+
+def test_an_unknown_collection(etl: Etl) -> None:
+    """The known ones are named."""
+    assert "promptContent" in line(etl("sync", "promtContent"), 2)
+
+
+@pytest.mark.parametrize("command", ["show", "refresh"])
+def test_an_unknown_family(etl: Etl, command: str) -> None:
+    """The known ones are named."""
+    assert "config:api" in line(etl(command, "config:apy", "x"), 2)
+
+
+def test_an_absent_key(etl: Etl) -> None:
+    """It is named, with what to try."""
+    assert "config:api:nobody" in line(etl("show", "config:api", "nobody"), 1)
+
+
+def test_a_failure_is_json_too(etl: Etl) -> None:
+    """With `--json` stdout is one document, whatever went wrong."""
+    failed = etl("sync", "--json", **IMPATIENT, ETL_MONGO__URI="mongodb://127.0.0.1:1/")
+    assert failed.json["collections"][0]["status"] == "failed"
+    assert "127.0.0.1:1" in failed.json["collections"][0]["error"]
+    assert "http.port" in etl("sync", "--json", ETL_HTTP__PORT="x").json["error"]
+
+
+def test_nothing_shows_a_password(etl: Etl, start_redis: StartRedis) -> None:
+    """A command that works shows it neither, even in detail."""
+    server = start_redis(password=SECRET)
+
+    for command in (("config",), ("config", "--json"), ("sync", "--verbose")):
+        result = etl(*command, ETL_REDIS__URL=server.url)
+        assert result.code == 0
+        assert SECRET not in result.out + result.err

@@ -1,0 +1,86 @@
+import pytest
+import redis
+from pymongo.collection import Collection
+
+from tests.acceptance.conftest import Etl, contract_keys
+from tests.support.types import Document
+
+
+@pytest.fixture(autouse=True)
+def synced(samples: list[Document], etl: Etl) -> list[Document]:
+    """The samples are in Redis."""
+    assert etl("sync").code == 0
+    return samples
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("config:api", "openai"), '{"servicio":"image_generation","modelos":["dall-e-3"]}'),
+        (("mcp:tool", "content", "getContent", '{"limit": 10, "query": "Arenal"}'), "0.0041"),
+        (
+            ("ai:campaign_messages", "camp_2025_tech", "Costa Rica_28-40_masculino"),
+            "Domina Arenal con energía",
+        ),
+        (("queue:ai_generation", "alta"), "no TTL"),
+        (("mcp:server:status:content",), "requests_last_min  45"),
+    ],
+)
+def test_an_entry_is_shown(etl: Etl, words: tuple[str, ...], expected: str) -> None:
+    """By its parts or its key, with its TTL and its decoded value."""
+    result = etl("show", *words)
+
+    assert (result.code, result.err) == (0, "")
+    assert expected in result.out
+
+
+def test_an_entry_is_shown_as_json(etl: Etl) -> None:
+    """Type, TTL left and decoded value, for programs."""
+    shown = etl("show", "ai:campaign_messages", "camp_2025_tech", "Costa Rica_28-40_masculino", "--json").json
+
+    assert shown["type"] == "list"
+    assert [message["numero"] for message in shown["value"]] == [1, 2, 3]
+    assert 10_790_000 < shown["ttl_ms"] <= 10_800_000
+
+
+def test_a_refresh_warms_an_entry_again(etl: Etl, redis_client: redis.Redis) -> None:
+    """A key that is lost comes back, although the watermark is past its document and does not move."""
+    before = contract_keys(redis_client)
+    redis_client.delete("config:api:openai")
+
+    result = etl("refresh", "config:api", "openai", "--json")
+
+    assert result.json == {
+        "family": "config:api",
+        "name": "openai",
+        "written": 1,
+        "evicted": 0,
+        "rejected": 0,
+        "deferred": 0,
+    }
+    after = contract_keys(redis_client)
+    assert after["config:api:openai"]["value"] == before["config:api:openai"]["value"]
+    assert after["etl:last_sync:promptContent"]["value"] == before["etl:last_sync:promptContent"]["value"]
+
+
+def test_a_refresh_warms_a_family_again(
+    etl: Etl, synced: list[Document], collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """Without a name, all entries of the family, and of no other."""
+    collection.insert_one({**synced[4], "_id": 1, "client_name": "otro"})
+    redis_client.delete("config:client:marketing-web", "config:api:openai")
+
+    result = etl("refresh", "config:client")
+
+    assert result.out == "config:client: 2 written, 0 evicted, 0 rejected, 0 deferred\n"
+    assert redis_client.exists("config:client:marketing-web", "config:client:otro") == 2
+    assert redis_client.exists("config:api:openai") == 0
+
+
+@pytest.mark.parametrize("family", ["etl:last_sync", "lock:content_generation"])
+def test_what_no_document_fills_cannot_be_refreshed(etl: Etl, family: str) -> None:
+    """It is refused as a wrong usage."""
+    result = etl("refresh", family)
+
+    assert result.code == 2
+    assert family in result.err
