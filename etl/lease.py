@@ -29,7 +29,6 @@ class Lease:
 
     def __init__(self, connect: Callable[[], Wire], collection: str, seconds: float, retry: Retry) -> None:
         self._connect = connect
-        self._collection = collection
         self._ms = int(seconds * 1000)
         self._retry = retry
         own = companions(collection)
@@ -65,7 +64,7 @@ class Lease:
         if taken:
             return str(token)
         raise Locked(
-            f"{self._collection} is being synced by {token.partition(' ')[2]} (its lease lasts"
+            f"being synced by {token.partition(' ')[2]} (its lease lasts"
             f" {max(0, left[0]) / 1000:.0f} s more): try again when it is done"
         )
 
