@@ -1,0 +1,167 @@
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import pytest
+import redis
+from pymongo import MongoClient
+from pymongo.collection import Collection
+
+from etl.embedded import RedisServer
+from etl.lease import this_process
+from etl.redis_wire import SCRIPTS
+from tests.acceptance.conftest import Etl, StartEtl, end_of
+from tests.faults.conftest import LEASE, Apps, cycle
+from tests.support.failpoint import fail_command
+from tests.support.generations import delta, written
+from tests.support.proxy import Proxy
+from tests.support.truth import held, truth
+from tests.support.types import Document, ProxyTo
+from tests.support.waiting import eventually
+
+SHORT = {"ETL_LEASE__SECONDS": "1", "ETL_COLLECTIONS": '[{"name": "promptContent", "page_size": 10}]'}
+
+# What each batch sends, in order: the fence is checked at every step.
+STEPS = {"look": b"WATCH", "write": b"MULTI", "commit": SCRIPTS["commit"].sha.encode()}
+
+
+class Sleeper(NamedTuple):
+    """A real `etl sync` that is stopped while what it sent last is still on its way to Redis."""
+
+    process: "subprocess.Popen[str]"
+    proxy: Proxy
+
+    def wake_up(self) -> None:
+        """What it has sent arrives, and it goes on."""
+        self.proxy.resume()
+        self.process.send_signal(signal.SIGCONT)
+
+
+PutToSleep = Callable[[bytes], Sleeper]
+
+
+@pytest.fixture
+def put_to_sleep(
+    start_etl: StartEtl, proxy_to: ProxyTo, redis_server: RedisServer, redis_url: str
+) -> PutToSleep:
+    """Start a sync, and stop it (SIGSTOP) when it has sent `needle`, which Redis does not get for now."""
+    proxy = proxy_to(redis_server)
+
+    def start(needle: bytes) -> Sleeper:
+        proxy.hold_at(needle)
+        process = start_etl("sync", **SHORT, ETL_REDIS__URL=proxy.through(redis_url))
+        assert eventually(lambda: proxy.is_holding, seconds=30)
+        process.send_signal(signal.SIGSTOP)
+        return Sleeper(process, proxy)
+
+    return start
+
+
+def state(client: redis.Redis) -> dict[str, Any]:
+    """All that the ETL keeps for itself, but for the history of runs."""
+    reads: dict[str, Callable[[str], Any]] = {
+        "hash": client.hgetall,
+        "set": client.smembers,
+        "string": client.get,
+        "zset": lambda key: client.zrange(key, 0, -1, withscores=True),
+    }
+    keys = [key for key in client.scan_iter("{*") if not key.endswith(":history")]
+    return {key: reads[str(client.type(key))](key) for key in keys}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_sleeper_that_wakes_up_writes_nothing(
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    put_to_sleep: PutToSleep,
+    apps: Apps,
+    step: str,
+) -> None:
+    """Stopped past the end of its lease while another syncs newer versions, it ends with 1 and one line.
+
+    What it had sent arrives late, at any of the three steps of a batch: it changes no key, no queue, no
+    checkpoint.
+    """
+    collection.insert_many(delta(30))
+    sleeper = put_to_sleep(STEPS[step])
+    for number in range(0, 30, 2):
+        newer = written(f"camp-{number}", 2, datetime.now(UTC))
+        collection.replace_one({"_id": newer["_id"]}, newer)
+    assert eventually(lambda: not redis_client.exists(LEASE))
+    assert cycle(apps()).status == "ok"
+    before = state(redis_client)
+
+    sleeper.wake_up()
+    result = end_of(sleeper.process)
+
+    assert result.code == 1
+    assert result.err.startswith("error: promptContent: another holder")
+    assert result.err.count("\n") == 1
+    assert held(redis_client) == truth(collection)
+    assert state(redis_client) == before
+
+
+def test_a_long_cycle_keeps_its_lease(
+    collection: Collection[Document],
+    mongo_client: MongoClient[Document],
+    redis_client: redis.Redis,
+    start_etl: StartEtl,
+    etl: Etl,
+) -> None:
+    """While MongoDB takes more than twice the length of a lease to answer, a second sync ends with 75.
+
+    It says in one line who the holder is, and the holder ends well.
+    """
+    collection.insert_many(delta(30))
+    slow: dict[str, Any] = {"blockConnection": True, "blockTimeMS": 4000, "appName": "promptcontent-etl"}
+
+    with fail_command(mongo_client, "find", **slow) as failure:
+        first = start_etl("sync", **SHORT)
+        assert eventually(lambda: failure.injected() == 1, seconds=30)
+        time.sleep(2)
+        second = etl("sync", **SHORT)
+        assert first.poll() is None
+
+    assert second.code == 75
+    holder = this_process().rpartition(":")[0]
+    assert second.err.startswith(f"error: promptContent: being synced by {holder}:{first.pid} ")
+    assert second.err.count("\n") == 1
+    assert end_of(first).code == 0
+    assert held(redis_client) == truth(collection)
+
+
+def test_a_dead_holder_does_not_keep_the_lease(
+    collection: Collection[Document], redis_client: redis.Redis, put_to_sleep: PutToSleep, apps: Apps
+) -> None:
+    """After `kill -9` others are locked out until the lease runs out by itself, and no longer."""
+    collection.insert_many(delta(30))
+    sleeper = put_to_sleep(STEPS["commit"])
+    sleeper.process.kill()
+    app = apps()
+
+    [report] = app.sync()
+    assert (report.status, report.exit_code) == ("locked", 75)
+    assert f":{sleeper.process.pid} " in str(report.error)
+    began = time.monotonic()
+    assert cycle(app).status == "ok"
+
+    assert time.monotonic() - began < 1.5
+    assert held(redis_client) == truth(collection)
+
+
+def test_many_at_once_are_as_good_as_one(
+    collection: Collection[Document], redis_client: redis.Redis, apps: Apps
+) -> None:
+    """Of six that start together one at a time works: each document is processed once, by one of them."""
+    collection.insert_many(delta(300))
+
+    with ThreadPoolExecutor(6) as pool:
+        reports = [report for [report] in pool.map(lambda app: list(app.sync()), [apps() for _ in range(6)])]
+
+    assert {report.status for report in reports} == {"ok", "locked"}
+    assert sum(report.records_processed for report in reports) == 300
+    assert held(redis_client) == truth(collection)
