@@ -5,7 +5,7 @@ pair decides, within the batch by order and against earlier batches by the claim
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from schemas.entries import Enqueue, Evict, Projection, Put, Reject
@@ -17,6 +17,13 @@ class Outcome(NamedTuple):
 
     position: Position
     projection: Projection | Reject
+
+    @property
+    def fills(self) -> list[Put | Evict]:
+        """The entries that claim a key."""
+        if isinstance(self.projection, Reject):
+            return []
+        return [entry for entry in self.projection.entries if not isinstance(entry, Enqueue)]
 
     @property
     def lock(self) -> str | None:
@@ -80,6 +87,33 @@ class Decision:
             if outcome in self.applied:
                 self.applied.remove(outcome)
                 self.rejected.append(Outcome(outcome.position, reject))
+
+
+def contested(outcomes: Iterable[Outcome], sight: Sight) -> dict[str, Position]:
+    """The claims, by key, that would hold back a document of the batch: all are worth a second look."""
+    return {
+        entry.key: claim
+        for outcome in outcomes
+        for entry in outcome.fills
+        if (claim := sight.claims.get(entry.key)) and _outdated(outcome.position, claim)
+    }
+
+
+def confirmed(sight: Sight, doubtful: Mapping[str, Position], claimants: Iterable[Outcome]) -> Sight:
+    """The sight with only those of the `doubtful` claims that their documents, as they are now, still make.
+
+    A document may have been deleted, moved to another key, or given an earlier date since. One that
+    has become invalid keeps its claim: what it said before still stands in the cache.
+    """
+    now = {id_text(claimant.position.id): claimant for claimant in claimants}
+    claims = {key: claim for key, claim in sight.claims.items() if key not in doubtful}
+    for key, claim in doubtful.items():
+        claimant = now.get(id_text(claim.id))
+        if claimant is not None and isinstance(claimant.projection, Reject):
+            claims[key] = claim
+        elif claimant is not None and key in {entry.key for entry in claimant.fills}:
+            claims[key] = claimant.position
+    return replace(sight, claims=claims)
 
 
 def decide(outcomes: Sequence[Outcome], sight: Sight, waiting: frozenset[str]) -> Decision:

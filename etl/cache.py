@@ -13,7 +13,7 @@ from etl.batch import Decision, Outcome, Request, Sight
 from etl.companions import companions
 from etl.errors import LeaseLost
 from etl.redis_wire import SCRIPTS, Command, Wire
-from schemas.entries import Enqueue, Evict, Projection, Put, Reject
+from schemas.entries import Evict, Put, Reject
 from schemas.keys import companion
 from schemas.position import id_text, position_from_text
 
@@ -70,14 +70,15 @@ class Cache:
         names = _versions(outcomes, since)
         locks = _locks(outcomes)
         keys = _keys(outcomes) if has_claims else []
-        commands: list[Command] = [("WATCH", self._own.fence), ("GET", self._own.fence)]
+        # A batch that wrote nothing has left its WATCH behind, which a later lease has since broken.
+        commands: list[Command] = [("UNWATCH",), ("WATCH", self._own.fence), ("GET", self._own.fence)]
         # Both take at least one member: the empty one stands for none and is never found.
         commands += [("ZMSCORE", self._own.seen, "", *names), ("HMGET", self._own.claimants, "", *keys)]
         commands += [("EXISTS", lock) for lock in locks]
-        _, newest, scores, claims, *existing = self._wire.exchange(commands)
+        _, _, newest, scores, claims, *existing = self._wire.exchange(commands)
         self._generation = self._wire.generation
         if newest != token:
-            raise LeaseLost(f"{self._collection}: another holder has taken over the lease")
+            raise LeaseLost("another holder has taken over the lease")
         return Sight(
             seen=frozenset(n for n, score in zip(names, scores[1:], strict=True) if score is not None),
             held=frozenset(lock for lock, exists in zip(locks, existing, strict=True) if exists),
@@ -106,7 +107,7 @@ class Cache:
         sent: list[Command] = [("MULTI",), *commands, ("EXEC",)]
         results = self._wire.exchange(sent, self._generation)[-1]
         if results is None:
-            raise LeaseLost(f"{self._collection}: another holder took over while a batch was written")
+            raise LeaseLost("another holder took over while a batch was written")
         answers = results[len(commands) - len(calls) :]
         return _written(
             pair
@@ -156,9 +157,7 @@ def _locks(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def _keys(outcomes: Sequence[Outcome]) -> list[str]:
-    projections = (outcome.projection for outcome in outcomes)
-    valid = (projection for projection in projections if isinstance(projection, Projection))
-    return sorted({e.key for p in valid for e in p.entries if not isinstance(e, Enqueue)})
+    return sorted({entry.key for outcome in outcomes for entry in outcome.fills})
 
 
 def _written(answers: Iterable[tuple[Request, int]]) -> Written:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from etl.batch import Decision, Outcome, decide
+from etl.batch import Decision, Outcome, Sight, confirmed, contested, decide
 from etl.errors import CycleFailed, Interrupted
 from etl.moments import moment_text
 from etl.ports import Page, Stages
@@ -119,7 +119,12 @@ class Cycle:
         self._carry_out(outcomes, self._since, self._state.waiting)
 
     def _pass(self, outcomes: Sequence[Outcome]) -> None:
-        self._checkpoint(Decision(passed=list(outcomes)))
+        """Leave out what was there when a cold start from now began, and apply what has come since."""
+        began = after(self._scan.clocks.mongo)
+        before = [o for o in outcomes if earliest(o.position, began) != began]
+        self._checkpoint(Decision(passed=before))
+        if len(before) < len(outcomes):
+            self._apply(outcomes[len(before) :])
 
     def _retry_deferred(self) -> None:
         """Apply what waited for locks that are gone. What of it is newer by now is applied as it is now."""
@@ -162,10 +167,19 @@ class Cycle:
     ) -> tuple[Decision, int]:
         cache, state = self._stages.cache, self._state
         sight = cache.look(outcomes, self._token, since, has_claims=state.claims > 0)
-        decision = decide(outcomes, sight, waiting)
+        decision = decide(outcomes, self._confirmed(outcomes, sight), waiting)
         written = cache.write(decision, state.queues)
         decision.refuse(written.refused)
         return decision, written.pushed
+
+    def _confirmed(self, outcomes: Sequence[Outcome], sight: Sight) -> Sight:
+        """The sight without claims of documents that no longer make them; rarely is one in doubt."""
+        doubtful = contested(outcomes, sight)
+        if not doubtful:
+            return sight
+        ids = [id_from_text(text) for text in {id_text(claim.id) for claim in doubtful.values()}]
+        claimants = self._stages.transform(self._stages.source.fetch(ids))
+        return confirmed(sight, doubtful, claimants)
 
     def _checkpoint(self, decision: Decision) -> None:
         letters = self._letters(decision)
@@ -202,8 +216,10 @@ class Cycle:
             report.last_id = readable_id(reached.position.id)
             report.last_timestamp = moment_text(reached.position.ms)
         window = at(reached.window)
-        lower = window if reached.position is None else earliest(reached.position, window)
-        self._stages.checkpoint.finish(self._token, reached, lower.ms or 0, report)
+        # What waits must find out, when its turn comes, whether a newer document has claimed its keys.
+        waiting = (deferral.position for deferral in self._state.deferred.values())
+        forget = earliest(reached.position or window, window, *waiting)
+        self._stages.checkpoint.finish(self._token, reached, forget.ms or 0, report)
 
     def _reached(self) -> Reached:
         window = self._scan.clocks.mongo - self._rules.limits.overlap
