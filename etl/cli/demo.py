@@ -91,13 +91,13 @@ def keys(document: Mapping[str, Any]) -> list[str]:
 
 def _show_documents(documents: Sequence[Mapping[str, Any]]) -> None:
     output.heading(f"1. {len(documents)} documents in the MongoDB collection {COLLECTION}")
-    columns = ("_id", "tipo", "updated_at", "about")
-    output.table(columns, [(d["_id"], d["tipo"], text(d["updated_at"]), _about(d)) for d in documents])
+    columns = ("tipo", "about", "updated_at")
+    output.table(columns, [(d["tipo"], _about(d), text(d["updated_at"])) for d in documents])
     output.say()
 
 
 def _about(document: Mapping[str, Any]) -> str:
-    names = ("server", "tool", "server_name", "provider_name", "client_name", "campana_id", "segmento")
+    names = ("campana_id", "server", "tool", "server_name", "provider_name", "client_name", "estado")
     return " / ".join(document[name] for name in names if name in document)
 
 

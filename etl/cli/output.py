@@ -67,13 +67,15 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> None:
     drawn = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for column, right in zip(columns, numeric, strict=True):
-        drawn.add_column(column, justify="right" if right else "left", overflow="fold")
+    for place, (column, right) in enumerate(zip(columns, numeric, strict=True)):
+        short = all(len(row[place]) <= _UNBROKEN for row in rows)
+        drawn.add_column(column, justify="right" if right else "left", overflow="fold", no_wrap=short)
     for row in rows:
         drawn.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     Console(highlight=False).print(drawn)
 
 
+_UNBROKEN = 24  # a terminal too narrow for a table breaks longer cells than this first
 _STYLES = {"ok": "green", "failed": "red", "locked": "yellow"}
 
 

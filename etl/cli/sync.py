@@ -11,7 +11,8 @@ from etl.report import Report
 # A failure outweighs a lock, and what a person must mend outweighs what may pass by itself.
 _FROM_BEST_TO_WORST = (0, 75, 1, 2, 130)
 
-_COLUMNS = ("collection", "status", "mode", "processed", "written", "evicted", "enqueued", "ms", "position")
+# What fits a terminal of 80 columns; the rest is told below the table.
+_COLUMNS = ("collection", "status", "mode", "processed", "written", "evicted", "enqueued")
 
 
 @click.command()
@@ -53,12 +54,13 @@ def _row(report: Report) -> tuple[object, ...]:
         report.written,
         report.evicted,
         report.enqueued,
-        report.sync_duration_ms,
-        report.last_timestamp or "-",
     )
 
 
 def _notes(report: Report) -> Iterator[str]:
+    if report.status == "ok":
+        position = f" up to {report.last_timestamp}, {report.last_id}" if report.last_timestamp else ""
+        yield f"in sync{position}; it took {report.sync_duration_ms} ms"
     if report.dead_lettered:
         yield f"{report.dead_lettered} not applied because they are invalid:"
     for letter in report.dead_letters:

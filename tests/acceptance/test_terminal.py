@@ -9,11 +9,11 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-7]")
 
 
 def on_a_terminal(environment: Mapping[str, str], *arguments: str, **variables: str) -> str:
-    """What a command writes to a terminal of 120 columns."""
+    """What a command writes to a terminal of 80 columns."""
     terminal, inside = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "etl", *arguments],
-        env={**environment, "TERM": "xterm", "COLUMNS": "120", **variables},
+        env={**environment, "TERM": "xterm", "COLUMNS": "80", **variables},
         stdin=inside,
         stdout=inside,
         stderr=inside,

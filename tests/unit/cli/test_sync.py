@@ -58,9 +58,14 @@ def test_json_is_the_document_of_the_design(etl: Etl) -> None:
 def test_a_pipe_gets_plain_aligned_lines(etl: Etl) -> None:
     """Where stdout is no terminal, columns line up and nothing is coloured."""
     result = etl("sync", app=FakeApp(applied(), Report(collection="b")))
-    header, first, second = result.out.splitlines()
+    header, first, second, *notes = result.out.splitlines()
     assert header.index("mode") == first.index("delta") == second.index("delta")
-    assert first.split()[:4] == ["promptContent", "ok", "delta", "6"]
+    assert first.split() == ["promptContent", "ok", "delta", "6", "7", "0", "1"]
+    position = "2025-01-15T10:31:00Z, ObjectId('65a5000000000000000000a6')"
+    assert notes == [
+        f"promptContent: in sync up to {position}; it took 12 ms",
+        "b: in sync; it took 0 ms",
+    ]
     assert "\x1b" not in result.out
 
 
