@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 from etl.cli.main import etl
 from etl.errors import EtlError, Locked, Misconfigured
+from etl.report import Report
 from etl.settings import CollectionSettings, FamilySettings, Settings, load
 from schemas.documents import FAMILIES
 
@@ -73,6 +74,14 @@ def test_the_readme_has_every_command() -> None:
     """Each command has one row, and each row is a command."""
     named = [re.findall(r"`etl ([a-z-]+)", row)[0] for row in table_under("Commands")]
     assert sorted(named) == sorted(etl.commands)
+
+
+def test_the_readme_has_every_field_of_a_report() -> None:
+    """What `etl sync --json` prints is listed in its order."""
+    paragraph = README.split("`etl sync --json` prints", maxsplit=1)[1].split("ten documents", maxsplit=1)[0]
+    listed = re.findall(r"`([a-z_]+)`", paragraph)
+    values = {"ok", "failed", "locked", "delta", "cold_start"}
+    assert [name for name in listed if name not in values] == list(Report("c").as_dict())
 
 
 def test_the_readme_has_every_exit_code() -> None:
