@@ -12,6 +12,7 @@ from etl.cache import Cache
 from etl.checkpoint import CheckpointStore
 from etl.cycle import Cycle, Rules
 from etl.dead_letters import DeadLetters
+from etl.doctor import Finding, examine
 from etl.errors import EtlError, Locked, Misconfigured, Transient
 from etl.history import Entry, History
 from etl.keyspace import Keyspace, Shown
@@ -51,6 +52,11 @@ class App:
         self._retry = Retry(settings.retry.seconds, self._stop, _tell_of_retry)
         self._wire = self._connect()
 
+    @property
+    def collections(self) -> list[str]:
+        """The names of all collections in the settings."""
+        return [collection.name for collection in self._settings.collections]
+
     def sync(self, names: Sequence[str] = ()) -> Iterator[Report]:
         """One cycle of each collection, all of them by default; a failure is in its report.
 
@@ -70,7 +76,7 @@ class App:
         Raises:
             Misconfigured: the name is not in the settings.
         """
-        return DeadLetters(self._wire, self._settings.collection(name).name)
+        return DeadLetters(self._wire, self._settings.collection(name).name, self._retry)
 
     def refresh(self, family: str, name: str | None = None) -> RefreshReport:
         """Warm a family, or its entries called `name`, whatever the watermark says.
@@ -115,6 +121,12 @@ class App:
         """
         history = History(self._wire, self._settings.collection(name).name)
         return self._retry(lambda: history.newest(limit))
+
+    def doctor(self) -> list[Finding]:
+        """Every check of the settings and of both servers; a server that is away is a finding."""
+        sources = {collection.name: self._source(collection) for collection in self._settings.collections}
+        with closing(self._connect()) as wire:
+            return list(examine(self._settings, sources, wire))
 
     def stop(self) -> None:
         """Ask what is running to end after its batch; may be called from a signal handler."""

@@ -61,7 +61,7 @@ class CheckpointStore:
         self._collection = collection
         self._ttl = published_ttl
         self._own = companions(collection)
-        self._dead = DeadLetters(wire, collection)
+        self._dead = DeadLetters(wire, collection, retry)
 
     def load(self) -> State:
         """All that is known of the collection, in one round trip."""
@@ -91,7 +91,7 @@ class CheckpointStore:
     def known_dead(self, outcomes: Sequence[Outcome]) -> Mapping[str, DeadLetter]:
         """The dead letters these documents already are, by `_id` as canonical Extended JSON."""
         ids = [id_text(outcome.position.id) for outcome in outcomes]
-        return self._retry(lambda: self._dead.find(ids))
+        return self._dead.find(ids)
 
     def advance(
         self, token: str, state: State, reached: Reached, decision: Decision, letters: Sequence[DeadLetter]
@@ -174,7 +174,8 @@ class CheckpointStore:
         if state.dead_letters:
             applied = [id_text(outcome.position.id) for outcome in decision.applied]
             step.each("dead_letters", "HDEL", [*applied, *decision.gone])
-        kept = [x for x in letters if x.attempts > 1 or state.dead_letters < DEAD_LETTER_CAP]
+        room = max(0, DEAD_LETTER_CAP - state.dead_letters)
+        kept = [x for x in letters if x.attempts > 1] + [x for x in letters if x.attempts == 1][:room]
         step.each("dead_letters", "HSET", _flat((letter.id, letter.text()) for letter in kept))
         state.dead_letters += sum(letter.attempts == 1 for letter in kept)
         if len(kept) < len(letters):
@@ -186,9 +187,9 @@ class CheckpointStore:
         command = SCRIPTS["commit"].call(keys, token, ms, forget, *step.arguments)
         [answer] = self._retry(lambda: self._wire.exchange([command]))
         if answer == 0:
-            raise LeaseLost(f"{self._collection}: another holder has taken over the lease")
+            raise LeaseLost("another holder has taken over the lease")
         if answer < 0:
-            raise CycleFailed(f"{self._collection}: the checkpoint would have gone backwards")
+            raise CycleFailed("the checkpoint would have gone backwards")
 
 
 _SCAN_FIELDS: Final = ("scan_mode", "scan_mongo_clock", "scan_redis_clock", "scan_cursor", "scan_end")

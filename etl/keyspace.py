@@ -35,7 +35,7 @@ class Keyspace:
 
     def show(self, key: str) -> Shown | None:
         """What `key` holds now; None where there is no such key."""
-        [kind] = self._wire.exchange([("TYPE", key)])
+        [_, kind] = self._wire.exchange([("UNWATCH",), ("TYPE", key)])
         if kind not in _READ:
             return None
         command, arguments = _READ[kind]

@@ -134,21 +134,35 @@ class Source:
 
     def create_index_command(self) -> str:
         """What a person types in mongosh to make cycles cheap."""
+        # Named, as the same fields may have an index that is of no use, under the name MongoDB would choose.
+        options = f"{{name: 'etl_{self._field}', collation: {{locale: 'simple'}}}}"
         return (
-            f"db.getCollection({self._collection.name!r}).createIndex("
-            f"{{{self._field!r}: 1, '_id': 1}}, {{collation: {{locale: 'simple'}}}})"
+            f"db.getSiblingDB({self._collection.database.name!r})"
+            f".getCollection({self._collection.name!r})"
+            f".createIndex({{{self._field!r}: 1, '_id': 1}}, {options})"
         )
+
+    @property
+    def index(self) -> str | None:
+        """The name of the index that `prepare` has found."""
+        return self._index
+
+    def ask(self, command: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The primary's answer to one command on the database, one that only reads."""
+        with self._told():
+            return self._collection.database.command(
+                dict(command), read_preference=ReadPreference.PRIMARY, codec_options=DECODING
+            )
 
     def page(self, after: Position, end: Position, limit: int) -> Page:
         """At most `limit` documents after `after` and before `end`, in index order.
 
-        The document at `after` itself is left out. A page may end early by weight.
+        The document at `after` itself is left out. A page may end early by weight. It never ends at
+        a document whose position cannot be named; a run of those makes it longer.
         """
         if self._index is None:
             limit = max(limit, _UNINDEXED_PAGE)
-        with self._told(), self._query(after, end, limit) as cursor:
-            documents, full = _gather(self._past(cursor, after), limit)
-            return Page(documents, self._resume_point(documents), full)
+        return self._page(after, end, limit, PAGE_BYTES)
 
     def fetch(self, ids: Sequence[Any]) -> list[bytes]:
         """The documents with these `_id`s that exist, as they are now, in order of position."""
@@ -196,16 +210,26 @@ class Source:
         """The position of a raw document, also of one that cannot be decoded strictly."""
         return position_in(bson.decode(raw, LENIENT), self._field)
 
+    def _page(self, after: Position, end: Position, limit: int, weight: int) -> Page:
+        with self._told(), self._query(after, end, limit) as cursor:
+            documents, full = _gather(self._past(cursor, after), limit, weight)
+        count = self._up_to_a_border(documents)
+        if not full:
+            return Page(documents, self.position(documents[count - 1]) if count else None, more=False)
+        if not count:
+            return self._page(after, end, 2 * limit, 2 * weight)
+        return Page(documents[:count], self.position(documents[count - 1]), more=True)
+
     def _past(self, cursor: Iterable[RawBSONDocument], after: Position) -> Iterator[bytes]:
         """What the cursor yields, without the document at `after`: index bounds are inclusive."""
         for number, document in enumerate(cursor):
             if number or self.position(bytes(document.raw)).order() != after.order():
                 yield bytes(document.raw)
 
-    def _resume_point(self, documents: Sequence[bytes]) -> Position | None:
-        """The last position to read on from: a text that is not UTF-8 has no faithful bound."""
-        positions = (self.position(raw) for raw in reversed(documents))
-        return next((position for position in positions if _faithful(position)), None)
+    def _up_to_a_border(self, documents: Sequence[bytes]) -> int:
+        """How many there are up to the last one whose position can be read on from."""
+        counts = range(len(documents), 0, -1)
+        return next((count for count in counts if _faithful(self.position(documents[count - 1]))), 0)
 
     def _query(self, after: Position, end: Position, limit: int) -> Cursor[RawBSONDocument]:
         if self._index is None:
@@ -277,14 +301,13 @@ def _usable(index: Mapping[str, Any], wanted: list[tuple[str, int]]) -> bool:
     return [tuple(pair) for pair in index["key"]] == wanted and not partial
 
 
-def _gather(found: Iterable[bytes], limit: int) -> tuple[list[bytes], bool]:
-    """Up to `limit` documents or `PAGE_BYTES`, and whether there may be more."""
+def _gather(found: Iterable[bytes], limit: int, weight: int = PAGE_BYTES) -> tuple[list[bytes], bool]:
+    """Up to `limit` documents or `weight` bytes, and whether there may be more."""
     documents: list[bytes] = []
-    weight = 0
     for raw in found:
         documents.append(raw)
-        weight += len(raw)
-        if len(documents) >= limit or weight >= PAGE_BYTES:
+        weight -= len(raw)
+        if len(documents) >= limit or weight <= 0:
             return documents, True
     return documents, False
 
@@ -298,4 +321,4 @@ def _beyond(operator: str, moment: Mapping[str, Any], position: Position) -> dic
 
 def _faithful(position: Position) -> bool:
     """Whether the position is the index key itself: no replaced text, and no array (a multikey)."""
-    return not isinstance(position.timestamp, list) and "\ufffd" not in position.text()
+    return not isinstance(position.timestamp, list) and r"\ufffd" not in position.text()  # as JSON has it

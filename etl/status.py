@@ -4,9 +4,10 @@ It tries nothing twice: who asks again a moment later gets a newer answer. Mongo
 date only, and when it is away the rest is told all the same.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
 from etl.companions import companions
@@ -76,7 +77,7 @@ def read_status(
         EtlError: Redis is away, or refuses.
     """
     newest = _Newest()
-    return [_status(wire, name, newest.of(source), cycle_seconds) for name, source in sources]
+    return [_status(wire, name, partial(newest.of, source), cycle_seconds) for name, source in sources]
 
 
 class _Glance(NamedTuple):
@@ -105,27 +106,19 @@ class _Newest:
             return _Glance(None, str(error))
 
 
-def _status(wire: Wire, name: str, newest: _Glance, cycle_seconds: int) -> CollectionStatus:
-    own = companions(name)
-    commands: list[Command] = [
-        ("HMGET", own.checkpoint, "position", "dead_letters_beyond"),
-        ("HLEN", own.dead_letters),
-        ("HLEN", own.deferred),
-        ("HSCAN", own.deferred, 0, "COUNT", SHOWN_DEFERRED),
-        ("GET", own.lease),
-        ("SMEMBERS", own.queues),
-        ("TIME",),
-    ]
-    (position, beyond), dead, deferred, (_, some), lease, queues, time = wire.exchange(commands)
+def _status(wire: Wire, name: str, newest: Callable[[], _Glance], cycle_seconds: int) -> CollectionStatus:
+    (position, beyond), dead, deferred, (_, some), lease, queues, time = wire.exchange(_look(name))
     history = History(wire, name)
     last, success = history.last_cycle(), history.last_success()
+    lengths = _lengths(wire, sorted(queues))
     stands = position_from_text(position) if position else None
     watermark = stands.ms if stands else None
+    glance = newest()  # after Redis: when that is away, nobody waits for MongoDB before being told
     return CollectionStatus(
         collection=name,
         last_id=readable_id(stands.id) if stands else None,
         last_timestamp=None if watermark is None else moment_text(watermark),
-        lag_seconds=_lag(watermark, newest.ms),
+        lag_seconds=_lag(watermark, glance.ms),
         last_cycle=dict(last) if last else None,
         seconds_since_success=_since(success, time),
         next_cycle=date_text(began(last) + timedelta(seconds=cycle_seconds)) if last else None,
@@ -135,9 +128,22 @@ def _status(wire: Wire, name: str, newest: _Glance, cycle_seconds: int) -> Colle
         deferred_count=deferred,
         unreachable=success["unreachable"] if success else None,
         lease_holder=lease.partition(" ")[2] if lease else None,
-        queues=_lengths(wire, sorted(queues)),
-        error=newest.error,
+        queues=lengths,
+        error=glance.error,
     )
+
+
+def _look(name: str) -> list[Command]:
+    own = companions(name)
+    return [
+        ("HMGET", own.checkpoint, "position", "dead_letters_beyond"),
+        ("HLEN", own.dead_letters),
+        ("HLEN", own.deferred),
+        ("HSCAN", own.deferred, 0, "COUNT", SHOWN_DEFERRED),
+        ("GET", own.lease),
+        ("SMEMBERS", own.queues),
+        ("TIME",),
+    ]
 
 
 def _lag(watermark: int | None, newest: int | None) -> float | None:

@@ -27,7 +27,11 @@ class Transform(NamedTuple):
             document = bson.decode(raw, DECODING)
         except (bson.errors.BSONError, ValueError, OverflowError) as error:
             return self._undecodable(raw, error)
-        return Outcome(position_in(document, self.timestamp_field), project(document, self.tipo))
+        position = position_in(document, self.timestamp_field)
+        if isinstance(position.timestamp, list):
+            # Its index has one entry for each member: no single place in the order, and none to pass.
+            return Outcome(position, Reject(f"{self.timestamp_field} is an array"))
+        return Outcome(position, project(document, self.tipo))
 
     def _undecodable(self, raw: bytes, error: Exception) -> Outcome:
         # The driver's message may quote the bytes it stumbled over, so only its type is kept.

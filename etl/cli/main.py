@@ -14,6 +14,7 @@ import click
 from etl import log
 from etl.cli import output
 from etl.cli.config import config
+from etl.cli.dead_letters import dead_letters
 from etl.cli.demo import demo
 from etl.cli.refresh import refresh
 from etl.cli.runtime import Runtime, Start, shared_options, start_app
@@ -21,7 +22,7 @@ from etl.cli.show import show
 from etl.cli.sync import sync
 from etl.errors import EtlError, Interrupted
 
-_COMMANDS = (sync, show, refresh, config, demo)
+_COMMANDS = (sync, show, refresh, dead_letters, config, demo)
 
 
 @click.group(

@@ -27,6 +27,11 @@ def sync(runtime: Runtime, collections: tuple[str, ...], *, as_json: bool) -> in
     """
     with runtime.app() as app, output.progress("Syncing"):
         reports = list(app.sync(collections))
+    return end_with_reports(reports, as_json=as_json)
+
+
+def end_with_reports(reports: Sequence[Report], *, as_json: bool) -> int:
+    """Print the reports, their errors on stderr, and return the exit code that the worst calls for."""
     if as_json:
         output.document({"collections": [report.as_dict() for report in reports]})
     else:

@@ -1,0 +1,95 @@
+"""Redis: the connection, the version, the mode, what it may evict, what it keeps over a restart."""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from etl.doctor.finding import Finding, note, well, wrong
+from etl.errors import EtlError
+from etl.redis_wire import Wire
+
+OLDEST: Final = (6, 2)
+"""ZMSCORE came with 6.2."""
+
+
+def examine(wire: Wire) -> Iterator[Finding]:
+    """The server; nothing more when it is away."""
+    try:
+        [text] = wire.exchange([("INFO", "everything")])
+    except EtlError as error:
+        remedy = "etl config, and correct redis.url; is the server up?"
+        yield wrong("connection", "Redis", str(error), remedy)
+        return
+    info = _fields(text)
+    yield well("connection", "Redis", "answers")
+    yield _version(info["redis_version"])
+    yield _mode(info)
+    yield _eviction(info)
+    yield _persistence(info, wire)
+
+
+def clock(wire: Wire) -> float:
+    """Seconds since the epoch; raises EtlError."""
+    [(seconds, micros)] = wire.exchange([("TIME",)])
+    return int(seconds) + int(micros) / 1e6
+
+
+def _fields(info: str) -> Mapping[str, str]:
+    pairs = (line.partition(":") for line in info.splitlines() if not line.startswith("#"))
+    return {name: value for name, colon, value in pairs if colon}
+
+
+def _version(text: str) -> Finding:
+    if tuple(int(number) for number in text.split(".")[:2]) >= OLDEST:
+        return well("version", "Redis", text)
+    wanted = ".".join(map(str, OLDEST))
+    return wrong(
+        "version",
+        "Redis",
+        f"{text} is not supported, it takes {wanted} or newer",
+        "docker compose up --build (it has Redis 7), or upgrade: https://redis.io/docs/latest/operate/",
+    )
+
+
+def _mode(info: Mapping[str, str]) -> Finding:
+    if info.get("redis_mode") == "cluster":
+        return wrong(
+            "mode", "Redis", "is a Redis Cluster: not supported", "export ETL_REDIS__URL=redis://HOST:PORT/0"
+        )
+    if info.get("role") == "slave":
+        primary = f"{info.get('master_host')}:{info.get('master_port')}"
+        return wrong(
+            "mode",
+            "Redis",
+            "is a replica, which takes no writes",
+            f"export ETL_REDIS__URL=redis://{primary}/0",
+        )
+    return well("mode", "Redis", "takes writes")
+
+
+def _eviction(info: Mapping[str, str]) -> Finding:
+    policy, limit = info.get("maxmemory_policy", ""), int(info.get("maxmemory", 0))
+    if not limit:
+        return well("eviction", "Redis", "never evicts: it has no maxmemory")
+    if not policy.startswith("allkeys-"):
+        return well("eviction", "Redis", f"maxmemory {limit} bytes, {policy}: the checkpoint is safe")
+    return wrong(
+        "eviction",
+        "Redis",
+        f"maxmemory {limit} bytes with {policy} may evict the checkpoint and the queues",
+        "redis-cli CONFIG SET maxmemory-policy volatile-ttl (or noeviction)",
+    )
+
+
+def _persistence(info: Mapping[str, str], wire: Wire) -> Finding:
+    if info.get("aof_enabled") == "1":
+        return well("persistence", "Redis", "append-only file")
+    try:
+        [(_, snapshots)] = wire.exchange([("CONFIG", "GET", "save")])
+    except EtlError:
+        text = (
+            "CONFIG GET is refused, as on managed servers: see there whether it keeps its data over a restart"
+        )
+        return note("persistence", "Redis", text)
+    if snapshots:
+        return well("persistence", "Redis", f"snapshots ({snapshots})")
+    return note("persistence", "Redis", "keeps nothing over a restart: the next cycle is then a cold start")

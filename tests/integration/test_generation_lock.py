@@ -1,0 +1,65 @@
+"""The lock of a campaign, as generators written in Python take it."""
+
+import pytest
+import redis
+
+from etl.generation_lock import GenerationLock, LockHeld, LockLost
+
+KEY = "lock:content_generation:camp_1"
+
+
+def test_the_value_is_the_process_id_and_the_key_expires(redis_client: redis.Redis) -> None:
+    """The contract: a string with the holder's process id, 30 seconds."""
+    with GenerationLock(redis_client, "camp_1", "process_id_123"):
+        assert redis_client.get(KEY) == "process_id_123"
+        assert 29_000 < redis_client.pttl(KEY) <= 30_000
+    assert not redis_client.exists(KEY)
+
+
+def test_a_name_in_a_key_cannot_break_out(redis_client: redis.Redis) -> None:
+    """The campaign is encoded as in every other key."""
+    with GenerationLock(redis_client, "a:{b}*"):
+        assert redis_client.keys() == ["lock:content_generation:a%3A%7Bb%7D%2A"]
+
+
+def test_a_second_holder_is_refused(redis_client: redis.Redis) -> None:
+    """One generator at a time; the other's value stays."""
+    with GenerationLock(redis_client, "camp_1", "first"):
+        assert not GenerationLock(redis_client, "camp_1", "second").acquire()
+        with pytest.raises(LockHeld), GenerationLock(redis_client, "camp_1", "second"):
+            pytest.fail("two holders at once")
+        assert redis_client.get(KEY) == "first"
+
+
+def test_a_second_holder_may_wait(redis_client: redis.Redis) -> None:
+    """`wait_seconds` outlasts a lock that runs out."""
+    assert GenerationLock(redis_client, "camp_1", "first", seconds=0.2).acquire()
+    assert GenerationLock(redis_client, "camp_1", "second").acquire(wait_seconds=5)
+    assert redis_client.get(KEY) == "second"
+
+
+def test_nobody_releases_what_another_holds(redis_client: redis.Redis) -> None:
+    """A holder whose lock ran out leaves the next holder's alone, and learns of it."""
+    late = GenerationLock(redis_client, "camp_1", "late")
+    assert late.acquire()
+    redis_client.delete(KEY)  # as if it had run out
+    assert GenerationLock(redis_client, "camp_1", "next").acquire()
+
+    with pytest.raises(LockLost):
+        late.extend()
+    assert not late.release()
+    assert redis_client.get(KEY) == "next"
+
+
+def test_a_holder_makes_it_last(redis_client: redis.Redis) -> None:
+    """`extend` gives the full time again."""
+    with GenerationLock(redis_client, "camp_1") as lock:
+        redis_client.pexpire(KEY, 500)
+        lock.extend()
+        assert redis_client.pttl(KEY) > 29_000
+
+
+def test_made_up_names_differ(redis_client: redis.Redis) -> None:
+    """Two locks in one process are two holders."""
+    names = {GenerationLock(redis_client, "camp_1").process_id for _ in range(100)}
+    assert len(names) == 100
