@@ -15,7 +15,7 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from bson import Code, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
-from bson.binary import UUID_SUBTYPE
+from bson.binary import UUID_SUBTYPE, UuidRepresentation
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
 from bson.json_util import CANONICAL_JSON_OPTIONS, RELAXED_JSON_OPTIONS, JSONOptions, dumps, loads
@@ -23,19 +23,25 @@ from bson.json_util import CANONICAL_JSON_OPTIONS, RELAXED_JSON_OPTIONS, JSONOpt
 DECODING: CodecOptions[Mapping[str, Any]] = CodecOptions(
     document_class=dict,
     tz_aware=True,
-    uuid_representation=4,
+    uuid_representation=UuidRepresentation.STANDARD,
     datetime_conversion=DatetimeConversion.DATETIME_AUTO,
 )
 """How documents are decoded everywhere: a date out of Python's range stays a `DatetimeMS`."""
 
-LENIENT: CodecOptions[Mapping[str, Any]] = DECODING.with_options(unicode_decode_error_handler="replace")
-"""The same for a document that `DECODING` refuses, to learn at least its `_id` and timestamp."""
+LENIENT: CodecOptions[Mapping[str, Any]] = DECODING.with_options(
+    unicode_decode_error_handler="replace", uuid_representation=UuidRepresentation.UNSPECIFIED
+)
+"""The same for a document that `DECODING` refuses, to learn at least its `_id` and timestamp.
+
+A UUID stays binary: MongoDB also stores those that are not 16 bytes long.
+"""
 
 _LOSSLESS: JSONOptions = CANONICAL_JSON_OPTIONS.with_options(
-    uuid_representation=4, datetime_conversion=DatetimeConversion.DATETIME_AUTO
+    uuid_representation=UuidRepresentation.STANDARD, datetime_conversion=DatetimeConversion.DATETIME_AUTO
 )
+_LOADING: JSONOptions = _LOSSLESS.with_options(uuid_representation=UuidRepresentation.UNSPECIFIED)
 _READABLE: JSONOptions = RELAXED_JSON_OPTIONS.with_options(
-    uuid_representation=4, datetime_conversion=DatetimeConversion.DATETIME_AUTO
+    uuid_representation=UuidRepresentation.STANDARD, datetime_conversion=DatetimeConversion.DATETIME_AUTO
 )
 _LONGEST_ID_IN_A_NAME = 96
 
@@ -131,7 +137,7 @@ def id_from_text(text: str) -> Any:
     Raises:
         ValueError: the text is no Extended JSON.
     """
-    return loads(text, json_options=_LOSSLESS)
+    return loads(text, json_options=_LOADING)
 
 
 def readable_id(value: Any) -> str:
@@ -198,7 +204,7 @@ def position_in(document: Mapping[str, Any], timestamp_field: str) -> Position:
 
 def position_from_text(text: str) -> Position:
     """The inverse of `Position.text`."""
-    value = loads(text, json_options=_LOSSLESS)
+    value = loads(text, json_options=_LOADING)
     return position_of(value["timestamp"], value["id"])
 
 
