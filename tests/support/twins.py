@@ -1,0 +1,223 @@
+"""The stages without servers: documents in mongomock, Redis in fakeredis, and a way to step in between.
+
+What the twins promise is what the real ones do: `tests/contract` holds both to the same facts.
+"""
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import bson
+import fakeredis
+import mongomock
+import redis
+
+from etl import ports
+from etl.cache import Cache
+from etl.checkpoint import CheckpointStore
+from etl.companions import companions
+from etl.errors import Transient
+from etl.redis_wire import SCRIPTS, Command, Wire
+from etl.retry import Retry
+from etl.source import UNREACHABLE_CAP, Page
+from etl.transform import Transform
+from schemas.documents import FAMILIES
+from schemas.position import DECODING, LENIENT, Position, position_in
+
+T = TypeVar("T")
+
+NAME = "promptContent"
+FIELD = "updated_at"
+
+_NONCES = itertools.count()
+
+
+@dataclass
+class Clocks:
+    """The clocks of both servers, in milliseconds since the epoch: they move only when told to."""
+
+    mongo: int
+    redis: int
+
+    def advance(self, ms: int) -> None:
+        """Let time pass."""
+        self.mongo += ms
+        self.redis += ms
+
+    def step(self, ms: int) -> None:
+        """Set MongoDB's clock, and the writers' with it, forward or (negative) back."""
+        self.mongo += ms
+
+
+@dataclass
+class Meddler:
+    """Lets a test step in before or after the n-th call to a server; what it does may raise."""
+
+    before: dict[int, Callable[[], None]] = field(default_factory=dict)
+    after: dict[int, Callable[[], None]] = field(default_factory=dict)
+    calls: int = 0
+
+    def around(self, call: Callable[[], T]) -> T:
+        """The call, with whatever is planned for its number; raising after it loses the answer."""
+        number, self.calls = self.calls, self.calls + 1
+        self.before.pop(number, _nothing)()
+        result = call()
+        self.after.pop(number, _nothing)()
+        return result
+
+
+def _nothing() -> None:
+    pass
+
+
+class SourceTwin:
+    """`etl.source.Source` over documents in mongomock, and `raw` ones that no client would write."""
+
+    def __init__(self, documents: Any, clock: Callable[[], int]) -> None:
+        self._documents = documents
+        self.raw: list[bytes] = []
+        self.clock = clock
+
+    def prepare(self) -> bool:
+        """There is always an index."""
+        return True
+
+    def page(self, after: Position, end: Position, limit: int) -> Page:
+        """The next documents after one position and before another, in index order."""
+        found = [raw for raw in self._all() if after.order() < _position(raw).order() < end.order()]
+        documents = found[:limit]
+        faithful = (p for raw in reversed(documents) if "\ufffd" not in (p := _position(raw)).text())
+        return Page(documents, next(faithful, None), len(documents) == limit)
+
+    def fetch(self, ids: Sequence[Any]) -> list[bytes]:
+        """The documents with these `_id`s that exist, in order of position."""
+        wanted = {Position(None, document_id).order() for document_id in ids}
+        return [raw for raw in self._all() if Position(None, _position(raw).id).order() in wanted]
+
+    def of_kind(self, criteria: Mapping[str, Any], limit: int) -> Iterator[list[bytes]]:
+        """All documents that match, in order of position, `limit` at a time."""
+        found = self._sorted(map(_encoded, self._documents.find(criteria)))
+        for start in range(0, len(found) + 1, limit):
+            yield found[start : start + limit]
+
+    def unreachable(self) -> int:
+        """How many documents have no date to be reached by."""
+        dateless = [raw for raw in self._all() if _position(raw).ms is None]
+        return min(len(dateless), UNREACHABLE_CAP)
+
+    def _all(self) -> list[bytes]:
+        return self._sorted([*map(_encoded, self._documents.find()), *self.raw])
+
+    def _sorted(self, documents: Any) -> list[bytes]:
+        return sorted(documents, key=lambda raw: _position(raw).order())
+
+
+def _encoded(document: Mapping[str, Any]) -> bytes:
+    return bson.encode(document, codec_options=DECODING)
+
+
+def _position(raw: bytes) -> Position:
+    return position_in(bson.decode(raw, LENIENT), FIELD)
+
+
+class MeddledSource:
+    """Any source, with a clock in the test's hands and a meddler around each call."""
+
+    def __init__(self, source: ports.Source, clocks: Clocks, meddler: Meddler) -> None:
+        self._source = source
+        self._clocks = clocks
+        self._around = meddler.around
+
+    def prepare(self) -> bool:
+        """As the source does."""
+        return self._around(self._source.prepare)
+
+    def clock(self) -> int:
+        """What the test says it is."""
+        return self._around(lambda: self._clocks.mongo)
+
+    def page(self, after: Position, end: Position, limit: int) -> ports.Page:
+        """As the source does."""
+        return self._around(lambda: self._source.page(after, end, limit))
+
+    def fetch(self, ids: Sequence[Any]) -> list[bytes]:
+        """As the source does."""
+        return self._around(lambda: self._source.fetch(ids))
+
+    def unreachable(self) -> int:
+        """As the source does."""
+        return self._around(self._source.unreachable)
+
+
+class MeddledWire(Wire):
+    """A wire to any Redis, with a clock in the test's hands and a meddler around each exchange."""
+
+    def __init__(self, pool: redis.ConnectionPool, clocks: Clocks, meddler: Meddler) -> None:
+        super().__init__(pool)
+        self._clocks = clocks
+        self._around = meddler.around
+
+    def exchange(self, commands: Sequence[Command], generation: int | None = None) -> list[Any]:
+        """As the wire does; an exchange that the meddler spoils costs the connection, as a real one would."""
+        try:
+            replies = self._around(lambda: super(MeddledWire, self).exchange(commands, generation))
+        except BaseException:
+            self._drop()
+            raise
+        now = [str(self._clocks.redis // 1000), str(self._clocks.redis % 1000 * 1000)]
+        return [
+            now if command == ("TIME",) else reply for command, reply in zip(commands, replies, strict=True)
+        ]
+
+
+class Insistent(Retry):
+    """Tries again at once, a few times: a test has no time to wait."""
+
+    def __init__(self, tries: int = 4) -> None:
+        super().__init__(0, threading.Event())
+        self._tries = tries
+
+    def __call__(self, step: Callable[[], T]) -> T:
+        """The result of `step`, as `Retry` gives it."""
+        for _ in range(self._tries - 1):
+            try:
+                return step()
+            except Transient:
+                pass
+        return step()
+
+
+def fake_documents() -> Any:
+    """An empty collection that speaks pymongo's language."""
+    return mongomock.MongoClient()["database"][NAME]
+
+
+def fake_redis() -> redis.Redis:
+    """An empty Redis in memory; its pool is what a `Wire` takes."""
+    client: redis.Redis = fakeredis.FakeRedis(decode_responses=True, protocol=2)
+    return client
+
+
+def assemble(source: ports.Source, wire: Wire, retry: Retry | None = None) -> ports.Stages:
+    """The four stages of the collection `NAME`, as `etl.app` puts them together."""
+    retry = retry or Insistent()
+    ttls = {name: family.ttl for name, family in FAMILIES.items()}
+    return ports.Stages(
+        source=source,
+        transform=Transform("generacion", FIELD),
+        cache=Cache(wire, NAME, ttls),
+        checkpoint=CheckpointStore(wire, NAME, 1320, retry),
+        retry=retry,
+        stop=threading.Event(),
+    )
+
+
+def take_lease(client: redis.Redis) -> str:
+    """A new fencing token, as if the lease of whoever had it were over."""
+    own = companions(NAME)
+    client.delete(own.lease)
+    nonce = f"{next(_NONCES):012x}"
+    answer: Any = client.eval(SCRIPTS["acquire"].source, 2, own.lease, own.fence, "host:1", nonce, "30000")
+    return str(answer[1])
