@@ -41,8 +41,8 @@ class Keyspace:
         command, arguments = _READ[kind]
         look: list[Command] = [("MULTI",), ("PTTL", key), (command, key, *arguments), ("EXEC",)]
         ttl, value = self._wire.exchange(look)[-1]
-        if not value:
-            return None
+        if value is None or value == []:
+            return None  # it went away between the two looks
         if kind == "hash":
             value = dict(zip(value[::2], value[1::2], strict=True))
         return Shown(key, kind, ttl if ttl >= 0 else None, value)

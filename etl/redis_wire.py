@@ -64,7 +64,7 @@ def open_pool(url: str, timeout_seconds: float) -> redis.ConnectionPool:
         Misconfigured: the URL is malformed. The message never holds the URL.
     """
     try:
-        return redis.ConnectionPool.from_url(
+        pool = redis.ConnectionPool.from_url(
             url,
             socket_timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
@@ -75,10 +75,16 @@ def open_pool(url: str, timeout_seconds: float) -> redis.ConnectionPool:
             retry=Retry(NoBackoff(), 0),
             client_name="promptcontent-etl",
         )
+        pool.connection_class(
+            **pool.connection_kwargs
+        )  # it connects to nothing, but refuses what it does not know
+    except TypeError:
+        raise Misconfigured("redis.url: an option after the ? is unknown") from None
     except (ValueError, redis.RedisError) as error:
         scheme = urlsplit(url).scheme
         reason = str(error) if scheme not in {"redis", "rediss", "unix"} else "not a Redis URL"
         raise Misconfigured(f"redis.url: {reason}") from None
+    return pool
 
 
 class Wire:
@@ -93,7 +99,7 @@ class Wire:
     def address(self) -> str:
         """Where Redis is, without credentials."""
         known = self._pool.connection_kwargs
-        return str(known.get("path") or f"{known.get('host')}:{known.get('port')}")
+        return str(known.get("path") or f"{known.get('host', 'localhost')}:{known.get('port', 6379)}")
 
     def exchange(self, commands: Sequence[Command], generation: int | None = None) -> list[Any]:
         """Send all commands, read all replies, and return them when none is an error.
@@ -175,7 +181,9 @@ class Wire:
                 f"{where} is a Redis Cluster: not supported, name a single server in redis.url"
             )
         if isinstance(error, (redis.ConnectionError, redis.TimeoutError, OSError)):
-            return Transient(f"{where} does not answer: {text}")
+            return Transient(
+                f"{where} does not answer: {text.rstrip('.')} (is it running, and is redis.url right?)"
+            )
         if isinstance(error, _TRANSIENT_ERRORS) or _TRANSIENT_CODES.search(text):
             return Transient(f"{where} cannot take this now: {text}")
         return CycleFailed(f"{where}: {text}")

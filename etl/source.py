@@ -7,6 +7,7 @@ BSON type. A `$gt` in a filter would bracket by type and hide the other types of
 Without the index the same pages come from a sort over `$expr`, which does not bracket either.
 """
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, cast
@@ -59,7 +60,11 @@ def connect(uri: str, timeout_seconds: float = 10.0, **options: Any) -> MongoCli
     ms = int(timeout_seconds * 1000)
     limits = {"serverSelectionTimeoutMS": ms, "connectTimeoutMS": ms, "socketTimeoutMS": ms}
     try:
-        return MongoClient(uri, **({"appname": "promptcontent-etl"} | limits | options))
+        # The driver only warns of an option it does not understand, and goes on without it.
+        with warnings.catch_warnings(action="error", category=UserWarning):
+            return MongoClient(uri, **({"appname": "promptcontent-etl"} | limits | options))
+    except UserWarning:
+        raise Misconfigured("mongo.uri: an option after the ? is unknown or has a wrong value") from None
     except (errors.InvalidURI, errors.ConfigurationError, ValueError) as error:
         raise Misconfigured(f"mongo.uri: {_safe(error, uri)}") from None
 
@@ -278,21 +283,21 @@ class Source:
         if "certificate verify failed" in str(error):
             return Misconfigured(f"{where} has a certificate nobody here trusts: see tlsCAFile in mongo.uri")
         if isinstance(error, errors.ConnectionFailure) or code in _PASSING:
-            return Transient(f"{where} does not answer: {_line(error)}")
+            return Transient(
+                f"{where} does not answer: {_line(error)} (is it running, and is mongo.uri right?)"
+            )
         return CycleFailed(f"{where}: {_line(error)}")
 
 
 def _address(client: MongoClient[Any]) -> str:
-    return ", ".join(
-        f"{host}:{port}" for host, port in sorted(client.topology_description.server_descriptions())
-    )
+    servers = sorted((host, port or 0) for host, port in client.topology_description.server_descriptions())
+    return ", ".join(f"{host}:{port}" if port else host for host, port in servers)
 
 
 def _line(error: Exception) -> str:
-    """The driver's message, short of the dump of the topology it appends."""
-    return (
-        str(error).split(", Timeout:", maxsplit=1)[0].split(", full error:", maxsplit=1)[0].replace("\n", " ")
-    )
+    """The driver's message, short of the time-outs and the dump of the topology it appends."""
+    text = str(error).split(", Timeout:", maxsplit=1)[0].split(", full error:", maxsplit=1)[0]
+    return text.split(" (configured timeouts:", maxsplit=1)[0].replace("\n", " ")
 
 
 def _usable(index: Mapping[str, Any], wanted: list[tuple[str, int]]) -> bool:
