@@ -1,0 +1,124 @@
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import redis
+from pymongo import MongoClient
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from tests.faults.conftest import CHECKPOINT, Apps, cycle
+from tests.support.failpoint import after, fail_command, times
+from tests.support.generations import delta
+from tests.support.truth import held, truth
+from tests.support.types import Document, StartMongo
+from tests.support.waiting import eventually
+
+BAD_VALUE = 2
+OURS = "promptcontent-etl"  # the failpoint spares the clients that arrange and look
+
+# One answer of MongoDB holds 16 MB and a page ends at 8 MB: after the first of these comes a getMore.
+COUNT = 42
+WEIGHTS = (7_000_000, 12_000_000, 1)
+
+# What a failover, a killed cursor and the network do.
+FAULTS: dict[str, dict[str, Any]] = {
+    "not primary": {"errorCode": 10107},
+    "cursor lost": {"errorCode": 43},
+    "connection closed": {"closeConnection": True},
+}
+
+
+@pytest.fixture
+def documents(collection: Collection[Document]) -> Collection[Document]:
+    """Five pages, the first of them so heavy that it takes more than one answer."""
+    documents = delta(COUNT)
+    for document, weight in zip(documents, WEIGHTS, strict=False):
+        document["nota"] = "x" * weight  # in no contract: it stays in MongoDB
+    collection.insert_many(documents)
+    return collection
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("command", ["find", "getMore", "aggregate", "hello"])
+def test_an_error_that_passes(
+    documents: Collection[Document],
+    redis_client: redis.Redis,
+    apps: Apps,
+    command: str,
+    fault: str,
+) -> None:
+    """The cycle tries again until the command succeeds, and loses and repeats nothing.
+
+    Twice in a row is more than the driver tries by itself.
+    """
+    with fail_command(
+        documents.database.client, command, mode=times(2), appName=OURS, **FAULTS[fault]
+    ) as failure:
+        report = cycle(apps())
+        assert failure.injected() == 2
+
+    assert (report.status, report.records_processed) == ("ok", COUNT)
+    assert held(redis_client) == truth(documents)
+
+
+def test_an_error_that_stays(
+    documents: Collection[Document],
+    redis_client: redis.Redis,
+    apps: Apps,
+) -> None:
+    """The cycle fails with the address and the reason; the next one goes on where this one stood."""
+    app = apps(patience=0.5)
+
+    with fail_command(documents.database.client, "find", mode=after(3), appName=OURS, errorCode=10107):
+        report = cycle(app)
+        assert (report.status, report.exit_code) == ("failed", 1)
+        assert str(report.error).startswith("MongoDB at 127.0.0.1:")
+        assert "failCommand" in str(report.error)  # the server's own words
+    done = report.records_processed
+    assert 0 < done < COUNT
+
+    assert cycle(app).records_processed == COUNT - done
+    assert held(redis_client) == truth(documents)
+
+
+def test_an_error_that_trying_again_does_not_mend(
+    documents: Collection[Document],
+    redis_client: redis.Redis,
+    apps: Apps,
+) -> None:
+    """It ends the cycle at once, whatever patience is left; nothing is lost."""
+    app = apps(patience=60)
+
+    with fail_command(
+        documents.database.client, "find", mode=times(1), appName=OURS, errorCode=BAD_VALUE
+    ) as failure:
+        assert cycle(app).status == "failed"
+        assert failure.injected() == 1
+
+    assert cycle(app).records_processed == COUNT
+    assert held(redis_client) == truth(documents)
+
+
+def test_mongodb_is_killed_and_comes_back(
+    start_mongod: StartMongo,
+    database: Database[Document],
+    redis_client: redis.Redis,
+    apps: Apps,
+) -> None:
+    """A cycle that is under way waits for it, and goes on as if nothing had happened."""
+    server = start_mongod()
+    with MongoClient[Document](server.uri, tz_aware=True) as client, ThreadPoolExecutor(1) as pool:
+        app = apps(mongo=server.uri, page_size=1)
+        documents = client[database.name]["promptContent"]
+        documents.create_index([("updated_at", 1), ("_id", 1)])
+        documents.insert_many(delta(1000))
+
+        running = pool.submit(cycle, app)
+        assert eventually(lambda: bool(redis_client.exists(CHECKPOINT)))
+        server.kill()
+        assert not running.done()
+        server.start()
+
+        assert running.result().records_processed == 1000
+        assert held(redis_client) == truth(documents)
