@@ -5,8 +5,8 @@ What the twins promise is what the real ones do: `tests/contract` holds both to 
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import bson
@@ -51,21 +51,42 @@ class Clocks:
         self.mongo += ms
 
 
-@dataclass
+class Killed(BaseException):
+    """The process is gone: it does nothing more, not even what `finally` asks for."""
+
+
 class Meddler:
     """Lets a test step in before or after the n-th call to a server; what it does may raise."""
 
-    before: dict[int, Callable[[], None]] = field(default_factory=dict)
-    after: dict[int, Callable[[], None]] = field(default_factory=dict)
-    calls: int = 0
+    def __init__(self) -> None:
+        self.plan(())
+
+    def plan(self, steps: Iterable[tuple[int, bool, Callable[[], None]]]) -> None:
+        """Count from zero again, and do each of these at its call: before it, or after where that is true."""
+        self._steps = {(number, after): step for number, after, step in steps}
+        self._calls = 0
+        self._dead = False
 
     def around(self, call: Callable[[], T]) -> T:
         """The call, with whatever is planned for its number; raising after it loses the answer."""
-        number, self.calls = self.calls, self.calls + 1
-        self.before.pop(number, _nothing)()
+        number, self._calls = self._calls, self._calls + 1
+        self._step(number, after=False)
         result = call()
-        self.after.pop(number, _nothing)()
+        self._step(number, after=True)
         return result
+
+    def _step(self, number: int, *, after: bool) -> None:
+        step = self._steps.pop((number, after), _nothing)
+        try:
+            (kill if self._dead else step)()
+        except Killed:
+            self._dead = True
+            raise
+
+
+def kill() -> None:
+    """The process dies here."""
+    raise Killed
 
 
 def _nothing() -> None:
@@ -93,7 +114,7 @@ class SourceTwin:
 
     def fetch(self, ids: Sequence[Any]) -> list[bytes]:
         """The documents with these `_id`s that exist, in order of position."""
-        wanted = {Position(None, document_id).order() for document_id in ids}
+        wanted = [Position(None, document_id).order() for document_id in ids]
         return [raw for raw in self._all() if Position(None, _position(raw).id).order() in wanted]
 
     def of_kind(self, criteria: Mapping[str, Any], limit: int) -> Iterator[list[bytes]]:

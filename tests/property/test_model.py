@@ -1,0 +1,164 @@
+"""A state machine over the whole ETL: whatever happens, MongoDB and Redis agree once it is quiet.
+
+HYPOTHESIS_PROFILE=thorough looks for minutes instead of seconds; HYPOTHESIS_SEED has no need to be set, a
+failure prints how to see it again.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+
+from tests.support.slots import CAMPAIGNS, SLOTS, Slot
+from tests.support.twins import Clocks, SourceTwin, fake_documents, fake_redis
+from tests.support.world import LATEST, OVERLAP, STEP, Action, World, fail, kill, lose
+
+BEGIN = 1_750_000_000_000
+TEN_MINUTES = 600_000
+YEARS = 73 * 365 * 24 * 3_600_000
+
+THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
+PROFILE = settings(
+    max_examples=5000 if THOROUGH else 80,
+    stateful_step_count=50 if THOROUGH else 30,
+    deadline=None,
+    derandomize=not THOROUGH,
+    print_blob=True,
+    suppress_health_check=list(HealthCheck),
+)
+
+jitters = st.one_of(
+    st.sampled_from([0, 0, 0, -1, 1, -LATEST, TEN_MINUTES, YEARS]), st.integers(-LATEST, OVERLAP)
+)
+contents = st.sampled_from(SLOTS).flatmap(
+    lambda slot: st.tuples(st.just(slot), st.sampled_from([*slot.contents]))
+)
+campaigns = st.sampled_from(CAMPAIGNS)
+steps = st.sampled_from([-STEP, -2 * STEP, -4 * STEP, STEP, 4 * STEP])
+
+
+def _write(written: tuple[Slot, str], jitter: int, late: bool) -> Action:  # noqa: FBT001 (drawn)
+    return lambda world: world.write(*written, jitter, late=late)
+
+
+def _commit(number: int) -> Action:
+    return lambda world: world.commit(number)
+
+
+def _on(act: Callable[..., None], *arguments: Any) -> Action:
+    return lambda world: act(world, *arguments)
+
+
+failures = st.sampled_from([kill, lose, fail])
+events = st.one_of(
+    failures,
+    failures,
+    st.builds(_write, contents, jitters, st.booleans()),
+    st.builds(_commit, st.integers(0, len(SLOTS) - 1)),
+    st.builds(partial(_on, World.lock), campaigns),
+    st.builds(partial(_on, World.unlock), campaigns),
+    st.builds(partial(_on, World.advance), st.integers(1, 300)),
+    st.builds(partial(_on, World.step), steps),
+    st.sampled_from([_on(World.flush), _on(World.other_holder), _on(World.pop)]),
+)
+meddling = st.lists(st.tuples(st.integers(0, 30), st.booleans(), events), min_size=1, max_size=3)
+
+
+class Model(RuleBasedStateMachine):
+    """Rules by which the world moves; `World` says what must be true of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = self.make()
+
+    def make(self) -> World:
+        """An empty world."""
+        clocks = Clocks(BEGIN, BEGIN + 3_000)
+        documents, client = fake_documents(), fake_redis()
+        source = SourceTwin(documents, lambda: clocks.mongo)
+        return World(documents, source, client, client.connection_pool, clocks)
+
+    @rule(written=contents, jitter=jitters, late=st.booleans())
+    def write(self, written: tuple[Slot, str], jitter: int, late: bool) -> None:  # noqa: FBT001 (drawn)
+        """A document is inserted or changed."""
+        self.world.write(*written, jitter, late=late)
+
+    @rule(count=st.integers(3, 8))
+    def write_bulk(self, count: int) -> None:
+        """More documents than a page holds bear one date."""
+        self.world.write_bulk(count)
+
+    @rule(moment=st.sampled_from(["2025-01-15", None]))
+    def write_dateless(self, moment: Any) -> None:
+        """A document is written that no delta can reach."""
+        self.world.write_dateless(moment)
+
+    @rule(number=st.integers(0, len(SLOTS) - 1))
+    def commit(self, number: int) -> None:
+        """A late version becomes visible."""
+        self.world.commit(number)
+
+    @rule(ms=st.sampled_from([1, 500, LATEST, OVERLAP, 3 * OVERLAP, TEN_MINUTES]))
+    def advance(self, ms: int) -> None:
+        """Time passes."""
+        self.world.advance(ms)
+
+    @rule(ms=steps)
+    def step(self, ms: int) -> None:
+        """MongoDB's clock is set."""
+        self.world.step(ms)
+
+    @rule(campaign=campaigns)
+    def lock(self, campaign: str) -> None:
+        """A generation begins."""
+        self.world.lock(campaign)
+
+    @rule(campaign=campaigns)
+    def unlock(self, campaign: str) -> None:
+        """A generation ends."""
+        self.world.unlock(campaign)
+
+    @rule()
+    def pop(self) -> None:
+        """The generator takes what is queued."""
+        self.world.pop()
+
+    @rule()
+    def flush(self) -> None:
+        """Redis loses everything."""
+        self.world.flush()
+
+    @rule(events=meddling)
+    def disturbed_cycle(self, events: list[tuple[int, bool, Action]]) -> None:
+        """A cycle runs, and meanwhile things happen."""
+        self.world.cycle(events)
+
+    @rule()
+    def cycle(self) -> None:
+        """A cycle runs, and the next one finds nothing to do."""
+        self.world.settle()
+
+    def teardown(self) -> None:
+        """Once the locks are gone and all is committed, one cycle brings everything in step."""
+        if sys.exception() is None:
+            self.quiet()
+        self.world.close()
+
+    def quiet(self) -> None:
+        """Nothing more happens but two cycles."""
+        for number in list(self.world.uncommitted):
+            self.world.commit(number)
+        for campaign in CAMPAIGNS:
+            self.world.unlock(campaign)
+        self.world.advance(2 * OVERLAP)
+        self.world.settle()
+
+
+def test_whatever_happens_redis_follows_mongodb() -> None:
+    """After quiet Redis is the projection of MongoDB; requests are queued once; no checkpoint goes back."""
+    run_state_machine_as_test(Model, settings=PROFILE)
