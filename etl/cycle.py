@@ -39,7 +39,7 @@ class Cycle:
         self._state = State()
         self._position: Position | None = None
         self._scan: Scan
-        self._since = 0
+        self._since: int | None = None
 
     def run(self, again: Sequence[str] = ()) -> Report:
         """Read what is new, apply it, and move the watermark.
@@ -69,7 +69,8 @@ class Cycle:
         now = Clocks(retry(source.clock), self._state.now)
         checkpoint, limits = self._state.checkpoint, self._rules.limits
         self._scan = plan(checkpoint, now, limits)
-        self._since = remembered_since(checkpoint, self._scan, limits.overlap)
+        # What a cache remembers that has lost its checkpoint is not to be trusted: all is applied anew.
+        self._since = remembered_since(checkpoint, self._scan, limits.overlap) if checkpoint else None
         self._position = checkpoint.position if checkpoint else None
         self._report.mode = self._scan.mode
 
@@ -121,10 +122,10 @@ class Cycle:
     def _pass(self, outcomes: Sequence[Outcome]) -> None:
         """Leave out what was there when a cold start from now began, and apply what has come since."""
         began = after(self._scan.clocks.mongo)
-        before = [o for o in outcomes if earliest(o.position, began) != began]
-        self._checkpoint(Decision(passed=before))
-        if len(before) < len(outcomes):
-            self._apply(outcomes[len(before) :])
+        since = [o for o in outcomes if earliest(o.position, began) == began]
+        self._checkpoint(Decision(passed=[o for o in outcomes if earliest(o.position, began) != began]))
+        if since:
+            self._apply(since)
 
     def _retry_deferred(self) -> None:
         """Apply what waited for locks that are gone. What of it is newer by now is applied as it is now."""

@@ -80,12 +80,10 @@ def plan(checkpoint: Checkpoint | None, now: Clocks, limits: Limits) -> Scan:
     return Scan("delta", now, lower, AFTER_DATES)
 
 
-def remembered_since(checkpoint: Checkpoint | None, scan: Scan, overlap: int) -> int:
+def remembered_since(checkpoint: Checkpoint, scan: Scan, overlap: int) -> int:
     """From which millisecond on versions may be remembered as handled, by this scan or those before."""
-    clocks = [scan.clocks]
-    if checkpoint is not None:
-        clocks += [c for c in (checkpoint.clocks, checkpoint.scan and checkpoint.scan.clocks) if c]
-    return min(clock.mongo for clock in clocks) - overlap
+    before = (checkpoint.clocks, checkpoint.scan and checkpoint.scan.clocks)
+    return min(clocks.mongo for clocks in (scan.clocks, *before) if clocks) - overlap
 
 
 def _cold_start(now: Clocks, limits: Limits) -> Scan:

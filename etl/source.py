@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, cast
 
 import bson
-import pymongo
 from bson.codec_options import CodecOptions
 from bson.datetime_ms import DatetimeMS
 from bson.raw_bson import RawBSONDocument
@@ -24,7 +23,7 @@ from pymongo.cursor import Cursor
 from pymongo.read_concern import ReadConcern
 
 from etl.errors import CycleFailed, EtlError, Misconfigured, Transient
-from schemas.position import DECODING, LENIENT, Position, position_in
+from schemas.position import AFTER_DATES, DECODING, FIRST, FIRST_DATE, LAST, LENIENT, Position, position_in
 
 PAGE_BYTES: Final = 8 * 1024 * 1024
 """A page ends early once its documents weigh this much, so that large ones stay few in memory."""
@@ -191,25 +190,19 @@ class Source:
 
     def unreachable(self) -> int:
         """How many documents have no date to be reached by, at most `UNREACHABLE_CAP`."""
-        dates = {"$gte": DatetimeMS(-(2**63)), "$lte": DatetimeMS(2**63 - 1)}
-        hint: dict[str, Any] = {"hint": self._index} if self._index else {}
         with self._told():
-            return self._collection.count_documents(
-                {self._field: {"$not": dates}}, limit=UNREACHABLE_CAP, **hint
-            )
+            if self._index is None:
+                dates = {"$gte": FIRST_DATE.timestamp, "$lte": DatetimeMS(2**63 - 1)}
+                return self._collection.count_documents({self._field: {"$not": dates}}, limit=UNREACHABLE_CAP)
+            before = self._between(FIRST, FIRST_DATE, UNREACHABLE_CAP)
+            return before + self._between(AFTER_DATES, LAST, UNREACHABLE_CAP - before)
 
-    def newest(self) -> int | None:
-        """The greatest timestamp that is not in the future, in milliseconds since the epoch.
-
-        None where there is none. Looks for `GLANCE_SECONDS` at most, and does not wait longer for a
-        server that is away: this is for people and monitors, who ask again.
-        """
-        with pymongo.timeout(GLANCE_SECONDS):
-            past = {self._field: {"$lte": DatetimeMS(self.clock())}}
-            with self._told():
-                order = [(self._field, -1), ("_id", -1)]
-                found = self._collection.find_one(past, sort=order, collation=_SIMPLE)
-        return None if found is None else self.position(bytes(found.raw)).ms
+    def _between(self, after: Position, end: Position, limit: int) -> int:
+        """How many documents the index has in a range. A filter for types would walk all of the index."""
+        if limit <= 0:
+            return 0
+        with self._bounded(after, end, limit, {"_id": True}) as cursor:
+            return sum(1 for _ in cursor)
 
     def position(self, raw: bytes) -> Position:
         """The position of a raw document, also of one that cannot be decoded strictly."""
@@ -239,14 +232,16 @@ class Source:
     def _query(self, after: Position, end: Position, limit: int) -> Cursor[RawBSONDocument]:
         if self._index is None:
             return self._unindexed(after, end, limit)
-        lower, upper = ([(self._field, p.timestamp), ("_id", p.id)] for p in (after, end))
         # One more than asked for: the bound is inclusive and returns the document at `after`.
-        return (
-            self._collection.find({}, limit=limit + 1, batch_size=limit + 1, collation=_SIMPLE)
-            .hint(self._index)
-            .min(lower)
-            .max(upper)
-        )
+        return self._bounded(after, end, limit + 1, None)
+
+    def _bounded(
+        self, after: Position, end: Position, limit: int, fields: Mapping[str, bool] | None
+    ) -> Cursor[RawBSONDocument]:
+        """The documents between two positions by the bounds of the index, the first included."""
+        lower, upper = ([(self._field, p.timestamp), ("_id", p.id)] for p in (after, end))
+        found = self._collection.find({}, fields, limit=limit, batch_size=limit, collation=_SIMPLE)
+        return found.hint(self._index or "").min(lower).max(upper)
 
     def _unindexed(self, after: Position, end: Position, limit: int) -> Cursor[RawBSONDocument]:
         """The same page without the index: every page reads the whole collection, so they are long."""

@@ -224,5 +224,8 @@ FIRST = Position(MinKey(), MinKey())
 LAST = Position(MaxKey(), MaxKey())
 """After every document."""
 
+FIRST_DATE = Position(DatetimeMS(-(2**63)), MinKey())
+"""Before every document whose timestamp is a date."""
+
 AFTER_DATES = Position(Timestamp(0, 0), MinKey())
 """After every document whose timestamp is a date: BSON timestamps come next in the order."""

@@ -1,0 +1,37 @@
+"""The application on the shared servers, each test on databases of its own."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+
+from etl.app import App
+from etl.embedded import MongoServer
+from tests.support.pipeline import Clock, OpenApp, settings_for
+from tests.support.types import Document
+
+
+@pytest.fixture
+def open_app(mongod: MongoServer, database: Database[Document], redis_url: str) -> Iterator[OpenApp]:
+    """Open the application on this test's databases; keyword arguments are settings of its collection."""
+    with ExitStack() as stack:
+
+        def opened(**collection: Any) -> App:
+            settings = settings_for(mongod.uri, database.name, redis_url, **collection)
+            return stack.enter_context(App(settings))
+
+        yield opened
+
+
+@pytest.fixture
+def app(open_app: OpenApp) -> App:
+    """The application with the default settings of a collection."""
+    return open_app()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """MongoDB's clock as the application sees it."""
+    return Clock(monkeypatch)

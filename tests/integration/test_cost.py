@@ -1,0 +1,96 @@
+"""A cycle costs what its delta costs, however large the collection is."""
+
+from collections.abc import Iterator
+
+import pytest
+from pymongo import MongoClient, monitoring
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from etl.app import App
+from etl.embedded import MongoServer
+from tests.support.pipeline import Clock, api, settings_for, sync
+from tests.support.types import Document, ProxyTo, StartRedis
+
+TO_MONGODB = ["listIndexes", "hello", "find", "find", "find"]
+"""An empty delta: the index, the clock, one page, the unreachable ones before and after the dates."""
+
+TO_REDIS = 4
+"""An empty delta: take the lease, read the state, finish, give the lease back."""
+
+
+class Commands(monitoring.CommandListener):
+    """The commands that a client sends, but for the handshake of its connections."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None:
+        """Remember it."""
+        self.names.append(event.command_name)
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+        """Nothing to do."""
+
+    def failed(self, event: monitoring.CommandFailedEvent) -> None:
+        """Nothing to do."""
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> Iterator[Commands]:
+    """What the application asks of MongoDB."""
+    listener = Commands()
+    original = MongoClient.__init__
+
+    def listening(self: MongoClient[Document], *args: object, **options: object) -> None:
+        original(self, *args, **{**options, "event_listeners": [listener]})  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MongoClient, "__init__", listening)
+        yield listener
+
+
+@pytest.mark.parametrize("size", [10, 5_000])
+def test_round_trips_of_an_empty_delta(  # noqa: PLR0913, PLR0917 (pytest hands them in by name)
+    collection: Collection[Document],
+    database: Database[Document],
+    mongod: MongoServer,
+    start_redis: StartRedis,
+    proxy_to: ProxyTo,
+    clock: Clock,
+    commands: Commands,
+    size: int,
+) -> None:
+    """Five to MongoDB, four to Redis."""
+    collection.insert_many([api(f"p{number}", clock.ago(9000)) for number in range(size)])
+    redis_server = start_redis()
+    proxy = proxy_to(redis_server)
+    with App(settings_for(mongod.uri, database.name, proxy.through(redis_server.url))) as app:
+        sync(app)
+        sync(app)
+        commands.names.clear()
+        proxy.forget()
+        assert sync(app).records_processed == 0
+        assert commands.names == TO_MONGODB
+        # The lease's wire comes from the pool, where it finds its scripts still loaded or loads them again.
+        assert TO_REDIS <= proxy.round_trips <= TO_REDIS + 2
+
+
+@pytest.mark.parametrize("size", [1_000, 20_000])
+def test_documents_examined_by_a_small_delta(
+    collection: Collection[Document], database: Database[Document], app: App, clock: Clock, size: int
+) -> None:
+    """As many as there are in it, by MongoDB's own profiler."""
+    for start in range(0, size, 1000):
+        collection.insert_many([api(f"p{start + n}", clock.ago(9000)) for n in range(1000)])
+    sync(app)
+    collection.insert_many([api(f"new{number}", clock.now()) for number in range(20)])
+    database.command("profile", 2, filter={"appName": "promptcontent-etl"})
+    try:
+        assert sync(app).records_processed == 20
+    finally:
+        database.command("profile", 0)
+    wanted = {"op": True, "docsExamined": True}
+    profiled = list(database["system.profile"].find({"ns": collection.full_name}, wanted))
+    assert {entry["op"] for entry in profiled} >= {"query"}
+    assert sum(entry.get("docsExamined", 0) for entry in profiled) <= 25

@@ -1,0 +1,238 @@
+"""Of several documents that claim one key the greatest `(updated_at, _id)` decides, whenever it commits."""
+
+import threading
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import redis
+from pymongo.collection import Collection
+
+from tests.support.pipeline import Clock, OpenApp, api, campaign, hash_at, sync
+from tests.support.truth import held, truth
+from tests.support.types import Document
+
+KEY = "config:api:p"
+QUEUE = "queue:ai_generation:media"
+LOCK = "lock:content_generation:c"
+
+
+def status(client: redis.Redis) -> str | None:
+    """What the contested key says."""
+    return hash_at(client, KEY).get("status")
+
+
+def claim(text: str, moment: Any, **fields: Any) -> Document:
+    """A document that claims the contested key."""
+    return api("p", moment, status=text, **fields)
+
+
+@pytest.mark.parametrize("page_size", [1, 100])
+def test_in_one_cycle(
+    open_app: OpenApp,
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    clock: Clock,
+    page_size: int,
+) -> None:
+    """By date and, on one date, by `_id`; the order of insertion does not matter."""
+    now, before = clock.now(), clock.ago(1)
+    collection.insert_many(
+        [
+            claim("z", now, _id="z"),
+            claim("old", before, _id="zz"),
+            claim("a", now, _id="a"),
+            claim("1", now, _id=1),
+        ]
+    )
+    assert sync(open_app(page_size=page_size)).records_processed == 4
+    assert status(redis_client) == "z"
+
+
+@pytest.mark.parametrize("seconds", [30, 0])
+def test_an_older_document_that_commits_late(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock, seconds: int
+) -> None:
+    """It is handled, and does not displace the newer one; on one date the `_id` decides."""
+    app = open_app()
+    sync(app)
+    now = clock.now()
+    collection.insert_one(claim("new", now, _id="b"))
+    sync(app)
+    collection.insert_one(claim("late", clock.ago(seconds) if seconds else now, _id="a"))
+    assert sync(app).records_processed == 1
+    assert status(redis_client) == "new"
+
+
+def test_a_tombstone_is_not_undone_by_an_older_document(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
+) -> None:
+    """Tombstone or not, the newest decides."""
+    app = open_app()
+    collection.insert_one(claim("x", clock.ago(60), _id="x"))
+    sync(app)
+    collection.insert_one(claim("y", clock.now(), _id="y", eliminado=True))
+    sync(app)
+    assert status(redis_client) is None
+    collection.insert_one(claim("late", clock.ago(30), _id="late"))
+    sync(app)
+    assert status(redis_client) is None
+
+
+def test_a_claim_ends_with_its_document(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
+) -> None:
+    """A document dated 2099 that is dated back, or deleted, does not hold the key for ever."""
+    app = open_app()
+    future = datetime(2099, 1, 1, tzinfo=UTC)
+    collection.insert_many([claim("future", future, _id=1), claim("now", clock.now(), _id=2)])
+    sync(app)
+    assert status(redis_client) == "future"
+    collection.update_one({"_id": 1}, {"$set": {"updated_at": clock.now(), "status": "back"}})
+    sync(app)
+    assert status(redis_client) == "back"
+
+    collection.insert_one(claim("future", future, _id=3))
+    sync(app)
+    collection.delete_one({"_id": 3})
+    collection.update_one({"_id": 2}, {"$set": {"updated_at": clock.now(), "status": "again"}})
+    sync(app)
+    assert status(redis_client) == "again"
+
+
+def test_a_campaign_under_its_lock_waits(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
+) -> None:
+    """Its documents are put off, durably, in their order, and applied when the lock is gone.
+
+    The watermark has moved on meanwhile, the documents have left the overlap, and the process is another.
+    """
+    redis_client.set(LOCK, "process_id_123")
+    wish = {"mensajes": None, "estado": "pendiente"}
+    collection.insert_many(
+        [
+            campaign("c", clock.ago(3), _id="a"),
+            campaign("c", clock.ago(2), _id="b", estado="archivado"),
+            campaign("c", clock.ago(1), _id="w", **wish),
+            campaign("other", clock.now(), _id="o"),
+        ]
+    )
+    app = open_app()
+    report = sync(app)
+    assert (report.records_processed, report.deferred) == (1, 3)
+    clock.forward(3600)
+    collection.insert_one(campaign("other", clock.now(), _id="o2"))
+    report = sync(app)
+    assert (report.records_processed, report.deferred) == (1, 3)
+    assert not redis_client.exists(QUEUE)
+
+    redis_client.delete(LOCK)
+    report = sync(open_app())
+    assert (report.records_processed, report.deferred, report.enqueued) == (3, 0, 1)
+    assert held(redis_client) == truth(collection)
+
+
+def test_what_comes_after_the_lock_waits_for_its_turn(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
+) -> None:
+    """A newer document of the campaign keeps its place behind the one that waits; one that is gone is let go."""
+    app = open_app()
+    redis_client.set(LOCK, "process_id_123")
+    collection.insert_one(campaign("c", clock.ago(2), _id="waits"))
+    sync(app)
+    redis_client.delete(LOCK)
+    message = {"numero": 1, "texto": "nuevo", "tono": "formal"}
+    collection.insert_one(campaign("c", clock.now(), _id="newer", mensajes=[message]))
+    sync(app)
+    assert held(redis_client) == truth(collection)
+
+    redis_client.set(LOCK, "process_id_123")
+    collection.update_one({"_id": "newer"}, {"$set": {"updated_at": clock.now(), "eliminado": True}})
+    assert sync(app).deferred == 1
+    collection.delete_one({"_id": "newer"})
+    redis_client.delete(LOCK)
+    assert sync(app).deferred == 0
+
+
+def test_one_item_per_version_of_a_request(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
+) -> None:
+    """Asked again only when its document changes; a popped item does not come back; nor by a cold start."""
+    app = open_app()
+
+    def write(**fields: Any) -> int:
+        fields |= {"updated_at": clock.now(), "campana_id": "c", "segmento": "s"}
+        collection.update_one({"_id": 1}, {"$set": fields}, upsert=True)
+        clock.forward(1)
+        return sync(app).enqueued
+
+    assert write(estado="pendiente") == 1
+    assert sync(app).enqueued == 0
+    assert redis_client.lpop(QUEUE) == '{"campana_id":"c","segmento":"s"}'
+    assert sync(app).enqueued == 0
+    assert write(estado="pendiente", prioridad="alta") == 1
+    assert redis_client.llen("queue:ai_generation:alta") == 1
+    assert write(estado="archivado") == 0
+    assert write(estado="pendiente", prioridad="alta") == 1
+    assert redis_client.llen("queue:ai_generation:alta") == 2
+
+    redis_client.delete("{etl:last_sync:promptContent}:checkpoint", "etl:last_sync:promptContent")
+    report = sync(app)
+    assert (report.mode, report.records_processed, report.enqueued) == ("cold_start", 1, 0)
+
+
+def test_a_queue_that_is_no_list_costs_only_its_own_requests(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
+) -> None:
+    """The request becomes a dead letter that says so; neighbours go through; a retry ends it well."""
+    redis_client.set(QUEUE, "mine")
+    wish = campaign("c", clock.ago(1), _id="w", estado="pendiente", mensajes=None)
+    collection.insert_many([wish, api("p", clock.now())])
+    app = open_app()
+    report = sync(app)
+    assert (report.records_processed, report.dead_lettered) == (1, 1)
+    assert "not a list" in report.dead_letters[0]["reason"]
+    assert redis_client.get(QUEUE) == "mine"
+
+    redis_client.delete(QUEUE)
+    report = app.retry_dead_letters("promptContent", [report.dead_letters[0]["id"]])
+    assert report.enqueued == 1
+    assert app.dead_letters("promptContent").list() == []
+
+
+def test_a_key_of_another_type_is_replaced(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
+) -> None:
+    """What stood under a contract key does not matter."""
+    redis_client.rpush(KEY, "not a hash")
+    collection.insert_one(claim("x", clock.now()))
+    sync(open_app())
+    assert status(redis_client) == "x"
+
+
+def test_a_refresh_beside_a_writer_ends_with_the_newest(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
+) -> None:
+    """Refreshes and cycles race while the document changes; at rest the key has its last version."""
+    collection.insert_one(claim("0", clock.now(), _id=1))
+    rest = threading.Event()
+    refreshed: list[int] = []
+
+    def refresh() -> None:
+        while not rest.is_set():
+            refreshed.append(open_app().refresh("config:api").written)
+
+    thread = threading.Thread(target=refresh)
+    thread.start()
+    app = open_app()
+    try:
+        for version in range(1, 60):
+            change = {"$set": {"status": str(version), "updated_at": datetime.now(UTC)}}
+            collection.update_one({"_id": 1}, change)
+            sync(app)
+    finally:
+        rest.set()
+        thread.join()
+    assert sum(refreshed) > 5, "the refresh did not race"
+    sync(app)
+    assert status(redis_client) == "59"

@@ -1,0 +1,329 @@
+"""Every document is read once, in order, whatever its date, its `_id` and the moment it was committed."""
+
+import threading
+import time
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import redis
+from bson import Binary, Decimal128, Int64, ObjectId, Timestamp
+from bson.datetime_ms import DatetimeMS
+from pymongo import MongoClient
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from etl import state
+from schemas.position import order
+from tests.support.pipeline import Clock, OpenApp, api, hash_at, sync
+from tests.support.truth import held, truth
+from tests.support.types import Document
+
+IDS: list[Any] = [
+    ObjectId(),
+    7,
+    Int64(2**60),
+    2.5,
+    -1.0,
+    Decimal128("2.75"),
+    "text",
+    "",
+    {"a": 1},
+    {"a": 1, "b": [1, 2]},
+    {"a": "x"},
+    uuid.uuid4(),
+    b"\x00",
+    Binary(b"zz", 128),
+    True,
+    None,
+    datetime(2025, 1, 1, tzinfo=UTC),
+    Timestamp(5, 5),
+]
+"""One timestamp, many types."""
+
+
+def named(number: int, moment: Any, **fields: Any) -> Document:
+    """A document with a key of its own."""
+    return api(f"p{number}", moment, **fields)
+
+
+def stored(document_id: Any) -> Any:
+    """An `_id` as the driver sends it."""
+    return Binary.from_uuid(document_id) if isinstance(document_id, uuid.UUID) else document_id
+
+
+@pytest.mark.parametrize(("count", "page_size"), [(10_000, 500), (1_000, 7)])
+def test_thousands_of_documents_on_one_timestamp(  # noqa: PLR0913, PLR0917 (pytest hands them in by name)
+    open_app: OpenApp,
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    clock: Clock,
+    count: int,
+    page_size: int,
+) -> None:
+    """Page borders fall between equal dates; a delta reads them all, exactly once."""
+    app = open_app(page_size=page_size)
+    sync(app)
+    moment = clock.now()
+    collection.insert_many([named(number, moment) for number in range(count)])
+
+    assert sync(app).records_processed == count
+    assert sum(1 for _ in redis_client.scan_iter("config:api:*", count=5000)) == count
+    assert sync(app).records_processed == 0
+
+
+def test_without_the_index_it_is_the_same(
+    open_app: OpenApp, database: Database[Document], redis_client: redis.Redis, clock: Clock
+) -> None:
+    """Slower, since each page reads the collection, but nothing is skipped and the order is the same."""
+    collection = database["promptContent"]
+    collection.insert_many([named(n, clock.now(), _id=stored(i)) for n, i in enumerate(IDS)])
+    assert [*collection.index_information()] == ["_id_"]
+    app = open_app(page_size=3)
+    assert sync(app).records_processed == len(IDS)
+
+    collection.insert_many([named(100 + number, clock.now()) for number in range(50)])
+    assert sync(app).records_processed == 50
+    assert held(redis_client) == truth(collection)
+
+
+@pytest.mark.parametrize("page_size", [1, 4])
+def test_ids_of_many_types_on_one_timestamp(
+    open_app: OpenApp,
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    clock: Clock,
+    page_size: int,
+) -> None:
+    """No type of `_id` hides another: all are read, and a second cycle reads none again."""
+    app = open_app(page_size=page_size)
+    sync(app)
+    moment = clock.now()
+    collection.insert_many([named(n, moment, _id=stored(i)) for n, i in enumerate(IDS)])
+
+    assert sync(app).records_processed == len(IDS)
+    assert held(redis_client) == truth(collection)
+    assert sync(app).records_processed == 0
+
+
+def test_our_order_is_mongodbs(database: Database[Document]) -> None:
+    """`schemas.position.order` sorts as the server does, across types and inside nested values."""
+    values = [
+        *(stored(value) for value in IDS),
+        *[float("nan"), float("-inf"), float("inf"), 0, -0.0, 0.1, Decimal128("0.1"), Int64(2**53 + 1)],
+        *[2.0**53, Decimal128("NaN"), "a", "B", "á", "z\u0301", "\U0001f600", "\uffff", [], [1], [1, 2]],
+        *[{}, {"b": 1}, {"a": 2}, {"a": None}, b"", b"\xff" * 3, False, DatetimeMS(-1), DatetimeMS(2**60)],
+    ]
+    # Wrapped in a document, as a plain array would be sorted by its smallest member.
+    database["wrapped"].insert_many([{"_id": n, "value": {"v": value}} for n, value in enumerate(values)])
+    found = list(database["wrapped"].find({}, {"_id": 1}).sort({"value": 1, "_id": 1}))
+
+    theirs = [document["_id"] for document in found]
+    ours = sorted(range(len(values)), key=lambda n: (order({"v": values[n]}), n))
+    assert ours == theirs
+
+
+def test_documents_dated_ahead_blind_nobody(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
+) -> None:
+    """Ten minutes and 73 years ahead: applied at once and once, and normal ones after them too."""
+    app = open_app()
+    sync(app)
+    collection.insert_one(named(1, clock.ago(-600)))
+    collection.insert_one(named(2, clock.now() + timedelta(days=73 * 365)))
+    assert sync(app).records_processed == 2
+    assert sync(app).records_processed == 0
+
+    for number in range(3, 6):
+        collection.insert_one(named(number, clock.now()))
+        report = sync(app)
+        assert report.records_processed == 1
+        assert report.last_timestamp is not None
+        assert report.last_timestamp < clock.ago(-60).isoformat()
+        clock.forward(300)
+    assert held(redis_client) == truth(collection)
+
+
+def test_a_transaction_that_commits_behind_the_watermark(
+    open_app: OpenApp,
+    mongo_client: MongoClient[Document],
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    clock: Clock,
+) -> None:
+    """Dated 60 seconds before its commit, with newer documents applied meanwhile: the next cycle has it."""
+    app = open_app(overlap_seconds=120)
+    sync(app)
+    with mongo_client.start_session() as session:
+        session.start_transaction()
+        collection.insert_one(named(1, clock.now()), session=session)
+        for number in range(2, 5):
+            clock.forward(20)
+            collection.insert_one(named(number, clock.now()))
+            assert sync(app).records_processed == 1
+        session.commit_transaction()
+    assert sync(app).records_processed == 1
+    assert hash_at(redis_client, "config:api:p1")
+    assert sync(app).records_processed == 0
+
+
+def test_documents_without_a_usable_date_are_counted(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
+) -> None:
+    """Deltas cannot reach them and say how many there are; a cold start applies them."""
+    dates: list[Any] = [None, "2025-01-01T00:00:00Z", 1735689600000, Timestamp(1735689600, 1), True]
+    documents = [named(number, moment) for number, moment in enumerate(dates)]
+    del documents[0]["updated_at"]
+    collection.insert_many(documents)
+
+    report = sync(open_app())
+    assert (report.mode, report.records_processed, report.unreachable) == ("cold_start", 5, 5)
+    assert len(held(redis_client)) == 5
+
+    collection.insert_one(named(9, None))
+    collection.insert_one(named(10, clock.now()))
+    report = sync(open_app())
+    assert (report.mode, report.records_processed, report.unreachable) == ("delta", 1, 6)
+
+
+def test_a_date_that_is_an_array_stops_nothing(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
+) -> None:
+    """It makes the index a multikey one; its document is a dead letter, all others are applied."""
+    collection.insert_many([named(number, clock.now()) for number in range(20)])
+    collection.insert_one(named(99, [clock.ago(5), clock.ago(1)]))
+    app = open_app(page_size=3)
+    report = sync(app)
+    assert (report.records_processed, report.dead_lettered > 0) == (20, True)
+    collection.insert_one(named(21, clock.now()))
+    assert sync(app).records_processed == 1
+    assert not hash_at(redis_client, "config:api:p99")
+
+
+def test_more_documents_than_are_remembered(
+    open_app: OpenApp,
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A bulk update beyond the cap is applied again by the next cycle, and nothing is skipped."""
+    monkeypatch.setattr("etl.checkpoint.SEEN_CAP", 50)
+    assert state.SEEN_CAP > 50
+    app = open_app(page_size=20)
+    sync(app)
+    collection.insert_many([named(number, clock.now()) for number in range(120)])
+    assert sync(app).records_processed == 120
+    assert redis_client.zcard("{etl:last_sync:promptContent}:seen") == 0
+    collection.insert_one(named(500, clock.ago(30)))
+    assert sync(app).records_processed == 121
+    assert held(redis_client) == truth(collection)
+
+    clock.forward(300)
+    sync(app)
+    assert sync(app).records_processed == 0
+
+
+def test_a_clock_that_is_set_back(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
+) -> None:
+    """MongoDB's clock steps back ten minutes: what it dates from then on is found."""
+    app = open_app()
+    collection.insert_one(named(1, clock.now()))
+    before = sync(app).last_timestamp
+    clock.forward(-600)
+    collection.insert_one(named(2, clock.now()))
+    report = sync(app)
+    assert hash_at(redis_client, "config:api:p2")
+    assert report.last_timestamp == before
+    collection.insert_one(named(3, clock.now()))
+    sync(app)
+    assert held(redis_client) == truth(collection)
+
+
+@pytest.mark.parametrize("cold_start", ["full", "recent", "now"])
+def test_a_cold_start_hands_over_under_a_live_writer(
+    open_app: OpenApp,
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    clock: Clock,
+    cold_start: str,
+) -> None:
+    """Nothing written while it reads is lost, and once the writer rests a second sync processes 0."""
+    old = [named(number, clock.ago(86_400)) for number in range(600)]
+    collection.insert_many(old)
+    written: dict[str, datetime] = {}
+    rest = threading.Event()
+
+    def write() -> None:
+        number = 10_000
+        while not rest.is_set():
+            moment = datetime.now(UTC)
+            collection.insert_one(named(number, moment))
+            written[f"config:api:p{number}"] = moment
+            number += 1
+            time.sleep(0.002)
+
+    app = open_app(page_size=10, cold_start=cold_start)
+    writer = threading.Thread(target=write)
+    writer.start()
+    while len(written) < 20:
+        time.sleep(0.01)
+    began = len(written)
+    try:
+        first = sync(app)
+    finally:
+        rest.set()
+        writer.join()
+    assert first.mode == "cold_start"
+    assert len(written) > began, "nothing was written meanwhile"
+    clock_then = int(redis_client.hget("{etl:last_sync:promptContent}:checkpoint", "mongo_clock") or 0)
+    sync(app)
+    assert sync(app).records_processed == 0
+
+    keys = set(redis_client.scan_iter("config:api:*"))
+    since = {key for key, moment in written.items() if moment.timestamp() * 1000 >= clock_then + 1}
+    assert since
+    assert (since if cold_start == "now" else set(written)) <= keys
+    assert (len(keys) >= 600) == (cold_start == "full")
+    assert ("config:api:p10000" in keys) == (cold_start != "now")
+
+
+def test_a_flushed_redis_begins_anew(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
+) -> None:
+    """With neither checkpoint nor `etl:last_sync` the next cycle is a cold start, queues included."""
+    wish = {"tipo": "generacion", "campana_id": "c", "segmento": "s", "estado": "pendiente"}
+    collection.insert_many([named(1, clock.ago(9000)), wish | {"updated_at": clock.ago(8000)}])
+    app = open_app()
+    sync(app)
+    redis_client.flushdb()
+    report = sync(app)
+    assert (report.mode, report.records_processed, report.enqueued) == ("cold_start", 2, 1)
+    assert held(redis_client) == truth(collection)
+
+
+def test_the_published_watermark_alone_is_enough(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
+) -> None:
+    """`etl:last_sync` without a checkpoint, as another tool leaves it: a delta from the overlap before it."""
+    collection.insert_one(named(1, clock.ago(9000)))
+    app = open_app()
+    sync(app)
+    for key in redis_client.scan_iter("{etl:last_sync:*"):
+        redis_client.delete(key)
+    collection.insert_one(named(2, clock.now()))
+    report = sync(app)
+    assert (report.mode, report.records_processed) == ("delta", 2)
+    assert sync(app).records_processed == 0
+
+
+def test_documents_of_ten_megabytes(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
+) -> None:
+    """A page ends by weight as well as by number."""
+    for number in range(4):
+        collection.insert_one(named(number, clock.now(), notas="x" * 10_000_000))
+    assert sync(open_app()).records_processed == 4
+    assert len(held(redis_client)) == 4

@@ -1,0 +1,82 @@
+"""The application on the databases of one test, with its clock in the test's hands, and documents for it."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import pytest
+
+from etl.app import App
+from etl.report import Report
+from etl.settings import Settings
+from etl.source import Source
+from tests.support.types import Document
+
+NAME = "promptContent"
+COMPANION = f"{{etl:last_sync:{NAME}}}:"
+"""What the names of the ETL's own keys start with."""
+
+OpenApp = Callable[..., App]
+"""Opens the application; keyword arguments are settings of its one collection."""
+
+
+class Clock:
+    """MongoDB's clock as the application sees it: the real one, moved."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self._ahead = timedelta()
+        real = Source.clock
+        patch.setattr(Source, "clock", lambda source: real(source) + self._ahead // timedelta(milliseconds=1))
+
+    def forward(self, seconds: float) -> None:
+        """Let time pass; negative to set the clock back."""
+        self._ahead += timedelta(seconds=seconds)
+
+    def now(self) -> datetime:
+        """The present, to the millisecond."""
+        return _to_ms(datetime.now(UTC) + self._ahead)
+
+    def ago(self, seconds: float) -> datetime:
+        """So long before the present; negative for the future."""
+        return self.now() - timedelta(seconds=seconds)
+
+
+def _to_ms(moment: datetime) -> datetime:
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def settings_for(uri: str, database: str, url: str, **collection: Any) -> Settings:
+    """Settings of one collection on these servers; patience and lease are short, as tests are."""
+    return Settings.model_validate(
+        {
+            "mongo": {"uri": uri, "database": database},
+            "redis": {"url": url},
+            "collections": [{"name": NAME} | collection],
+            "retry": {"seconds": 5},
+        }
+    )
+
+
+def sync(app: App) -> Report:
+    """One cycle that went well."""
+    [report] = app.sync()
+    assert (report.status, report.error) == ("ok", None)
+    return report
+
+
+def api(name: str, updated_at: Any, **changes: Any) -> Document:
+    """An `integracion_api`, the simplest of documents: one key, `config:api:{name}`."""
+    fields = {"tipo": "integracion_api", "provider_name": name, "status": "active"}
+    return fields | {"updated_at": updated_at} | changes
+
+
+def campaign(campana_id: str, updated_at: Any, **changes: Any) -> Document:
+    """A `generacion` with one message, of segment `s`."""
+    message = {"numero": 1, "texto": "hola", "tono": "casual"}
+    fields = {"tipo": "generacion", "campana_id": campana_id, "segmento": "s", "mensajes": [message]}
+    return fields | {"updated_at": updated_at} | changes
+
+
+def hash_at(client: Any, key: str) -> dict[str, str]:
+    """The hash that Redis holds under `key`; empty where there is none."""
+    return cast("dict[str, str]", client.hgetall(key))
