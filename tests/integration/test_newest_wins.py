@@ -135,7 +135,7 @@ def test_a_campaign_under_its_lock_waits(
 def test_what_comes_after_the_lock_waits_for_its_turn(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
-    """A newer document of the campaign keeps its place behind the one that waits; one that is gone is let go."""
+    """A newer document of the campaign keeps its place behind the one that waits; one that is gone goes."""
     app = open_app()
     redis_client.set(LOCK, "process_id_123")
     collection.insert_one(campaign("c", clock.ago(2), _id="waits"))
