@@ -10,15 +10,16 @@ from typing import Self
 
 from etl.cache import Cache
 from etl.checkpoint import CheckpointStore
+from etl.companions import companions
 from etl.cycle import Cycle, Rules
 from etl.dead_letters import DeadLetters
 from etl.doctor import Finding, examine
 from etl.errors import EtlError, Locked, Misconfigured, Transient
 from etl.history import Entry, History
 from etl.keyspace import Keyspace, Shown
-from etl.lease import Lease
+from etl.lease import Lease, this_process
 from etl.ports import Stages
-from etl.redis_wire import Wire, open_pool
+from etl.redis_wire import Command, Wire, open_pool
 from etl.refresh import Refresh
 from etl.report import RefreshReport, Report
 from etl.retry import Retry
@@ -65,6 +66,19 @@ class App:
         """
         for collection in self._chosen(names):
             yield self._cycle(collection)
+
+    def take_turn(self, name: str) -> bool:
+        """Whether this interval's cycle of a collection falls to this process, among several daemons.
+
+        Whoever asks first has it, for nine tenths of the interval: by the next one it is free again.
+
+        Raises:
+            EtlError: Redis stays away, or refuses.
+        """
+        own = companions(self._settings.collection(name).name)
+        ms = self._settings.schedule.cycle_seconds * 900
+        take: Command = ("SET", own.turn, this_process(), "NX", "PX", ms)
+        return bool(self._retry(lambda: self._wire.exchange([take]))[0])
 
     def retry_dead_letters(self, name: str, ids: Sequence[str]) -> Report:
         """One cycle that also reads these documents again (`_id`s as canonical Extended JSON)."""
@@ -206,4 +220,4 @@ class App:
 
 
 def _tell_of_retry(error: Transient) -> None:
-    _log.warning("%s; trying again", error)
+    _log.debug("%s; trying again", error)

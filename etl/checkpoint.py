@@ -27,7 +27,9 @@ HISTORY_CAP: Final = 1000
 """So many reports of past runs are kept per collection."""
 
 # The numbers by which `lua/commit.lua` knows the keys.
-_KEYS: Final = {name: number for number, name in enumerate(Companions._fields, start=1) if name != "lease"}
+_KEYS: Final = {
+    name: number for number, name in enumerate(Companions._fields, start=1) if name not in {"lease", "turn"}
+}
 _ARGUMENTS_A_COMMAND: Final = 2000  # Lua takes some 8,000 at once
 
 

@@ -10,7 +10,7 @@ from schemas.keys import companion
 
 
 class Companions(NamedTuple):
-    """The keys of one collection, in the order of KEYS in `lua/commit.lua`."""
+    """The keys of one collection; the first ten in the order of KEYS in `lua/commit.lua`."""
 
     fence: str
     checkpoint: str
@@ -23,6 +23,7 @@ class Companions(NamedTuple):
     history: str
     published: str
     lease: str
+    turn: str
 
 
 def companions(collection: str) -> Companions:

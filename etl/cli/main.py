@@ -16,19 +16,24 @@ from etl.cli import output
 from etl.cli.config import config
 from etl.cli.dead_letters import dead_letters
 from etl.cli.demo import demo
+from etl.cli.doctor import doctor
+from etl.cli.history import history
 from etl.cli.refresh import refresh
+from etl.cli.run import run as run_
 from etl.cli.runtime import Runtime, Start, shared_options, start_app
 from etl.cli.show import show
+from etl.cli.status import status
 from etl.cli.sync import sync
 from etl.errors import EtlError, Interrupted
 
-_COMMANDS = (sync, show, refresh, dead_letters, config, demo)
+_COMMANDS = (run_, sync, status, history, show, refresh, dead_letters, doctor, config, demo)
 
 
 @click.group(
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 done; 1 failed; 2 wrong usage or settings; 75 another holder is syncing.",
+    epilog="Exit codes: 0 done; 1 failed; 2 wrong usage or settings; 3 doctor found something;"
+    " 75 another holder is syncing.",
 )
 @click.version_option(package_name="promptcontent-etl", prog_name="etl", message="%(prog)s %(version)s")
 @shared_options(hidden=False)

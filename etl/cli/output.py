@@ -76,7 +76,7 @@ def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: 
 
 
 _UNBROKEN = 24  # a terminal too narrow for a table breaks longer cells than this first
-_STYLES = {"ok": "green", "failed": "red", "locked": "yellow"}
+_STYLES = {"ok": "green", "failed": "red", "locked": "yellow", "note": "yellow"}
 
 
 def _plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> None:

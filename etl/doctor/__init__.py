@@ -11,7 +11,7 @@ from etl.doctor.finding import Finding, Level
 from etl.redis_wire import Wire
 from etl.settings import Settings
 
-__all__ = ["Finding", "Level", "examine", "healthy"]
+__all__ = ["Finding", "Level", "examine"]
 
 
 def examine(
@@ -36,8 +36,3 @@ def examine(
         },
         here,
     )
-
-
-def healthy(findings: list[Finding]) -> bool:
-    """Whether nothing needs a person."""
-    return all(finding.level != "finding" for finding in findings)

@@ -108,12 +108,12 @@ def _index(database: str, settings: CollectionSettings, source: Source) -> Findi
         return well("index", settings.name, str(source.index))
     known = source.ask({"listCollections": 1, "filter": {"name": settings.name}, "nameOnly": True})
     missing = (
-        f"no index on ({settings.timestamp_field}, _id) that holds every document in that order"
+        f"no index holds all of it in the order of ({settings.timestamp_field}, _id):"
+        " every page reads the whole collection"
         if known["cursor"]["firstBatch"]
-        else f"there is no such collection in the database {database}"
+        else f"not in the database {database}: misspelt, or without its index until it has documents"
     )
-    remedy = source.create_index_command()
-    return wrong("index", settings.name, f"{missing}: every page reads the whole collection", remedy)
+    return wrong("index", settings.name, missing, source.create_index_command())
 
 
 def _dates(database: str, settings: CollectionSettings, source: Source) -> Finding:

@@ -8,6 +8,7 @@ import pytest
 import redis
 from pymongo.collection import Collection
 
+from etl.cache import Cache
 from tests.support.pipeline import Clock, OpenApp, api, campaign, hash_at, sync
 from tests.support.truth import held, truth
 from tests.support.types import Document
@@ -152,6 +153,33 @@ def test_what_comes_after_the_lock_waits_for_its_turn(
     collection.delete_one({"_id": "newer"})
     redis_client.delete(LOCK)
     assert sync(app).deferred == 0
+
+
+def test_a_lock_that_goes_in_the_middle_of_a_cycle(
+    open_app: OpenApp,
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What comes after the one that waits joins it, so that the two are applied in their order in the end."""
+    redis_client.set(LOCK, "process_id_123")
+    message = {"numero": 1, "texto": "nuevo", "tono": "formal"}
+    collection.insert_one(campaign("c", clock.ago(9001), _id="waits"))
+    collection.insert_one(campaign("c", clock.ago(9000), _id="newer", mensajes=[message]))
+    dropped: list[object] = []
+    write = Cache.write
+
+    def then_drop(self: Cache, *arguments: Any) -> Any:
+        written = write(self, *arguments)
+        dropped.append(redis_client.delete(LOCK))
+        return written
+
+    monkeypatch.setattr(Cache, "write", then_drop)
+    report = sync(open_app(page_size=1))
+    assert dropped[0] == 1
+    assert (report.records_processed, report.deferred) == (2, 0)
+    assert held(redis_client) == truth(collection)
 
 
 def test_one_item_per_version_of_a_request(

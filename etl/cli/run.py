@@ -1,0 +1,34 @@
+"""`etl run`: the daemon."""
+
+import logging
+import signal
+from types import FrameType
+
+import click
+
+from etl import log
+from etl.cli.runtime import Runtime, pass_runtime
+
+
+@click.command()
+@pass_runtime
+def run(runtime: Runtime) -> None:
+    """Run as a daemon: the first cycle at once, then one every interval.
+
+    It waits for servers that are away. Ctrl-C or SIGTERM ends it after the batch under way, a second one
+    at once.
+    """
+    from etl.daemon import Daemon  # noqa: PLC0415 (the drivers load slowly, and `--help` does not need them)
+
+    settings = runtime.loaded().settings
+    if not logging.getLogger("etl").isEnabledFor(logging.INFO):
+        log.configure(logging.INFO)
+    daemon = Daemon(settings)
+
+    def ask(number: int, _: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        daemon.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, ask)
+    daemon.run()
