@@ -106,11 +106,13 @@ class SourceTwin:
         return True
 
     def page(self, after: Position, end: Position, limit: int) -> Page:
-        """The next documents after one position and before another, in index order."""
+        """The next documents after one position and before another, up to one that can be read on from."""
         found = [raw for raw in self._all() if after.order() < _position(raw).order() < end.order()]
-        documents = found[:limit]
-        faithful = (p for raw in reversed(documents) if "\ufffd" not in (p := _position(raw)).text())
-        return Page(documents, next(faithful, None), len(documents) == limit)
+        named = [n for n, raw in enumerate(found[:limit], start=1) if _faithful(raw)]
+        last = _position(found[named[-1] - 1]) if named else None
+        if len(found) < limit:
+            return Page(found, last, more=False)
+        return Page(found[: named[-1]], last, more=True) if named else self.page(after, end, 2 * limit)
 
     def fetch(self, ids: Sequence[Any]) -> list[bytes]:
         """The documents with these `_id`s that exist, in order of position."""
@@ -141,6 +143,11 @@ def _encoded(document: Mapping[str, Any]) -> bytes:
 
 def _position(raw: bytes) -> Position:
     return position_in(bson.decode(raw, LENIENT), FIELD)
+
+
+def _faithful(raw: bytes) -> bool:
+    """Whether the position of a document can be named: it holds no text that is not UTF-8."""
+    return r"\ufffd" not in _position(raw).text()
 
 
 class MeddledSource:

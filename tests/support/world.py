@@ -84,6 +84,10 @@ class Version:
         entries = () if isinstance(self.projection, Reject) else self.projection.entries
         return next(((e.key, e.item) for e in entries if isinstance(e, Enqueue)), None)
 
+    def order(self) -> Any:
+        """By which the newest is told."""
+        return self.position.order()
+
     @property
     def lock(self) -> str | None:
         """The lock it waits for."""
@@ -286,22 +290,22 @@ class World:
         assert dead <= invalid | mended
 
     def _allowed(self, key: str) -> list[Value]:
-        """What may be under a key: what its newest claim says.
+        """What may be under a key: what its newest claim says, and in two cases something else.
 
         Where the newest claim there ever was is of a document that has since become something that
         says nothing of the key (it is invalid, or asks for messages), that claim may stand instead.
+        Where a document was dated ahead and then written again with an earlier date, what it held
+        back before is not read again: any of the claims from the earlier date on may stand.
         """
-        claimants = [v for v in self.current.values() if key in v.claims]
-        newest = max(claimants, key=lambda v: v.position.order(), default=None)
-        slots = {v.slot.number for v in claimants}
-        standing = [
-            v.claims[key]
-            for v in self.past
-            if key in v.claims
-            and v.slot.number not in slots
-            and (newest is None or v.position.order() > newest.position.order())
-        ]
-        return [None if newest is None else newest.claims[key], *standing]
+        claims = sorted((v for v in self.current.values() if key in v.claims), key=Version.order)
+        past = [v for v in self.past if key in v.claims]
+        newest = [claims[-1].order()] if claims else []
+        slots = {v.slot.number for v in claims}
+        standing = [v for v in past if v.slot.number not in slots and [v.order()] > newest]
+        returned = (v for v in claims if any(p.slot == v.slot and p.order() > v.order() for p in past))
+        earliest = next(returned, claims[-1] if claims else None)
+        standing += [v for v in claims if earliest and v.order() >= earliest.order()]
+        return [v.claims[key] for v in standing] + ([] if claims else [None])
 
     def contents(self) -> dict[str, Value]:
         """Every key of the contract that documents fill, and what it holds."""

@@ -1,0 +1,91 @@
+"""The stages over real servers and over their twins: each fact of this folder is shown of both."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import bson
+import pytest
+import redis
+from bson.raw_bson import RawBSONDocument
+from pymongo import MongoClient
+
+from etl.redis_wire import Wire, open_pool
+from etl.source import Source
+from schemas.position import DECODING, FIRST, LAST, Position
+from tests.support.twins import NAME, SourceTwin, fake_documents, fake_redis
+from tests.support.types import Document
+
+
+@dataclass
+class Store:
+    """A collection, to arrange, and the source that reads it."""
+
+    source: Source | SourceTwin
+    documents: Any
+    add_raw: Callable[[bytes], Any]
+
+    def add(self, *documents: Document) -> None:
+        """Insert documents, of any types: mongomock itself knows but the usual ones."""
+        for document in documents:
+            self.add_raw(bson.encode(document, codec_options=DECODING))
+
+    def pages(self, limit: int, after: Position = FIRST, end: Position = LAST) -> list[list[bytes]]:
+        """All pages from one position to another."""
+        pages = []
+        while True:
+            page = self.source.page(after, end, limit)
+            pages.append(page.documents)
+            if not page.more:
+                return pages
+            assert page.last is not None
+            after = page.last
+
+
+@pytest.fixture(params=["twin", "real", "unindexed"])
+def store(request: pytest.FixtureRequest) -> Store:
+    """An empty collection: of the twin, of MongoDB, and of MongoDB without the index."""
+    if request.param == "twin":
+        documents = fake_documents()
+        twin = SourceTwin(documents, lambda: 0)
+        return Store(twin, documents, twin.raw.append)
+    client: MongoClient[Document] = request.getfixturevalue("mongo_client")
+    real = request.getfixturevalue("database" if request.param == "unindexed" else "collection")
+    collection = real[NAME] if request.param == "unindexed" else real
+    source = Source(client, collection.database.name, NAME)
+    source.prepare()
+    raw = client[collection.database.name].get_collection(NAME)
+    return Store(source, collection, lambda data: raw.insert_one(RawBSONDocument(data)))
+
+
+@pytest.fixture(params=["twin", "real"])
+def client(request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
+    """An empty Redis, in memory and real, to arrange and to look."""
+    if request.param == "real":
+        yield request.getfixturevalue("redis_client")
+    else:
+        with fake_redis() as client:
+            yield client
+
+
+@pytest.fixture
+def connect(client: redis.Redis, request: pytest.FixtureRequest) -> Iterator[Callable[[], Wire]]:
+    """Make a wire to it; they are closed afterwards."""
+    real = "redis_url" in request.fixturenames and not hasattr(client.connection_pool, "server")
+    with ExitStack() as stack:
+        pool = open_pool(request.getfixturevalue("redis_url"), 5) if real else client.connection_pool
+        stack.callback(pool.disconnect)
+
+        def connected() -> Wire:
+            wire = Wire(pool)
+            stack.callback(wire.close)
+            return wire
+
+        yield connected
+
+
+@pytest.fixture
+def wire(connect: Callable[[], Wire]) -> Wire:
+    """A wire to it."""
+    return connect()
