@@ -15,6 +15,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from etl import state
+from etl.source import Source
 from schemas.position import order
 from tests.support.pipeline import Clock, OpenApp, api, hash_at, sync
 from tests.support.truth import held, truth
@@ -288,6 +289,32 @@ def test_a_cold_start_hands_over_under_a_live_writer(
     assert (since if cold_start == "now" else set(written)) <= keys
     assert (len(keys) >= 600) == (cold_start == "full")
     assert ("config:api:p10000" in keys) == (cold_start != "now")
+
+
+def test_a_writer_that_outruns_the_reader(
+    open_app: OpenApp, collection: Collection[Document], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For every page that is read another is written: the cycle ends all the same, the next has the rest."""
+    app = open_app(page_size=5)
+    sync(app)
+    page = Source.page
+    pages = 0
+
+    def outrun(self: Source, *arguments: Any) -> Any:
+        nonlocal pages
+        pages += 1
+        assert pages < 50, "this cycle never ends"
+        found = page(self, *arguments)
+        clock.forward(0.01)
+        collection.insert_many([named(100 * pages + number, clock.now()) for number in range(6)])
+        return found
+
+    collection.insert_many([named(number, clock.now()) for number in range(6)])
+    with monkeypatch.context() as patch:
+        patch.setattr(Source, "page", outrun)
+        sync(app)
+    sync(app)
+    assert sync(app).records_processed == 0
 
 
 def test_a_flushed_redis_begins_anew(
