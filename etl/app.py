@@ -31,7 +31,7 @@ from etl.transform import Transform
 from schemas.documents import FAMILIES, KINDS
 from schemas.families import LAST_SYNC
 
-__all__ = ["App", "Shown"]
+__all__ = ["App", "CollectionStatus", "Entry", "Finding", "Shown"]
 
 _log = logging.getLogger("etl")
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, cast
 
 import bson
+import pymongo
 from bson.codec_options import CodecOptions
 from bson.datetime_ms import DatetimeMS
 from bson.raw_bson import RawBSONDocument
@@ -203,6 +204,19 @@ class Source:
             return 0
         with self._bounded(after, end, limit, {"_id": True}) as cursor:
             return sum(1 for _ in cursor)
+
+    def newest(self) -> int | None:
+        """The greatest timestamp that is not in the future, in milliseconds since the epoch.
+
+        None where there is none. Looks for `GLANCE_SECONDS` at most, and does not wait longer for a
+        server that is away: this is for people and monitors, who ask again.
+        """
+        with pymongo.timeout(GLANCE_SECONDS):
+            past = {self._field: {"$lte": DatetimeMS(self.clock())}}
+            with self._told():
+                order = [(self._field, -1), ("_id", -1)]
+                found = self._collection.find_one(past, sort=order, collation=_SIMPLE)
+        return None if found is None else self.position(bytes(found.raw)).ms
 
     def position(self, raw: bytes) -> Position:
         """The position of a raw document, also of one that cannot be decoded strictly."""

@@ -10,7 +10,7 @@ from etl.cli import output
 from etl.cli.runtime import Runtime, json_option, pass_runtime
 
 if TYPE_CHECKING:
-    from etl.history import Entry
+    from etl.app import Entry
 
 _COLUMNS = ("began", "status", "mode", "records", "ms", "error")
 _BLOCKS = "▁▂▃▄▅▆▇█"

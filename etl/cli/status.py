@@ -10,7 +10,7 @@ from etl.cli.runtime import Runtime, json_option, pass_runtime
 from etl.errors import EtlError
 
 if TYPE_CHECKING:
-    from etl.status import CollectionStatus
+    from etl.app import CollectionStatus
 
 _UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 
