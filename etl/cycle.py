@@ -205,6 +205,7 @@ class Cycle:
             kinds = {type(entry) for entry in getattr(outcome.projection, "entries", ())}
             report.written += Put in kinds
             report.evicted += Evict in kinds and Put not in kinds
+        report.entries.update(e.family for e in decision.writes.values() if isinstance(e, Put))
         report.dead_lettered += len(letters)
         room = SHOWN_DEAD_LETTERS - len(report.dead_letters)
         report.dead_letters += [letter.as_dict() for letter in letters[:room]]

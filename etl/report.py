@@ -1,5 +1,6 @@
 """What one run of a collection did: the numbers `etl sync` prints and the history keeps."""
 
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
@@ -35,11 +36,13 @@ class Report:
     error: str | None = None
     dead_letters: list[dict[str, Any]] = field(default_factory=list)
     exit_code: int = 0
+    entries: Counter[str] = field(default_factory=Counter)
+    """How many entries of each family were written."""
 
     def as_dict(self) -> dict[str, Any]:
         """The report as `etl sync --json` prints it, in the order of the fields above."""
         shown = asdict(self)
-        del shown["exit_code"]
+        del shown["exit_code"], shown["entries"]
         return shown
 
     def failed(self, error: str, exit_code: int, status: Status = "failed") -> "Report":
