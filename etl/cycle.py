@@ -55,7 +55,6 @@ class Cycle:
         began = time.monotonic()
         self._begin()
         self._reread(again)
-        self._retry_deferred()
         self._read()
         self._retry_deferred()
         self._report.sync_duration_ms = round((time.monotonic() - began) * 1000)
@@ -128,7 +127,11 @@ class Cycle:
             self._apply(since)
 
     def _retry_deferred(self) -> None:
-        """Apply what waited for locks that are gone. What of it is newer by now is applied as it is now."""
+        """Apply what waited for locks that are gone. What of it is newer by now is applied as it is now.
+
+        Only after the scan: an older document that the scan meets late joins those that wait, and so
+        cannot come after them.
+        """
         if not self._state.deferred:
             return
         locks = sorted(self._state.waiting)

@@ -60,9 +60,15 @@ def store(request: pytest.FixtureRequest) -> Store:
 
 
 @pytest.fixture(params=["twin", "real"])
-def client(request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
-    """An empty Redis, in memory and real, to arrange and to look."""
-    if request.param == "real":
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which Redis: one in memory, or a real one."""
+    return str(request.param)
+
+
+@pytest.fixture
+def client(kind: str, request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
+    """An empty Redis, to arrange and to look."""
+    if kind == "real":
         yield request.getfixturevalue("redis_client")
     else:
         with fake_redis() as client:
@@ -70,12 +76,13 @@ def client(request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def connect(client: redis.Redis, request: pytest.FixtureRequest) -> Iterator[Callable[[], Wire]]:
+def connect(kind: str, client: redis.Redis, request: pytest.FixtureRequest) -> Iterator[Callable[[], Wire]]:
     """Make a wire to it; they are closed afterwards."""
-    real = "redis_url" in request.fixturenames and not hasattr(client.connection_pool, "server")
     with ExitStack() as stack:
-        pool = open_pool(request.getfixturevalue("redis_url"), 5) if real else client.connection_pool
-        stack.callback(pool.disconnect)
+        pool = client.connection_pool
+        if kind == "real":
+            pool = open_pool(request.getfixturevalue("redis_url"), 5)
+            stack.callback(pool.disconnect)
 
         def connected() -> Wire:
             wire = Wire(pool)

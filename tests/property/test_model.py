@@ -6,8 +6,6 @@ failure prints how to see it again.
 
 import os
 import sys
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -15,10 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from tests.support.slots import CAMPAIGNS, SLOTS, Slot
-from tests.support.twins import Clocks, SourceTwin, fake_documents, fake_redis
-from tests.support.world import LATEST, OVERLAP, STEP, Action, World, fail, kill, lose
+from tests.support.world import LATEST, OVERLAP, STEP, Event, World, fake_world
 
-BEGIN = 1_750_000_000_000
 TEN_MINUTES = 600_000
 YEARS = 73 * 365 * 24 * 3_600_000
 
@@ -35,38 +31,25 @@ PROFILE = settings(
 jitters = st.one_of(
     st.sampled_from([0, 0, 0, -1, 1, -LATEST, TEN_MINUTES, YEARS]), st.integers(-LATEST, OVERLAP)
 )
-contents = st.sampled_from(SLOTS).flatmap(
-    lambda slot: st.tuples(st.just(slot), st.sampled_from([*slot.contents]))
-)
+contents = [(slot, content) for slot in SLOTS for content in slot.contents]
+versions = st.builds(lambda content, jitter: (*content, jitter), st.sampled_from(contents), jitters)
 campaigns = st.sampled_from(CAMPAIGNS)
+numbers = st.integers(0, len(SLOTS) - 1)
 steps = st.sampled_from([-STEP, -2 * STEP, -4 * STEP, STEP, 4 * STEP])
 
 
-def _write(written: tuple[Slot, str], jitter: int, late: bool) -> Action:  # noqa: FBT001 (drawn)
-    return lambda world: world.write(*written, jitter, late=late)
-
-
-def _commit(number: int) -> Action:
-    return lambda world: world.commit(number)
-
-
-def _on(act: Callable[..., None], *arguments: Any) -> Action:
-    return lambda world: act(world, *arguments)
-
-
-failures = st.sampled_from([kill, lose, fail])
-events = st.one_of(
-    failures,
-    failures,
-    st.builds(_write, contents, jitters, st.booleans()),
-    st.builds(_commit, st.integers(0, len(SLOTS) - 1)),
-    st.builds(partial(_on, World.lock), campaigns),
-    st.builds(partial(_on, World.unlock), campaigns),
-    st.builds(partial(_on, World.advance), st.integers(1, 300)),
-    st.builds(partial(_on, World.step), steps),
-    st.sampled_from([_on(World.flush), _on(World.other_holder), _on(World.pop)]),
+happenings = st.one_of(
+    st.tuples(st.sampled_from(["kill", "lose", "lose", "fail"])),
+    st.tuples(st.sampled_from(["write", "write_late"]), versions),
+    st.tuples(st.just("commit"), st.tuples(numbers)),
+    st.tuples(st.sampled_from(["lock", "unlock"]), st.tuples(campaigns)),
+    st.tuples(st.just("advance"), st.tuples(st.integers(1, 300))),
+    st.tuples(st.just("step"), st.tuples(steps)),
+    st.tuples(st.sampled_from(["flush", "other_holder", "pop"])),
 )
-meddling = st.lists(st.tuples(st.integers(0, 30), st.booleans(), events), min_size=1, max_size=3)
+events = st.builds(
+    lambda call, after, what: Event(call, after, *what), st.integers(0, 30), st.booleans(), happenings
+)
 
 
 class Model(RuleBasedStateMachine):
@@ -78,15 +61,17 @@ class Model(RuleBasedStateMachine):
 
     def make(self) -> World:
         """An empty world."""
-        clocks = Clocks(BEGIN, BEGIN + 3_000)
-        documents, client = fake_documents(), fake_redis()
-        source = SourceTwin(documents, lambda: clocks.mongo)
-        return World(documents, source, client, client.connection_pool, clocks)
+        return fake_world()
 
-    @rule(written=contents, jitter=jitters, late=st.booleans())
-    def write(self, written: tuple[Slot, str], jitter: int, late: bool) -> None:  # noqa: FBT001 (drawn)
+    @rule(version=versions)
+    def write(self, version: tuple[Slot, str, int]) -> None:
         """A document is inserted or changed."""
-        self.world.write(*written, jitter, late=late)
+        self.world.write(*version)
+
+    @rule(version=versions)
+    def write_late(self, version: tuple[Slot, str, int]) -> None:
+        """Likewise in a transaction that is committed later."""
+        self.world.write_late(*version)
 
     @rule(count=st.integers(3, 8))
     def write_bulk(self, count: int) -> None:
@@ -98,7 +83,7 @@ class Model(RuleBasedStateMachine):
         """A document is written that no delta can reach."""
         self.world.write_dateless(moment)
 
-    @rule(number=st.integers(0, len(SLOTS) - 1))
+    @rule(number=numbers)
     def commit(self, number: int) -> None:
         """A late version becomes visible."""
         self.world.commit(number)
@@ -133,8 +118,8 @@ class Model(RuleBasedStateMachine):
         """Redis loses everything."""
         self.world.flush()
 
-    @rule(events=meddling)
-    def disturbed_cycle(self, events: list[tuple[int, bool, Action]]) -> None:
+    @rule(events=st.lists(events, min_size=1, max_size=3))
+    def disturbed_cycle(self, events: list[Event]) -> None:
         """A cycle runs, and meanwhile things happen."""
         self.world.cycle(events)
 

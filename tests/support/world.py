@@ -9,12 +9,12 @@ which it says what Redis must hold. What a cycle could never have promised it do
 - Of one document no two versions bear the same date, for the pair is what a version is.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import redis
 
@@ -39,7 +39,10 @@ from tests.support.twins import (
     MeddledSource,
     MeddledWire,
     Meddler,
+    SourceTwin,
     assemble,
+    fake_documents,
+    fake_redis,
 )
 
 OVERLAP: Final = 20_000
@@ -50,12 +53,21 @@ LATEST: Final = OVERLAP - SLACK
 STEP: Final = 10_000
 """Clocks are set by multiples of this: far more than the jitter that a cycle puts down to chance."""
 
+_BEGIN = 1_750_000_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RULES = Rules(NAME, Limits(OVERLAP, 10_800_000, "full"), page_size=3)
 _OWN = companions(NAME)
 
 Value = dict[str, str] | list[str] | None
-Action = Callable[["World"], None]
+
+
+class Event(NamedTuple):
+    """What happens before or after the n-th call of a cycle to a server: a method of `World`."""
+
+    call: int
+    after: bool
+    what: str
+    how: tuple[Any, ...] = ()
 
 
 @dataclass(eq=False)
@@ -131,8 +143,13 @@ class World:
 
     # What others do
 
-    def write(self, slot: Slot, content: str, jitter: int, *, late: bool = False) -> None:
-        """A writer whose clock is `jitter` off writes a version; a `late` one is committed in its time."""
+    def write(self, slot: Slot, content: str, jitter: int = 0) -> None:
+        """A writer whose clock is `jitter` milliseconds off writes a version."""
+        self.write_late(slot, content, jitter)
+        self.commit(slot.number)
+
+    def write_late(self, slot: Slot, content: str, jitter: int = 0) -> None:
+        """The same in a transaction that is committed later, but in time."""
         self.commit(slot.number)
         self._written += 1
         ms = self.clocks.mongo + max(jitter, -LATEST)
@@ -143,13 +160,11 @@ class World:
         position = position_of(document[FIELD], slot.id)
         version = Version(slot, document, position, project(document, "generacion"))
         self.uncommitted[slot.number] = version
-        if not late:
-            self.commit(slot.number)
 
     def write_bulk(self, count: int) -> None:
         """Many documents on one timestamp."""
         for number in range(count):
-            self.write(bulk(number), "put", 0)
+            self.write(bulk(number), "put")
 
     def write_dateless(self, moment: Any) -> None:
         """A document that no delta can reach."""
@@ -201,22 +216,37 @@ class World:
         for version in self.current.values():
             version.must_be_queued = False
 
+    # Failures
+
+    def kill(self) -> None:
+        """The process dies."""
+        raise Killed
+
+    def lose(self) -> None:
+        """The connection is lost: before the call, or with its answer."""
+        raise Transient("lost")
+
+    def fail(self) -> None:
+        """The call fails for good."""
+        raise CycleFailed("failed")
+
     # Cycles
 
-    def cycle(self, meddling: Iterable[tuple[int, bool, Action]] = ()) -> Report | None:
+    def cycle(self, meddling: Iterable[Event] = ()) -> Report | None:
         """One cycle of this process, with what happens meanwhile: None when it ended early."""
-        steps = [(number, after, partial(act, self)) for number, after, act in meddling]
+        steps = [(e.call, e.after, partial(getattr(self, e.what), *e.how)) for e in meddling]
         self.meddler.plan(steps)
         try:
             return self._run(self._wire, self.meddler)
         except Killed:
             self._wire = self._connect()
-            self.client.delete(_OWN.lease)  # it runs out
         except EtlError:
             if not steps:
                 raise
         finally:
             self.meddler.plan(())
+            if steps:
+                self.client.delete(_OWN.lease)  # where nobody could give it back, it runs out
             self.check_safety()
         return None
 
@@ -344,16 +374,9 @@ def _is_hash(key: str) -> bool:
     return not key.startswith("ai:campaign_messages:")
 
 
-def kill(_: World) -> None:
-    """The process dies."""
-    raise Killed
-
-
-def lose(_: World) -> None:
-    """The connection is lost: before the call, or with its answer."""
-    raise Transient("lost")
-
-
-def fail(_: World) -> None:
-    """The call fails for good."""
-    raise CycleFailed("failed")
+def fake_world(*, forgetful: bool = False) -> World:
+    """An empty world without servers."""
+    clocks = Clocks(_BEGIN, _BEGIN + 3_000)
+    documents, client = fake_documents(), fake_redis()
+    source = SourceTwin(documents, lambda: clocks.mongo)
+    return World(documents, source, client, client.connection_pool, clocks, forgetful)

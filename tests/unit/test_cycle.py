@@ -1,0 +1,56 @@
+"""What a state machine found, or would need luck to find: one cycle after another in a small world."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.slots import SLOTS
+from tests.support.world import LATEST, OVERLAP, World, fake_world
+
+FIRST, SECOND = SLOTS[0], SLOTS[1]
+"""Two documents that claim the same keys, of one campaign."""
+
+API, OTHER_API = SLOTS[5], SLOTS[6]
+"""Two documents that claim one key, which no lock guards."""
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """An empty world without servers."""
+    world = fake_world()
+    yield world
+    world.close()
+
+
+def test_what_waited_for_a_lock_is_not_displaced_by_an_older_document(world: World) -> None:
+    """An older one that commits late, and is read in the cycle in which the lock is gone, stays behind."""
+    world.settle()
+    world.lock("A")
+    world.write(FIRST, "put")
+    world.write_late(SECOND, "put", -1)
+    world.settle()
+    world.commit(SECOND.number)
+    world.unlock("A")
+    world.advance(2 * OVERLAP)
+    world.settle()
+
+
+def test_a_tombstone_with_an_earlier_date_evicts(world: World) -> None:
+    """A document dated ahead, and then deleted by a writer whose clock is right, is gone."""
+    world.write(API, "put", 600_000)
+    world.settle()
+    world.write(API, "tombstone")
+    world.settle()
+    assert world.contents() == {}
+
+
+def test_a_late_commit_at_the_edge_of_the_overlap(world: World) -> None:
+    """It is found when the clock has moved on by all that a cycle promises, behind thousands of others."""
+    world.settle()
+    world.write_late(API, "put")
+    world.advance(LATEST)
+    world.write_bulk(10)
+    world.settle()
+    world.commit(API.number)
+    world.settle()
+    assert world.contents()["config:api:p"] == {"status": "status 1"}
