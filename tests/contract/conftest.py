@@ -48,7 +48,7 @@ def store(request: pytest.FixtureRequest) -> Store:
     """An empty collection: of the twin, of MongoDB, and of MongoDB without the index."""
     if request.param == "twin":
         documents = fake_documents()
-        twin = SourceTwin(documents, lambda: 0)
+        twin = SourceTwin(documents)
         return Store(twin, documents, twin.raw.append)
     client: MongoClient[Document] = request.getfixturevalue("mongo_client")
     real = request.getfixturevalue("database" if request.param == "unindexed" else "collection")

@@ -1,5 +1,6 @@
 """Stage 1 and its twin: pages in index order, over every BSON type."""
 
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -216,3 +217,8 @@ def test_positions_are_read_on_from_after_any_document(store: Store) -> None:
     for n, document_id in enumerate(IDS):
         rest = store.pages(5, Position(DatetimeMS(NOON_MS), document_id))
         assert numbers(rest) == list(range(n + 1, len(IDS)))
+
+
+def test_the_clock_tells_milliseconds(store: Store) -> None:
+    """It is near that of this machine, on which the server runs."""
+    assert abs(store.source.clock() - time.time() * 1000) < 10_000

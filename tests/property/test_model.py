@@ -1,18 +1,25 @@
 """A state machine over the whole ETL: whatever happens, MongoDB and Redis agree once it is quiet.
 
-HYPOTHESIS_PROFILE=thorough looks for minutes instead of seconds; HYPOTHESIS_SEED has no need to be set, a
-failure prints how to see it again.
+HYPOTHESIS_PROFILE=thorough looks for an hour instead of seconds, elsewhere each time.
 """
 
 import os
 import sys
 from typing import Any
 
+import pytest
+import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+from pymongo import MongoClient
+from pymongo.collection import Collection
 
+from etl.redis_wire import open_pool
+from etl.source import Source
 from tests.support.slots import CAMPAIGNS, SLOTS, Slot
+from tests.support.twins import NAME
+from tests.support.types import Document
 from tests.support.world import LATEST, OVERLAP, STEP, Event, World, fake_world
 
 TEN_MINUTES = 600_000
@@ -144,6 +151,46 @@ class Model(RuleBasedStateMachine):
         self.world.settle()
 
 
+class ForgetfulModel(Model):
+    """The same where more versions are met than are remembered."""
+
+    def make(self) -> World:
+        """A world in which a second cycle may apply documents again."""
+        return fake_world(forgetful=True)
+
+
 def test_whatever_happens_redis_follows_mongodb() -> None:
     """After quiet Redis is the projection of MongoDB; requests are queued once; no checkpoint goes back."""
     run_state_machine_as_test(Model, settings=PROFILE)
+
+
+def test_what_is_not_remembered_is_applied_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the cap documents are applied again by the next cycle: none is skipped, none queued twice."""
+    monkeypatch.setattr("etl.checkpoint.SEEN_CAP", 3)
+    run_state_machine_as_test(
+        ForgetfulModel, settings=settings(PROFILE, max_examples=PROFILE.max_examples // 3)
+    )
+
+
+def test_whatever_happens_on_real_servers(
+    mongo_client: MongoClient[Document],
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    redis_url: str,
+) -> None:
+    """The same is true of MongoDB and Redis themselves, as far as a few examples tell."""
+    pool = open_pool(redis_url, 5)
+
+    class RealModel(Model):
+        """The model over servers, which begin empty."""
+
+        def make(self) -> World:
+            """An empty world on the servers of this test."""
+            collection.delete_many({})
+            redis_client.flushdb()
+            source = Source(mongo_client, collection.database.name, NAME)
+            return World(collection, source, redis_client, pool)
+
+    examples = settings(PROFILE, max_examples=PROFILE.max_examples // 10, stateful_step_count=15)
+    run_state_machine_as_test(RealModel, settings=examples)
+    pool.disconnect()

@@ -5,6 +5,7 @@ What the twins promise is what the real ones do: `tests/contract` holds both to 
 
 import itertools
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -96,10 +97,13 @@ def _nothing() -> None:
 class SourceTwin:
     """`etl.source.Source` over documents in mongomock, and `raw` ones that no client would write."""
 
-    def __init__(self, documents: Any, clock: Callable[[], int]) -> None:
+    def __init__(self, documents: Any) -> None:
         self._documents = documents
         self.raw: list[bytes] = []
-        self.clock = clock
+
+    def clock(self) -> int:
+        """The clock of this machine; see `MeddledSource` for one that a test moves."""
+        return round(time.time() * 1000)
 
     def prepare(self) -> bool:
         """There is always an index."""

@@ -53,6 +53,7 @@ LATEST: Final = OVERLAP - SLACK
 STEP: Final = 10_000
 """Clocks are set by multiples of this: far more than the jitter that a cycle puts down to chance."""
 
+# Redis is ahead by a little, as clocks are.
 _BEGIN = 1_750_000_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RULES = Rules(NAME, Limits(OVERLAP, 10_800_000, "full"), page_size=3)
@@ -118,7 +119,7 @@ class World:
     source: ports.Source
     client: redis.Redis
     pool: redis.ConnectionPool
-    clocks: Clocks
+    clocks: Clocks = field(default_factory=lambda: Clocks(_BEGIN, _BEGIN + 3_000))
     forgetful: bool = False
     """Whether the cap on what is remembered is so low that a second cycle may apply documents again."""
     current: dict[int, Version] = field(default_factory=dict)
@@ -376,7 +377,5 @@ def _is_hash(key: str) -> bool:
 
 def fake_world(*, forgetful: bool = False) -> World:
     """An empty world without servers."""
-    clocks = Clocks(_BEGIN, _BEGIN + 3_000)
     documents, client = fake_documents(), fake_redis()
-    source = SourceTwin(documents, lambda: clocks.mongo)
-    return World(documents, source, client, client.connection_pool, clocks, forgetful)
+    return World(documents, SourceTwin(documents), client, client.connection_pool, forgetful=forgetful)
