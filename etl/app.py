@@ -216,7 +216,10 @@ class App:
     def _refresh(self, collection: CollectionSettings) -> Refresh:
         keyspace = Keyspace(self._wire, self._ttls)
         transform = self._transform(collection)
-        return Refresh(self._source(collection), transform, keyspace, self._retry, collection.page_size)
+        overlap = collection.overlap_seconds * 1000
+        source, size = self._source(collection), collection.page_size
+        return Refresh(source, transform, keyspace, self._retry, size, overlap)
+
 
 
 def _tell_of_retry(error: Transient) -> None:

@@ -1,22 +1,26 @@
 """Refresh: warm a family again, whatever the watermark says.
 
 It runs beside the cycles and takes no lease, so that a long cycle cannot let a family expire. What
-keeps it from putting an old value over a new one: it watches the keys first, reads the documents
-after that, and writes only if no one has touched the keys since.
+keeps it from putting an old value over a new one: it reads the newest documents first and writes
+each key once; it watches the keys of a page, then reads their documents again, with all that may
+have come since it began, and writes only if no one has touched the keys since.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol
 
-from etl.batch import Outcome
+from bson.datetime_ms import DatetimeMS
+
+from etl.batch import Outcome, Sight, decide
 from etl.errors import CycleFailed
 from etl.report import RefreshReport
 from etl.retry import Retry
 from etl.transform import Transform
 from schemas.documents import KINDS
 from schemas.documents.kind import Kind
-from schemas.entries import Enqueue, Evict, Projection, Put, Reject
+from schemas.entries import Evict, Put, Reject
 
 _TRIES = 10  # the keys of one page change at most once a cycle, so two are plenty
 
@@ -24,8 +28,12 @@ _TRIES = 10  # the keys of one page change at most once a cycle, so two are plen
 class Source(Protocol):
     """The documents, as a refresh reads them: see `etl.source.Source`."""
 
+    def clock(self) -> int:
+        """The server's clock, in milliseconds since the epoch."""
+        ...
+
     def of_kind(self, criteria: Mapping[str, Any], limit: int) -> Iterator[list[bytes]]:
-        """All documents that match, a page at a time."""
+        """All documents that match, the newest first, a page at a time."""
         ...
 
     def fetch(self, ids: Sequence[Any]) -> list[bytes]:
@@ -47,13 +55,14 @@ class Keyspace(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Refresh:
-    """The refresh of one collection."""
+    """The refresh of one collection; `overlap` is how late documents are committed, in milliseconds."""
 
     source: Source
     transform: Transform
     keyspace: Keyspace
     retry: Retry
     page_size: int
+    overlap: int
 
     def run(self, report: RefreshReport) -> None:
         """Warm `report.family`, or its entries called `report.name`, and count them in `report`.
@@ -66,12 +75,19 @@ class Refresh:
                 self._warm(kind, report)
 
     def _warm(self, kind: Kind, report: RefreshReport) -> None:
+        criteria = self._criteria(kind, report.name)
+        began = DatetimeMS(self.retry(self.source.clock) - self.overlap)
+        recent = criteria | {self.transform.timestamp_field: {"$gte": began}}
+        done: set[str] = set()
         # An iterator cannot be tried again, so a page lost on the way ends the refresh.
-        for documents in self.source.of_kind(self._criteria(kind, report.name), self.page_size):
+        for documents in self.source.of_kind(criteria, self.page_size):
             outcomes = self.transform(documents)
             report.rejected += sum(isinstance(outcome.projection, Reject) for outcome in outcomes)
-            if any(_entries(outcomes, report.family)):
-                self.retry(lambda: self._replace(outcomes, report))  # noqa: B023 (called at once)
+            named = {e.key for outcome in outcomes for e in outcome.fills if e.family == report.family}
+            keys = frozenset(named - done)
+            page = [outcome for outcome in outcomes if _claims(outcome, keys)]
+            if page:
+                done |= self.retry(lambda: self._replace(page, keys, recent, report))  # noqa: B023 (called at once)
 
     def _criteria(self, kind: Kind, name: str | None) -> dict[str, Any]:
         untyped = kind.tipo == self.transform.tipo
@@ -80,30 +96,33 @@ class Refresh:
             criteria[kind.name_field] = name
         return criteria
 
-    def _replace(self, before: Sequence[Outcome], report: RefreshReport) -> None:
-        keys = sorted({entry.key for entry in _entries(before, report.family)})
-        locks = sorted({outcome.lock for outcome in before if outcome.lock is not None})
-        ids = [outcome.position.id for outcome in before]
+    def _replace(
+        self, page: Sequence[Outcome], keys: frozenset[str], recent: Mapping[str, Any], report: RefreshReport
+    ) -> set[str]:
+        """Write these keys from their newest documents; returns those that have one."""
+        locks = sorted({outcome.lock for outcome in page if outcome.lock is not None})
+        ids = [outcome.position.id for outcome in page]
         for _ in range(_TRIES):
-            held = self.keyspace.watch(keys, locks)
-            now = self.transform(self.source.fetch(ids))
-            ready = [outcome for outcome in now if outcome.lock not in held]
-            entries = {entry.key: entry for entry in _entries(ready, report.family)}
-            if self.keyspace.replace(list(entries.values())):
-                _tally(report, entries.values(), deferred=len(now) - len(ready))
-                return
+            held = self.keyspace.watch(sorted(keys), locks)
+            claimants = self._claimants(ids, keys, recent)
+            decision = decide(claimants, Sight(held=held), frozenset())
+            entries = [entry for key, entry in decision.writes.items() if key in keys]
+            if self.keyspace.replace(entries):
+                report.written += sum(isinstance(entry, Put) for entry in entries)
+                report.evicted += sum(isinstance(entry, Evict) for entry in entries)
+                report.deferred += len(decision.deferred)
+                return {entry.key for outcome in claimants for entry in outcome.fills} & keys
         raise CycleFailed(f"{report.family}: its keys change faster than they can be refreshed")
 
+    def _claimants(
+        self, ids: Sequence[Any], keys: frozenset[str], recent: Mapping[str, Any]
+    ) -> list[Outcome]:
+        """The documents that claim these keys now, in order: those known, and those that came since."""
+        pages = chain([self.source.fetch(ids)], self.source.of_kind(recent, self.page_size))
+        outcomes = (outcome for documents in pages for outcome in self.transform(documents))
+        claimants = [outcome for outcome in outcomes if _claims(outcome, keys)]
+        return sorted(claimants, key=lambda outcome: outcome.position.order())
 
-def _entries(outcomes: Sequence[Outcome], family: str) -> Iterator[Put | Evict]:
-    for outcome in outcomes:
-        if isinstance(outcome.projection, Projection):
-            for entry in outcome.projection.entries:
-                if not isinstance(entry, Enqueue) and entry.family == family:
-                    yield entry
 
-
-def _tally(report: RefreshReport, entries: Any, deferred: int) -> None:
-    report.written += sum(isinstance(entry, Put) for entry in entries)
-    report.evicted += sum(isinstance(entry, Evict) for entry in entries)
-    report.deferred += deferred
+def _claims(outcome: Outcome, keys: frozenset[str]) -> bool:
+    return any(entry.key in keys for entry in outcome.fills)

@@ -178,8 +178,8 @@ class Source:
             )
 
     def of_kind(self, criteria: Mapping[str, Any], limit: int) -> Iterator[list[bytes]]:
-        """All documents that match `criteria`, in order of position, `limit` at a time."""
-        order = [(self._field, 1), ("_id", 1)]
+        """All documents that match `criteria`, the newest first, `limit` at a time."""
+        order = [(self._field, -1), ("_id", -1)]
         with self._told():
             cursor = self._collection.find(criteria, sort=order, allow_disk_use=True)
             with cursor:

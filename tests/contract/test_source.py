@@ -178,11 +178,11 @@ def test_a_missing_timestamp_is_unreachable(store: Store) -> None:
 
 
 def test_of_kind(store: Store) -> None:
-    """What matches comes in order of position, some at a time; a missing field is matched by null."""
+    """What matches comes newest first, some at a time; a missing field is matched by null."""
     typed = [document(n, NOON - timedelta(n), n, tipo="a" if n % 2 else None) for n in range(5)]
     store.documents.insert_many([*typed, {"_id": "without", "updated_at": LATER, "n": 5}])
-    assert numbers(list(store.source.of_kind({"tipo": "a"}, 1))) == [3, 1]
-    assert numbers(list(store.source.of_kind({"tipo": {"$in": ["b", None]}}, 2))) == [4, 2, 0, 5]
+    assert numbers(list(store.source.of_kind({"tipo": "a"}, 1))) == [1, 3]
+    assert numbers(list(store.source.of_kind({"tipo": {"$in": ["b", None]}}, 2))) == [5, 0, 2, 4]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 100])

@@ -124,8 +124,8 @@ class SourceTwin:
         return [raw for raw in self._all() if Position(None, _position(raw).id).order() in wanted]
 
     def of_kind(self, criteria: Mapping[str, Any], limit: int) -> Iterator[list[bytes]]:
-        """All documents that match, in order of position, `limit` at a time."""
-        found = self._sorted(map(_encoded, self._documents.find(criteria)))
+        """All documents that match, the newest first, `limit` at a time."""
+        found = self._sorted(map(_encoded, self._documents.find(criteria)))[::-1]
         for start in range(0, len(found) + 1, limit):
             yield found[start : start + limit]
 

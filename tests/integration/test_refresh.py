@@ -1,0 +1,189 @@
+"""A refresh warms what has expired, and never puts an old value over a new one."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import pytest
+import redis
+from pymongo.collection import Collection
+
+from etl.keyspace import Keyspace
+from etl.report import RefreshReport
+from etl.source import Source
+from schemas.entries import Evict, Put
+from tests.support.pipeline import Clock, OpenApp, api, campaign, hash_at, sync
+from tests.support.truth import held, truth
+from tests.support.types import Document
+
+KEY = "config:api:p"
+FAMILY = "ai:campaign_messages"
+
+
+def claim(text: str, moment: datetime, **fields: Any) -> Document:
+    """A document that claims the one key."""
+    return api("p", moment, status=text, **fields)
+
+
+@pytest.fixture
+def shown(redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """What the one key says after each write of a refresh."""
+    values: list[str | None] = []
+    real = Keyspace.replace
+
+    def replace(self: Keyspace, entries: Sequence[Put | Evict]) -> bool:
+        written = real(self, entries)
+        values.append(hash_at(redis_client, KEY).get("status"))
+        return written
+
+    monkeypatch.setattr(Keyspace, "replace", replace)
+    return values
+
+
+@pytest.mark.parametrize("page_size", [1, 2, 500])
+def test_the_newest_of_many_is_written_once(
+    open_app: OpenApp,
+    clock: Clock,
+    collection: Collection[Document],
+    shown: list[str | None],
+    page_size: int,
+) -> None:
+    """Older documents for the same key are passed over, wherever a page ends: nobody sees their values."""
+    collection.insert_many([claim(str(number), clock.ago(100 - number)) for number in range(10)])
+    report = open_app(page_size=page_size).refresh("config:api")
+    assert (report.written, shown) == (1, ["9"])
+
+
+def test_an_expired_family_is_warm_again(
+    open_app: OpenApp, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """All its keys, as a cycle would have them, though no delta has their documents."""
+    app = open_app(page_size=3)
+    collection.insert_many([api(f"n{number % 7}", clock.ago(9000 - number)) for number in range(20)])
+    sync(app)
+    before = held(redis_client)
+    redis_client.delete(*before)
+    assert app.refresh("config:api").written == 7
+    assert held(redis_client) == before == truth(collection)
+
+
+def test_one_entry_is_refreshed_by_its_name(
+    open_app: OpenApp, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """The others of its family stay as they are."""
+    collection.insert_many([api(name, clock.ago(900)) for name in ("a", "b")])
+    assert open_app().refresh("config:api", "b") == RefreshReport("config:api", "b", written=1)
+    assert set(held(redis_client)) == {"config:api:b"}
+
+
+def during_the_refresh(patch: pytest.MonkeyPatch, step: Any) -> list[bool]:
+    """Have `step` happen once, after a refresh has read its first page and before it looks at Redis."""
+    happened: list[bool] = []
+    real = Source.of_kind
+
+    def of_kind(self: Source, criteria: Any, limit: int) -> Iterator[list[bytes]]:
+        for page in real(self, criteria, limit):
+            if not happened:
+                happened.append(True)
+                step()
+            yield page
+
+    patch.setattr(Source, "of_kind", of_kind)
+    return happened
+
+
+@pytest.mark.parametrize("seconds", [0, 60], ids=["at once", "committed late"])
+def test_what_a_cycle_applied_meanwhile_stays(  # noqa: PLR0913, PLR0917 (pytest hands them in by name)
+    open_app: OpenApp,
+    clock: Clock,
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: int,
+) -> None:
+    """A document that came after the refresh had begun to read, and was applied before it wrote."""
+    collection.insert_one(claim("old", clock.ago(900)))
+    app, beside = open_app(), open_app()
+
+    def newer() -> None:
+        collection.insert_one(claim("new", clock.ago(seconds)))
+        sync(beside)
+        assert hash_at(redis_client, KEY)["status"] == "new"
+
+    happened = during_the_refresh(monkeypatch, newer)
+    app.refresh("config:api")
+    assert happened
+    assert hash_at(redis_client, KEY)["status"] == "new"
+
+
+def test_a_key_that_changes_under_its_watch_is_read_again(
+    open_app: OpenApp,
+    clock: Clock,
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A cycle that writes between the refresh's reading and its writing wins."""
+    collection.insert_one(claim("old", clock.ago(900), _id=1))
+    app, beside = open_app(), open_app()
+    real, reads = Source.fetch, [0]
+
+    def fetch(self: Source, ids: Sequence[Any]) -> list[bytes]:
+        found = real(self, ids)
+        reads[0] += 1
+        if reads[0] == 1:
+            collection.update_one({"_id": 1}, {"$set": {"status": "new", "updated_at": clock.now()}})
+            sync(beside)
+        return found
+
+    monkeypatch.setattr(Source, "fetch", fetch)
+    app.refresh("config:api")
+    assert reads[0] == 2
+    assert hash_at(redis_client, KEY)["status"] == "new"
+
+
+def test_a_tombstone_is_the_newest_too(
+    open_app: OpenApp, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """What was deleted does not come back from an older document."""
+    collection.insert_many([claim("old", clock.ago(900)), claim("gone", clock.ago(300), eliminado=True)])
+    redis_client.hset(KEY, "status", "stale")
+    report = open_app(page_size=1).refresh("config:api")
+    assert (report.written, report.evicted) == (0, 1)
+    assert held(redis_client) == {}
+
+
+def test_a_document_that_went_leaves_its_key_to_the_one_before(
+    open_app: OpenApp,
+    clock: Clock,
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Deleted after it was read, it is not written, and the older one is."""
+    collection.insert_many([claim("old", clock.ago(900)), claim("new", clock.ago(300), _id="new")])
+    happened = during_the_refresh(monkeypatch, lambda: collection.delete_one({"_id": "new"}))
+    open_app(page_size=1).refresh("config:api")
+    assert happened
+    assert hash_at(redis_client, KEY)["status"] == "old"
+
+
+def test_a_campaign_under_its_lock_is_left_alone(
+    open_app: OpenApp, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """Neither its newest document nor an older one is written; other campaigns are."""
+    redis_client.set("lock:content_generation:c", "process_id_123")
+    documents = [campaign("c", clock.ago(900)), campaign("c", clock.ago(300)), campaign("d", clock.ago(300))]
+    collection.insert_many(documents)
+    report = open_app(page_size=1).refresh(FAMILY)
+    assert (report.written, report.deferred) == (1, 1)
+    assert [key.split(":")[2] for key in redis_client.scan_iter("ai:*")] == ["d"]
+
+
+def test_invalid_documents_are_counted(
+    open_app: OpenApp, clock: Clock, collection: Collection[Document]
+) -> None:
+    """They stop nothing."""
+    collection.insert_many([api("a", clock.ago(9), status=7), api("b", clock.ago(9))])
+    report = open_app().refresh("config:api")
+    assert (report.written, report.rejected) == (1, 1)
