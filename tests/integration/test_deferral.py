@@ -1,0 +1,83 @@
+"""What waits for a generation lock, and what happens meanwhile."""
+
+from datetime import datetime
+
+import pytest
+import redis
+from pymongo.collection import Collection
+
+from tests.support.pipeline import COMPANION, Clock, OpenApp, api, campaign, sync
+from tests.support.truth import held, truth
+from tests.support.types import Document
+
+LOCK = "lock:content_generation:c"
+
+
+def says(text: str, moment: datetime, **fields: object) -> Document:
+    """The campaign, its one message saying `text`."""
+    return campaign("c", moment, mensajes=[{"numero": 1, "texto": text, "tono": "casual"}], **fields)
+
+
+def test_an_older_document_that_waited_long_does_not_displace_a_newer_one(
+    open_app: OpenApp, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """It committed late, was put off, and had its turn when the newer one had long left the overlap."""
+    app = open_app()
+    sync(app)
+    clock.forward(1_000)
+    older, newer = clock.ago(20), clock.ago(10)
+    collection.insert_one(says("new", newer))
+    sync(app)
+    redis_client.set(LOCK, "process_id_123")
+    collection.insert_one(says("old", older))
+    assert sync(app).deferred == 1
+    for _ in range(2):
+        clock.forward(2_000)
+        collection.insert_one(api("else", clock.ago(1)))
+        assert sync(app).deferred == 1
+
+    redis_client.delete(LOCK)
+    report = sync(app)
+    assert (report.records_processed, report.deferred) == (1, 0)
+    assert held(redis_client) == truth(collection)
+    clock.forward(2_000)
+    collection.insert_one(api("else", clock.ago(1)))
+    sync(app)
+    assert redis_client.zcard(f"{COMPANION}claims") == 1, (
+        "claims are kept as long as something waits, no longer"
+    )
+
+
+@pytest.mark.parametrize("page_size", [1, 500])
+def test_what_waited_is_applied_in_order(
+    open_app: OpenApp,
+    clock: Clock,
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    page_size: int,
+) -> None:
+    """Several documents of a campaign, some of them for one key, in pages of one too; by another process."""
+    redis_client.set(LOCK, "process_id_123")
+    texts = ["first", "second", "third"]
+    collection.insert_many([says(text, clock.ago(30 - n), _id=9 - n) for n, text in enumerate(texts)])
+    assert sync(open_app(page_size=page_size)).deferred == 3
+    clock.forward(5_000)
+    assert sync(open_app(page_size=page_size)).deferred == 3
+
+    redis_client.delete(LOCK)
+    assert sync(open_app(page_size=page_size)).records_processed == 3
+    assert held(redis_client) == truth(collection)
+
+
+def test_since_when_it_waits_is_kept(
+    open_app: OpenApp, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """A document that changes while it waits is one that waits, and as long as before."""
+    app = open_app()
+    redis_client.set(LOCK, "process_id_123")
+    collection.insert_one(says("one", clock.ago(1), _id=1))
+    sync(app)
+    before = [waiting["since"] for waiting in app.status()[0].deferred]
+    collection.replace_one({"_id": 1}, says("two", clock.ago(0), _id=1))
+    assert sync(app).deferred == 1
+    assert [waiting["since"] for waiting in app.status()[0].deferred] == before

@@ -1,0 +1,133 @@
+"""What becomes of a batch: decisions without servers."""
+
+from typing import Any
+
+import pytest
+from bson.datetime_ms import DatetimeMS
+
+from etl.batch import Outcome, Request, Sight, confirmed, contested, decide
+from schemas.entries import Enqueue, Entry, Evict, Projection, Put, Reject
+from schemas.position import Position
+
+FAMILY = "config:api"
+NOTHING = Reject("invalid fields")
+
+
+def position(ms: int, document_id: Any = "id") -> Position:
+    """A position."""
+    return Position(DatetimeMS(ms), document_id)
+
+
+def put(text: str, key: str = "k") -> Put:
+    """An entry that says `text`."""
+    return Put(FAMILY, key, {"text": text})
+
+
+def outcome(ms: int, *entries: Entry, document_id: Any = "id", lock: str | None = None) -> Outcome:
+    """A valid document that asks for these entries."""
+    return Outcome(position(ms, document_id), Projection(entries, lock))
+
+
+def test_the_last_of_a_batch_wins() -> None:
+    """A batch comes in order, so the last claim on a key is the newest; earlier ones count as applied."""
+    batch = [outcome(1, put("old")), outcome(2, put("new")), outcome(3, put("else", "other"))]
+    decision = decide(batch, Sight(), frozenset())
+    assert decision.writes == {"k": put("new"), "other": put("else", "other")}
+    assert decision.claims == {"k": position(2), "other": position(3)}
+    assert decision.applied == batch == decision.handled
+
+
+@pytest.mark.parametrize(("document_id", "wins"), [("a", False), ("b", True), ("c", True)])
+def test_a_newer_claim_holds_an_older_document_back(document_id: str, *, wins: bool) -> None:
+    """On one timestamp the `_id` decides; an equal claim is the document's own."""
+    sight = Sight(claims={"k": position(5, "b")})
+    decision = decide([outcome(5, Evict(FAMILY, "k"), document_id=document_id)], sight, frozenset())
+    assert bool(decision.writes) == wins
+    assert len(decision.applied) == 1
+
+
+def test_only_the_contested_key_is_held_back() -> None:
+    """What else the document says is written."""
+    both = outcome(1, put("old"), put("mine", "other"))
+    decision = decide([both], Sight(claims={"k": position(2)}), frozenset())
+    assert decision.writes == {"other": put("mine", "other")}
+
+
+def test_versions_that_were_seen_are_passed_over() -> None:
+    """They are in no list; the same document at another date is a version of its own."""
+    seen = Sight(seen=frozenset([position(1).name()]))
+    newer = outcome(2, put("new"))
+    decision = decide([outcome(1, put("old")), newer], seen, frozenset())
+    assert decision.handled == [newer]
+
+
+def test_a_held_lock_puts_off_all_of_its_campaign() -> None:
+    """Requests too; neither other campaigns nor documents without a lock."""
+    wish = outcome(1, Enqueue("queue", "q", "item"), lock="lock:a")
+    free, apart = outcome(2, put("b"), lock="lock:b"), outcome(3, put("x", "x"))
+    decision = decide([wish, free, apart], Sight(held=frozenset(["lock:a"])), frozenset())
+    assert (decision.deferred, decision.applied) == ([wish], [free, apart])
+    assert decision.requests == []
+
+
+def test_who_comes_later_waits_behind_who_waits() -> None:
+    """Though the lock is gone: their order is kept."""
+    later = outcome(2, put("new"), lock="lock:a")
+    decision = decide([later], Sight(), frozenset(["lock:a"]))
+    assert (decision.deferred, decision.writes) == ([later], {})
+
+
+def test_a_rejected_document_stops_nothing() -> None:
+    """Its neighbours are applied."""
+    bad = Outcome(position(1), NOTHING)
+    good = outcome(2, put("good"))
+    decision = decide([bad, good], Sight(), frozenset())
+    assert (decision.rejected, decision.applied) == ([bad], [good])
+    assert (bad.lock, bad.fills) == (None, [])
+
+
+def test_a_request_names_its_document_and_its_version() -> None:
+    """By which it is queued once."""
+    wish = outcome(7, Enqueue("queue", "q", "item"), document_id=5)
+    decision = decide([wish], Sight(), frozenset())
+    assert decision.requests == [Request("q", "item", wish)]
+    assert decision.requests[0].document == '{"$numberInt": "5"}'
+    assert decision.requests[0].version == wish.position.name()
+
+
+def test_what_redis_has_no_place_for_is_rejected() -> None:
+    """It moves from the applied to the rejected, with the reason."""
+    wish, other = outcome(1, Enqueue("queue", "q", "item")), outcome(2, put("x"))
+    decision = decide([wish, other], Sight(), frozenset())
+    decision.refuse([(wish, NOTHING), (wish, NOTHING)])
+    assert decision.applied == [other]
+    assert decision.rejected == [Outcome(wish.position, NOTHING)]
+
+
+CLAIM = position(9, "claimant")
+SIGHT = Sight(claims={"k": CLAIM, "other": position(1)})
+
+
+def test_only_claims_that_hold_a_document_back_are_in_doubt() -> None:
+    """Usually none is, and nothing is asked."""
+    assert contested([outcome(5, put("x"), put("y", "other"))], SIGHT) == {"k": CLAIM}
+    assert contested([outcome(10, put("x"))], SIGHT) == {}
+
+
+@pytest.mark.parametrize(
+    ("claimants", "claim"),
+    [
+        ([], None),
+        ([outcome(9, put("moved", "elsewhere"), document_id="claimant")], None),
+        ([outcome(3, put("dated back"), document_id="claimant")], position(3, "claimant")),
+        ([outcome(9, put("same"), document_id="claimant")], CLAIM),
+        ([Outcome(position(12, "claimant"), NOTHING)], CLAIM),
+    ],
+    ids=["deleted", "moved to another key", "dated back", "as it was", "invalid by now"],
+)
+def test_a_claim_counts_as_long_as_its_document_makes_it(
+    claimants: list[Outcome], claim: Position | None
+) -> None:
+    """What a document that has become invalid said before still stands in the cache, so its claim does."""
+    claims = confirmed(SIGHT, {"k": CLAIM}, claimants).claims
+    assert (claims.get("k"), claims["other"]) == (claim, position(1))

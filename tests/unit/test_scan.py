@@ -1,0 +1,104 @@
+"""Where a cycle reads, from the checkpoint and the clocks alone."""
+
+from typing import Any
+
+import pytest
+from bson.datetime_ms import DatetimeMS
+
+from etl.scan import Checkpoint, Clocks, Limits, Scan, earliest, latest, plan, remembered_since
+from schemas.position import AFTER_DATES, FIRST, LAST, Position, at
+
+HOUR = 3_600_000
+OVERLAP = 120_000
+BEGAN = Clocks(100 * HOUR, 100 * HOUR)
+NOW = Clocks(101 * HOUR, 101 * HOUR)
+WINDOW = at(BEGAN.mongo - OVERLAP)
+
+
+def limits(**changes: Any) -> Limits:
+    """Two minutes of overlap, three hours of TTL, a full cold start, but for the changes."""
+    return Limits(OVERLAP, 3 * HOUR, "full")._replace(**changes)
+
+
+def standing(ms: int) -> Position:
+    """A watermark."""
+    return Position(DatetimeMS(ms), "id")
+
+
+@pytest.mark.parametrize(
+    ("position", "lower"),
+    [
+        (standing(BEGAN.mongo - 1), WINDOW),
+        (standing(BEGAN.mongo - OVERLAP), WINDOW),
+        (standing(BEGAN.mongo - OVERLAP - 1), standing(BEGAN.mongo - OVERLAP - 1)),
+        (standing(5), standing(5)),
+        (None, WINDOW),
+    ],
+)
+def test_a_delta_reads_from_the_overlap_or_where_it_stood(position: Position | None, lower: Position) -> None:
+    """`min(position, C - overlap)`, C being the clock when the previous cycle began, not now."""
+    assert plan(Checkpoint(position, BEGAN), NOW, limits()) == Scan("delta", NOW, lower, AFTER_DATES)
+
+
+@pytest.mark.parametrize("position", [standing(BEGAN.mongo), standing(5)])
+@pytest.mark.parametrize("lost", [1_001, HOUR])
+def test_a_clock_that_was_set_back_is_followed(position: Position, lost: int) -> None:
+    """Documents may be dated as much before C: the clock of Redis shows by how much."""
+    now = NOW._replace(mongo=NOW.mongo - lost)
+    usual = plan(Checkpoint(position, BEGAN), NOW, limits()).cursor
+    assert plan(Checkpoint(position, BEGAN), now, limits()).cursor == at((usual.ms or 0) - lost)
+
+
+@pytest.mark.parametrize("step", [-1_000, 1, HOUR])
+def test_a_clock_that_jitters_or_was_set_forward_changes_nothing(step: int) -> None:
+    """A second is what two clocks differ by; after a step forward C still is what it was."""
+    now = NOW._replace(mongo=NOW.mongo + step)
+    assert plan(Checkpoint(None, BEGAN), now, limits()).cursor == WINDOW
+
+
+@pytest.mark.parametrize(
+    ("cold_start", "cursor", "end"),
+    [
+        ("full", FIRST, LAST),
+        ("recent", at(98 * HOUR), AFTER_DATES),
+        ("now", at(101 * HOUR - OVERLAP), AFTER_DATES),
+    ],
+)
+def test_a_cold_start(cold_start: str, cursor: Position, end: Position) -> None:
+    """All that there is, what the longest TTL still holds, or what the first delta would read again."""
+    assert plan(None, NOW, limits(cold_start=cold_start)) == Scan("cold_start", NOW, cursor, end)
+
+
+@pytest.mark.parametrize(
+    ("stood", "cursor"), [(standing(5), standing(5)), (LAST, WINDOW), (FIRST, FIRST), (WINDOW, WINDOW)]
+)
+def test_a_scan_that_was_cut_goes_on(stood: Position, cursor: Position) -> None:
+    """In its mode and to its end, from where it stood; from the overlap where it stood later than that."""
+    cut = Scan("cold_start", BEGAN, stood, LAST)
+    scan = plan(Checkpoint(standing(7), None, cut), NOW, limits(cold_start="now"))
+    assert scan == Scan("cold_start", NOW, cursor, LAST)
+
+
+def test_a_cut_scan_outweighs_the_finished_one_before_it() -> None:
+    """Its own clock says what may have been committed behind it."""
+    before = Clocks(50 * HOUR, 50 * HOUR)
+    cut = Scan("delta", BEGAN, standing(BEGAN.mongo), AFTER_DATES)
+    assert plan(Checkpoint(standing(7), before, cut), NOW, limits()).cursor == WINDOW
+
+
+def test_versions_are_looked_up_as_far_back_as_any_scan_may_have_remembered_them() -> None:
+    """The oldest of the clocks: this scan's, the finished one's, the cut one's."""
+    scan = Scan("delta", NOW, FIRST, LAST)
+    cut = Scan("delta", Clocks(7 * HOUR, 0), FIRST, LAST)
+    assert remembered_since(Checkpoint(None, BEGAN), scan, OVERLAP) == BEGAN.mongo - OVERLAP
+    assert remembered_since(Checkpoint(None, BEGAN, cut), scan, OVERLAP) == 7 * HOUR - OVERLAP
+    set_back = Scan("delta", Clocks(3 * HOUR, 0), FIRST, LAST)
+    assert remembered_since(Checkpoint(None, BEGAN), set_back, OVERLAP) == 3 * HOUR - OVERLAP
+
+
+def test_positions_are_compared_as_the_index_has_them() -> None:
+    """By date, then by `_id` across types; none is the latest of nothing."""
+    number, text = Position(DatetimeMS(5), 9), Position(DatetimeMS(5), "a")
+    assert earliest(text, number, standing(6)) == number
+    assert latest(None, number, text) == text
+    assert latest(None, None) is None
