@@ -102,6 +102,11 @@ def _code(value: Code) -> tuple[bool, str, Any]:
     return (value.scope is not None, str(value), _object(value.scope or {}))
 
 
+def _letters(flags: int) -> str:
+    """The options of a regular expression as BSON has them."""
+    return "".join(letter for letter in "ilmsux" if flags & re.RegexFlag[letter.upper()])
+
+
 _COMPARABLE: dict[int, Callable[[Any], Any]] = {
     _RANKS[float]: _number,
     _RANKS[str]: lambda value: value.encode("utf-8", "surrogatepass"),
@@ -112,7 +117,7 @@ _COMPARABLE: dict[int, Callable[[Any], Any]] = {
     _RANKS[bool]: lambda value: value,
     _RANKS[DatetimeMS]: lambda value: int(value if isinstance(value, DatetimeMS) else DatetimeMS(value)),
     _RANKS[Timestamp]: lambda value: (value.time, value.inc),
-    _RANKS[Regex]: lambda value: (str(value.pattern), str(value.flags)),
+    _RANKS[Regex]: lambda value: (str(value.pattern), _letters(value.flags)),
     _RANKS[Code]: _code,
 }
 
