@@ -14,7 +14,7 @@ from etl.companions import companions
 from etl.cycle import Cycle, Rules
 from etl.dead_letters import DeadLetters
 from etl.doctor import Finding, examine
-from etl.errors import EtlError, Locked, Misconfigured, Transient
+from etl.errors import CacheAway, EtlError, Locked, Misconfigured, Transient
 from etl.history import Entry, History
 from etl.keyspace import Keyspace, Shown
 from etl.lease import Lease, this_process
@@ -180,8 +180,9 @@ class App:
             _log.debug("the cycle failed", exc_info=True)
             report.sync_duration_ms = round((time.monotonic() - clock) * 1000)
             report.failed(str(error), error.exit_code)
-            with suppress(EtlError):  # where Redis is away, the log alone has it
-                store.record(report, began)
+            if not isinstance(error, CacheAway):
+                with suppress(EtlError):  # what went wrong matters more than that it could not be recorded
+                    store.record(report, began)
             return report
 
     def _stages(self, collection: CollectionSettings, store: CheckpointStore) -> Stages:

@@ -25,6 +25,10 @@ class Transient(EtlError):
     """The server is away, failing over, loading or out of memory: the same call may succeed later."""
 
 
+class CacheAway(Transient):
+    """Redis itself does not answer, so nothing can be recorded there either."""
+
+
 class CycleFailed(EtlError):
     """This cycle cannot go on, and trying again at once would not help."""
 

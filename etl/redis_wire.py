@@ -17,7 +17,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from etl.errors import CycleFailed, EtlError, Misconfigured, Transient
+from etl.errors import CacheAway, CycleFailed, EtlError, Misconfigured, Transient
 
 Command = tuple[str | bytes | int, ...]
 
@@ -181,7 +181,7 @@ class Wire:
                 f"{where} is a Redis Cluster: not supported, name a single server in redis.url"
             )
         if isinstance(error, (redis.ConnectionError, redis.TimeoutError, OSError)):
-            return Transient(
+            return CacheAway(
                 f"{where} does not answer: {text.rstrip('.')} (is it running, and is redis.url right?)"
             )
         if isinstance(error, _TRANSIENT_ERRORS) or _TRANSIENT_CODES.search(text):

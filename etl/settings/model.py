@@ -132,8 +132,10 @@ class FamilySettings(Section):
 class HttpSettings(Section):
     """Where the daemon answers."""
 
-    host: str = Field("127.0.0.1", min_length=1, description="Interface the daemon will listen on; nothing is served yet.")
-    port: Whole = Field(8088, ge=0, le=65535, description="Port the daemon will listen on; nothing is served yet.")
+    host: str = Field(
+        "127.0.0.1", min_length=1, description="Interface for the daemon's HTTP, still to come."
+    )
+    port: Whole = Field(8088, ge=0, le=65535, description="Port for the daemon's HTTP, still to come.")
 
 
 class LeaseSettings(Section):

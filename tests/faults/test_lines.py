@@ -1,0 +1,122 @@
+"""The line to either server breaks, stalls or goes deaf in the middle of a cycle."""
+
+import threading
+import time
+
+import pytest
+import redis
+from pymongo.collection import Collection
+
+from etl.app import App
+from etl.cache import Cache
+from etl.embedded import MongoServer, RedisServer
+from tests.acceptance.conftest import Etl
+from tests.faults.conftest import Apps, cycle
+from tests.support.generations import delta
+from tests.support.proxy import Proxy, Way
+from tests.support.truth import held, truth
+from tests.support.types import Document, ProxyTo
+
+Line = tuple[Proxy, dict[str, str]]
+"""A proxy in front of one server, and the address that leads through it, for `apps`."""
+
+
+@pytest.fixture(params=["mongo", "redis"])
+def line(
+    request: pytest.FixtureRequest,
+    proxy_to: ProxyTo,
+    mongod: MongoServer,
+    redis_server: RedisServer,
+    redis_url: str,
+) -> Line:
+    """The line to each of the servers in turn."""
+    server, address = (mongod, mongod.uri) if request.param == "mongo" else (redis_server, redis_url)
+    proxy = proxy_to(server)
+    return proxy, {request.param: proxy.through(address)}
+
+
+@pytest.fixture
+def documents(collection: Collection[Document]) -> Collection[Document]:
+    """Ten pages."""
+    collection.insert_many(delta(100))
+    return collection
+
+
+def opened(apps: Apps, line: Line, *, patience: float, timeout: float = 1) -> App:
+    """An application on that line."""
+    return apps(**line[1], patience=patience, timeout=timeout)
+
+
+@pytest.mark.parametrize("way", ["requests", "answers"])
+@pytest.mark.parametrize("offset", [1, 700, 2_000, 5_000])
+def test_a_connection_that_breaks(  # noqa: PLR0913, PLR0917 (pytest hands them in by name)
+    line: Line, documents: Collection[Document], redis_client: redis.Redis, apps: Apps, way: Way, offset: int
+) -> None:
+    """After so many bytes of requests or answers: the cycle goes on, nothing is missing or queued twice."""
+    proxy, _ = line
+    proxy.drop_after(offset, way)
+    report = cycle(opened(apps, line, patience=10))
+    assert proxy.dropped > 0, "nothing broke"
+    assert report.status == "ok"
+    assert held(redis_client) == truth(documents)
+
+
+@pytest.mark.parametrize("way", ["requests", "answers"])
+def test_a_connection_that_breaks_for_a_holder_without_patience(
+    line: Line, documents: Collection[Document], redis_client: redis.Redis, apps: Apps, way: Way
+) -> None:
+    """Likewise when the cycle fails at once: the next one, of another process, puts all right."""
+    proxy, _ = line
+    for broken, offset in enumerate((500, 1_500, 4_000), start=1):
+        proxy.drop_after(offset, way)
+        cycle(opened(apps, line, patience=0.001))
+        assert proxy.dropped >= broken, "nothing broke"
+        proxy.resume()
+        assert cycle(apps()).status == "ok"
+        assert held(redis_client) == truth(documents)
+        redis_client.flushdb()
+
+
+@pytest.mark.parametrize("fault", ["cut", "stall", "deafen"])
+def test_an_outage_in_the_middle(  # noqa: PLR0913, PLR0917 (pytest hands them in by name)
+    line: Line,
+    documents: Collection[Document],
+    redis_client: redis.Redis,
+    apps: Apps,
+    fault: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two seconds without the server, after a few batches: the cycle waits and ends well."""
+    proxy, _ = line
+    write, batches = Cache.write, 0
+
+    def then_break(self: Cache, *arguments: object) -> object:
+        nonlocal batches
+        batches += 1
+        if batches == 4:
+            getattr(proxy, fault)()
+            threading.Timer(2, proxy.resume).start()
+        return write(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Cache, "write", then_break)
+    began = time.monotonic()
+    report = cycle(opened(apps, line, patience=15))
+    assert batches >= 4
+    assert time.monotonic() - began > 1, "there was no outage"
+    assert (report.status, report.error) == ("ok", None)
+    assert held(redis_client) == truth(documents)
+
+
+def test_a_server_that_never_answers(etl: Etl, line: Line) -> None:
+    """With the default patience a command gives up in about 20 seconds, with the address and the reason."""
+    proxy, address = line
+    proxy.deafen()
+    variables = {"mongo": "ETL_MONGO__URI", "redis": "ETL_REDIS__URL"}
+    [(which, uri)] = address.items()
+    began = time.monotonic()
+    result = etl("sync", **{variables[which]: uri})
+    assert 15 < time.monotonic() - began < 30
+    assert result.code == 1
+    assert result.err.count("\n") == 1
+    assert f"127.0.0.1:{proxy.port} does not answer" in result.err
+    assert proxy.swallowed > 0, "it was never asked"
