@@ -24,10 +24,8 @@ from pymongo.cursor import Cursor
 from pymongo.read_concern import ReadConcern
 
 from etl.errors import CycleFailed, EtlError, Misconfigured, Transient
+from etl.paging import PAGE_BYTES, beyond, faithful, gather, usable
 from schemas.position import AFTER_DATES, DECODING, FIRST, FIRST_DATE, LAST, LENIENT, Position, position_in
-
-PAGE_BYTES: Final = 8 * 1024 * 1024
-"""A page ends early once its documents weigh this much, so that large ones stay few in memory."""
 
 UNREACHABLE_CAP: Final = 10_000
 """Counting documents without a usable date stops here: their number must not slow the cycle."""
@@ -134,7 +132,7 @@ class Source:
                     f"MongoDB at {_address(self._client)} is a sharded cluster: not supported"
                 )
         wanted = [(self._field, 1), ("_id", 1)]
-        self._index = next((name for name, index in indexes.items() if _usable(index, wanted)), None)
+        self._index = next((name for name, index in indexes.items() if usable(index, wanted)), None)
         return self._index is not None
 
     def create_index_command(self) -> str:
@@ -184,7 +182,7 @@ class Source:
             cursor = self._collection.find(criteria, sort=order, allow_disk_use=True)
             with cursor:
                 while True:
-                    documents, full = _gather((bytes(document.raw) for document in cursor), limit)
+                    documents, full = gather((bytes(document.raw) for document in cursor), limit)
                     yield documents
                     if not full:
                         return
@@ -224,7 +222,7 @@ class Source:
 
     def _page(self, after: Position, end: Position, limit: int, weight: int) -> Page:
         with self._told(), self._query(after, end, limit) as cursor:
-            documents, full = _gather(self._past(cursor, after), limit, weight)
+            documents, full = gather(self._past(cursor, after), limit, weight)
         count = self._up_to_a_border(documents)
         if not full:
             return Page(documents, self.position(documents[count - 1]) if count else None, more=False)
@@ -241,7 +239,7 @@ class Source:
     def _up_to_a_border(self, documents: Sequence[bytes]) -> int:
         """How many there are up to the last one whose position can be read on from."""
         counts = range(len(documents), 0, -1)
-        return next((count for count in counts if _faithful(self.position(documents[count - 1]))), 0)
+        return next((count for count in counts if faithful(self.position(documents[count - 1]))), 0)
 
     def _query(self, after: Position, end: Position, limit: int) -> Cursor[RawBSONDocument]:
         if self._index is None:
@@ -260,7 +258,7 @@ class Source:
     def _unindexed(self, after: Position, end: Position, limit: int) -> Cursor[RawBSONDocument]:
         """The same page without the index: every page reads the whole collection, so they are long."""
         moment = {"$ifNull": [f"${self._field}", None]}
-        criteria = {"$expr": {"$and": [_beyond("$gt", moment, after), _beyond("$lt", moment, end)]}}
+        criteria = {"$expr": {"$and": [beyond("$gt", moment, after), beyond("$lt", moment, end)]}}
         return self._collection.find(
             criteria,
             sort=[(self._field, 1), ("_id", 1)],
@@ -307,32 +305,3 @@ def _line(error: Exception) -> str:
     """The driver's message, short of the time-outs and the dump of the topology it appends."""
     text = str(error).split(", Timeout:", maxsplit=1)[0].split(", full error:", maxsplit=1)[0]
     return text.split(" (configured timeouts:", maxsplit=1)[0].replace("\n", " ")
-
-
-def _usable(index: Mapping[str, Any], wanted: list[tuple[str, int]]) -> bool:
-    """Whether the index holds every document in the order wanted."""
-    partial = {"partialFilterExpression", "sparse", "collation", "hidden"} & index.keys()
-    return [tuple(pair) for pair in index["key"]] == wanted and not partial
-
-
-def _gather(found: Iterable[bytes], limit: int, weight: int = PAGE_BYTES) -> tuple[list[bytes], bool]:
-    """Up to `limit` documents or `weight` bytes, and whether there may be more."""
-    documents: list[bytes] = []
-    for raw in found:
-        documents.append(raw)
-        weight -= len(raw)
-        if len(documents) >= limit or weight <= 0:
-            return documents, True
-    return documents, False
-
-
-def _beyond(operator: str, moment: Mapping[str, Any], position: Position) -> dict[str, Any]:
-    """An aggregation expression for "the pair is greater (or less) than `position`", over all types."""
-    timestamp, document_id = {"$literal": position.timestamp}, {"$literal": position.id}
-    tie = {"$and": [{"$eq": [moment, timestamp]}, {operator: ["$_id", document_id]}]}
-    return {"$or": [{operator: [moment, timestamp]}, tie]}
-
-
-def _faithful(position: Position) -> bool:
-    """Whether the position is the index key itself: no replaced text, and no array (a multikey)."""
-    return not isinstance(position.timestamp, list) and r"\ufffd" not in position.text()  # as JSON has it

@@ -1,0 +1,41 @@
+"""What a page is made of: which index will do, where a page ends, what lies beyond a position.
+
+Pure, so that the source is left with what talks to MongoDB.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from schemas.position import Position
+
+PAGE_BYTES: Final = 8 * 1024 * 1024
+"""A page ends early once its documents weigh this much, so that large ones stay few in memory."""
+
+
+def usable(index: Mapping[str, Any], wanted: list[tuple[str, int]]) -> bool:
+    """Whether the index holds every document in the order wanted."""
+    partial = {"partialFilterExpression", "sparse", "collation", "hidden"} & index.keys()
+    return [tuple(pair) for pair in index["key"]] == wanted and not partial
+
+
+def gather(found: Iterable[bytes], limit: int, weight: int = PAGE_BYTES) -> tuple[list[bytes], bool]:
+    """Up to `limit` documents or `weight` bytes, and whether there may be more."""
+    documents: list[bytes] = []
+    for raw in found:
+        documents.append(raw)
+        weight -= len(raw)
+        if len(documents) >= limit or weight <= 0:
+            return documents, True
+    return documents, False
+
+
+def beyond(operator: str, moment: Mapping[str, Any], position: Position) -> dict[str, Any]:
+    """An aggregation expression for "the pair is greater (or less) than `position`", over all types."""
+    timestamp, document_id = {"$literal": position.timestamp}, {"$literal": position.id}
+    tie = {"$and": [{"$eq": [moment, timestamp]}, {operator: ["$_id", document_id]}]}
+    return {"$or": [{operator: [moment, timestamp]}, tie]}
+
+
+def faithful(position: Position) -> bool:
+    """Whether the position is the index key itself: no replaced text, and no array (a multikey)."""
+    return not isinstance(position.timestamp, list) and r"\ufffd" not in position.text()  # as JSON has it
