@@ -222,6 +222,5 @@ class App:
         return Refresh(source, transform, keyspace, self._retry, size, overlap)
 
 
-
 def _tell_of_retry(error: Transient) -> None:
     _log.debug("%s; trying again", error)

@@ -131,7 +131,9 @@ class CheckpointStore:
         self._wire.exchange([("LPUSH", own, _entry(report, began)), ("LTRIM", own, 0, HISTORY_CAP - 1)])
 
     def _record(self, step: Step, report: Report, began: int) -> None:
-        step.add("history", "LPUSH", _entry(report, began))
+        entry = _entry(report, began)
+        step.add("history", "LREM", 1, entry)  # a step whose answer was lost is sent again
+        step.add("history", "LPUSH", entry)
         step.add("history", "LTRIM", 0, HISTORY_CAP - 1)
 
     def _remember(self, step: Step, state: State, decision: Decision, window: int) -> None:
