@@ -4,7 +4,7 @@ It writes nothing and tries nothing twice. One file per part of the body, one fu
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from etl.doctor import clocks, keys, lives, mongodb, redis_server
 from etl.doctor.finding import Finding, Level
@@ -16,8 +16,8 @@ __all__ = ["Finding", "Level", "examine"]
 
 def examine(
     settings: Settings, sources: Mapping[str, mongodb.Source], wire: Wire, here: clocks.Clock = time.time
-) -> Iterator[Finding]:
-    """Every check, one after the other; no server that is away makes it raise.
+) -> list[Finding]:
+    """Every check; a server that is away is a finding, and is waited for only once.
 
     Args:
         settings: what the servers are measured against.
@@ -25,14 +25,12 @@ def examine(
         wire: a connection to Redis.
         here: the clock of this machine, in seconds since the epoch.
     """
-    yield from lives.examine(settings)
-    yield from mongodb.examine(settings, sources)
-    yield from redis_server.examine(wire)
-    yield from keys.examine(wire, list(sources))
-    yield from clocks.examine(
-        {
-            "MongoDB": lambda: next(iter(sources.values())).clock() / 1000,
-            "Redis": lambda: redis_server.clock(wire),
-        },
-        here,
-    )
+    found = [*lives.examine(settings), *mongodb.examine(settings, sources), *redis_server.examine(wire)]
+    away = {finding.subject for finding in found if finding.check == "connection" and finding.remedy}
+    if "Redis" not in away:
+        found += keys.examine(wire, list(sources))
+    readable = {
+        "MongoDB": lambda: next(iter(sources.values())).clock() / 1000,
+        "Redis": lambda: redis_server.clock(wire),
+    }
+    return [*found, *clocks.examine({name: readable[name] for name in sorted(readable.keys() - away)}, here)]

@@ -26,7 +26,7 @@ class _Reading(NamedTuple):
 
 
 def examine(clocks: Mapping[str, Clock], here: Clock) -> Iterator[Finding]:
-    """All clocks that can be read; one of a server that is away is somebody else's finding."""
+    """All clocks that can be read; that a server has gone away meanwhile is no finding of its clock."""
     readings = {"this machine": _Reading(0.0, 0.0)}
     for name, clock in clocks.items():
         try:

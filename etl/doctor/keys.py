@@ -21,8 +21,8 @@ TYPES: Final[Mapping[str, str]] = {
     "dead_letters": "hash",
     "queues": "set",
     "history": "list",
-    "published": LAST_SYNC.type,
     "lease": "string",
+    "turn": "string",
 }
 """The Redis type behind each companion, as `lua/` names them."""
 
@@ -37,7 +37,9 @@ def examine(wire: Wire, collections: Sequence[str]) -> Iterator[Finding]:
 
 
 def _collection(wire: Wire, collection: str) -> Iterator[Finding]:
-    wanted = {getattr(companions(collection), role): kind for role, kind in TYPES.items()}
+    published = LAST_SYNC.key(collection=collection)
+    wanted: dict[str, str] = {published: LAST_SYNC.type}
+    wanted |= {companion(published, role): kind for role, kind in TYPES.items()}
     for queue in _queues(wire, collection):
         wanted |= {queue: GENERATION_QUEUE.type, companion(queue, "enqueued"): "hash"}
     kinds = wire.exchange([("TYPE", key) for key in wanted])

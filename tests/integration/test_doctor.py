@@ -1,0 +1,335 @@
+"""Each finding is brought about on real servers; where what it says to type can be typed here, it is."""
+
+import json
+import re
+import shlex
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import pytest
+import redis
+from bson import Decimal128, ObjectId
+from pymongo import MongoClient
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from etl.cli import run
+from etl.embedded import MongoServer
+from tests.support.pipeline import COMPANION, NAME, Clock
+from tests.support.types import Document, StartMongo, StartRedis
+
+HEALTHY, FOUND = 0, 3
+
+
+class Diagnosis(NamedTuple):
+    """What `etl doctor --json` said."""
+
+    code: int
+    checks: list[dict[str, Any]]
+
+    @property
+    def findings(self) -> list[dict[str, Any]]:
+        """Only what a person has to mend."""
+        return [check for check in self.checks if check["level"] == "finding"]
+
+    def said(self, check: str) -> dict[str, Any]:
+        """What one check said of its one subject."""
+        [said] = [one for one in self.checks if one["check"] == check and one["subject"] != "MongoDB"]
+        return said
+
+    def remedy(self, check: str) -> str:
+        """What to type, of the only finding."""
+        assert self.code == FOUND
+        [finding] = self.findings
+        assert finding["check"] == check
+        return str(finding["remedy"])
+
+
+Doctor = Callable[..., Diagnosis]
+
+
+@pytest.fixture
+def doctor(
+    mongod: MongoServer, database: Database[Document], redis_url: str, capsys: pytest.CaptureFixture[str]
+) -> Doctor:
+    """Runs the command on this test's databases, or on other servers."""
+
+    def examine(*settings: str, mongo: str = mongod.uri, redis: str = redis_url) -> Diagnosis:
+        places = (f"mongo.uri={mongo}", f"mongo.database={database.name}", f"redis.url={redis}")
+        options = [word for setting in (*places, *settings) for word in ("--set", setting)]
+        code = run([*options, "doctor", "--json"])
+        answer = json.loads(capsys.readouterr().out)
+        assert answer["healthy"] == (code == HEALTHY)
+        return Diagnosis(code, answer["checks"])
+
+    return examine
+
+
+@pytest.mark.usefixtures("collection")
+def test_a_healthy_set_up_passes(doctor: Doctor) -> None:
+    """Nothing is found; that this Redis keeps nothing on disk is a note."""
+    seen = doctor()
+    assert (seen.code, seen.findings) == (HEALTHY, [])
+    assert seen.said("persistence")["level"] == "note"
+    assert {check["check"] for check in seen.checks} == {
+        *("ttl", "connection", "version", "role", "index", "dates"),
+        *("mode", "eviction", "persistence", "keys", "clocks"),
+    }
+
+
+def test_a_person_reads_what_to_type(
+    doctor: Doctor, mongod: MongoServer, redis_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Below the table of what is well, each finding has the line to type."""
+    doctor()
+    code = run(["--set", f"mongo.uri={mongod.uri}", "--set", f"redis.url={redis_url}", "doctor"])
+    answer = capsys.readouterr()
+    assert code == FOUND
+    assert answer.err == ""
+    assert re.search(r"^ok +connection +Redis +answers$", answer.out, re.MULTILINE)
+    assert re.search(r"^  type: db\.getSiblingDB\('campaigns'\).+createIndex", answer.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "useless",
+    [
+        {},
+        {"keys": ["updated_at"]},
+        {"sparse": True},
+        {"partialFilterExpression": {"tipo": "generacion"}},
+        {"collation": {"locale": "es"}},
+    ],
+    ids=str,
+)
+def test_a_missing_index_is_found(
+    database: Database[Document], doctor: Doctor, useless: dict[str, Any]
+) -> None:
+    """Also where one is there that does not hold every document in order; the command works then too."""
+    names = useless.pop("keys", ["updated_at", "_id"])
+    collection = database.create_collection(NAME)
+    if useless or names == ["updated_at"]:
+        collection.create_index([(name, 1) for name in names], **useless)
+
+    typed = doctor().remedy("index")
+
+    assert typed == (
+        f"db.getSiblingDB('{database.name}').getCollection('{NAME}').createIndex("
+        "{'updated_at': 1, '_id': 1}, {name: 'etl_updated_at', collation: {locale: 'simple'}})"
+    )
+    options: dict[str, Any] = {"name": "etl_updated_at", "collation": {"locale": "simple"}}
+    collection.create_index([("updated_at", 1), ("_id", 1)], **options)
+    assert doctor().code == HEALTHY
+
+
+def test_the_index_of_a_collection_with_a_collation_of_its_own(
+    database: Database[Document], doctor: Doctor
+) -> None:
+    """It inherits that collation, and is of use only when it is made as the doctor says."""
+    collection = database.create_collection(NAME, collation={"locale": "es"})
+    collection.create_index([("updated_at", 1), ("_id", 1)])
+    assert "locale: 'simple'" in doctor().remedy("index")
+
+    options: dict[str, Any] = {"name": "etl_updated_at", "collation": {"locale": "simple"}}
+    collection.create_index([("updated_at", 1), ("_id", 1)], **options)
+    assert doctor().code == HEALTHY
+
+
+def test_a_collection_that_is_not_there_is_found(doctor: Doctor) -> None:
+    """It may be misspelt."""
+    assert "createIndex" in doctor().remedy("index")
+    assert "misspelt" in doctor().said("index")["text"]
+
+
+def test_a_view_is_found(database: Database[Document], doctor: Doctor) -> None:
+    """It has no index of its own to read by."""
+    database["real"].insert_one({})
+    database.command("create", NAME, viewOn="real", pipeline=[])
+    assert "collections" in doctor().remedy("index")
+
+
+def test_a_user_without_the_role_read_is_found(
+    start_mongod: StartMongo, database: Database[Document], doctor: Doctor
+) -> None:
+    """The user is named in what to type; granted the role, nothing is left to say."""
+    server = start_mongod(password="secret")
+    with MongoClient[Document](server.uri) as admin:
+        admin[database.name][NAME].create_index([("updated_at", 1), ("_id", 1)])
+        admin.admin.command("createUser", "reader", pwd="hunter2", roles=[])
+        uri = f"mongodb://reader:hunter2@{server.address}/?replicaSet=rs0"
+
+        seen = doctor(mongo=uri)
+
+        role = f"[{{role: 'read', db: '{database.name}'}}]"
+        assert seen.remedy("role") == f"db.getSiblingDB('admin').grantRolesToUser('reader', {role})"
+        assert "hunter2" not in json.dumps(seen.checks)
+        granted = [{"role": "read", "db": database.name}]
+        admin.admin.command("grantRolesToUser", "reader", roles=granted)
+        assert doctor(mongo=uri).code == HEALTHY
+
+    anonymous = doctor(mongo=f"mongodb://{server.address}/?replicaSet=rs0")
+    assert anonymous.remedy("role").startswith("export ETL_MONGO__URI=mongodb://USER:PASSWORD@")
+    wrong = doctor(mongo=f"mongodb://reader:hunter3@{server.address}/?replicaSet=rs0")
+    assert "mongo.uri" in wrong.remedy("connection")
+    assert "hunter3" not in json.dumps(wrong.checks)
+
+
+def test_dates_of_other_types_are_counted_by_type(collection: Collection[Document], doctor: Doctor) -> None:
+    """As no delta can find them; what to type dates them now, which is when they were last written."""
+    others: list[Any] = ["2025-01-15", 1.5, 2, Decimal128("3"), None, ObjectId(), True, {"date": 1}, b"x"]
+    collection.insert_many([{"updated_at": value} for value in others])
+    collection.insert_many([{}, {"updated_at": datetime.now(UTC)}])
+
+    seen = doctor()
+
+    typed = seen.remedy("dates")
+    assert "no date in 10 documents" in seen.said("dates")["text"]
+    for kind in (
+        "3 number",
+        "2 missing or null",
+        "1 string",
+        "1 objectId",
+        "1 bool",
+        "1 object",
+        "1 binData",
+    ):
+        assert kind in seen.said("dates")["text"]
+    assert "updateMany({'updated_at': {$not: {$type: 'date'}}}, [{$set: {'updated_at': '$$NOW'}}])" in typed
+    collection.update_many({"updated_at": {"$not": {"$type": "date"}}}, [{"$set": {"updated_at": "$$NOW"}}])
+    assert doctor().code == HEALTHY
+
+
+def test_without_the_index_the_types_of_dates_are_not_counted(
+    database: Database[Document], doctor: Doctor
+) -> None:
+    """That would read the whole collection."""
+    database[NAME].insert_one({"updated_at": "text"})
+    assert doctor().said("dates")["level"] == "note"
+
+
+@pytest.mark.usefixtures("collection")
+@pytest.mark.parametrize("ahead", [5, -5])
+def test_clock_skew_is_found(doctor: Doctor, clock: Clock, ahead: int) -> None:
+    """MongoDB's clock is moved in the application's own eyes, as a server's cannot be."""
+    clock.forward(ahead)
+    seen = doctor()
+    assert "set-ntp" in seen.remedy("clocks")
+    assert f"MongoDB {ahead:+}.0 s" in seen.said("clocks")["text"]
+
+
+@pytest.mark.usefixtures("collection")
+@pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-lfu", "allkeys-random"])
+def test_an_eviction_policy_that_may_drop_the_checkpoint_is_found(
+    start_redis: StartRedis, doctor: Doctor, policy: str
+) -> None:
+    """What it says to type is typed here, and mends it."""
+    server = start_redis(args=("--maxmemory", "100mb", "--maxmemory-policy", policy))
+
+    typed = doctor(redis=server.url).remedy("eviction")
+
+    assert typed.startswith("redis-cli CONFIG SET maxmemory-policy volatile-ttl")
+    with redis.Redis.from_url(server.url) as client:
+        client.execute_command(*typed.removeprefix("redis-cli ").split()[:4])
+    assert doctor(redis=server.url).code == HEALTHY
+
+
+@pytest.mark.usefixtures("collection")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--maxmemory", "0", "--maxmemory-policy", "allkeys-lru"),
+        ("--maxmemory", "100mb", "--maxmemory-policy", "noeviction"),
+        ("--maxmemory", "100mb", "--maxmemory-policy", "volatile-lru"),
+    ],
+    ids=" ".join,
+)
+def test_what_cannot_drop_the_checkpoint_is_well(
+    start_redis: StartRedis, doctor: Doctor, arguments: tuple[str, ...]
+) -> None:
+    """Without a limit nothing is evicted, and the checkpoint has no TTL to be evicted by."""
+    assert doctor(redis=start_redis(args=arguments).url).code == HEALTHY
+
+
+@pytest.mark.usefixtures("collection")
+def test_a_managed_redis_is_not_blamed_for_refusing_config(start_redis: StartRedis, doctor: Doctor) -> None:
+    """A note says what could not be seen; the eviction policy can, without that command."""
+    arguments = (
+        "--rename-command",
+        "CONFIG",
+        "",
+        "--maxmemory",
+        "100mb",
+        "--maxmemory-policy",
+        "allkeys-lru",
+    )
+
+    seen = doctor(redis=start_redis(args=arguments).url)
+
+    assert seen.remedy("eviction")
+    assert seen.said("persistence")["level"] == "note"
+    assert "CONFIG GET is refused" in seen.said("persistence")["text"]
+
+
+@pytest.mark.usefixtures("collection")
+@pytest.mark.parametrize("arguments", [("--appendonly", "yes"), ("--save", "900", "1")], ids=" ".join)
+def test_a_redis_that_keeps_its_data_is_well(
+    start_redis: StartRedis, doctor: Doctor, arguments: tuple[str, ...]
+) -> None:
+    """By an append-only file or by snapshots."""
+    assert doctor(redis=start_redis(args=arguments).url).said("persistence")["level"] == "ok"
+
+
+@pytest.mark.usefixtures("collection")
+@pytest.mark.parametrize(
+    "arguments", [("--replicaof", "127.0.0.1 1"), ("--cluster-enabled", "yes")], ids=" ".join
+)
+def test_a_redis_that_does_not_take_our_writes_is_found(
+    start_redis: StartRedis, doctor: Doctor, arguments: tuple[str, ...]
+) -> None:
+    """A replica, or a cluster."""
+    server = start_redis(args=tuple(word for argument in arguments for word in argument.split()))
+    assert doctor(redis=server.url).remedy("mode").startswith("export ETL_REDIS__URL=redis://")
+
+
+@pytest.mark.usefixtures("collection")
+@pytest.mark.parametrize("key", [f"{COMPANION}seen", f"etl:last_sync:{NAME}", f"{COMPANION}queues"])
+def test_a_key_of_the_wrong_type_is_found(redis_client: redis.Redis, doctor: Doctor, key: str) -> None:
+    """What it says to type is typed here, mends it, and loses nothing."""
+    redis_client.set(key, "somebody's")
+
+    typed = doctor().remedy("keys")
+
+    _, *command = shlex.split(typed)
+    assert command == ["RENAME", key, f"{key}:moved-away"]
+    redis_client.rename(*command[1:])
+    assert redis_client.get(f"{key}:moved-away") == "somebody's"
+    assert doctor().code == HEALTHY
+
+
+@pytest.mark.usefixtures("collection")
+def test_a_queue_of_the_wrong_type_is_found(redis_client: redis.Redis, doctor: Doctor) -> None:
+    """The queues are known from the collection that feeds them."""
+    redis_client.sadd(f"{COMPANION}queues", "queue:ai_generation:alta")
+    redis_client.set("queue:ai_generation:alta", "somebody's")
+    assert "queue:ai_generation:alta" in doctor().remedy("keys")
+
+
+@pytest.mark.usefixtures("collection")
+def test_a_life_shorter_than_the_cycle_is_found(doctor: Doctor) -> None:
+    """Where the settings took the refresh interval away."""
+    setting = "families={'mcp:server:status': {refresh_seconds: null}}"
+    assert "refresh_seconds: 240" in doctor(setting).remedy("ttl")
+
+
+def test_servers_that_are_away_are_findings_of_their_own(doctor: Doctor) -> None:
+    """Each with its address; the checks that need them are left out, and nothing raises."""
+    seen = doctor(
+        "mongo.timeout_seconds=0.2",
+        mongo="mongodb://127.0.0.1:1/?directConnection=true",
+        redis="redis://127.0.0.1:1/0",
+    )
+    assert seen.code == FOUND
+    assert [(finding["check"], finding["subject"]) for finding in seen.findings] == [
+        *(("connection", "MongoDB"), ("connection", "Redis")),
+    ]
+    assert all("127.0.0.1:1" in finding["text"] for finding in seen.findings)

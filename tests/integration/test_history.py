@@ -1,0 +1,109 @@
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import pytest
+import redis
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from etl.cli import run
+from etl.embedded import MongoServer
+from tests.support.pipeline import COMPANION, NAME, api
+from tests.support.types import Document
+
+
+class Answer(NamedTuple):
+    """What a person sees."""
+
+    code: int
+    out: str
+    err: str
+
+
+Etl = Callable[..., Answer]
+
+
+@pytest.fixture
+def etl(
+    mongod: MongoServer, database: Database[Document], redis_url: str, capsys: pytest.CaptureFixture[str]
+) -> Etl:
+    """Runs a command on this test's databases."""
+
+    def command(*arguments: str) -> Answer:
+        places = (f"mongo.uri={mongod.uri}", f"mongo.database={database.name}", f"redis.url={redis_url}")
+        code = run([*(word for place in places for word in ("--set", place)), *arguments])
+        return Answer(code, *capsys.readouterr())
+
+    return command
+
+
+@pytest.fixture
+def three_runs(etl: Etl, collection: Collection[Document]) -> None:
+    """Cycles that process 2, 0 and 1 documents."""
+    for batch in (("a", "b"), (), ("c",)):
+        for name in batch:
+            collection.insert_one(api(name, datetime.now(UTC)))
+        assert etl("sync").code == 0
+
+
+@pytest.mark.usefixtures("three_runs")
+def test_json_has_the_newest_first(etl: Etl) -> None:
+    """Each run with when it began and all that its report said."""
+    answer = etl("history", "--json")
+    assert (answer.code, answer.err) == (0, "")
+    [of_collection] = json.loads(answer.out)["collections"]
+    assert of_collection["collection"] == NAME
+    assert [entry["records_processed"] for entry in of_collection["runs"]] == [1, 0, 2]
+    assert [entry["mode"] for entry in of_collection["runs"]] == ["delta", "delta", "cold_start"]
+    moments = [datetime.fromisoformat(entry["began"]) for entry in of_collection["runs"]]
+    assert moments == sorted(moments, reverse=True)
+
+
+@pytest.mark.usefixtures("three_runs")
+def test_a_limit_leaves_the_newest(etl: Etl) -> None:
+    """And none below one."""
+    [of_collection] = json.loads(etl("history", NAME, "--limit", "2", "--json").out)["collections"]
+    assert [entry["records_processed"] for entry in of_collection["runs"]] == [1, 0]
+    assert etl("history", "--limit", "0").code == 2
+
+
+@pytest.mark.usefixtures("three_runs")
+def test_a_pipe_gets_a_plain_table(etl: Etl) -> None:
+    """A heading, a line a run, and no chart."""
+    out = etl("history").out
+    assert len(out.splitlines()) == 5
+    assert out.splitlines()[1].split() == ["began", "status", "mode", "records", "ms", "error"]
+    assert not set("▁▂▃▄▅▆▇█") & set(out)
+
+
+@pytest.mark.usefixtures("three_runs")
+def test_a_terminal_gets_a_chart(etl: Etl, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of records and milliseconds, the newest at the right."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    records, milliseconds = etl("history").out.splitlines()[-2:]
+    assert records == "records █▁▅  at most 2"
+    assert milliseconds.startswith("ms ")
+    assert "█" in milliseconds
+
+
+def test_a_failed_run_says_why(etl: Etl, redis_client: redis.Redis) -> None:
+    """In its line."""
+    redis_client.set(f"{COMPANION}seen", "of the wrong type")
+    assert etl("sync").code == 1
+    out = etl("history").out
+    assert "failed" in out
+    assert "WRONGTYPE" in out
+
+
+def test_before_the_first_run_there_is_a_hint(etl: Etl) -> None:
+    """Not an empty table."""
+    assert etl("history").out == f"{NAME}\n  no run yet (try: etl sync)\n"
+
+
+def test_only_configured_collections_have_a_history(etl: Etl) -> None:
+    """Another name is refused, with those there are."""
+    answer = etl("history", "nonsense")
+    assert answer.code == 2
+    assert NAME in answer.err

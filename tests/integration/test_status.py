@@ -1,0 +1,258 @@
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import pytest
+import redis
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from etl.app import App
+from etl.cli import run
+from etl.embedded import MongoServer
+from etl.errors import EtlError, Misconfigured
+from etl.status import CollectionStatus
+from tests.support.pipeline import COMPANION, NAME, OpenApp, api, campaign, settings_for, sync
+from tests.support.types import Document, ProxyTo, StartMongo
+
+LOCK = "lock:content_generation:camp-1"
+
+
+def status(app: App) -> CollectionStatus:
+    """That of the one collection."""
+    [one] = app.status()
+    return one
+
+
+def ago(seconds: float) -> datetime:
+    """So long before the present, to the millisecond."""
+    moment = datetime.now(UTC) - timedelta(seconds=seconds)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def test_after_a_cycle_the_watermark_is_the_newest_document(
+    app: App, collection: Collection[Document]
+) -> None:
+    """No lag, the report of the cycle, and the next one an interval after this one began."""
+    collection.insert_many([api("a", ago(20)), api("b", ago(10))])
+    report = sync(app)
+
+    one = status(app)
+
+    assert (one.last_id, one.last_timestamp) == (report.last_id, report.last_timestamp)
+    assert one.lag_seconds == 0
+    assert one.last_cycle is not None
+    assert one.last_cycle["records_processed"] == 2
+    began = datetime.fromisoformat(one.last_cycle["began"])
+    assert datetime.fromisoformat(str(one.next_cycle)) - began == timedelta(seconds=660)
+    assert one.seconds_since_success is not None
+    assert 0 <= one.seconds_since_success < 5
+    assert (one.lease_holder, one.error) == (None, None)
+
+
+def test_the_lag_is_how_far_the_watermark_is_behind_the_newest_document(
+    app: App, collection: Collection[Document]
+) -> None:
+    """Documents dated in the future, and those without a date, do not count."""
+    old, new = ago(100), ago(60)
+    collection.insert_one(api("old", old))
+    sync(app)
+    collection.insert_many([api("new", new), api("future", ago(-3600)), api("undated", "text")])
+
+    assert status(app).lag_seconds == (new - old).total_seconds()
+
+
+def test_the_lag_needs_no_index(app: App, database: Database[Document]) -> None:
+    """It is only slower."""
+    database[NAME].insert_one(api("a", ago(10)))
+    sync(app)
+    assert status(app).lag_seconds == 0
+
+
+def test_dead_letters_and_unreachable_documents_are_counted(
+    app: App, collection: Collection[Document]
+) -> None:
+    """What is counted only, beyond those that are kept, is told apart."""
+    collection.insert_many([{"updated_at": ago(10), "tipo": "unknown"}, api("undated", None)])
+    sync(app)
+    one = status(app)
+    assert (one.dead_letters, one.dead_letters_beyond, one.unreachable) == (1, 0, 1)
+
+
+def test_a_document_that_waits_for_a_lock_is_named(
+    app: App, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """With the lock and since when; of many only some are, and all are counted."""
+    redis_client.set(LOCK, "4711")
+    collection.insert_many([campaign("camp-1", ago(60), segmento=str(number)) for number in range(25)])
+    sync(app)
+
+    one = status(app)
+
+    assert one.deferred_count == 25
+    assert len(one.deferred) == 10
+    assert {waiting["lock"] for waiting in one.deferred} == {LOCK}
+    assert one.deferred[0].keys() == {"id", "lock", "since"}
+
+
+def test_the_queues_are_those_the_collection_feeds(
+    app: App, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """A queue that somebody made into something else has no length, and the status lives."""
+    collection.insert_many(
+        campaign(f"camp-{number}", ago(10), estado="pendiente", prioridad=priority)
+        for number, priority in enumerate(("alta", "alta", "baja"))
+    )
+    sync(app)
+    assert status(app).queues == {"queue:ai_generation:alta": 2, "queue:ai_generation:baja": 1}
+
+    redis_client.delete("queue:ai_generation:alta")
+    redis_client.set("queue:ai_generation:baja", "somebody's")
+    assert status(app).queues == {"queue:ai_generation:alta": 0}
+
+
+def test_the_holder_of_the_lease_is_named(app: App, redis_client: redis.Redis) -> None:
+    """As `host:pid`, without its token."""
+    redis_client.set(f"{COMPANION}lease", "7:nonce worker-1:4711")
+    assert status(app).lease_holder == "worker-1:4711"
+
+
+def test_the_last_success_is_found_behind_many_failures(app: App, redis_client: redis.Redis) -> None:
+    """A backfill is no cycle; unreachable documents are those of the last cycle that counted them."""
+    app_history = f"{COMPANION}history"
+    good = {"began": "2025-01-01T00:00:00Z", "status": "ok", "mode": "delta", "sync_duration_ms": 1500}
+    bad = {**good, "began": "2025-01-02T00:00:00Z", "status": "failed"}
+    backfill = {**good, "began": "2025-01-03T00:00:00Z", "mode": "backfill"}
+    entries = [{**good, "unreachable": 7}, *[bad] * 250, backfill]
+    redis_client.lpush(app_history, *(json.dumps(entry) for entry in entries))
+
+    one = status(app)
+
+    assert one.last_cycle == bad
+    assert one.unreachable == 7
+    finished = datetime(2025, 1, 1, 0, 0, 1, 500_000, tzinfo=UTC)
+    since = (datetime.now(UTC) - finished).total_seconds()
+    assert one.seconds_since_success == pytest.approx(since, abs=5)
+
+
+def test_only_configured_collections_have_a_status(app: App) -> None:
+    """Another name is refused, with those there are."""
+    with pytest.raises(Misconfigured, match=NAME):
+        app.status(["nonsense"])
+
+
+def test_a_mongodb_that_is_away_costs_the_lag_only(
+    mongod: MongoServer, database: Database[Document], redis_url: str, proxy_to: ProxyTo
+) -> None:
+    """The rest is told at once; the line says which server does not answer."""
+    proxy = proxy_to(mongod)
+    settings = settings_for(proxy.through(mongod.uri), database.name, redis_url)
+    with App(settings) as app:
+        sync(app)
+        proxy.cut()
+        one = status(app)
+    assert one.lag_seconds is None
+    assert "does not answer" in str(one.error)
+    assert one.last_cycle is not None
+
+
+def test_a_redis_that_is_away_is_an_error(mongod: MongoServer, database: Database[Document]) -> None:
+    """There is nothing to tell without it, and MongoDB is not waited for."""
+    settings = settings_for(mongod.uri, database.name, "redis://127.0.0.1:1/0")
+    with App(settings) as app, pytest.raises(EtlError, match=r"127.0.0.1:1"):
+        app.status()
+
+
+class Answer(NamedTuple):
+    """What a person sees."""
+
+    code: int
+    out: str
+    err: str
+
+
+Etl = Callable[..., Answer]
+
+
+@pytest.fixture
+def etl(
+    mongod: MongoServer, database: Database[Document], redis_url: str, capsys: pytest.CaptureFixture[str]
+) -> Etl:
+    """Runs a command on this test's databases; `mongo` puts another address in the place of MongoDB's."""
+
+    def command(*arguments: str, mongo: str = mongod.uri) -> Answer:
+        places = (f"mongo.uri={mongo}", f"mongo.database={database.name}", f"redis.url={redis_url}")
+        code = run([*(word for place in places for word in ("--set", place)), *arguments])
+        return Answer(code, *capsys.readouterr())
+
+    return command
+
+
+def test_json_is_one_document(etl: Etl, collection: Collection[Document]) -> None:
+    """With every field of the status, in their order."""
+    collection.insert_one(api("a", ago(10)))
+    assert etl("sync").code == 0
+
+    answer = etl("status", "--json")
+
+    assert (answer.code, answer.err) == (0, "")
+    [one] = json.loads(answer.out)["collections"]
+    assert tuple(one) == CollectionStatus.__dataclass_fields__.keys() or list(one) == [
+        *CollectionStatus.__dataclass_fields__
+    ]
+    assert one["lag_seconds"] == 0
+
+
+def test_a_person_reads_a_line_for_each(
+    etl: Etl, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """Before the first cycle and after one, with a lock that is waited for."""
+    fresh = etl("status").out
+    assert "  last cycle    none yet\n" in fresh
+    assert "  lag           not known\n" in fresh
+
+    redis_client.set(LOCK, "4711")
+    collection.insert_many([campaign("camp-1", ago(60)), campaign("c", ago(9), estado="pendiente")])
+    assert etl("sync").code == 0
+    out = etl("status", NAME).out
+
+    assert out.startswith(f"{NAME}\n  position      20")
+    assert "  lag           0 s\n" in out
+    assert "  last cycle    ok, began 20" in out
+    assert "  deferred      1\n" in out
+    assert f", for {LOCK}\n" in out
+    assert "  queue         queue:ai_generation:media holds 1\n" in out
+
+
+def test_without_mongodb_the_command_fails_in_one_line(etl: Etl, start_mongod: StartMongo) -> None:
+    """What Redis knows is printed all the same."""
+    server = start_mongod()
+    server.stop()
+
+    answer = etl("status", mongo=server.uri)
+
+    assert answer.code == 1
+    assert "  lag           not known\n" in answer.out
+    assert answer.err.startswith("error: the lag is not known: MongoDB at ")
+    assert answer.err.count("\n") == 1
+
+
+def lines_of(text: str) -> list[Any]:
+    """The lines of an answer."""
+    return text.splitlines()
+
+
+@pytest.fixture
+def opened(open_app: OpenApp) -> App:
+    """The application with a short page, so that a cycle has several."""
+    return open_app(page_size=2)
+
+
+def test_the_status_can_be_asked_for_from_any_thread(opened: App, collection: Collection[Document]) -> None:
+    """It has a connection of its own, while a cycle uses the other."""
+    collection.insert_many([api(str(number), ago(10)) for number in range(20)])
+    cycle = opened.sync()
+    assert status(opened).last_cycle is None
+    assert next(cycle).records_processed == 20
+    assert status(opened).last_cycle is not None

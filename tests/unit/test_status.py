@@ -1,0 +1,83 @@
+from typing import Any
+
+import pytest
+
+from etl.cli.status import duration
+from etl.errors import CycleFailed, EtlError, Transient
+from etl.history import History
+from etl.status import read_status
+
+
+class EmptyRedis:
+    """A Redis without a key: each command has the answer of one that finds nothing."""
+
+    def exchange(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+        """What each command answers there."""
+        return [self._answer(*command) for command in commands]
+
+    def _answer(self, name: str, *arguments: Any) -> Any:
+        nothing: dict[str, Any] = {"HMGET": [None] * (len(arguments) - 1), "HLEN": 0, "GET": None}
+        nothing |= {"HSCAN": ["0", []], "SMEMBERS": [], "LRANGE": [], "TIME": ["1700000000", "0"]}
+        return nothing[name]
+
+
+class FakeSource:
+    """Says when its newest document is from, or why it cannot; counts how often it is asked."""
+
+    def __init__(self, fault: EtlError | None = None) -> None:
+        self._fault = fault
+        self.asked = 0
+
+    def newest(self) -> int | None:
+        """The epoch."""
+        self.asked += 1
+        if self._fault is not None:
+            raise self._fault
+        return 0
+
+
+def test_a_mongodb_that_is_away_is_waited_for_once() -> None:
+    """Of several collections only the first asks it; each says why its lag is not known."""
+    away = [FakeSource(Transient("MongoDB does not answer")) for _ in range(3)]
+
+    found = read_status(EmptyRedis(), list(zip("abc", away, strict=True)), 660)  # type: ignore[arg-type]
+
+    assert [source.asked for source in away] == [1, 0, 0]
+    assert [one.error for one in found] == ["MongoDB does not answer"] * 3
+    assert [one.lag_seconds for one in found] == [None] * 3
+
+
+def test_a_refusal_is_of_one_collection_only() -> None:
+    """The others are asked all the same."""
+    sources = [FakeSource(CycleFailed("no such thing")), FakeSource()]
+
+    found = read_status(EmptyRedis(), list(zip("ab", sources, strict=True)), 660)  # type: ignore[arg-type]
+
+    assert [one.error for one in found] == ["no such thing", None]
+
+
+def test_nothing_is_known_before_the_first_cycle() -> None:
+    """What is not known is None, never zero; what can be counted is."""
+    [one] = read_status(EmptyRedis(), [("a", FakeSource())], 660)  # type: ignore[arg-type]
+    unknown = (one.last_id, one.last_timestamp, one.lag_seconds, one.last_cycle, one.seconds_since_success)
+    assert set(unknown) == {None}
+    assert (one.next_cycle, one.unreachable, one.lease_holder) == (None, None, None)
+    assert (one.dead_letters, one.dead_letters_beyond, one.deferred_count, one.queues) == (0, 0, 0, {})
+
+
+def test_an_empty_history_has_no_cycle() -> None:
+    """Neither a last one nor a last one that went well."""
+    history = History(EmptyRedis(), "a")  # type: ignore[arg-type]
+    assert (history.last_cycle(), history.last_success()) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        *((0, "0 s"), (0.9, "0 s"), (59, "59 s"), (60, "1 min"), (61.5, "1 min 1 s"), (3600, "1 h")),
+        *((7261, "2 h 1 min"), (90_000, "1 d 1 h"), (86_400 * 400, "400 d")),
+    ],
+)
+def test_a_length_of_time_is_told_in_its_two_greatest_units(seconds: float, text: str) -> None:
+    """As a person would say it."""
+    assert duration(seconds) == text
