@@ -1,37 +1,34 @@
-"""The composition root: the one place where settings, servers, stages and the heart meet."""
+"""The application behind every command: what can be asked of both servers."""
 
 import logging
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from types import TracebackType
 from typing import Self
 
-from etl.cache import Cache
-from etl.checkpoint import CheckpointStore
-from etl.companions import companions
+from etl.assembly import Assembly
+from etl.backfill import Backfill, BackfillOrder, Progress, rehearse
+from etl.backfill import Rules as BackfillRules
+from etl.companions import companions, of_backfill
 from etl.cycle import Cycle, Rules
 from etl.dead_letters import DeadLetters
 from etl.doctor import Finding, examine
-from etl.errors import CacheAway, EtlError, Locked, Misconfigured, Transient
+from etl.errors import CacheAway, CycleFailed, EtlError, Interrupted, Locked, Misconfigured
 from etl.history import Entry, History
 from etl.keyspace import Keyspace, Shown
-from etl.lease import Lease, this_process
-from etl.ports import Stages
-from etl.redis_wire import Command, Wire, open_pool
-from etl.refresh import Refresh
+from etl.lease import this_process
+from etl.pace import Pace
 from etl.report import RefreshReport, Report
-from etl.retry import Retry
-from etl.scan import Limits
+from etl.resp import Command
+from etl.scan import Clocks, Limits
 from etl.settings import CollectionSettings, Settings
-from etl.source import Source, connect
 from etl.status import CollectionStatus, read_status
-from etl.transform import Transform
-from schemas.documents import FAMILIES, KINDS
-from schemas.families import LAST_SYNC
+from schemas.documents import KINDS
 
-__all__ = ["App", "CollectionStatus", "Entry", "Finding", "Shown"]
+__all__ = ["App", "BackfillOrder", "CollectionStatus", "Entry", "Finding", "Shown"]
+
+_LOCKED_WAIT_SECONDS = 0.5
 
 _log = logging.getLogger("etl")
 
@@ -45,13 +42,9 @@ class App:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        mongo, redis = settings.mongo, settings.redis
-        self._client = connect(mongo.uri.get_secret_value(), mongo.timeout_seconds, connect=False)
-        self._pool = open_pool(redis.url.get_secret_value(), redis.timeout_seconds)
-        self._ttls = {family: settings.ttl(family) for family in FAMILIES}
-        self._stop = threading.Event()
-        self._retry = Retry(settings.retry.seconds, self._stop, _tell_of_retry)
-        self._wire = self._connect()
+        self._parts = Assembly(settings)
+        self._retry = self._parts.retry
+        self._wire = self._parts.wire
 
     @property
     def collections(self) -> list[str]:
@@ -84,6 +77,32 @@ class App:
         """One cycle that also reads these documents again (`_id`s as canonical Extended JSON)."""
         return self._cycle(self._settings.collection(name), ids)
 
+    def backfill(self, name: str, order: BackfillOrder, progress: Progress) -> Report:
+        """Every document of a collection into the caches; a failure is in the report.
+
+        Raises:
+            Misconfigured: the name is not in the settings.
+        """
+        collection = self._settings.collection(name)
+        report = Report(collection.name, mode="backfill")
+        pace = Pace(order.rate, self._parts.stop)
+        rules = BackfillRules(order.bounds, collection.page_size, pace, order.restart, progress)
+        with self._recorded(collection, report):
+            if order.dry_run:
+                own = of_backfill(companions(collection.name))
+                rehearse(self._parts.stages(collection, own, order.executors), rules, report)
+            else:
+                self._backfill(collection, order, rules, report)
+        return report
+
+    def count(self, name: str) -> int:
+        """About how many documents a collection has.
+
+        Raises:
+            EtlError: MongoDB stays away, or refuses, or the name is not in the settings.
+        """
+        return self._retry(self._parts.source(self._settings.collection(name)).count)
+
     def dead_letters(self, name: str) -> DeadLetters:
         """The dead letters of a collection.
 
@@ -104,7 +123,7 @@ class App:
             raise Misconfigured(f"no document fills {family!r}, so it cannot be refreshed")
         report = RefreshReport(family, name)
         for collection in self._settings.collections:
-            self._refresh(collection).run(report)
+            self._parts.refresh(collection).run(report)
         return report
 
     def show(self, key: str) -> Shown | None:
@@ -113,7 +132,7 @@ class App:
         Raises:
             EtlError: Redis stays away, or refuses.
         """
-        return self._retry(lambda: Keyspace(self._wire, self._ttls).show(key))
+        return self._retry(lambda: Keyspace(self._wire).show(key))
 
     def status(self, names: Sequence[str] = ()) -> list[CollectionStatus]:
         """Where each collection stands, all of them by default; may be called from any thread.
@@ -122,8 +141,8 @@ class App:
             Misconfigured: a name is not in the settings.
             EtlError: Redis is away, or refuses. MongoDB away is in the status.
         """
-        sources = [(collection.name, self._source(collection)) for collection in self._chosen(names)]
-        with closing(self._connect()) as wire:
+        sources = [(collection.name, self._parts.source(collection)) for collection in self._chosen(names)]
+        with closing(self._parts.connect()) as wire:
             return read_status(wire, sources, self._settings.schedule.cycle_seconds)
 
     def history(self, name: str, limit: int) -> list[Entry]:
@@ -138,19 +157,18 @@ class App:
 
     def doctor(self) -> list[Finding]:
         """Every check of the settings and of both servers; a server that is away is a finding."""
-        sources = {collection.name: self._source(collection) for collection in self._settings.collections}
-        with closing(self._connect()) as wire:
+        collections = self._settings.collections
+        sources = {collection.name: self._parts.source(collection) for collection in collections}
+        with closing(self._parts.connect()) as wire:
             return list(examine(self._settings, sources, wire))
 
     def stop(self) -> None:
         """Ask what is running to end after its batch; may be called from a signal handler."""
-        self._stop.set()
+        self._parts.stop.set()
 
     def close(self) -> None:
         """Give all connections back."""
-        self._wire.close()
-        self._pool.disconnect()
-        self._client.close()
+        self._parts.close()
 
     def __enter__(self) -> Self:
         return self
@@ -163,64 +181,56 @@ class App:
     def _chosen(self, names: Sequence[str]) -> Sequence[CollectionSettings]:
         return [self._settings.collection(name) for name in names] or self._settings.collections
 
-    def _connect(self) -> Wire:
-        return Wire(self._pool)
-
-    def _cycle(self, collection: CollectionSettings, again: Sequence[str] = ()) -> Report:
+    def _cycle(
+        self, collection: CollectionSettings, again: Sequence[str] = (), since: Clocks | None = None
+    ) -> Report:
         report = Report(collection.name)
-        store = self._store(collection)
+        own = companions(collection.name)
+        with self._recorded(collection, report), self._parts.lease(own).hold() as token:
+            stages = self._parts.stages(collection, own)
+            Cycle(stages, self._rules(collection), token, report).run(again, since)
+        return report
+
+    def _backfill(
+        self, collection: CollectionSettings, order: BackfillOrder, rules: BackfillRules, report: Report
+    ) -> None:
+        own = of_backfill(companions(collection.name))
+        with self._parts.lease(own).hold() as token:
+            stages = self._parts.stages(collection, own, order.executors)
+            backfill = Backfill(stages, rules, token, report)
+            began = backfill.run()
+            if order.is_whole or self._parts.store(collection).load().checkpoint:
+                self._catch_up(collection, began)
+            backfill.end()
+
+    def _catch_up(self, collection: CollectionSettings, began: Clocks) -> None:
+        """A cycle that reads again all that changed since a backfill began, once nobody else runs one."""
+        while True:
+            report = self._cycle(collection, since=began)
+            if report.status == "ok":
+                return
+            if report.status != "locked":
+                raise CycleFailed(f"the cycle that was to catch up failed: {report.error}")
+            if self._parts.stop.wait(_LOCKED_WAIT_SECONDS):
+                raise Interrupted("stopped while waiting for a cycle; the same command goes on from there")
+
+    @contextmanager
+    def _recorded(self, collection: CollectionSettings, report: Report) -> Iterator[None]:
+        """Put what goes wrong into the report, and keep that in the history where Redis can."""
         began, clock = round(time.time() * 1000), time.monotonic()
         try:
-            with self._lease(collection).hold() as token:
-                stages = self._stages(collection, store)
-                return Cycle(stages, self._rules(collection), token, report).run(again)
+            yield
         except Locked as error:
-            return report.failed(str(error), error.exit_code, "locked")
+            report.failed(str(error), error.exit_code, "locked")
         except EtlError as error:
-            _log.debug("the cycle failed", exc_info=True)
+            _log.debug("the run failed", exc_info=True)
             report.sync_duration_ms = round((time.monotonic() - clock) * 1000)
             report.failed(str(error), error.exit_code)
             if not isinstance(error, CacheAway):
                 with suppress(EtlError):  # what went wrong matters more than that it could not be recorded
-                    store.record(report, began)
-            return report
-
-    def _stages(self, collection: CollectionSettings, store: CheckpointStore) -> Stages:
-        return Stages(
-            source=self._source(collection),
-            transform=self._transform(collection),
-            cache=Cache(self._wire, collection.name, self._ttls),
-            checkpoint=store,
-            retry=self._retry,
-            stop=self._stop,
-        )
+                    self._parts.store(collection).record(report, began)
 
     def _rules(self, collection: CollectionSettings) -> Rules:
         longest = self._settings.longest_ttl() * 1000
         limits = Limits(collection.overlap_seconds * 1000, longest, collection.cold_start)
         return Rules(collection.name, limits, collection.page_size)
-
-    def _source(self, collection: CollectionSettings) -> Source:
-        database = self._settings.mongo.database
-        return Source(self._client, database, collection.name, collection.timestamp_field)
-
-    def _transform(self, collection: CollectionSettings) -> Transform:
-        return Transform(collection.tipo, collection.timestamp_field)
-
-    def _store(self, collection: CollectionSettings) -> CheckpointStore:
-        published = self._ttls[LAST_SYNC.name] or 2 * self._settings.schedule.cycle_seconds
-        return CheckpointStore(self._wire, collection.name, published, self._retry)
-
-    def _lease(self, collection: CollectionSettings) -> Lease:
-        return Lease(self._connect, collection.name, self._settings.lease.seconds, self._retry)
-
-    def _refresh(self, collection: CollectionSettings) -> Refresh:
-        keyspace = Keyspace(self._wire, self._ttls)
-        transform = self._transform(collection)
-        overlap = collection.overlap_seconds * 1000
-        source, size = self._source(collection), collection.page_size
-        return Refresh(source, transform, keyspace, self._retry, size, overlap)
-
-
-def _tell_of_retry(error: Transient) -> None:
-    _log.debug("%s; trying again", error)

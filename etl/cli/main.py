@@ -13,6 +13,7 @@ import click
 
 from etl import log
 from etl.cli import output
+from etl.cli.backfill import backfill
 from etl.cli.config import config
 from etl.cli.dead_letters import dead_letters
 from etl.cli.demo import demo
@@ -26,7 +27,7 @@ from etl.cli.status import status
 from etl.cli.sync import sync
 from etl.errors import EtlError, Interrupted
 
-_COMMANDS = (run_, sync, status, history, show, refresh, dead_letters, doctor, config, demo)
+_COMMANDS = (run_, sync, backfill, status, history, show, refresh, dead_letters, doctor, config, demo)
 
 
 @click.group(
