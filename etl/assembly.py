@@ -13,7 +13,7 @@ from etl.errors import Transient
 from etl.keyspace import Keyspace
 from etl.lease import Lease
 from etl.ownership import Ownership
-from etl.pipeline import Batch, Page, Pool, inline
+from etl.pipeline import Batch, Executors, Page, Pool, inline
 from etl.ports import Stages
 from etl.redis_wire import Wire, open_pool
 from etl.refresh import Refresh
@@ -21,7 +21,7 @@ from etl.retry import Retry
 from etl.settings import CollectionSettings, Settings
 from etl.source import Source, connect
 from etl.transform import Transform, unplain
-from etl.workers import Executors, Task, processes
+from etl.workers import Task, processes
 from schemas.documents import FAMILIES
 from schemas.families import LAST_SYNC
 

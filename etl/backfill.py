@@ -15,12 +15,12 @@ from etl.batch import Outcome, Sight, decide
 from etl.errors import Interrupted
 from etl.moments import moment_text
 from etl.pace import Pace
+from etl.pipeline import Executors
 from etl.ports import Page, Stages
 from etl.report import Report
 from etl.scan import Bounds, Clocks, Scan, backfill
 from etl.scanning import pages
 from etl.state import Reached, State, dead_letter
-from etl.workers import Executors
 from schemas.position import readable_id
 
 _NEVER = 2**63

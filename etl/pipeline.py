@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from typing import Any, Final, NamedTuple, Protocol
 
 from etl.batch import Outcome
@@ -52,6 +52,10 @@ def inline(transform: Transform, pages: Iterable[Page]) -> Iterator[Batch]:
     """One page after the other, by who asks: right for the few pages of a delta."""
     for page in pages:
         yield Batch(transform(page.documents), page.last)
+
+
+Executors = Callable[[], AbstractContextManager[tuple[Executor, int]]]
+"""Starts an executor for the length of a block, and says how many workers it has."""
 
 
 class _Job(NamedTuple):

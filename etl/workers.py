@@ -4,17 +4,15 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from etl.errors import Misconfigured, Transient
+from etl.pipeline import Executors
 from etl.transform import Transform, plain
-
-Executors = Callable[[], AbstractContextManager[tuple[Executor, int]]]
-"""Starts an executor for the length of a block, and says how many workers it has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from etl.cli.sync import show_reports
 
 if TYPE_CHECKING:
     from etl.app import App, BackfillOrder
+    from etl.pipeline import Executors
     from etl.report import Report
-    from etl.workers import Executors
 
 
 class _Moment(click.ParamType[int]):
