@@ -1,0 +1,121 @@
+"""Who is measured, and by which clock.
+
+The two ceilings say themselves how long they took, without the start of their process. The script and the
+product are measured from outside, from the start of the process to its end: what a person waits for.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from bench.meter import Failed, Measured, Meter
+from bench.recorder import Recorder, Recording, keep_data, without_transactions
+from bench.servers import COLLECTION, DATABASE, Bench
+from etl.cli.main import etl
+from etl.embedded.process import HOST
+
+INSERTION: Final = "mass insertion (ceiling)"
+INSERTION_BARE: Final = "the same without MULTI"
+SCAN: Final = "MongoDB scan (ceiling)"
+SCRIPT: Final = "straightforward script"
+BACKFILL_ONE: Final = "etl backfill, 1 worker"
+BACKFILL_ALL: Final = "etl backfill, all workers"
+
+WORKERS: Final = len(os.sched_getaffinity(0))
+"""All workers: as many as this process may use cores."""
+
+_ETL: Final = str(Path(sys.executable).with_name("etl"))
+
+
+class Recordings(NamedTuple):
+    """What the product sends, as it sends it and without the transactions around it."""
+
+    data: Recording
+    bare: Recording
+
+
+class Contender(NamedTuple):
+    """One that is measured in every round; `seconds` reads its time, `workers` how many it was given."""
+
+    name: str
+    command: tuple[str, ...]
+    variables: Mapping[str, str]
+    seconds: Callable[[Measured], float]
+    fills: bool = True
+    workers: int = 0
+
+
+def backfill(bench: Bench, name: str, workers: int) -> Contender:
+    """The product: the installed command, as a user types it."""
+    command = (_ETL, "backfill", COLLECTION, "--workers", str(workers), "--json")
+    if "backfill" not in etl.commands:  # FALLBACK, to be removed
+        command = (_ETL, "sync", COLLECTION, "--json")
+    return Contender(name, command, variables(bench), _wall, workers=workers)
+
+
+def sync(bench: Bench) -> Contender:
+    """One cycle of the product."""
+    return Contender("etl sync", (_ETL, "sync", COLLECTION, "--json"), variables(bench), _wall)
+
+
+def contenders(bench: Bench, recordings: Recordings) -> list[Contender]:
+    """All of them, in the order of a round."""
+    mongo, cache = bench.servers.mongo.uri, bench.servers.redis
+    return [
+        _insertion(INSERTION, recordings.data, cache.port),
+        _insertion(INSERTION_BARE, recordings.bare, cache.port),
+        Contender(SCAN, _module("scan", mongo, DATABASE, COLLECTION), {}, _own, fills=False),
+        Contender(SCRIPT, _module("straightforward", mongo, DATABASE, COLLECTION, cache.url), {}, _wall),
+        backfill(bench, BACKFILL_ONE, 1),
+        backfill(bench, BACKFILL_ALL, WORKERS),
+    ]
+
+
+def run(meter: Meter, contender: Contender) -> Measured:
+    """Measure one of them.
+
+    Raises:
+        Failed: it did not end well.
+    """
+    measured = meter.run(contender.command, contender.variables)
+    reports = measured.answer.get("collections", [measured.answer])
+    if any(report.get("status", "ok") != "ok" for report in reports):
+        raise Failed(f"{contender.name}: {reports}")
+    return measured._replace(answer=reports[0])
+
+
+def record(bench: Bench, meter: Meter, folder: Path) -> Recordings:
+    """The data commands of one backfill, as it sends them, in files of this folder."""
+    with Recorder(bench.servers.redis.port, folder) as recorder:
+        recorded = backfill(bench, "recorded", WORKERS)
+        through = {**recorded.variables, "ETL_REDIS__URL": recorder.url}
+        run(meter, recorded._replace(variables=through))
+    data = keep_data(recorder.files, folder / "data")
+    return Recordings(data, without_transactions(data, folder / "bare"))
+
+
+def variables(bench: Bench) -> dict[str, str]:
+    """The settings of the product: the two addresses, and defaults for all else."""
+    return {
+        "ETL_MONGO__URI": bench.servers.mongo.uri,
+        "ETL_MONGO__DATABASE": DATABASE,
+        "ETL_REDIS__URL": bench.servers.redis.url,
+    }
+
+
+def _insertion(name: str, recording: Recording, port: int) -> Contender:
+    return Contender(name, _module("ceiling", str(recording.path), HOST, str(port)), {}, _own)
+
+
+def _module(name: str, *arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", f"bench.{name}", *arguments)
+
+
+def _wall(measured: Measured) -> float:
+    return measured.wall_seconds
+
+
+def _own(measured: Measured) -> float:
+    return float(measured.answer["seconds"])
