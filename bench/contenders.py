@@ -6,9 +6,9 @@ product are measured from outside, from the start of the process to its end: wha
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from bench.meter import Failed, Measured, Meter
 from bench.recorder import Recorder, Recording, keep_data, without_transactions
@@ -16,9 +16,9 @@ from bench.servers import COLLECTION, DATABASE, Bench
 from etl.cli.main import etl
 from etl.embedded.process import HOST
 
-INSERTION: Final = "mass insertion (ceiling)"
-INSERTION_BARE: Final = "the same without MULTI"
-SCAN: Final = "MongoDB scan (ceiling)"
+INSERTION: Final = "mass insertion"
+INSERTION_BARE: Final = "  the same without MULTI"
+SCAN: Final = "MongoDB scan"
 SCRIPT: Final = "straightforward script"
 BACKFILL_ONE: Final = "etl backfill, 1 worker"
 BACKFILL_ALL: Final = "etl backfill, all workers"
@@ -47,9 +47,20 @@ class Contender(NamedTuple):
     workers: int = 0
 
 
+class Run(NamedTuple):
+    """One measurement of one contender; `seconds` is by its clock."""
+
+    seconds: float
+    measured: Measured
+
+
+Rounds = dict[str, list[Run]]
+"""The measurements of each contender by its name, one of each round."""
+
+
 def backfill(bench: Bench, name: str, workers: int) -> Contender:
     """The product: the installed command, as a user types it."""
-    command = (_ETL, "backfill", COLLECTION, "--workers", str(workers), "--json")
+    command: tuple[str, ...] = (_ETL, "backfill", COLLECTION, "--workers", str(workers), "--json")
     if "backfill" not in etl.commands:  # FALLBACK, to be removed
         command = (_ETL, "sync", COLLECTION, "--json")
     return Contender(name, command, variables(bench), _wall, workers=workers)
@@ -71,6 +82,23 @@ def contenders(bench: Bench, recordings: Recordings) -> list[Contender]:
         backfill(bench, BACKFILL_ONE, 1),
         backfill(bench, BACKFILL_ALL, WORKERS),
     ]
+
+
+def rounds(bench: Bench, meter: Meter, taking_part: Sequence[Contender], count: int, rounds: int) -> Rounds:
+    """Measure each in turn, and all of them again, so that a slow minute of the machine meets all alike.
+
+    Raises:
+        Wrong: a contender did not leave in Redis what the first `count` documents give.
+    """
+    results: Rounds = {contender.name: [] for contender in taking_part}
+    for _ in range(rounds):
+        for contender in taking_part:
+            bench.flush()
+            measured = run(meter, contender)
+            if contender.fills:
+                bench.check(count)
+            results[contender.name].append(Run(contender.seconds(measured), measured))
+    return results
 
 
 def run(meter: Meter, contender: Contender) -> Measured:

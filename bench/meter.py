@@ -84,7 +84,7 @@ def _start(command: Sequence[str], variables: Mapping[str, str]) -> "subprocess.
     return subprocess.Popen(
         command,
         cwd=tempfile.gettempdir(),
-        env=inherited | {"PYTHONPATH": str(_ROOT)} | variables,
+        env={**inherited, "PYTHONPATH": str(_ROOT), **variables},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -120,8 +120,9 @@ class _MemoryWatch:
 
     def _look(self, family: Sequence[psutil.Process]) -> None:
         sizes = [size for process in family if (size := _size(process))]
-        now = (sum(pss for pss, _ in sizes), sum(rss for _, rss in sizes), len(sizes))
-        self.peak = Memory(*map(max, self.peak, now))
+        pss, rss = sum(pss for pss, _ in sizes), sum(rss for _, rss in sizes)
+        most = self.peak
+        self.peak = Memory(max(most.pss_mb, pss), max(most.rss_mb, rss), max(most.processes, len(sizes)))
 
 
 def _size(process: psutil.Process) -> tuple[float, float] | None:

@@ -3,11 +3,11 @@
 `python -m bench.straightforward MONGO_URI DATABASE COLLECTION REDIS_URL` fills an empty Redis with the very
 keys, types, values and TTLs of the product; a test compares them. It shares no code with it.
 
-It is careful: only the fields it needs are read, documents come in the order of `(updated_at, _id)` so that the
-newest wins, everything is validated, a batch is one MULTI (the default of redis-py, some 15 % dearer
-than none) so that no reader sees half a list, and redis-py raises at any error reply. It is given what makes it fast: an index for its order, large batches both ways,
-pydantic 2 and hiredis. What it lacks is the rest of a product: a position to resume from, a lease, the locks of
-generators, dead letters.
+It is careful: only the fields it needs are read, documents come in the order of `(updated_at, _id)` so that
+the newest wins, everything is validated, a batch is one MULTI (the default of redis-py, some 15 % dearer than
+none) so that no reader sees half a list, and redis-py raises at any error reply. It is given what makes it
+fast: an index for its order, large batches both ways, pydantic 2 and hiredis. What it lacks is the rest of a
+product: a position to resume from, a lease, the locks of generators, dead letters.
 """
 
 import json
