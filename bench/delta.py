@@ -20,7 +20,6 @@ from bench.servers import Bench, Wrong
 
 CHANGED: Final = 156
 
-_CYCLES_A_ROUND: Final = 2  # a cycle takes a few milliseconds: chance has a greater part in it
 _APP: Final = "promptcontent-etl"
 
 
@@ -44,8 +43,8 @@ class Size(NamedTuple):
     cycles: list[Cycles]
 
 
-def sizes(bench: Bench, meter: Meter, wanted: Sequence[int], rounds: int) -> list[Size]:
-    """Measure collections of the wanted sizes, the smallest first.
+def sizes(bench: Bench, meter: Meter, wanted: Sequence[int], count: int) -> list[Size]:
+    """Measure `count` cycles of each kind at each of the wanted sizes, the smallest first.
 
     Raises:
         Wrong: a cycle did not do what had changed.
@@ -55,28 +54,28 @@ def sizes(bench: Bench, meter: Meter, wanted: Sequence[int], rounds: int) -> lis
     before = 0
     for size in sorted(wanted):
         bench.grow(before, size)
-        measured.append(_size(bench, meter, size, rounds))
+        measured.append(_size(bench, meter, size, count))
         before = size
     return measured
 
 
-def _size(bench: Bench, meter: Meter, size: int, rounds: int) -> Size:
+def _size(bench: Bench, meter: Meter, size: int, count: int) -> Size:
     bench.flush()
     filled = run(meter, backfill(bench, BACKFILL_ALL, WORKERS))
     bench.check(size)
     run(meter, sync(bench))  # whatever a backfill leaves to the next cycle is done
     chosen = range(0, size, max(1, size // CHANGED))[:CHANGED]
-    idle = _cycles(bench, meter, rounds, (), lambda: None)
-    busy = _cycles(bench, meter, rounds, chosen, lambda: _change(bench, chosen))
+    idle = _cycles(bench, meter, count, (), lambda: None)
+    busy = _cycles(bench, meter, count, chosen, lambda: _change(bench, chosen))
     _restore(bench, chosen)
     return Size(size, filled.wall_seconds, filled.memory, [idle, busy])
 
 
 def _cycles(
-    bench: Bench, meter: Meter, rounds: int, changed: Sequence[int], change: Callable[[], None]
+    bench: Bench, meter: Meter, count: int, changed: Sequence[int], change: Callable[[], None]
 ) -> Cycles:
     own, wall = [], []
-    for _ in range(rounds * _CYCLES_A_ROUND):
+    for _ in range(count):
         change()
         measured = run(meter, sync(bench))
         _expect(measured.answer, len(changed))

@@ -26,10 +26,11 @@ class Extent(NamedTuple):
     documents: int
     rounds: int
     sizes: tuple[int, ...]
+    cycles: int
 
 
-WHOLE: Final = Extent(200_000, 3, (10_000, 50_000, 100_000, 1_000_000))
-QUICK: Final = Extent(2_000, 1, (500, 1_000))
+WHOLE: Final = Extent(200_000, 3, (10_000, 50_000, 100_000, 1_000_000), 7)
+QUICK: Final = Extent(2_000, 1, (500, 1_000), 2)
 
 
 @click.command()
@@ -43,6 +44,9 @@ QUICK: Final = Extent(2_000, 1, (500, 1_000))
     type=click.IntRange(156),
     multiple=True,
     help="Of a collection for the cycles; repeat it.",
+)
+@click.option(
+    "--cycles", type=click.IntRange(1), help=f"Of each kind, at each size.  [default: {WHOLE.cycles}]"
 )
 @click.option("--only", type=click.Choice(PARTS), help="Leave the other part out.")
 @click.option("--quick", is_flag=True, help="A look in half a minute: small figures mean little.")
@@ -111,7 +115,7 @@ def _delta(bench: Bench, meter: Meter, extent: Extent, figures: Figures) -> list
     _say(
         f"Measuring cycles of collections of {', '.join(f'{size:,}' for size in extent.sizes)} documents ..."
     )
-    measured = delta.sizes(bench, meter, extent.sizes, extent.rounds)
+    measured = delta.sizes(bench, meter, extent.sizes, extent.cycles)
     figures["delta"] = results.delta(measured)
     return results.delta_targets(measured)
 
