@@ -1,6 +1,6 @@
 # make demo    real MongoDB and Redis, sample documents, two cycles, shown
 # make test    every check: lint, format, types, tests on real servers, coverage
-# make bench   how fast, beside the ceiling and a plain script; BENCH='--documents 20000' makes it smaller
+# make bench   how fast it is, beside the ceilings and a plain script; make bench BENCH=--quick is a first look
 # make clean   removes what the others made
 
 SHELL := bash

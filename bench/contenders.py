@@ -134,7 +134,8 @@ def variables(bench: Bench) -> dict[str, str]:
 
 
 def _insertion(name: str, recording: Recording, port: int) -> Contender:
-    return Contender(name, _module("ceiling", str(recording.path), HOST, str(port)), {}, _own)
+    arguments = (str(recording.path), str(recording.replies), HOST, str(port))
+    return Contender(name, _module("ceiling", *arguments), {}, _own)
 
 
 def _module(name: str, *arguments: str) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """What one command costs: wall time, memory of all its processes together, CPU time by process.
 
-Memory is the sum over the command and all its descendants, looked at every 50 ms. PSS counts a page that
+Memory is the sum over the command and all its descendants, looked at every 100 ms. PSS counts a page that
 several of them share once (each gets its part), so the sum of it is what the machine gives; the sum of RSS
 counts such a page once for each, and is given beside it.
 
@@ -24,8 +24,8 @@ import psutil
 OURS: Final = "ours"
 
 _ROOT: Final = Path(__file__).parents[1]
-_LOOK_SECONDS: Final = 0.05
-_LOOKS_A_SEARCH: Final = 4  # finding descendants walks all of /proc: every fourth look
+_LOOK_SECONDS: Final = 0.1  # a look takes a millisecond for each process, from those who are measured too
+_LOOKS_A_SEARCH: Final = 4  # finding descendants walks all of /proc
 _MB: Final = 1_000_000
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from bench.meter import OURS, Failed, Meter
 
-CHILD = "import time; memory = bytearray(b'x') * 60_000_000; time.sleep(0.8)"
+CHILD = "import time; memory = bytearray(b'x') * 60_000_000; time.sleep(1.2)"
 PARENT = f"""
 import json, subprocess, sys
 memory = bytearray(b'x') * 60_000_000
@@ -24,7 +24,7 @@ def test_memory_is_that_of_all_processes_together() -> None:
     assert measured.answer == {"done": True}
     assert measured.memory.processes == 2
     assert 120 < measured.memory.pss_mb <= measured.memory.rss_mb < 180
-    assert 0.8 < measured.wall_seconds < 10
+    assert 1.2 < measured.wall_seconds < 10
 
 
 def test_time_is_that_of_descendants_too() -> None:

@@ -32,7 +32,7 @@ def test_a_replay_leaves_what_the_product_left(bench: Bench, recording: Recordin
 
     for again in (recording, without_transactions(recording, tmp_path / "bare")):
         bench.flush()
-        answer = replay(again.path, HOST, bench.servers.redis.port)
+        answer = replay(again, HOST, bench.servers.redis.port)
 
         assert answer["replies"] == again.replies >= 6 * COUNT
         assert held(bench.redis) == left
@@ -51,16 +51,19 @@ def test_the_recorded_bytes_are_those_that_were_sent(recording: Recording, tmp_p
 
 
 def test_a_refused_command_ends_the_replay(bench: Bench, recording: Recording, tmp_path: Path) -> None:
-    """An error among the replies, also one inside an EXEC, is no measurement."""
+    """An error among the replies, also one inside an EXEC, or a reply too few is no measurement."""
     bench.redis.config_set("maxmemory", 1)
     with pytest.raises(Refused, match="OOM"):
-        replay(recording.path, HOST, bench.servers.redis.port)
+        replay(recording, HOST, bench.servers.redis.port)
     bench.redis.config_set("maxmemory", 0)
+
+    with pytest.raises(Refused, match=r"(\d+) replies to \d+ commands; None"):
+        replay(recording._replace(replies=recording.replies + 1), HOST, bench.servers.redis.port)
 
     inside = tmp_path / "inside"
     inside.write_bytes(b"MULTI\r\nSET a 1\r\nRPUSH a 1\r\nEXEC\r\n")
     with pytest.raises(Refused, match="WRONGTYPE"):
-        replay(inside, HOST, bench.servers.redis.port)
+        replay(Recording(inside, 4), HOST, bench.servers.redis.port)
 
 
 def test_only_data_is_kept() -> None:
