@@ -13,7 +13,6 @@ from typing import Final, NamedTuple
 from bench.meter import Failed, Measured, Meter
 from bench.recorder import Recorder, Recording, keep_data, without_transactions
 from bench.servers import COLLECTION, DATABASE, Bench
-from etl.cli.main import etl
 from etl.embedded.process import HOST
 
 INSERTION: Final = "mass insertion"
@@ -60,9 +59,7 @@ Rounds = dict[str, list[Run]]
 
 def backfill(bench: Bench, name: str, workers: int) -> Contender:
     """The product: the installed command, as a user types it."""
-    command: tuple[str, ...] = (_ETL, "backfill", COLLECTION, "--workers", str(workers), "--json")
-    if "backfill" not in etl.commands:  # FALLBACK, to be removed
-        command = (_ETL, "sync", COLLECTION, "--json")
+    command = (_ETL, "backfill", COLLECTION, "--workers", str(workers), "--json")
     return Contender(name, command, variables(bench), _wall, workers=workers)
 
 

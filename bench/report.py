@@ -48,17 +48,17 @@ def _speed(results: Figures) -> Table:
 
 
 def _cost(rows: Sequence[Figures]) -> Table:
-    columns = ("", "wall s", "its own s", "processes", "PSS MB", "CPU s: ours", "mongod", "redis")
-    table = _table("What it took: its own seconds are those without the start of its process", columns)
+    columns = ("", "wall", "own", "CPU", "mongod", "redis", "PSS", "processes")
+    table = _table("Seconds (own: without the start of the process), PSS in MB", columns)
     for row in rows:
         cpu = row["cpu_seconds"]
         table.add_row(
             row["name"],
             f"{median(row['wall_seconds']):.2f}",
             f"{median(row['own_seconds']):.2f}" if row["own_seconds"] else "",
-            str(row["processes"]),
-            f"{row['peak_pss_mb']:.0f}",
             *(f"{cpu[name]:.2f}" for name in ("ours", "mongod", "redis-server")),
+            f"{row['peak_pss_mb']:.0f}",
+            str(row["processes"]),
         )
     return table
 
