@@ -4,7 +4,9 @@ Memory is the sum over the command and all its descendants, looked at every 100 
 several of them share once (each gets its part), so the sum of it is what the machine gives; the sum of RSS
 counts such a page once for each, and is given beside it.
 
-CPU time of the command includes all its descendants; that of the servers is what they used meanwhile.
+CPU time of the command includes all its descendants: what the kernel adds up for those that their parents
+waited for, or what was seen of each at the last look, whichever is more (nobody waits for a fork server and
+its workers). That of the servers is what they used meanwhile.
 """
 
 import json
@@ -70,6 +72,7 @@ class Meter:
         if process.returncode:
             raise Failed(f"{' '.join(command)} ended with {process.returncode}: {err.strip()[-1000:]} {out}")
         used = {name: round(after - before[name], 3) for name, after in self._cpu().items()}
+        used[OURS] = max(used[OURS], round(watch.cpu_seconds, 3))
         return Measured(wall, watch.peak, used, json.loads(out))
 
     def _cpu(self) -> dict[str, float]:
@@ -97,9 +100,15 @@ class _MemoryWatch:
 
     def __init__(self, pid: int) -> None:
         self.peak = Memory()
+        self._used: dict[psutil.Process, float] = {}
         self._root = psutil.Process(pid)
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """What all processes had used when each was last looked at."""
+        return sum(self._used.values())
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -119,6 +128,9 @@ class _MemoryWatch:
             looks += 1
 
     def _look(self, family: Sequence[psutil.Process]) -> None:
+        for process in family:
+            with suppress(psutil.Error):
+                self._used[process] = sum(process.cpu_times()[:2])
         sizes = [size for process in family if (size := _size(process))]
         pss, rss = sum(pss for pss, _ in sizes), sum(rss for _, rss in sizes)
         most = self.peak

@@ -37,6 +37,15 @@ def test_time_is_that_of_descendants_too() -> None:
     assert used["server"] < 0.3
 
 
+def test_time_is_that_of_children_nobody_waits_for_too() -> None:
+    """A process that is forked and outlives its parent by a moment has used what it was seen to use."""
+    busy = BUSY.replace("0.3", "1.5")
+    start = f"child = subprocess.Popen([sys.executable, '-c', {busy!r}], stdout=subprocess.DEVNULL)"
+    code = f"import os, subprocess, sys, time; {start}; time.sleep(1.5); print(0, flush=True); os._exit(0)"
+
+    assert 0.5 < Meter({}).run([sys.executable, "-c", code]).cpu_seconds[OURS] < 5
+
+
 def test_a_command_that_fails_is_no_measurement() -> None:
     """Its last words are in the error."""
     with pytest.raises(Failed, match=r"ended with 1: .*boom"):
