@@ -28,7 +28,7 @@ def _heading(results: Figures) -> str:
     return (
         f"{machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}; "
         f"Python {machine['python']}, MongoDB {machine['mongodb']}, Redis {machine['redis']}\n"
-        f"Every figure is the median of {results['rounds']} rounds, memory the most of them.\n"
+        f"Medians of {results['rounds']} rounds, or of {results['cycles']} cycles; memory is their most.\n"
     )
 
 
