@@ -131,6 +131,15 @@ class Cache:
         if self._ownership is None or not outcomes:
             return Owned({}, {})
         documents = [outcome.id for outcome in outcomes]
+        owned = self._ask(keys, documents)
+        # Documents rarely move: only then who owns the keys that they filled before is asked too.
+        known = frozenset(keys)
+        left = [key for before in owned.filled.values() for key in before if key not in known]
+        return Owned({**owned.owners, **self._ask(left, []).owners}, owned.filled) if left else owned
+
+    def _ask(self, keys: Sequence[str], documents: Sequence[str]) -> Owned:
+        if self._ownership is None:
+            return Owned({}, {})
         asked = self._ownership.questions(keys, documents, self._now)
         return self._ownership.answers(keys, documents, self._wire.exchange(asked, self._generation))
 
