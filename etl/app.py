@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from types import TracebackType
 from typing import Self
@@ -36,21 +36,35 @@ __all__ = ["App", "CollectionStatus", "Entry", "Finding", "Shown"]
 _log = logging.getLogger("etl")
 
 
+def _complaint(ask: Callable[[], object]) -> str | None:
+    try:
+        ask()
+    except EtlError as error:
+        return str(error)
+    return None
+
+
+def _tell_of_retry(error: Transient) -> None:
+    _log.debug("%s; trying again", error)
+
+
 class App:
     """The product behind every command. Connects when first used; close it, or use it in a `with`.
+
+    `on_retry` is told of every step that failed and is tried again.
 
     Raises:
         Misconfigured: an address in the settings is malformed.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, on_retry: Callable[[Transient], None] = _tell_of_retry) -> None:
         self._settings = settings
         mongo, redis = settings.mongo, settings.redis
         self._client = connect(mongo.uri.get_secret_value(), mongo.timeout_seconds, connect=False)
         self._pool = open_pool(redis.url.get_secret_value(), redis.timeout_seconds)
         self._ttls = {family: settings.ttl(family) for family in FAMILIES}
         self._stop = threading.Event()
-        self._retry = Retry(settings.retry.seconds, self._stop, _tell_of_retry)
+        self._retry = Retry(settings.retry.seconds, self._stop, on_retry)
         self._wire = self._connect()
 
     @property
@@ -67,18 +81,34 @@ class App:
         for collection in self._chosen(names):
             yield self._cycle(collection)
 
-    def take_turn(self, name: str) -> bool:
-        """Whether this interval's cycle of a collection falls to this process, among several daemons.
+    def take_turn(self, name: str) -> float:
+        """Take the turn of this interval's cycle of a collection, among several daemons.
 
-        Whoever asks first has it, for nine tenths of the interval: by the next one it is free again.
+        Whoever has the turn keeps it for as long as it comes back for it every interval; a tenth of
+        an interval before it is due again, it is free.
+
+        Returns:
+            0 where the turn is this process', else in how many seconds its holder is due again.
 
         Raises:
             EtlError: Redis stays away, or refuses.
         """
-        own = companions(self._settings.collection(name).name)
-        ms = self._settings.schedule.cycle_seconds * 900
-        take: Command = ("SET", own.turn, this_process(), "NX", "PX", ms)
-        return bool(self._retry(lambda: self._wire.exchange([take]))[0])
+        turn, mine = companions(self._settings.collection(name).name).turn, this_process()
+        tenth = self._settings.schedule.cycle_seconds / 10
+        ms = int(tenth * 9000)
+        look: list[Command] = [("SET", turn, mine, "NX", "PX", ms), ("GET", turn), ("PTTL", turn)]
+        _, holder, left = self._retry(lambda: self._wire.exchange(look))
+        if holder != mine:
+            return float(max(0, left) / 1000 + tenth)
+        self._retry(lambda: self._wire.exchange([("SET", turn, mine, "PX", ms)]))
+        return 0.0
+
+    def away(self) -> dict[str, str]:
+        """Why `redis` or `mongodb` does not answer, of each that does not; may be called from any thread."""
+        clock = self._source(self._settings.collections[0]).clock
+        with closing(self._connect()) as wire:
+            asked = {"redis": _complaint(lambda: wire.exchange([("PING",)])), "mongodb": _complaint(clock)}
+        return {server: problem for server, problem in asked.items() if problem is not None}
 
     def retry_dead_letters(self, name: str, ids: Sequence[str]) -> Report:
         """One cycle that also reads these documents again (`_id`s as canonical Extended JSON)."""
@@ -220,7 +250,3 @@ class App:
         overlap = collection.overlap_seconds * 1000
         source, size = self._source(collection), collection.page_size
         return Refresh(source, transform, keyspace, self._retry, size, overlap)
-
-
-def _tell_of_retry(error: Transient) -> None:
-    _log.debug("%s; trying again", error)
