@@ -27,11 +27,14 @@ _log = logging.getLogger("etl.daemon")
 
 
 class Around(NamedTuple):
-    """What all jobs share; `postpone` moves the next run of a task to so many seconds from now."""
+    """What all jobs share."""
 
     settings: Settings
     metrics: Metrics
     postpone: Callable[[str, float], None]
+    """Moves the next run of a task to so many seconds from now."""
+    start: Callable[[Settings, Callable[[Transient], None]], App] = App
+    """Makes an application that tells of its retries."""
 
 
 class Job(ABC):
@@ -43,7 +46,7 @@ class Job(ABC):
     def __init__(self, task: str, seconds: float, around: Around) -> None:
         self.task = task
         self.seconds = seconds
-        self.app = App(around.settings, self._retried)
+        self.app = around.start(around.settings, self._retried)
         self.metrics = around.metrics
         self._around = around
         self._waiting = False
