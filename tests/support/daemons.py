@@ -1,0 +1,59 @@
+"""A daemon as a process: what it is told, where it answers, how it ends."""
+
+import json
+import signal
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from etl.embedded.process import free_port
+from tests.support.http import get
+from tests.support.types import Document
+
+COMPANION = "{etl:last_sync:promptContent}:"
+TURN, LEASE, HISTORY = f"{COMPANION}turn", f"{COMPANION}lease", f"{COMPANION}history"
+
+Process = subprocess.Popen[str]
+
+
+def provider(number: int) -> Document:
+    """A document of `config:api`, written now."""
+    fields = {"tipo": "integracion_api", "provider_name": f"p{number}", "status": "active"}
+    return fields | {"updated_at": datetime.now(UTC)}
+
+
+def key(number: int) -> str:
+    """Where that document goes."""
+    return f"config:api:p{number}"
+
+
+def every(seconds: int) -> dict[str, str]:
+    """A daemon with so short an interval, on a port that is known."""
+    return {
+        "ETL_SCHEDULE__CYCLE_SECONDS": str(seconds),
+        "ETL_LEASE__SECONDS": "1",
+        "ETL_HTTP__PORT": str(free_port()),
+        "ETL_LOG__FORMAT": "json",
+    }
+
+
+def url_of(settings: Mapping[str, str]) -> str:
+    """Where that daemon answers."""
+    return f"http://127.0.0.1:{settings['ETL_HTTP__PORT']}"
+
+
+def is_ready(url: str) -> bool:
+    """Whether `/readyz` is green."""
+    try:
+        return get(f"{url}/readyz").code == 200
+    except OSError:
+        return False
+
+
+def ended(process: Process, number: signal.Signals = signal.SIGTERM) -> list[dict[str, Any]]:
+    """Stop a daemon, in order and in time; what it has logged."""
+    process.send_signal(number)
+    _, said = process.communicate(timeout=5)
+    assert process.returncode == 0
+    return [json.loads(line) for line in said.splitlines()]
