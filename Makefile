@@ -1,5 +1,6 @@
 # make demo    real MongoDB and Redis, sample documents, two cycles, shown
 # make test    every check: lint, format, types, tests on real servers, coverage
+# make soak    the daemon for a thousand cycles, a minute of writes, long outages; about five minutes
 # make clean   removes what the others made
 
 SHELL := bash
@@ -11,7 +12,7 @@ BIN := .venv/bin
 CANDIDATES := python3.11 python3.12 python3.13 python3.14 python3
 USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: demo test clean
+.PHONY: demo test soak clean
 
 demo: .venv/demo.stamp
 	$(BIN)/etl demo
@@ -22,6 +23,9 @@ test: .venv/dev.stamp
 	$(BIN)/mypy
 	$(BIN)/pytest --numprocesses 2 --dist worksteal --cov --cov-report= --ignore tests/faults
 	$(BIN)/pytest --cov --cov-append --cov-report=term tests/faults  # alone: they watch the clock
+
+soak: .venv/dev.stamp
+	LONG_RUNS=1 $(BIN)/pytest --capture=no --verbose tests/faults/test_daemon.py
 
 clean:
 	rm -rf .venv .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist

@@ -1,6 +1,7 @@
 """`etl run`: the daemon."""
 
 import logging
+import os
 import signal
 from types import FrameType
 
@@ -25,8 +26,13 @@ def run(runtime: Runtime) -> None:
     log.configure(logging.DEBUG if detailed else logging.INFO, settings.log.format)
     daemon = Daemon(settings)
 
+    asked = False
+
     def ask(number: int, _: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
+        nonlocal asked
+        if asked:
+            os._exit(128 + number)  # not by the signal's own action: a container's first process has none
+        asked = True
         daemon.stop()
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -51,7 +51,7 @@ def test_two_daemons_share_the_intervals_and_one_survives(
 def test_the_order_of_starting_does_not_matter(
     start_etl: StartEtl, collection: Collection[Document], start_redis: StartRedis
 ) -> None:
-    """With Redis away it waits, says so, and begins when it comes, not an interval later; it ends in time too."""
+    """With Redis away it waits, says so, and begins when it comes, not an interval later."""
     server = start_redis()
     server.stop()
     collection.insert_one(provider(3))

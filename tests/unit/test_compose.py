@@ -1,5 +1,7 @@
 """The compose file holds what the documentation says of it."""
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -44,4 +46,21 @@ def test_the_daemon_starts_when_both_servers_are_healthy(services: dict[str, Any
     }
     assert all("healthcheck" in services[name] for name in daemon["depends_on"])
     assert daemon["command"] == ["run"]
-    assert daemon["environment"].keys() == {"ETL_MONGO__URI", "ETL_MONGO__DATABASE", "ETL_REDIS__URL"}
+    assert daemon["environment"].keys() == {
+        *("ETL_MONGO__URI", "ETL_MONGO__DATABASE", "ETL_REDIS__URL", "ETL_HTTP__HOST"),
+    }
+
+
+def test_the_daemon_is_asked_how_it_is(services: dict[str, Any]) -> None:
+    """Its port is published, and the image has a health check that an interpreter can read."""
+    assert services["etl"]["ports"] == ["127.0.0.1:8088:8088"]
+    dockerfile = (COMPOSE.parent / "Dockerfile").read_text("utf-8")
+    [check] = re.findall(r"^HEALTHCHECK .*CMD (\[.+?\])$", dockerfile.replace("\\\n", ""), re.MULTILINE)
+    python, option, program = json.loads(check)
+    assert (python, option) == ("python", "-c")
+    compile(program, "HEALTHCHECK", "exec")
+    assert "/readyz" in program
+    assert re.search(r"^USER etl$", dockerfile, re.MULTILINE)
+    assert re.search(r'^ENTRYPOINT \["etl"\]$', dockerfile, re.MULTILINE), (
+        "a shell would keep signals to itself"
+    )

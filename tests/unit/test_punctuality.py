@@ -56,11 +56,15 @@ def test_a_late_run_is_counted_and_told(
 def test_a_run_that_finds_the_one_before_at_work_is_skipped(
     metrics: Metrics, punctuality: Punctuality, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each of them counts; it is not late, as it does not begin."""
-    punctuality(run(20))
+    """Each of them counts, the first in a row is told; it is not late, as it does not begin."""
+    punctuality(run(30))
+    punctuality(run(20, EVENT_JOB_MAX_INSTANCES))
     punctuality(run(10, EVENT_JOB_MAX_INSTANCES))
-    punctuality(run(0, EVENT_JOB_MAX_INSTANCES))
     assert counts(metrics) == (2, 1)
+    assert caplog.text.count("skipped 1: still busy with the one before") == 1
+    punctuality(run(0))
+    punctuality(run(-10, EVENT_JOB_MAX_INSTANCES))
+    assert counts(metrics) == (3, 1)
     assert caplog.text.count("skipped 1: still busy with the one before") == 2
 
 
