@@ -39,7 +39,7 @@ class Endpoints:
     async def readyz(self, _: Request) -> Response:
         """200: both servers answer, and each collection had a success within two cycles; else 503."""
         glance = await self._lookout.glance()
-        problems = list(glance.problems(self._cycle_seconds))
+        problems = glance.problems(self._cycle_seconds)
         return _json({"ready": not problems, "problems": problems}, _UNAVAILABLE if problems else _OK)
 
     async def status(self, _: Request) -> Response:

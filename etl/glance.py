@@ -40,29 +40,33 @@ class Glance:
     error: str | None = None
     """Why the status could not be read."""
 
-    def problems(self, cycle_seconds: float) -> Iterator[str]:
+    def problems(self, cycle_seconds: float) -> list[str]:
         """What speaks against being ready: a server away, no cycle that finished in two intervals."""
-        yield from self.away.values()
-        if self.error is not None and self.error not in self.away.values():
-            yield self.error
-        for one in self.collections:
-            since = one.seconds_since_success
-            if since is None:
-                yield f"{one.collection}: no cycle has finished yet"
-            elif since > 2 * cycle_seconds:
-                yield f"{one.collection}: the last cycle that finished did so {since:.0f} s ago"
+        failures = [*self.away.values(), self.error, *(one.error for one in self.collections)]
+        told = dict.fromkeys(failure for failure in failures if failure is not None)
+        return [*told, *(text for one in self.collections for text in _stale(one, 2 * cycle_seconds))]
+
+
+def _stale(one: CollectionStatus, limit: float) -> Iterator[str]:
+    since = one.seconds_since_success
+    if since is None:
+        yield f"{one.collection}: no cycle has finished yet"
+    elif since > limit:
+        yield f"{one.collection}: the last cycle that finished did so {since:.0f} s ago"
 
 
 def look(sight: Sight) -> Glance:
     """A new glance; whatever goes wrong is in it, as a monitor must see what is left."""
+    away: Mapping[str, str] = {}
     try:
-        found = sight.status()
+        away = sight.away()
+        if "redis" in away:  # the status would wait for it once more
+            return Glance(away=away, error=away["redis"])
+        return Glance(sight.status(), away)
     except EtlError as error:
-        return Glance(away=sight.away(), error=str(error))
+        return Glance(away=away, error=str(error))
     except Exception as error:  # noqa: BLE001 (the last resort: one odd key must not blind a monitor)
-        return Glance(away=sight.away(), error=whereabouts(error))
-    problem = next((one.error for one in found if one.error), None)
-    return Glance(found, {} if problem is None else {"mongodb": problem})
+        return Glance(away=away, error=whereabouts(error))
 
 
 class Lookout:

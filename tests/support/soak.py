@@ -7,6 +7,7 @@ intervals are those no setting may have, which is why this is no command.
 """
 
 import json
+import logging
 import os
 import sys
 import threading
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+from etl import log
 from etl.daemon import Daemon
 from etl.settings import FamilySettings, ScheduleSettings, Settings, load
 from tests.support.http import get
@@ -75,6 +77,7 @@ def watch(daemon: Daemon, cycles: int) -> None:
 
 
 if __name__ == "__main__":
+    log.configure(logging.ERROR)
     under_test = Daemon(hurried(load(), float(sys.argv[2])))
     threading.Thread(target=watch, args=(under_test, int(sys.argv[1])), daemon=True).start()
     under_test.run()

@@ -27,24 +27,40 @@ CYCLE = 660
 )
 def test_readiness(glance: Glance, problem: str | None) -> None:
     """Both servers answer, and each collection had a success in two cycles; else the one reason why not."""
-    found = list(glance.problems(CYCLE))
+    found = glance.problems(CYCLE)
     assert len(found) == (problem is not None)
     assert problem is None or problem in found[0]
 
 
 def test_a_glance_at_what_answers() -> None:
-    """It is the status; a MongoDB that is away is in it."""
+    """It is the status; what MongoDB says of a collection is no word on the server."""
     assert look(FakeSight(status())) == Glance([status()])
+    refused = status(error="MongoDB refuses", lag_seconds=None)
+    found = look(FakeSight(refused, status(collection="b", error="MongoDB refuses")))
+    assert (found.away, found.problems(CYCLE)) == ({}, ["MongoDB refuses"])
+
+
+def test_a_glance_without_mongodb() -> None:
+    """What Redis knows is told, and the one reason once."""
     away = status(error="MongoDB does not answer", lag_seconds=None)
-    assert look(FakeSight(status(), away)).away == {"mongodb": "MongoDB does not answer"}
+    found = look(FakeSight(away, away={"mongodb": "MongoDB does not answer"}))
+    assert (found.collections, found.error) == ([away], None)
+    assert found.problems(CYCLE) == ["MongoDB does not answer"]
 
 
 def test_a_glance_without_redis() -> None:
-    """MongoDB is asked all the same, so that both are told where both are away."""
+    """Both are told where both are away, and Redis is waited for once."""
     away = {"redis": "Redis does not answer", "mongodb": "MongoDB does not answer"}
-    found = look(FakeSight(CacheAway("Redis does not answer"), away=away))
-    assert (found.error, found.away) == ("Redis does not answer", away)
-    assert list(found.problems(CYCLE)) == list(away.values())
+    sight = FakeSight(away=away)
+    found = look(sight)
+    assert (found.error, found.away, sight.asked) == ("Redis does not answer", away, 0)
+    assert found.problems(CYCLE) == list(away.values())
+
+
+def test_a_redis_that_goes_away_meanwhile() -> None:
+    """The same."""
+    found = look(FakeSight(CacheAway("Redis does not answer")))
+    assert (found.error, found.problems(CYCLE)) == ("Redis does not answer", ["Redis does not answer"])
 
 
 def test_what_nobody_foresaw_does_not_blind_the_monitor() -> None:
@@ -52,7 +68,7 @@ def test_what_nobody_foresaw_does_not_blind_the_monitor() -> None:
     found = look(FakeSight(ValueError("hunter2")))
     assert found.error is not None
     assert found.error.startswith("unforeseen ValueError in glances.py")
-    assert list(found.problems(CYCLE)) == [found.error]
+    assert found.problems(CYCLE) == [found.error]
 
 
 def test_those_who_ask_together_share_one_look() -> None:
