@@ -27,7 +27,7 @@ from etl.settings import Settings
 GRACE_SECONDS: Final = 4.0
 """How long a stop waits for what is running; what is cut off then is safe, the next cycle goes on there."""
 
-GLANCE_TIMEOUT_SECONDS: Final = 3.0
+GLANCE_TIMEOUT_SECONDS: Final = 2.0
 """Whoever asks over HTTP is told of a server that is away no later than a probe gives up."""
 
 _log = logging.getLogger("etl.daemon")

@@ -3,9 +3,13 @@
 import json
 import signal
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
+
+import redis
+from pymongo.collection import Collection
 
 from etl.embedded.process import free_port
 from tests.support.http import get
@@ -57,3 +61,45 @@ def ended(process: Process, number: signal.Signals = signal.SIGTERM) -> list[dic
     _, said = process.communicate(timeout=5)
     assert process.returncode == 0
     return [json.loads(line) for line in said.splitlines()]
+
+
+class Writer:
+    """Writes twenty documents a second; when each was written is in `written`."""
+
+    def __init__(self, collection: Collection[Document]) -> None:
+        self._collection = collection
+        self.written: list[float] = []
+
+    def write(self, seconds: float) -> None:
+        """For so long."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self._collection.insert_one(provider(len(self.written)))
+            self.written.append(time.monotonic())
+            time.sleep(0.05)
+
+
+class Reader:
+    """Looks all the time which documents have come; when each was first seen is in `seen`."""
+
+    def __init__(self, client: redis.Redis, writer: Writer) -> None:
+        self._client = client
+        self._writer = writer
+        self.seen: dict[int, float] = {}
+
+    def read(self, until: Callable[[], bool]) -> None:
+        """Until then."""
+        while not until():
+            missing = [n for n in range(len(self._writer.written)) if n not in self.seen]
+            there = [n for n in missing if self._client.exists(key(n))]
+            self.seen |= dict.fromkeys(there, time.monotonic())
+            time.sleep(0.02)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all that was written has been seen."""
+        return len(self.seen) == len(self._writer.written)
+
+    def delays(self) -> list[float]:
+        """How long each write took to be seen."""
+        return [self.seen[n] - at for n, at in enumerate(self._writer.written)]

@@ -179,7 +179,7 @@ def test_the_deployment_of_kubernetes() -> None:
     probes = {name: container[name]["httpGet"]["path"] for name in ("livenessProbe", "readinessProbe")}
     assert probes == {"livenessProbe": "/healthz", "readinessProbe": "/readyz"}
     assert container["ports"] == [{"name": "http", "containerPort": Settings().http.port}]
-    assert container["readinessProbe"]["timeoutSeconds"] > 6
+    assert container["readinessProbe"]["timeoutSeconds"] > 4
     assert pod["securityContext"]["runAsNonRoot"]
     assert pod["terminationGracePeriodSeconds"] > 5
     for variable in container["env"]:
