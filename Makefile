@@ -25,7 +25,7 @@ test: .venv/dev.stamp
 	$(BIN)/pytest --cov --cov-append --cov-report=term tests/faults  # alone: they watch the clock
 
 soak: .venv/dev.stamp
-	LONG_RUNS=1 $(BIN)/pytest --capture=no --verbose tests/faults/test_daemon.py
+	LONG_RUNS=1 $(BIN)/pytest --capture=no --verbose tests/acceptance/test_daemon.py tests/faults/test_daemon.py
 
 clean:
 	rm -rf .venv .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist

@@ -64,29 +64,32 @@ class Job(ABC):
         """One run, or a look whether it may begin; raises nothing."""
         with log.bound(**self.fields()):
             try:
-                problem = self._run()
+                problems = self._run()
             except Interrupted:
                 return
-            if problem is None:
-                self._well()
-            else:
+            for problem in problems:
                 self._tell(problem)
+            if not problems:
+                self._well()
 
     def postpone(self, seconds: float) -> None:
         """Run next in so many seconds."""
         self._around.postpone(self.task, seconds)
 
-    def _run(self) -> str | None:
+    def _run(self) -> list[str]:
+        """What is wrong; nothing after a run that went well."""
         again, self._waiting = self._waiting, False
         if again and (away := self.app.away()):
             self._come_back()
-            return next(iter(away.values()))
+            return list(away.values())
         problem = self._worked()
-        if problem is not None and again:  # it failed though both servers answer
+        if problem is None:
+            return []
+        if again:  # it failed though both servers answer
             self.postpone(self.seconds + self.behind)
-        elif problem is not None:
+        else:
             self._come_back()
-        return problem
+        return [problem]
 
     def _worked(self) -> str | None:
         try:
