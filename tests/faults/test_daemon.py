@@ -85,7 +85,7 @@ def test_a_family_that_is_refreshed_is_never_missing(
     assert missing == 0
 
 
-@pytest.mark.parametrize("which", ["mongo"])
+@pytest.mark.parametrize("which", ["mongo", "redis"] if LONG else ["mongo"])
 def test_it_ends_in_time_though_a_server_is_deaf(
     start_etl: StartEtl, collection: Collection[Document], lines: Sequence[tuple[str, Any, str]], which: str
 ) -> None:
@@ -95,7 +95,7 @@ def test_it_ends_in_time_though_a_server_is_deaf(
     assert proxy.swallowed > 0, "the server was never asked"
 
 
-@pytest.mark.parametrize("which", ["redis"])
+@pytest.mark.parametrize("which", ["mongo", "redis"] if LONG else ["redis"])
 def test_a_second_signal_ends_it_at_once(
     start_etl: StartEtl, collection: Collection[Document], lines: Sequence[tuple[str, Any, str]], which: str
 ) -> None:

@@ -1,11 +1,13 @@
 """A daemon as a process: what it is told, where it answers, how it ends."""
 
 import json
+import re
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -61,6 +63,14 @@ def ended(process: Process, number: signal.Signals = signal.SIGTERM) -> list[dic
     _, said = process.communicate(timeout=5)
     assert process.returncode == 0
     return [json.loads(line) for line in said.splitlines()]
+
+
+def health_check() -> list[str]:
+    """The command by which the image is asked how it is, as the Dockerfile has it."""
+    text = (Path(__file__).parents[2] / "Dockerfile").read_text("utf-8").replace("\\\n", "")
+    [command] = re.findall(r"^HEALTHCHECK .*CMD (\[.+?\])$", text, re.MULTILINE)
+    words: list[str] = json.loads(command)
+    return words
 
 
 class Writer:
