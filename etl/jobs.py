@@ -60,6 +60,10 @@ class Job(ABC):
     def work(self) -> str | None:
         """One run; says what went wrong, None where nothing did. May raise an `EtlError` for the same."""
 
+    @abstractmethod
+    def count_failure(self) -> None:
+        """Count a run that ended in an error, and so has no report."""
+
     def __call__(self) -> None:
         """One run, or a look whether it may begin; raises nothing."""
         with log.bound(**self.fields()):
@@ -97,8 +101,10 @@ class Job(ABC):
         except Interrupted:
             raise
         except EtlError as error:
+            self.count_failure()
             return str(error)
         except Exception as error:  # noqa: BLE001 (the last resort: the daemon lives, and says where it was)
+            self.count_failure()
             _log.debug("unforeseen", exc_info=True)
             return whereabouts(error)
 
@@ -136,6 +142,10 @@ class Cycles(Job):
     def fields(self) -> dict[str, str]:
         """Each run has an id of its own."""
         return {"collection": self.task, "cycle": secrets.token_hex(4)}
+
+    def count_failure(self) -> None:
+        """Redis was away before the cycle began."""
+        self.metrics.cycle_failed(self.task)
 
     def work(self) -> str | None:
         """A cycle, if this daemon has the turn; the first one always, as a start is meant to be seen.
@@ -187,15 +197,13 @@ class Refreshes(Job):
         """The family."""
         return {"family": self.task}
 
+    def count_failure(self) -> None:
+        """Any failure: a refresh has a report only when it went well."""
+        self.metrics.refresh_failed(self.task)
+
     def work(self) -> str | None:
         """Warm the family again."""
-        try:
-            report = self.app.refresh(self.task)
-        except Interrupted:
-            raise
-        except EtlError:
-            self.metrics.refresh_failed(self.task)
-            raise
+        report = self.app.refresh(self.task)
         self.metrics.refreshed(report)
         _log.debug("%d written", report.written, extra=log.event("refresh", written=report.written))
         return None

@@ -86,6 +86,10 @@ class Metrics:
         for family, count in report.entries.items():
             self._entries.labels(family).inc(count)
 
+    def cycle_failed(self, collection: str) -> None:
+        """Count a cycle that failed before it had a report."""
+        self._cycles.labels(collection, "failed").inc()
+
     def refreshed(self, report: RefreshReport) -> None:
         """Count a refresh that went well."""
         self._refreshes.labels(report.family, "ok").inc()

@@ -213,6 +213,16 @@ def test_what_nobody_foresaw_does_not_end_the_daemon(caplog: pytest.LogCaptureFi
     [line] = caplog.messages
     assert line.startswith("unforeseen ValueError in test_jobs.py:")
     assert desk.postponed == [5]
+    assert samples(desk.metrics)["etl_cycles_total", NAME, "failed"] == 1
+
+
+def test_every_failure_is_counted_once() -> None:
+    """With a report or without one."""
+    desk = Desk()
+    desk.app.results = [failed(), CacheAway("Redis does not answer")]
+    desk.cycles()
+    desk.cycles()
+    assert samples(desk.metrics)["etl_cycles_total", NAME, "failed"] == 2
 
 
 def test_a_refresh_that_fails_is_tried_again_before_the_family_expires() -> None:
