@@ -1,6 +1,6 @@
 # make demo    real MongoDB and Redis, sample documents, two cycles, shown
 # make test    every check: lint, format, types, tests on real servers, coverage
-# make soak    the daemon for a thousand cycles, a minute of writes, long outages; about five minutes
+# make soak    the daemon for a thousand cycles, a minute of writes, long outages; about six minutes
 # make clean   removes what the others made
 
 SHELL := bash
