@@ -1,4 +1,4 @@
-# The command `etl` and nothing else: docker run --rm promptcontent-etl sync
+# The command `etl` and nothing else: docker run --rm promptcontent-etl sync; the daemon is `run`.
 
 FROM python:3.11-slim AS build
 WORKDIR /src
@@ -13,6 +13,12 @@ COPY --from=build /opt/etl /opt/etl
 ENV PATH=/opt/etl/bin:$PATH PYTHONUNBUFFERED=1
 USER etl
 WORKDIR /app
+EXPOSE 8088
+# Of the daemon: both servers answer, and each collection had a success within two cycles. While a server is away
+# the answer takes four seconds at most. It asks on the loopback interface, which every http.host but another
+# single address includes.
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 CMD ["python", "-c", \
+  "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ.get(\"ETL_HTTP__PORT\", 8088)}/readyz', timeout=9)"]
 # No shell in between: SIGTERM reaches the process, which then ends between two batches.
 ENTRYPOINT ["etl"]
 CMD ["--help"]

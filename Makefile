@@ -1,6 +1,7 @@
 # make demo    real MongoDB and Redis, sample documents, two cycles, shown
 # make test    every check: lint, format, types, tests on real servers, coverage
 # make bench   how fast it is, beside the ceilings and a plain script; make bench BENCH=--quick is a first look
+# make soak    the daemon for a thousand cycles, a minute of writes, long outages; about six minutes
 # make clean   removes what the others made
 
 SHELL := bash
@@ -12,7 +13,7 @@ BIN := .venv/bin
 CANDIDATES := python3.11 python3.12 python3.13 python3.14 python3
 USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: demo test bench clean
+.PHONY: demo test bench soak clean
 
 demo: .venv/demo.stamp
 	$(BIN)/etl demo
@@ -26,6 +27,9 @@ test: .venv/dev.stamp
 
 bench: .venv/bench.stamp
 	$(BIN)/python -m bench --out docs $(BENCH)
+
+soak: .venv/dev.stamp
+	LONG_RUNS=1 $(BIN)/pytest --capture=no --verbose tests/acceptance/test_daemon.py tests/faults/test_daemon.py
 
 clean:
 	rm -rf .venv .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from types import TracebackType
 from typing import Self
@@ -14,7 +14,7 @@ from etl.companions import companions, of_backfill
 from etl.cycle import Cycle, Rules
 from etl.dead_letters import DeadLetters
 from etl.doctor import Finding, examine
-from etl.errors import CacheAway, CycleFailed, EtlError, Interrupted, Locked, Misconfigured
+from etl.errors import CacheAway, CycleFailed, EtlError, Interrupted, Locked, Misconfigured, Transient
 from etl.history import Entry, History
 from etl.keyspace import Keyspace, Shown
 from etl.lease import this_process
@@ -33,16 +33,30 @@ _LOCKED_WAIT_SECONDS = 0.5
 _log = logging.getLogger("etl")
 
 
+def _complaint(ask: Callable[[], object]) -> str | None:
+    try:
+        ask()
+    except EtlError as error:
+        return str(error)
+    return None
+
+
+def _tell_of_retry(error: Transient) -> None:
+    _log.debug("%s; trying again", error)
+
+
 class App:
     """The product behind every command. Connects when first used; close it, or use it in a `with`.
+
+    `on_retry` is told of every step that failed and is tried again.
 
     Raises:
         Misconfigured: an address in the settings is malformed.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, on_retry: Callable[[Transient], None] = _tell_of_retry) -> None:
         self._settings = settings
-        self._parts = Assembly(settings)
+        self._parts = Assembly(settings, on_retry)
         self._retry = self._parts.retry
         self._wire = self._parts.wire
 
@@ -60,18 +74,34 @@ class App:
         for collection in self._chosen(names):
             yield self._cycle(collection)
 
-    def take_turn(self, name: str) -> bool:
-        """Whether this interval's cycle of a collection falls to this process, among several daemons.
+    def take_turn(self, name: str) -> float:
+        """Take the turn of this interval's cycle of a collection, among several daemons.
 
-        Whoever asks first has it, for nine tenths of the interval: by the next one it is free again.
+        Whoever has the turn keeps it for as long as it comes back for it every interval; a tenth of
+        an interval before it is due again, it is free.
+
+        Returns:
+            0 where the turn is this process', else in how many seconds its holder is due again.
 
         Raises:
             EtlError: Redis stays away, or refuses.
         """
-        own = companions(self._settings.collection(name).name)
-        ms = self._settings.schedule.cycle_seconds * 900
-        take: Command = ("SET", own.turn, this_process(), "NX", "PX", ms)
-        return bool(self._retry(lambda: self._wire.exchange([take]))[0])
+        turn, mine = companions(self._settings.collection(name).name).turn, this_process()
+        tenth = self._settings.schedule.cycle_seconds / 10
+        ms = int(tenth * 9000)
+        look: list[Command] = [("SET", turn, mine, "NX", "PX", ms), ("GET", turn), ("PTTL", turn)]
+        _, holder, left = self._retry(lambda: self._wire.exchange(look))
+        if holder != mine:
+            return float(max(0, left) / 1000 + tenth)
+        self._retry(lambda: self._wire.exchange([("SET", turn, mine, "PX", ms)]))
+        return 0.0
+
+    def away(self) -> dict[str, str]:
+        """Why `redis` or `mongodb` does not answer, of each that does not; may be called from any thread."""
+        clock = self._parts.source(self._settings.collections[0]).clock
+        with closing(self._parts.connect()) as wire:
+            asked = {"redis": _complaint(lambda: wire.exchange([("PING",)])), "mongodb": _complaint(clock)}
+        return {server: problem for server, problem in asked.items() if problem is not None}
 
     def retry_dead_letters(self, name: str, ids: Sequence[str]) -> Report:
         """One cycle that also reads these documents again (`_id`s as canonical Extended JSON)."""

@@ -1,8 +1,7 @@
 """Puts the stages of each collection together: with `app`, the one place where both databases meet."""
 
-import logging
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Final
 
@@ -28,8 +27,6 @@ from schemas.families import LAST_SYNC
 _FEW: Final = 5000
 """So many documents are transformed before it is worth starting processes for the rest."""
 
-_log = logging.getLogger("etl")
-
 
 class Assembly:
     """Connections to both servers, made when first used, and what is built on them.
@@ -38,14 +35,14 @@ class Assembly:
         Misconfigured: an address in the settings is malformed.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, on_retry: Callable[[Transient], None]) -> None:
         mongo, redis = settings.mongo, settings.redis
         self._settings = settings
         self._client = connect(mongo.uri.get_secret_value(), mongo.timeout_seconds, connect=False)
         self._pool = open_pool(redis.url.get_secret_value(), redis.timeout_seconds)
         self._ttls = {family: settings.ttl(family) for family in FAMILIES}
         self.stop = threading.Event()
-        self.retry = Retry(settings.retry.seconds, self.stop, _tell_of_retry)
+        self.retry = Retry(settings.retry.seconds, self.stop, on_retry)
         self.wire = self.connect()
 
     def connect(self) -> Wire:
@@ -126,7 +123,3 @@ class Crew:
         with self._executors() as (executor, workers), rarely_collecting():
             pool = Pool(executor, Task(self._transform), outcomes, self._transform, 2 * workers + 1)
             yield from pool(pages)
-
-
-def _tell_of_retry(error: Transient) -> None:
-    _log.debug("%s; trying again", error)

@@ -1,27 +1,34 @@
-"""The daemon: a cycle of each collection every interval, and refreshes in between.
+"""The daemon: a cycle of each collection every interval, refreshes in between, and answers over HTTP.
 
-Each job has an application of its own, since a connection serves one thread. Several daemons may run
-against the same servers: whoever takes the turn of an interval works, the others wait for the next.
+Several daemons may run against the same servers: whoever has the turn works, the others stand by.
 """
 
 import logging
 import os
 import threading
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from apscheduler.events import EVENT_JOB_MAX_INSTANCES, JobEvent
+from apscheduler.events import EVENT_JOB_MAX_INSTANCES, EVENT_JOB_SUBMITTED
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from etl import log
 from etl.app import App
-from etl.errors import EtlError
-from etl.report import Report
+from etl.endpoints import Endpoints
+from etl.glance import Lookout, look
+from etl.jobs import Around, jobs
+from etl.metrics import Metrics
+from etl.punctuality import Punctuality
+from etl.serving import Serving
 from etl.settings import Settings
 
 GRACE_SECONDS: Final = 4.0
 """How long a stop waits for what is running; what is cut off then is safe, the next cycle goes on there."""
+
+GLANCE_TIMEOUT_SECONDS: Final = 2.0
+"""Whoever asks over HTTP is told of a server that is away no later than a probe gives up."""
 
 _log = logging.getLogger("etl.daemon")
 
@@ -30,122 +37,87 @@ class Daemon:
     """Runs until it is asked to stop; a server that is away is waited for.
 
     Raises:
-        Misconfigured: an address in the settings is malformed.
+        Misconfigured: an address in the settings is malformed, or the one for HTTP is taken.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
         self._stop = threading.Event()
-        self._apps: list[App] = []
-        self._told: dict[str, str | None] = {}
-        workers = len(settings.collections) + len(settings.families)
-        self._scheduler = BackgroundScheduler(
-            timezone=UTC,
-            executors={"default": ThreadPoolExecutor(workers)},
-            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
-        )
-        self._scheduler.add_listener(self._skipped, EVENT_JOB_MAX_INSTANCES)
+        self._postponing = threading.Lock()
+        metrics = Metrics(settings)
+        self._eye = App(_impatient(settings))
+        self._jobs = jobs(Around(settings, metrics, self._postpone))
+        self._scheduler = _scheduler(len(self._jobs))
+        intervals = {job.task: job.seconds for job in self._jobs}
+        punctuality = Punctuality(intervals, metrics)
+        self._scheduler.add_listener(punctuality, EVENT_JOB_MAX_INSTANCES | EVENT_JOB_SUBMITTED)
+        lookout = Lookout(lambda: look(self._eye))
+        endpoints = Endpoints(lookout, metrics, settings.schedule.cycle_seconds)
+        self._serving = Serving(endpoints.app(), settings.http.host, settings.http.port)
+
+    @property
+    def url(self) -> str:
+        """Where it answers HTTP."""
+        return self._serving.url
 
     def run(self) -> None:
         """Work until `stop`; returns in under five seconds after it."""
-        for collection in self._settings.collections:
-            self._every(
-                self._settings.schedule.cycle_seconds, collection.name, _Cycles(self, collection.name)
-            )
-        for family, life in self._settings.families.items():
-            if life.refresh_seconds is not None:
-                self._every(life.refresh_seconds, family, _Refreshes(self, family))
+        self._serving.start()
+        _log.info("answering at %s", self.url, extra=log.event("listening", url=self.url))
+        for job in self._jobs:
+            now = datetime.now(UTC)
+            self._scheduler.add_job(job, "interval", seconds=job.seconds, id=job.task, next_run_time=now)
         self._scheduler.start()
-        _log.info("started: %s", ", ".join(job.id for job in self._scheduler.get_jobs()))
+        tasks = [job.task for job in self._jobs]
+        _log.info("started: %s", ", ".join(tasks), extra=log.event("started", tasks=tasks))
         self._stop.wait()
+        _log.info("stopping", extra=log.event("stopping"))
         self._end()
 
     def stop(self) -> None:
         """Ask for the end; may be called from a signal handler."""
         self._stop.set()
-        for app in self._apps:
-            app.stop()
+        for job in self._jobs:
+            job.app.stop()
 
-    def open_app(self) -> App:
-        """An application for one job."""
-        app = App(self._settings)
-        self._apps.append(app)
-        return app
-
-    def tell(self, what: str, problem: str | None) -> None:
-        """Log a problem once, when it begins or changes, and its end."""
-        before = self._told.get(what)
-        self._told[what] = problem
-        if problem is not None and problem != before:
-            _log.warning("%s: %s", what, problem)
-        elif problem is None and before is not None:
-            _log.info("%s: well again", what)
-
-    def _every(self, seconds: int, name: str, job: Callable[[], None]) -> None:
-        now = datetime.now(UTC)
-        self._scheduler.add_job(job, "interval", seconds=seconds, id=name, next_run_time=now)
-
-    def _skipped(self, event: JobEvent) -> None:
-        _log.warning("%s: still busy when the next run was due; that run is skipped", event.job_id)
+    def _postpone(self, task: str, seconds: float) -> None:
+        """Move the next run of a task; not while the scheduler ends, as it would wait for its own thread."""
+        with self._postponing:
+            if not self._stop.is_set():
+                self._scheduler.modify_job(task, next_run_time=datetime.now(UTC) + timedelta(seconds=seconds))
 
     def _end(self) -> None:
-        waiting = threading.Thread(target=self._scheduler.shutdown, daemon=True)
+        waiting = threading.Thread(target=self._shut_down, daemon=True)
         waiting.start()
         waiting.join(GRACE_SECONDS)
         if waiting.is_alive():
             # A server that does not answer holds a thread until its time-out, and Python waits for threads.
-            _log.warning("stopped while waiting for a server")
+            _log.warning("stopped while waiting for a server", extra=log.event("stopped"))
             os._exit(0)
-        for app in self._apps:
+        _log.info("stopped", extra=log.event("stopped"))
+
+    def _shut_down(self) -> None:
+        with self._postponing:
+            pass  # whoever moves a run is done, and nobody else begins to
+        self._scheduler.shutdown()
+        self._serving.stop()
+        for app in (self._eye, *(job.app for job in self._jobs)):
             app.close()
-        _log.info("stopped")
 
 
-class _Cycles:
-    """The cycles of one collection."""
-
-    def __init__(self, daemon: Daemon, collection: str) -> None:
-        self._daemon = daemon
-        self._collection = collection
-        self._app = daemon.open_app()
-        self._first = True
-
-    def __call__(self) -> None:
-        """A cycle, if this daemon has the turn; the first one always, as a start is meant to be seen."""
-        try:
-            if self._app.take_turn(self._collection) or self._first:
-                self._first = False
-                self._tell(next(self._app.sync([self._collection])))
-        except EtlError as error:
-            self._daemon.tell(self._collection, str(error))
-
-    def _tell(self, report: Report) -> None:
-        if report.status != "locked":
-            self._daemon.tell(self._collection, report.error)
-        if report.status == "ok" and (report.records_processed or report.dead_lettered):
-            counts = "%s: %d processed, %d dead letters, %d deferred in %d ms"
-            figures = (
-                report.records_processed,
-                report.dead_lettered,
-                report.deferred,
-                report.sync_duration_ms,
-            )
-            _log.info(counts, self._collection, *figures)
+def _scheduler(workers: int) -> BackgroundScheduler:
+    return BackgroundScheduler(
+        timezone=UTC,
+        executors={"default": ThreadPoolExecutor(workers)},
+        job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+    )
 
 
-class _Refreshes:
-    """The refreshes of one family."""
-
-    def __init__(self, daemon: Daemon, family: str) -> None:
-        self._daemon = daemon
-        self._family = family
-        self._app = daemon.open_app()
-
-    def __call__(self) -> None:
-        """Warm the family again."""
-        try:
-            self._app.refresh(self._family)
-        except EtlError as error:
-            self._daemon.tell(self._family, str(error))
-        else:
-            self._daemon.tell(self._family, None)
+def _impatient(settings: Settings) -> Settings:
+    """The settings of whoever only looks."""
+    mongo = {"timeout_seconds": min(settings.mongo.timeout_seconds, GLANCE_TIMEOUT_SECONDS)}
+    redis = {"timeout_seconds": min(settings.redis.timeout_seconds, GLANCE_TIMEOUT_SECONDS)}
+    sections: Mapping[str, object] = {
+        "mongo": settings.mongo.model_copy(update=mongo),
+        "redis": settings.redis.model_copy(update=redis),
+    }
+    return settings.model_copy(update=sections)

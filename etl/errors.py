@@ -12,6 +12,8 @@ A document that cannot be applied is no error but a `schemas.entries.Reject`. Me
 line, name the address and the way out, and never hold a secret or a document's content.
 """
 
+import traceback
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -57,3 +59,10 @@ class Interrupted(EtlError):
     """Asked to stop (Ctrl-C, SIGTERM) while waiting or between two batches."""
 
     exit_code: ClassVar[int] = 130
+
+
+def whereabouts(error: BaseException) -> str:
+    """The kind of an unforeseen error and its place, without its message: that may hold a secret."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"unforeseen {type(error).__name__}{place}"

@@ -6,7 +6,6 @@ import sys
 import traceback
 from collections.abc import Sequence
 from itertools import takewhile
-from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -25,7 +24,7 @@ from etl.cli.runtime import Runtime, Start, shared_options, start_app
 from etl.cli.show import show
 from etl.cli.status import status
 from etl.cli.sync import sync
-from etl.errors import EtlError, Interrupted
+from etl.errors import EtlError, Interrupted, whereabouts
 
 _COMMANDS = (run_, sync, backfill, status, history, show, refresh, dead_letters, doctor, config, demo)
 
@@ -90,13 +89,7 @@ def _explain(error: Exception) -> tuple[str, int]:
         case click.ClickException():
             return error.format_message(), error.exit_code
         case _:
-            return f"{_whereabouts(error)}; --verbose shows the traceback, please report it", 1
-
-
-def _whereabouts(error: Exception) -> str:
-    """The kind of an unforeseen error and its place, without its message: that may hold a secret."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"unforeseen {type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}"
+            return f"{whereabouts(error)}; --verbose shows the traceback, please report it", 1
 
 
 def _reader_has_gone() -> int:

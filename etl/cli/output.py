@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from etl.plain import plain
+
 
 def never_fail_to_encode() -> None:
     """A terminal that has no `ñ` gets an escape for it, not a crash."""
@@ -42,15 +44,6 @@ def say(text: str = "") -> None:
 def heading(text: str) -> None:
     """The title of what follows, bold on a terminal."""
     Console(highlight=False).print(Text(plain(text), style="bold"), soft_wrap=True)
-
-
-def plain(text: str) -> str:
-    """`text` on one line, its control characters as escapes: values come from documents of others."""
-    return "".join(character if character.isprintable() else _escape(character) for character in text)
-
-
-def _escape(character: str) -> str:
-    return character.encode("unicode_escape").decode()
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

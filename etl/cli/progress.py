@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from etl.cli.output import plain
+from etl.plain import plain
 from etl.report import Report
 
 _QUIET_SECONDS: Final = 2.0

@@ -1,6 +1,7 @@
 """`etl run`: the daemon."""
 
 import logging
+import os
 import signal
 from types import FrameType
 
@@ -15,18 +16,23 @@ from etl.cli.runtime import Runtime, pass_runtime
 def run(runtime: Runtime) -> None:
     """Run as a daemon: the first cycle at once, then one every interval.
 
-    It waits for servers that are away. Ctrl-C or SIGTERM ends it after the batch under way, a second one
-    at once.
+    It waits for servers that are away, and answers /healthz, /readyz, /status and /metrics over HTTP.
+    Ctrl-C or SIGTERM ends it after the batch under way, a second one at once.
     """
     from etl.daemon import Daemon  # noqa: PLC0415 (the drivers load slowly, and `--help` does not need them)
 
     settings = runtime.loaded().settings
-    if not logging.getLogger("etl").isEnabledFor(logging.INFO):
-        log.configure(logging.INFO)
+    detailed = logging.getLogger("etl").isEnabledFor(logging.DEBUG)
+    log.configure(logging.DEBUG if detailed else logging.INFO, settings.log.format)
     daemon = Daemon(settings)
 
+    asked = False
+
     def ask(number: int, _: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
+        nonlocal asked
+        if asked:
+            os._exit(128 + number)  # not by the signal's own action: a container's first process has none
+        asked = True
         daemon.stop()
 
     for number in (signal.SIGINT, signal.SIGTERM):

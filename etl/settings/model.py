@@ -136,10 +136,18 @@ class FamilySettings(Section):
 class HttpSettings(Section):
     """Where the daemon answers."""
 
-    host: str = Field(
-        "127.0.0.1", min_length=1, description="Interface for the daemon's HTTP, still to come."
+    host: str = Field("127.0.0.1", min_length=1, description="Interface the daemon answers HTTP on.")
+    port: Whole = Field(
+        8088, ge=0, le=65535, description="Port the daemon answers HTTP on; 0 takes a free one and logs it."
     )
-    port: Whole = Field(8088, ge=0, le=65535, description="Port for the daemon's HTTP, still to come.")
+
+
+class LogSettings(Section):
+    """What the log looks like."""
+
+    format: Literal["text", "json"] = Field(
+        "text", description="Lines for people (`text`) or for programs (`json`), on stderr either way."
+    )
 
 
 class TransformSettings(Section):
@@ -174,6 +182,7 @@ class Settings(Section):
     families: dict[Annotated[str, _one_of(FAMILIES)], FamilySettings] = Field({}, validate_default=True)
     transform: TransformSettings = TransformSettings()
     http: HttpSettings = HttpSettings()
+    log: LogSettings = LogSettings()
     lease: LeaseSettings = LeaseSettings()
     retry: RetrySettings = RetrySettings()
 

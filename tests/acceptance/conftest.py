@@ -46,6 +46,7 @@ def environment(mongod: MongoServer, database: Database[Document], redis_url: st
         "ETL_MONGO__URI": mongod.uri,
         "ETL_MONGO__DATABASE": database.name,
         "ETL_REDIS__URL": redis_url,
+        "ETL_HTTP__PORT": "0",
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
 

@@ -1,12 +1,27 @@
 """`etl run`, the daemon, as a process."""
 
+import os
 import signal
-from datetime import UTC, datetime
+import subprocess
+import sys
+import time
 
 import redis
 from pymongo.collection import Collection
 
-from tests.acceptance.conftest import StartEtl
+from tests.acceptance.conftest import Etl, StartEtl, end_of
+from tests.support.daemons import (
+    HISTORY,
+    LEASE,
+    ended,
+    every,
+    health_check,
+    is_ready,
+    key,
+    provider,
+    url_of,
+)
+from tests.support.http import get
 from tests.support.types import Document, StartRedis
 from tests.support.waiting import eventually
 
@@ -14,26 +29,20 @@ EVERY_SECOND = {"ETL_SCHEDULE__CYCLE_SECONDS": "1"}
 LAST_SYNC = "etl:last_sync:promptContent"
 
 
-def provider(name: str) -> Document:
-    """A document of `config:api`."""
-    fields = {"tipo": "integracion_api", "provider_name": name, "status": "active"}
-    return fields | {"updated_at": datetime.now(UTC)}
-
-
 def test_it_follows_mongodb_until_it_is_asked_to_stop(
     start_etl: StartEtl, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """The first cycle at once, the next ones by themselves; SIGTERM ends it well and gives the lease back."""
-    collection.insert_one(provider("first"))
+    collection.insert_one(provider(0))
     process = start_etl("run", **EVERY_SECOND)
-    assert eventually(lambda: bool(redis_client.exists("config:api:first")), seconds=10)
-    for number in range(3):
-        collection.insert_one(provider(f"p{number}"))
-        key = f"config:api:p{number}"
-        assert eventually(lambda key=key: bool(redis_client.exists(key)), seconds=4)  # type: ignore[misc]
+    assert eventually(lambda: bool(redis_client.exists(key(0))), seconds=10)
+    for number in range(1, 4):
+        collection.insert_one(provider(number))
+        name = key(number)
+        assert eventually(lambda name=name: bool(redis_client.exists(name)), seconds=4)  # type: ignore[misc]
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=5) == 0
-    assert not redis_client.exists("{etl:last_sync:promptContent}:lease")
+    assert not redis_client.exists(LEASE)
 
 
 def test_two_daemons_share_the_intervals_and_one_survives(
@@ -42,31 +51,28 @@ def test_two_daemons_share_the_intervals_and_one_survives(
     """Two work as one; after kill -9 of either the cycles go on and nothing is lost."""
     first = start_etl("run", **EVERY_SECOND, ETL_LEASE__SECONDS="1")
     start_etl("run", **EVERY_SECOND, ETL_LEASE__SECONDS="1")
-    collection.insert_one(provider("both"))
-    assert eventually(lambda: bool(redis_client.exists("config:api:both")), seconds=10)
-    history = "{etl:last_sync:promptContent}:history"
-    before = redis_client.llen(history)
-    assert eventually(lambda: redis_client.llen(history) >= before + 4, seconds=10)
-    assert redis_client.llen(history) <= before + 5
+    collection.insert_one(provider(1))
+    assert eventually(lambda: bool(redis_client.exists(key(1))), seconds=10)
+    before = redis_client.llen(HISTORY)
+    assert eventually(lambda: redis_client.llen(HISTORY) >= before + 4, seconds=10)
+    assert redis_client.llen(HISTORY) <= before + 5
     first.kill()
-    collection.insert_one(provider("one"))
-    assert eventually(lambda: bool(redis_client.exists("config:api:one")), seconds=10)
+    collection.insert_one(provider(2))
+    assert eventually(lambda: bool(redis_client.exists(key(2))), seconds=10)
 
 
 def test_the_order_of_starting_does_not_matter(
     start_etl: StartEtl, collection: Collection[Document], start_redis: StartRedis
 ) -> None:
-    """With Redis away it waits, says so once and begins when it comes; it ends in time while it waits."""
+    """With Redis away it waits, says so, and begins when it comes, not an interval later."""
     server = start_redis()
     server.stop()
-    collection.insert_one(provider("late"))
-    process = start_etl(
-        "run", **EVERY_SECOND, ETL_REDIS__URL=server.url, ETL_RETRY__SECONDS="1", ETL_LEASE__SECONDS="1"
-    )
+    collection.insert_one(provider(3))
+    process = start_etl("run", ETL_REDIS__URL=server.url, ETL_RETRY__SECONDS="1")
     assert not eventually(lambda: process.poll() is not None, seconds=4)
     server.start()
     with redis.Redis.from_url(server.url, decode_responses=True) as client:
-        assert eventually(lambda: bool(client.exists("config:api:late")), seconds=10)
+        assert eventually(lambda: bool(client.exists(key(3))), seconds=10)
     server.stop()
     assert not eventually(lambda: process.poll() is not None, seconds=2)
     process.send_signal(signal.SIGINT)
@@ -77,13 +83,125 @@ def test_the_order_of_starting_does_not_matter(
     assert "Traceback" not in said
 
 
-def test_a_family_is_refreshed_before_it_expires(
-    start_etl: StartEtl, collection: Collection[Document], redis_client: redis.Redis
+def test_a_process_that_slept_says_so(start_etl: StartEtl, redis_client: redis.Redis) -> None:
+    """Runs that fell due meanwhile are counted as skipped, and the one that came instead as late."""
+    settings = every(1)
+    process = start_etl("run", **settings)
+    assert eventually(lambda: bool(redis_client.llen(HISTORY)), seconds=10)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(4.5)
+    process.send_signal(signal.SIGCONT)
+    url = f"{url_of(settings)}/metrics"
+
+    def count(name: str) -> float:
+        series = f'etl_{name}_runs_total{{task="promptContent"}} '
+        [line] = [line for line in get(url).text.splitlines() if line.startswith(series)]
+        return float(line.split()[-1])
+
+    assert eventually(lambda: count("skipped") >= 2, seconds=5)
+    said = ended(process)
+    assert {"skipped"} <= {line["action"] for line in said}
+
+
+def test_it_stops_between_two_batches(
+    start_etl: StartEtl, etl: Etl, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """`mcp:server:status` is never missing, though no cycle falls due."""
-    document = {"tipo": "estado_servidor", "server_name": "content", "status": "active"}
-    collection.insert_one(document | {"updated_at": datetime.now(UTC)})
-    life = '{"mcp:server:status": {"ttl": 3, "refresh_seconds": 1}}'
-    start_etl("run", ETL_FAMILIES=life)
-    assert eventually(lambda: bool(redis_client.exists("mcp:server:status:content")), seconds=10)
-    assert not eventually(lambda: not redis_client.exists("mcp:server:status:content"), seconds=7)
+    """In the middle of a cold start: the lease is given back, and the next cycle goes on there."""
+    collection.insert_many([provider(number) for number in range(20_000)])
+    process = start_etl("run", **every(1))
+    assert eventually(lambda: bool(redis_client.exists(key(600))), seconds=10)
+    ended(process, signal.SIGINT)
+    assert not redis_client.exists(LEASE)
+    assert not redis_client.exists("etl:last_sync:promptContent"), "it was done before it was stopped"
+    cut = len(list(redis_client.scan_iter("config:api:*", count=5000)))
+    assert 600 < cut < 20_000
+    report = etl("sync", "--json").json["collections"][0]
+    assert report["records_processed"] <= 20_000 - cut + 500
+    assert len(list(redis_client.scan_iter("config:api:*", count=5000))) == 20_000
+
+
+def test_secrets_stay_out_of_the_log(start_etl: StartEtl, start_redis: StartRedis) -> None:
+    """Of the settings, whatever goes wrong with them, in either form and in every detail."""
+    server = start_redis(password="hunter2")
+    wrong = server.url.replace("hunter2", "hunter3")
+    for form in ("text", "json"):
+        settings = every(1) | {"ETL_REDIS__URL": wrong, "ETL_LOG__FORMAT": form}
+        process = start_etl("--verbose", "run", **settings)
+        url = url_of(settings)
+        assert eventually(lambda url=url: _refused(url), seconds=10)  # type: ignore[misc]
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=5)
+        assert process.returncode == 0
+        assert "refuses" in said
+        assert "hunter" not in said
+
+
+def _refused(url: str) -> bool:
+    try:
+        return "refuses" in get(f"{url}/readyz").text
+    except OSError:
+        return False
+
+
+def test_it_answers_over_http_what_the_command_line_says(
+    start_etl: StartEtl, etl: Etl, collection: Collection[Document]
+) -> None:
+    """The status is that of `etl status --json`; it is ready after its first cycle."""
+    collection.insert_one(provider(0))
+    settings = every(60)
+    start_etl("run", **settings)
+    url = url_of(settings)
+    assert eventually(lambda: is_ready(url), seconds=10)
+    [over_http], [typed] = (
+        answer.json["collections"] for answer in (get(f"{url}/status"), etl("status", "--json", **settings))
+    )
+    assert over_http.pop("seconds_since_success") <= typed.pop("seconds_since_success")
+    assert over_http == typed
+    assert over_http["last_cycle"]["records_processed"] == 1
+    assert (
+        'etl_documents_total{collection="promptContent",outcome="written"} 1.0' in get(f"{url}/metrics").text
+    )
+
+
+def test_the_health_check_of_the_image(start_etl: StartEtl) -> None:
+    """It fails where nobody answers, and passes once the daemon is ready."""
+    settings = every(60)
+    variables = os.environ | {"ETL_HTTP__PORT": settings["ETL_HTTP__PORT"]}
+    command = [sys.executable, *health_check()[1:]]
+    asked = [subprocess.run(command, env=variables, check=False, capture_output=True).returncode]
+    start_etl("run", **settings)
+    assert eventually(lambda: is_ready(url_of(settings)), seconds=10)
+    asked.append(subprocess.run(command, env=variables, check=False).returncode)
+    assert asked == [1, 0]
+
+
+def test_a_port_that_is_taken_is_told_at_once(start_etl: StartEtl) -> None:
+    """The second daemon on one machine needs a port of its own: one line, exit code 2."""
+    settings = every(60)
+    start_etl("run", **settings)
+    assert eventually(lambda: is_ready(url_of(settings)), seconds=10)
+    result = end_of(start_etl("run", **settings))
+    assert (result.code, result.out) == (2, "")
+    assert result.err.count("\n") == 1
+    assert f"cannot listen on 127.0.0.1:{settings['ETL_HTTP__PORT']}: Address already in use" in result.err
+
+
+def test_its_lines_are_for_people_or_for_programs(
+    start_etl: StartEtl, collection: Collection[Document]
+) -> None:
+    """As `log.format` says; each cycle has an id, and no line holds a document."""
+    collection.insert_one(provider(0))
+    settings = every(60)
+    process = start_etl("run", **settings)
+    assert eventually(lambda: is_ready(url_of(settings)), seconds=10)
+    lines = ended(process)
+    assert [line["action"] for line in lines] == ["listening", "started", "cycle", "stopping", "stopped"]
+    assert lines[2]["collection"] == "promptContent"
+    assert len(lines[2]["cycle"]) == 8
+    assert (lines[2]["processed"], lines[2]["mode"]) == (1, "cold_start")
+    text = start_etl("run", **settings | {"ETL_LOG__FORMAT": "text"})
+    assert eventually(lambda: is_ready(url_of(settings)), seconds=10)
+    text.send_signal(signal.SIGTERM)
+    _, said = text.communicate(timeout=5)
+    assert f" INFO listening: answering at {url_of(settings)}\n" in said
+    assert "{" not in said

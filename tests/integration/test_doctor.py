@@ -3,7 +3,7 @@
 import json
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from pymongo.database import Database
 
 from etl.cli import run
 from etl.embedded import MongoServer
+from etl.source import Source
 from tests.support.pipeline import COMPANION, NAME, Clock
 from tests.support.types import Document, StartMongo, StartRedis
 
@@ -205,6 +206,20 @@ def test_without_the_index_the_types_of_dates_are_not_counted(
     """That would read the whole collection."""
     database[NAME].insert_one({"updated_at": "text"})
     assert doctor().said("dates")["level"] == "note"
+
+
+@pytest.mark.usefixtures("collection")
+def test_a_mongodb_older_than_supported_is_found(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says it is older, in the application's own eyes, as no old server is at hand."""
+    ask = Source.ask
+
+    def older(self: Source, command: Mapping[str, Any]) -> Mapping[str, Any]:
+        answer = ask(self, command)
+        old = {"version": "4.2.24", "versionArray": [4, 2, 24, 0]}
+        return {**answer, **old} if "buildInfo" in command else answer
+
+    monkeypatch.setattr(Source, "ask", older)
+    assert doctor().remedy("version").startswith("docker compose up --build (it has MongoDB 7), or upgrade:")
 
 
 @pytest.mark.usefixtures("collection")

@@ -1,0 +1,87 @@
+"""What a monitor sees of the ETL at one moment, and whether that is ready.
+
+However many ask, the servers are looked at once a second at most, and by one at a time.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from starlette.concurrency import run_in_threadpool
+
+from etl.app import CollectionStatus
+from etl.errors import EtlError, whereabouts
+
+KEPT_SECONDS: Final = 1.0
+"""So long a glance is good for whoever asks next."""
+
+
+class Sight(Protocol):
+    """What there is to see: see `etl.app.App`."""
+
+    def status(self) -> list[CollectionStatus]:
+        """Where each collection stands."""
+        ...
+
+    def away(self) -> dict[str, str]:
+        """Each server that does not answer, and why."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """The status of each collection, or why there is none."""
+
+    collections: Sequence[CollectionStatus] = ()
+    away: Mapping[str, str] = field(default_factory=dict)
+    """Why `redis` or `mongodb` does not answer, of each that does not."""
+    error: str | None = None
+    """Why the status could not be read."""
+
+    def problems(self, cycle_seconds: float) -> list[str]:
+        """What speaks against being ready: a server away, no cycle that finished in two intervals."""
+        failures = [*self.away.values(), self.error, *(one.error for one in self.collections)]
+        told = dict.fromkeys(failure for failure in failures if failure is not None)
+        return [*told, *(text for one in self.collections for text in _stale(one, 2 * cycle_seconds))]
+
+
+def _stale(one: CollectionStatus, limit: float) -> Iterator[str]:
+    since = one.seconds_since_success
+    if since is None:
+        yield f"{one.collection}: no cycle has finished yet"
+    elif since > limit:
+        yield f"{one.collection}: the last cycle that finished did so {since:.0f} s ago"
+
+
+def look(sight: Sight) -> Glance:
+    """A new glance; whatever goes wrong is in it, as a monitor must see what is left."""
+    away: Mapping[str, str] = {}
+    try:
+        away = sight.away()
+        if "redis" in away:  # the status would wait for it once more
+            return Glance(away=away, error=away["redis"])
+        return Glance(sight.status(), away)
+    except EtlError as error:
+        return Glance(away=away, error=str(error))
+    except Exception as error:  # noqa: BLE001 (the last resort: one odd key must not blind a monitor)
+        return Glance(away=away, error=whereabouts(error))
+
+
+class Lookout:
+    """Glances for whoever asks, none older than a second; those who ask meanwhile wait for the same one."""
+
+    def __init__(self, new: Callable[[], Glance]) -> None:
+        self._new = new
+        self._one_at_a_time = asyncio.Lock()
+        self._kept = Glance()
+        self._until = float("-inf")
+
+    async def glance(self) -> Glance:
+        """The present one, from a thread of its own."""
+        async with self._one_at_a_time:
+            if time.monotonic() > self._until:
+                self._kept = await run_in_threadpool(self._new)
+                self._until = time.monotonic() + KEPT_SECONDS
+        return self._kept

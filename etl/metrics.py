@@ -1,0 +1,183 @@
+"""The metrics, in the terms of Prometheus: counted as things happen, or measured when somebody asks.
+
+Every name is here. `config/grafana-dashboard.json` and `config/alerts.yml` use them, which a test holds.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from prometheus_client import Counter, Histogram, disable_created_metrics
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from etl.app import CollectionStatus
+from etl.glance import Glance
+from etl.report import RefreshReport, Report
+from etl.settings import Settings
+from schemas.documents import KINDS
+from schemas.families import GENERATION_QUEUE
+
+OUTCOMES: Final = ("written", "evicted", "enqueued", "dead_lettered")
+"""What may become of a document; each is a count of `etl.report.Report`."""
+
+_BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 660, 1800, 3600, 10_800)
+
+_Measure = Callable[[CollectionStatus], float | None]
+_MEASURED: Final[Sequence[tuple[str, str, _Measure]]] = (
+    (
+        "etl_watermark_lag_seconds",
+        "How far the watermark is behind the newest document.",
+        lambda s: s.lag_seconds,
+    ),
+    (
+        "etl_seconds_since_success",
+        "How long ago the last cycle that finished did so.",
+        lambda s: s.seconds_since_success,
+    ),
+    ("etl_dead_letters", "Documents that could not be applied.", lambda s: s.dead_letters),
+    (
+        "etl_dead_letters_beyond",
+        "Refusals that were counted only, because too many are kept.",
+        lambda s: s.dead_letters_beyond,
+    ),
+    ("etl_deferred_documents", "Documents that wait for the lock of a campaign.", lambda s: s.deferred_count),
+    ("etl_unreachable_documents", "Documents without a date to be found by.", lambda s: s.unreachable),
+    ("etl_lease_held", "Whether somebody works on the collection now.", lambda s: bool(s.lease_holder)),
+)
+"""What is measured of each collection: name, help, where it is in the status. None is left out."""
+
+
+class Metrics:
+    """Those of one daemon, in a registry of their own; every count begins at zero, so that none is missed."""
+
+    def __init__(self, settings: Settings) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series of each, that nobody asks for
+        self._cycle_seconds = settings.schedule.cycle_seconds
+        self._names = [collection.name for collection in settings.collections]
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._documents = self._counter("etl_documents", "Documents by outcome.", "collection", "outcome")
+        self._cycles = self._counter("etl_cycles", "Cycles by how they ended.", "collection", "status")
+        self._entries = self._counter("etl_entries_written", "Entries written to Redis.", "family")
+        self._refreshes = self._counter("etl_refreshes", "Refreshes by how they ended.", "family", "status")
+        self._retries = self._counter("etl_retries", "Steps that failed and were tried again.", "task")
+        self._skipped = self._counter("etl_skipped_runs", "Runs that were due and did not happen.", "task")
+        self._late = self._counter("etl_late_runs", "Runs that began over a second late.", "task")
+        self._duration = Histogram(
+            "etl_cycle_duration_seconds",
+            "How long a cycle took.",
+            ["collection"],
+            registry=self._registry,
+            buckets=_BUCKETS,
+        )
+        self._begin(settings)
+
+    def cycle(self, report: Report) -> None:
+        """Count what a cycle did; one that another holder kept from working is counted as `locked` only."""
+        self._cycles.labels(report.collection, report.status).inc()
+        if report.status == "locked":
+            return
+        self._duration.labels(report.collection).observe(report.sync_duration_ms / 1000)
+        for outcome in OUTCOMES:
+            self._documents.labels(report.collection, outcome).inc(getattr(report, outcome))
+        self._entries.labels(GENERATION_QUEUE.name).inc(report.enqueued)
+        for family, count in report.entries.items():
+            self._entries.labels(family).inc(count)
+
+    def cycle_failed(self, collection: str) -> None:
+        """Count a cycle that failed before it had a report."""
+        self._cycles.labels(collection, "failed").inc()
+
+    def refreshed(self, report: RefreshReport) -> None:
+        """Count a refresh that went well."""
+        self._refreshes.labels(report.family, "ok").inc()
+        self._entries.labels(report.family).inc(report.written)
+
+    def refresh_failed(self, family: str) -> None:
+        """Count a refresh that did not."""
+        self._refreshes.labels(family, "failed").inc()
+
+    def retried(self, task: str) -> None:
+        """Count a step that is tried again; `task` is a collection or a family."""
+        self._retries.labels(task).inc()
+
+    def skipped(self, task: str, runs: int) -> None:
+        """Count runs that were due and did not happen."""
+        self._skipped.labels(task).inc(runs)
+
+    def late(self, task: str) -> None:
+        """Count a run that began late."""
+        self._late.labels(task).inc()
+
+    def text(self, glance: Glance, accept: str = "") -> tuple[bytes, str]:
+        """All metrics in the form a scraper accepts, and the name of that form."""
+        scrape = CollectorRegistry()
+        scrape.register(self._registry)
+        scrape.register(_Measured(glance, self._names, self._cycle_seconds))
+        encode, form = choose_encoder(accept)
+        return encode(scrape), form
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self._registry)
+
+    def _begin(self, settings: Settings) -> None:
+        refreshed = [name for name, life in settings.families.items() if life.refresh_seconds is not None]
+        for name in self._names:
+            self._duration.labels(name)
+            for status in ("ok", "failed", "locked"):
+                self._cycles.labels(name, status)
+            for outcome in OUTCOMES:
+                self._documents.labels(name, outcome)
+        for family in sorted({family.name for kind in KINDS.values() for family in kind.families}):
+            self._entries.labels(family)
+        for family in refreshed:
+            self._refreshes.labels(family, "ok")
+            self._refreshes.labels(family, "failed")
+        for task in (*self._names, *refreshed):
+            self._retries.labels(task)
+            self._skipped.labels(task)
+            self._late.labels(task)
+
+
+class _Measured(Collector):
+    """What is known from one glance. What is not known has no sample: a zero would be a lie."""
+
+    def __init__(self, glance: Glance, names: Sequence[str], cycle_seconds: float) -> None:
+        self._glance = glance
+        self._names = names
+        self._cycle_seconds = cycle_seconds
+
+    def collect(self) -> Iterator[Metric]:
+        """One family of samples after the other."""
+        up = GaugeMetricFamily("etl_server_up", "Whether the server answers.", labels=["server"])
+        for server in ("mongodb", "redis"):
+            up.add_metric([server], server not in self._glance.away)
+        yield up
+        interval = _of_collections("etl_cycle_interval_seconds", "Time from one cycle to the next.")
+        for name in self._names:
+            interval.add_metric([name], self._cycle_seconds)
+        yield interval
+        for name, text, measure in _MEASURED:
+            yield self._measured(_of_collections(name, text), measure)
+        yield self._queues()
+
+    def _measured(self, family: GaugeMetricFamily, measure: _Measure) -> GaugeMetricFamily:
+        for status in self._glance.collections:
+            value = measure(status)
+            if value is not None:
+                family.add_metric([status.collection], value)
+        return family
+
+    def _queues(self) -> GaugeMetricFamily:
+        """Each queue once, though several collections may feed it."""
+        family = GaugeMetricFamily("etl_queue_length", "Requests in a queue.", labels=["queue"])
+        lengths = {queue: n for status in self._glance.collections for queue, n in status.queues.items()}
+        for queue, length in sorted(lengths.items()):
+            family.add_metric([queue], length)
+        return family
+
+
+def _of_collections(name: str, text: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, labels=["collection"])

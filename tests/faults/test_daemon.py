@@ -1,0 +1,136 @@
+"""The daemon as a process, for longer, while what it needs comes and goes.
+
+With LONG_RUNS=1 each run takes the time that is worth boasting about: `make soak`.
+"""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import redis
+from pymongo.collection import Collection
+
+from etl.embedded import MongoServer, RedisServer
+from tests.acceptance.conftest import StartEtl
+from tests.support.daemons import (
+    HISTORY,
+    TURN,
+    Process,
+    Reader,
+    Writer,
+    ended,
+    every,
+    is_ready,
+    provider,
+    url_of,
+)
+from tests.support.types import Document, ProxyTo
+from tests.support.waiting import eventually
+
+LONG = bool(os.environ.get("LONG_RUNS"))
+
+
+def test_every_write_is_there_within_two_cycles(
+    start_etl: StartEtl, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """Under a steady writer, also while the one of two daemons that works is killed: the other takes over."""
+    cycle, seconds = 2, 60 if LONG else 8
+    daemons = {daemon.pid: daemon for daemon in (start_etl("run", **every(cycle)) for _ in range(2))}
+    assert eventually(lambda: bool(redis_client.exists(TURN)), seconds=10)
+    writer = Writer(collection)
+    reader = Reader(redis_client, writer)
+    writing = threading.Thread(target=writer.write, args=(seconds,))
+    reading = threading.Thread(target=reader.read, args=(lambda: not writing.is_alive() and reader.is_done,))
+    for thread in (writing, reading):
+        thread.start()
+    time.sleep(seconds / 2)
+    killed = daemons.pop(int(str(redis_client.get(TURN)).rpartition(":")[2]))
+    killed.kill()
+    for thread in (writing, reading):
+        thread.join(seconds)
+    assert reader.is_done
+    delays = reader.delays()
+    print(f"{len(delays)} writes, the slowest seen after {max(delays):.2f} s")  # noqa: T201
+    assert len(delays) > seconds * 10
+    assert max(delays) < 2 * cycle
+    assert killed.wait(5) == -signal.SIGKILL
+    for other in daemons.values():
+        ended(other)
+    runs = redis_client.llen(HISTORY)
+    assert seconds / cycle - 2 <= runs <= seconds / cycle + 4, "not one cycle per interval"
+
+
+def test_a_family_that_is_refreshed_is_never_missing(
+    start_etl: StartEtl, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """The default schedule, a second for a minute, past the end of the first life; read all the time."""
+    document = {"tipo": "estado_servidor", "server_name": "content", "status": "active"}
+    collection.insert_one(document | {"updated_at": datetime.now(UTC)})
+    life = '{"mcp:server:status": {"ttl": 5, "refresh_seconds": 4}}'
+    start_etl("run", ETL_FAMILIES=life, ETL_SCHEDULE__CYCLE_SECONDS="11")
+    assert eventually(lambda: bool(redis_client.exists("mcp:server:status:content")), seconds=10)
+    end, reads, missing = time.monotonic() + (66 if LONG else 7), 0, 0
+    while time.monotonic() < end:
+        reads += 1
+        missing += not redis_client.exists("mcp:server:status:content")
+        time.sleep(1 / 60)
+    print(f"{reads} reads, {missing} missing")  # noqa: T201
+    assert reads > 200
+    assert missing == 0
+
+
+@pytest.mark.parametrize("which", ["mongo", "redis"] if LONG else ["mongo"])
+def test_it_ends_in_time_though_a_server_is_deaf(
+    start_etl: StartEtl, collection: Collection[Document], lines: Sequence[tuple[str, Any, str]], which: str
+) -> None:
+    """Exit code 0 in under five seconds, however long the server keeps it waiting."""
+    process, proxy = deaf(start_etl, collection, lines, which)
+    ended(process)
+    assert proxy.swallowed > 0, "the server was never asked"
+
+
+@pytest.mark.parametrize("which", ["mongo", "redis"] if LONG else ["redis"])
+def test_a_second_signal_ends_it_at_once(
+    start_etl: StartEtl, collection: Collection[Document], lines: Sequence[tuple[str, Any, str]], which: str
+) -> None:
+    """While it waits for a server that is deaf."""
+    process, proxy = deaf(start_etl, collection, lines, which)
+    process.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1)
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(1) == 128 + signal.SIGTERM
+    assert time.monotonic() - began < 1
+    assert proxy.swallowed > 0, "the server was never asked"
+
+
+@pytest.fixture
+def lines(
+    proxy_to: ProxyTo, mongod: MongoServer, redis_server: RedisServer, redis_url: str
+) -> Sequence[tuple[str, Any, str]]:
+    """A proxy to each server: its name, itself, the address through it."""
+    mongo, cache = proxy_to(mongod), proxy_to(redis_server)
+    return (("mongo", mongo, mongo.through(mongod.uri)), ("redis", cache, cache.through(redis_url)))
+
+
+def deaf(
+    start_etl: StartEtl, collection: Collection[Document], lines: Sequence[tuple[str, Any, str]], which: str
+) -> tuple[Process, Any]:
+    """A daemon in the middle of a step that a server does not answer."""
+    [(_, mongo, uri), (_, cache, address)] = lines
+    settings = every(1) | {"ETL_MONGO__URI": uri, "ETL_REDIS__URL": address}
+    process = start_etl("run", **settings)
+    assert eventually(lambda: is_ready(url_of(settings)), seconds=10)
+    proxy = mongo if which == "mongo" else cache
+    collection.insert_one(provider(0))
+    proxy.deafen()
+    assert eventually(lambda: proxy.swallowed > 0, seconds=5)
+    time.sleep(0.5)
+    return process, proxy

@@ -1,0 +1,115 @@
+"""A daemon as a process: what it is told, where it answers, how it ends."""
+
+import json
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import redis
+from pymongo.collection import Collection
+
+from etl.embedded.process import free_port
+from tests.support.http import get
+from tests.support.types import Document
+
+COMPANION = "{etl:last_sync:promptContent}:"
+TURN, LEASE, HISTORY = f"{COMPANION}turn", f"{COMPANION}lease", f"{COMPANION}history"
+
+Process = subprocess.Popen[str]
+
+
+def provider(number: int) -> Document:
+    """A document of `config:api`, written now."""
+    fields = {"tipo": "integracion_api", "provider_name": f"p{number}", "status": "active"}
+    return fields | {"updated_at": datetime.now(UTC)}
+
+
+def key(number: int) -> str:
+    """Where that document goes."""
+    return f"config:api:p{number}"
+
+
+def every(seconds: int) -> dict[str, str]:
+    """A daemon with so short an interval, on a port that is known."""
+    return {
+        "ETL_SCHEDULE__CYCLE_SECONDS": str(seconds),
+        "ETL_LEASE__SECONDS": "1",
+        "ETL_HTTP__PORT": str(free_port()),
+        "ETL_LOG__FORMAT": "json",
+    }
+
+
+def url_of(settings: Mapping[str, str]) -> str:
+    """Where that daemon answers."""
+    return f"http://127.0.0.1:{settings['ETL_HTTP__PORT']}"
+
+
+def is_ready(url: str) -> bool:
+    """Whether `/readyz` is green."""
+    try:
+        return get(f"{url}/readyz").code == 200
+    except OSError:
+        return False
+
+
+def ended(process: Process, number: signal.Signals = signal.SIGTERM) -> list[dict[str, Any]]:
+    """Stop a daemon, in order and in time; what it has logged."""
+    process.send_signal(number)
+    _, said = process.communicate(timeout=5)
+    assert process.returncode == 0
+    return [json.loads(line) for line in said.splitlines()]
+
+
+def health_check() -> list[str]:
+    """The command by which the image is asked how it is, as the Dockerfile has it."""
+    text = (Path(__file__).parents[2] / "Dockerfile").read_text("utf-8").replace("\\\n", "")
+    [command] = re.findall(r"^HEALTHCHECK .*CMD (\[.+?\])$", text, re.MULTILINE)
+    words: list[str] = json.loads(command)
+    return words
+
+
+class Writer:
+    """Writes twenty documents a second; when each was written is in `written`."""
+
+    def __init__(self, collection: Collection[Document]) -> None:
+        self._collection = collection
+        self.written: list[float] = []
+
+    def write(self, seconds: float) -> None:
+        """For so long."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self._collection.insert_one(provider(len(self.written)))
+            self.written.append(time.monotonic())
+            time.sleep(0.05)
+
+
+class Reader:
+    """Looks all the time which documents have come; when each was first seen is in `seen`."""
+
+    def __init__(self, client: redis.Redis, writer: Writer) -> None:
+        self._client = client
+        self._writer = writer
+        self.seen: dict[int, float] = {}
+
+    def read(self, until: Callable[[], bool]) -> None:
+        """Until then."""
+        while not until():
+            missing = [n for n in range(len(self._writer.written)) if n not in self.seen]
+            there = [n for n in missing if self._client.exists(key(n))]
+            self.seen |= dict.fromkeys(there, time.monotonic())
+            time.sleep(0.02)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all that was written has been seen."""
+        return len(self.seen) == len(self._writer.written)
+
+    def delays(self) -> list[float]:
+        """How long each write took to be seen."""
+        return [self.seen[n] - at for n, at in enumerate(self._writer.written)]

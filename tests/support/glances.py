@@ -1,0 +1,50 @@
+"""Made-up statuses, for those who only look at them."""
+
+from dataclasses import replace
+from typing import Any
+
+from etl.app import CollectionStatus
+
+HEALTHY = CollectionStatus(
+    collection="promptContent",
+    last_id="ObjectId('507f1f77bcf86cd799439011')",
+    last_timestamp="2025-01-15T10:30:00Z",
+    lag_seconds=1.5,
+    last_cycle={"status": "ok"},
+    seconds_since_success=12.0,
+    next_cycle="2025-01-15T10:41:00Z",
+    dead_letters=3,
+    dead_letters_beyond=0,
+    deferred=[],
+    deferred_count=2,
+    unreachable=4,
+    lease_holder="here:1",
+    queues={"queue:ai_generation:alta": 5},
+    error=None,
+)
+
+
+def status(**changes: Any) -> CollectionStatus:
+    """A healthy one, but for this."""
+    return replace(HEALTHY, **changes)
+
+
+class FakeSight:
+    """Has a status or an error to show, and counts how often it is asked."""
+
+    def __init__(self, *found: CollectionStatus | Exception, away: dict[str, str] | None = None) -> None:
+        self.found = found
+        self._away = away or {}
+        self.asked = 0
+
+    def status(self) -> list[CollectionStatus]:
+        """The statuses; raises the first error."""
+        self.asked += 1
+        for one in self.found:
+            if isinstance(one, Exception):
+                raise one
+        return [one for one in self.found if isinstance(one, CollectionStatus)]
+
+    def away(self) -> dict[str, str]:
+        """As it was told."""
+        return self._away

@@ -1,0 +1,246 @@
+"""When a job comes back, and what it says meanwhile, on an application that does as it is told."""
+
+from collections.abc import Callable, Iterator
+from typing import cast
+
+import pytest
+
+from etl.app import App
+from etl.errors import CacheAway, Interrupted, Misconfigured, Transient
+from etl.jobs import Around, Job, jobs
+from etl.metrics import Metrics
+from etl.report import RefreshReport, Report
+from etl.settings import Settings
+from tests.unit.test_metrics import samples
+
+CYCLE, LEASE = 660, 30
+NAME, FAMILY = "promptContent", "mcp:server:status"
+Result = Report | Exception
+
+
+class FakeApp:
+    """Carries out what it was told, one result a run; the last one again and again."""
+
+    def __init__(self, on_retry: Callable[[Transient], None]) -> None:
+        self.on_retry = on_retry
+        self.results: list[Result] = [Report(NAME)]
+        self.servers_away: dict[str, str] = {}
+        self.due = 0.0
+        self.cycles = 0
+
+    def take_turn(self, _: str) -> float:
+        """0, or when the holder is due."""
+        return self.due
+
+    def sync(self, _: list[str]) -> Iterator[Report]:
+        """One cycle."""
+        self.cycles += 1
+        yield cast("Report", self._next())
+
+    def refresh(self, family: str) -> RefreshReport:
+        """One refresh."""
+        self._next()
+        return RefreshReport(family, None, written=1)
+
+    def away(self) -> dict[str, str]:
+        """As it was told."""
+        return self.servers_away
+
+    def _next(self) -> Result:
+        result = self.results.pop(0) if len(self.results) > 1 else self.results[0]
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+
+class Desk:
+    """The jobs of a daemon with default settings, and what they asked for."""
+
+    def __init__(self, **settings: object) -> None:
+        self.settings = Settings.model_validate(settings)
+        self.metrics = Metrics(self.settings)
+        self.postponed: list[float] = []
+        self.apps: list[FakeApp] = []
+        around = Around(self.settings, self.metrics, self._postpone, self._start)
+        self.jobs = {job.task: job for job in jobs(around)}
+
+    @property
+    def cycles(self) -> Job:
+        """The job of the one collection."""
+        return self.jobs[NAME]
+
+    @property
+    def app(self) -> FakeApp:
+        """Its application."""
+        return cast("FakeApp", self.cycles.app)
+
+    def _postpone(self, _: str, seconds: float) -> None:
+        self.postponed.append(seconds)
+
+    def _start(self, _: Settings, on_retry: Callable[[Transient], None]) -> App:
+        self.apps.append(FakeApp(on_retry))
+        return cast("App", self.apps[-1])
+
+
+@pytest.fixture(autouse=True)
+def _informed(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "etl")
+
+
+def failed(text: str = "MongoDB does not answer") -> Report:
+    """A cycle that failed."""
+    return Report(NAME).failed(text, 1)
+
+
+def test_one_job_a_collection_and_one_a_family_that_is_refreshed() -> None:
+    """At their intervals."""
+    settings = {
+        "collections": [{"name": "a"}, {"name": "b"}],
+        "families": {"config:api": {"refresh_seconds": 9}},
+    }
+    desk = Desk(**settings)
+    assert {task: job.seconds for task, job in desk.jobs.items()} == {
+        "a": CYCLE,
+        "b": CYCLE,
+        "config:api": 9,
+        FAMILY: 240,
+    }
+    assert len({id(job.app) for job in desk.jobs.values()}) == 4
+
+
+def test_a_cycle_goes_well(caplog: pytest.LogCaptureFixture) -> None:
+    """It is counted, and told where it did something; the next one comes when it is due."""
+    desk = Desk()
+    desk.cycles()
+    assert caplog.messages == []
+    desk.app.results = [Report(NAME, records_processed=3)]
+    desk.cycles()
+    assert caplog.messages == ["3 processed, 0 dead letters, 0 deferred, 0 unreachable in 0 ms"]
+    assert desk.postponed == []
+    assert samples(desk.metrics)["etl_cycles_total", NAME, "ok"] == 2
+
+
+def test_after_an_outage_it_does_not_wait_for_the_next_interval(caplog: pytest.LogCaptureFixture) -> None:
+    """It looks every few seconds whether both servers answer, without a cycle; each is told once."""
+    desk = Desk()
+    desk.app.results = [failed(), Report(NAME)]
+    desk.app.servers_away = {"redis": "Redis does not answer", "mongodb": "MongoDB does not answer"}
+    for _ in range(4):
+        desk.cycles()
+    assert (desk.app.cycles, desk.postponed) == (1, [5, 5, 5, 5])
+    desk.app.servers_away = {}
+    desk.cycles()
+    assert (desk.app.cycles, desk.postponed) == (2, [5, 5, 5, 5])
+    assert caplog.messages == ["MongoDB does not answer", "Redis does not answer", "well again"]
+
+
+def test_what_fails_though_both_servers_answer_fails_once_an_interval() -> None:
+    """At once a second time; then another daemon, which may fare better, comes first."""
+    desk = Desk()
+    desk.app.results = [failed("the checkpoint would have gone backwards")]
+    desk.cycles()
+    desk.cycles()
+    assert desk.postponed == [5, CYCLE + 2 * LEASE]
+    desk.cycles()
+    assert desk.postponed[2:] == [5]
+
+
+def test_a_short_interval_is_not_made_longer() -> None:
+    """The next run is soon enough."""
+    desk = Desk(schedule={"cycle_seconds": 2})
+    desk.app.results = [failed()]
+    desk.app.servers_away = {"redis": "away"}
+    desk.cycles()
+    desk.cycles()
+    assert desk.postponed == []
+
+
+def test_without_the_turn_it_stands_by() -> None:
+    """It comes back within a lease after the holder is due; its first cycle it runs at once."""
+    desk = Desk()
+    desk.app.due = 100.0
+    desk.cycles()
+    assert (desk.app.cycles, desk.postponed) == (1, [])
+    desk.cycles()
+    assert (desk.app.cycles, desk.postponed) == (1, [100 + LEASE])
+
+
+def test_many_complaints_are_few_lines(caplog: pytest.LogCaptureFixture) -> None:
+    """A server that goes down complains in several ways; a new outage is told anew. Every retry counts."""
+    desk = Desk()
+    for number in range(1000):
+        desk.app.on_retry(CacheAway(f"Redis does not answer: {number % 100}"))
+    assert len(caplog.messages) == 5
+    assert samples(desk.metrics)["etl_retries_total", NAME] == 1000
+    desk.cycles()
+    desk.app.on_retry(CacheAway("Redis does not answer: 0"))
+    assert caplog.messages[5:] == ["well again", "Redis does not answer: 0"]
+
+
+def test_a_cycle_under_the_lease_of_another_is_no_trouble(caplog: pytest.LogCaptureFixture) -> None:
+    """It is told, and not tried again at once."""
+    desk = Desk()
+    desk.app.results = [Report(NAME).failed("being synced by here:1", 75, "locked")]
+    desk.cycles()
+    assert (caplog.messages, desk.postponed) == (["being synced by here:1"], [])
+    assert samples(desk.metrics)["etl_cycles_total", NAME, "locked"] == 1
+
+
+def test_a_cycle_that_outlasts_its_interval_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    """By how long it took."""
+    desk = Desk()
+    desk.app.results = [Report(NAME, sync_duration_ms=700_000)]
+    desk.cycles()
+    assert caplog.messages == ["it took 700.0 s, longer than its interval of 660 s"]
+
+
+@pytest.mark.parametrize("end", [Interrupted("stopped"), Report(NAME).failed("stopped", 130)])
+def test_being_asked_to_stop_is_no_failure(end: Result, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is said, counted or tried again; an outage before it is not over by it."""
+    desk = Desk()
+    desk.app.on_retry(CacheAway("away"))
+    desk.app.results = [end]
+    desk.cycles()
+    assert (caplog.messages, desk.postponed) == (["away"], [])
+    assert samples(desk.metrics)["etl_cycles_total", NAME, "failed"] == 0
+
+
+def test_what_nobody_foresaw_does_not_end_the_daemon(caplog: pytest.LogCaptureFixture) -> None:
+    """One line, without its message; it is tried again."""
+    desk = Desk()
+    desk.app.results = [ValueError("hunter2")]
+    desk.cycles()
+    [line] = caplog.messages
+    assert line.startswith("unforeseen ValueError in test_jobs.py:")
+    assert desk.postponed == [5]
+    assert samples(desk.metrics)["etl_cycles_total", NAME, "failed"] == 1
+
+
+def test_every_failure_is_counted_once() -> None:
+    """With a report or without one."""
+    desk = Desk()
+    desk.app.results = [failed(), CacheAway("Redis does not answer")]
+    desk.cycles()
+    desk.cycles()
+    assert samples(desk.metrics)["etl_cycles_total", NAME, "failed"] == 2
+
+
+def test_a_refresh_that_fails_is_tried_again_before_the_family_expires() -> None:
+    """And counted either way."""
+    desk = Desk()
+    refreshes = desk.jobs[FAMILY]
+    cast("FakeApp", refreshes.app).results = [Misconfigured("refused"), Report(NAME)]
+    refreshes()
+    assert desk.postponed == [5]
+    refreshes()
+    found = samples(desk.metrics)
+    assert found["etl_refreshes_total", FAMILY, "failed"] == 1
+    assert found["etl_refreshes_total", FAMILY, "ok"] == 1
+    assert found["etl_entries_written_total", FAMILY] == 1
+
+
+def test_every_run_has_an_id_of_its_own() -> None:
+    """It is in every line of it."""
+    fields = [Desk().cycles.fields() for _ in range(100)]
+    assert {field["collection"] for field in fields} == {NAME}
+    assert len({field["cycle"] for field in fields}) == 100

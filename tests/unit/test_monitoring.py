@@ -1,0 +1,210 @@
+"""The files in config/ for Prometheus, Grafana, systemd and Kubernetes name what there is."""
+
+import configparser
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+import etl as package
+from etl.cli.main import etl
+from etl.glance import Glance
+from etl.metrics import Metrics
+from etl.settings import Settings
+from tests.support.glances import status
+
+CONFIG = Path(package.__file__).parents[1] / "config"
+OF_PROMETHEUS = {"up"}
+
+
+def exported() -> str:
+    """All metrics of a daemon with a healthy status."""
+    body, _ = Metrics(Settings()).text(Glance([status()]))
+    return body.decode()
+
+
+def series() -> dict[str, set[str]]:
+    """What can be asked for: the name of each series and its labels."""
+    found: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(exported()):
+        for sample in family.samples:
+            found.setdefault(sample.name, set()).update(sample.labels)
+    return found
+
+
+def names_in(expression: str) -> set[str]:
+    """The metrics that an expression asks for."""
+    bare = re.sub(r"\{[^}]*\}|\[[^]]*\]|\b(?:by|on) \([^)]*\)", "", expression)
+    words = set(re.findall(r"[a-z_][a-z0-9_]*(?!\w|\s*\()", bare))
+    return words - {"or", "unless", "and", "on", "by"}
+
+
+def labels_in(expression: str) -> set[str]:
+    """The labels that it sums up by or chooses by."""
+    lists = re.findall(r"\bby \(([^)]*)\)", expression) + [
+        ",".join(re.findall(r"(\w+)\s*=~?", inside)) for inside in re.findall(r"\{([^}]*)\}", expression)
+    ]
+    return {label.strip() for text in lists for label in text.split(",") if label.strip()}
+
+
+def dashboard() -> dict[str, Any]:
+    """The dashboard."""
+    found: dict[str, Any] = json.loads((CONFIG / "grafana-dashboard.json").read_text("utf-8"))
+    return found
+
+
+def panels() -> Iterator[tuple[str, str]]:
+    """Each expression of the dashboard, and the panel it is in."""
+    for panel in dashboard()["panels"]:
+        for target in panel["targets"]:
+            yield panel["title"], target["expr"]
+
+
+def alerts() -> list[dict[str, Any]]:
+    """The rules."""
+    groups = yaml.safe_load((CONFIG / "alerts.yml").read_text("utf-8"))["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def test_alerts_and_panels_ask_for_what_there_is() -> None:
+    """Every metric and label in them is exported."""
+    known = series()
+    everywhere = {"instance", "job"}  # what Prometheus adds
+    asked = [*panels(), *((rule["alert"], rule["expr"]) for rule in alerts())]
+    assert len(asked) > 25
+    for where, expression in asked:
+        names = names_in(expression)
+        assert names, where
+        assert names <= known.keys() | OF_PROMETHEUS, where
+        labels = set().union(*(known.get(name, set()) for name in names), everywhere)
+        assert labels_in(expression) <= labels, where
+
+
+def test_every_metric_is_on_the_dashboard() -> None:
+    """Nothing is measured that nobody sees."""
+    shown = set().union(*(names_in(expression) for _, expression in panels()))
+    measured = {name for name in series() if name.startswith("etl_")}
+    assert measured - shown == set()
+
+
+def test_the_panels_do_not_overlap() -> None:
+    """Each has an id, a place and a sentence."""
+    taken: set[tuple[int, int]] = set()
+    for panel in dashboard()["panels"]:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not taken & cells, panel["title"]
+        assert place["x"] + place["w"] <= 24
+        assert panel["description"]
+        taken |= cells
+    ids = [panel["id"] for panel in dashboard()["panels"]]
+    assert len(ids) == len(set(ids))
+
+
+def test_what_the_operator_must_hear_of_has_an_alert() -> None:
+    """With what to do about it; each command it names is one."""
+    asked = {name for rule in alerts() for name in names_in(rule["expr"])}
+    assert asked >= {
+        *("etl_seconds_since_success", "etl_watermark_lag_seconds"),
+        *("etl_dead_letters", "etl_unreachable_documents"),
+    }
+    for rule in alerts():
+        notes = rule["annotations"]
+        assert notes.keys() == {"summary", "description"}
+        commands = re.findall(r"\betl ([a-z-]+)", " ".join(notes.values()))
+        assert set(commands) <= etl.commands.keys()
+
+
+def test_the_scrape_file_scrapes_the_default_address() -> None:
+    """And loads the alerts beside it."""
+    content = yaml.safe_load((CONFIG / "prometheus.yml").read_text("utf-8"))
+    http = Settings().http
+    [scrape] = content["scrape_configs"]
+    assert scrape["static_configs"] == [{"targets": [f"{http.host}:{http.port}"]}]
+    assert scrape["job_name"] == "etl"
+    assert all((CONFIG / name).is_file() for name in content["rule_files"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given"),
+    [
+        (("check", "metrics"), "exported"),
+        (("check", "rules", str(CONFIG / "alerts.yml")), ""),
+        (("check", "config", str(CONFIG / "prometheus.yml")), ""),
+    ],
+)
+def test_prometheus_accepts_all_of_it(arguments: tuple[str, ...], given: str) -> None:
+    """By its own tool where there is one; its parser reads the metrics in every case."""
+    assert series()
+    promtool = shutil.which("promtool")
+    if promtool is not None:
+        text = exported() if given else ""
+        checked = subprocess.run(
+            [promtool, *arguments], input=text, text=True, capture_output=True, check=False
+        )
+        assert (checked.returncode, checked.stderr) == (0, ""), checked
+
+
+def test_the_unit_of_systemd() -> None:
+    """It starts the daemon, with settings that are not the current folder's, and lets it end."""
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read(CONFIG / "etl.service", "utf-8")
+    service = unit["Service"]
+    assert service["ExecStart"].split()[1:] == ["run", "--config", "/etc/etl/etl.yaml"]
+    assert service["DynamicUser"] == "yes"
+    assert int(service["TimeoutStopSec"]) > 5
+    assert service["RestartPreventExitStatus"] == "2"
+
+
+def test_the_deployment_of_kubernetes() -> None:
+    """Two daemons, the probes of this project, no root, and settings that exist."""
+    deployment, budget = yaml.safe_load_all((CONFIG / "kubernetes.yaml").read_text("utf-8"))
+    spec = deployment["spec"]
+    pod = spec["template"]["spec"]
+    [container] = pod["containers"]
+    assert spec["replicas"] == 2
+    assert container["args"][0] == "run"
+    probes = {name: container[name]["httpGet"]["path"] for name in ("livenessProbe", "readinessProbe")}
+    assert probes == {"livenessProbe": "/healthz", "readinessProbe": "/readyz"}
+    assert container["ports"] == [{"name": "http", "containerPort": Settings().http.port}]
+    assert container["readinessProbe"]["timeoutSeconds"] > 4
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["terminationGracePeriodSeconds"] > 5
+    for variable in container["env"]:
+        section, name = variable["name"].removeprefix("ETL_").lower().split("__")
+        assert name in type(getattr(Settings(), section)).model_fields
+    assert budget["spec"]["selector"] == spec["selector"]
+
+
+def test_every_metric_is_explained() -> None:
+    """docs/metrics.md has a row for each, with its type, its labels and its help."""
+    rows = []
+    for family in text_string_to_metric_families(exported()):
+        labels = sorted(set().union(*(sample.labels for sample in family.samples)) - {"le"})
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        marked = ", ".join(f"`{label}`" for label in labels)
+        rows.append(f"| `{name}` | {family.type} | {marked} | {family.documentation} |")
+    page = (CONFIG.parent / "docs" / "metrics.md").read_text("utf-8").splitlines()
+    assert [row for row in rows if row.startswith("| `etl_")] == [row for row in page if "| `etl_" in row]
+
+
+def test_every_action_of_the_log_is_explained() -> None:
+    """The README has what the code says, and nothing else."""
+    code = " ".join(path.read_text("utf-8") for path in (CONFIG.parent / "etl").glob("*.py"))
+    said = set(re.findall(r'log\.event\(\s*"([a-z]+)"', code))
+    readme = (CONFIG.parent / "README.md").read_text("utf-8")
+    table = readme.split("| action | when |\n|---|---|\n", maxsplit=1)[1].split("\n\n", maxsplit=1)[0]
+    explained = {name for row in table.splitlines() for name in re.findall(r"`([a-z]+)`", row.split("|")[1])}
+    assert explained == said

@@ -1,0 +1,149 @@
+"""The endpoints over real HTTP, on a made-up status."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from etl.embedded.process import HOST
+from etl.endpoints import Endpoints
+from etl.errors import Misconfigured
+from etl.glance import Glance, Lookout, look
+from etl.metrics import Metrics
+from etl.serving import Serving
+from etl.settings import Settings
+from tests.support.glances import FakeSight, status
+from tests.support.http import get
+from tests.support.waiting import eventually
+
+Serve = Callable[..., Serving]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Serve what `new` sees, on a free port; it has ended when the test has."""
+    with ExitStack() as stack:
+
+        def start(new: Callable[[], Glance], host: str = HOST) -> Serving:
+            serving = Serving(Endpoints(Lookout(new), Metrics(Settings()), 660).app(), host, 0)
+            stack.callback(serving.stop)
+            serving.start()
+            return serving
+
+        yield start
+
+
+def test_a_healthy_daemon(serve: Serve) -> None:
+    """Alive, ready, with a status and metrics."""
+    url = serve(lambda: look(FakeSight(status()))).url
+    assert (get(f"{url}/healthz").code, get(f"{url}/healthz").text) == (200, "ok\n")
+    ready = get(f"{url}/readyz")
+    assert (ready.code, ready.json) == (200, {"ready": True, "problems": []})
+    assert get(f"{url}/status").json == {"collections": [asdict(status())]}
+    metrics = get(f"{url}/metrics")
+    assert (metrics.code, metrics.kind) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    assert "etl_seconds_since_success" in {f.name for f in text_string_to_metric_families(metrics.text)}
+    assert get(f"{url}/metrics", accept="application/openmetrics-text").text.endswith("# EOF\n")
+    assert get(f"{url}/nothing").code == 404
+
+
+def test_a_daemon_without_redis(serve: Serve) -> None:
+    """Alive, not ready, without a status; the metrics are there."""
+    looks: list[Glance] = []
+
+    def new() -> Glance:
+        looks.append(look(FakeSight(away={"redis": "Redis does not answer"})))
+        return looks[-1]
+
+    url = serve(new).url
+    assert get(f"{url}/healthz").code == 200
+    ready = get(f"{url}/readyz")
+    assert (ready.code, ready.json["problems"]) == (503, ["Redis does not answer"])
+    assert (get(f"{url}/status").code, get(f"{url}/status").json) == (503, {"error": "Redis does not answer"})
+    metrics = get(f"{url}/metrics")
+    assert metrics.code == 200
+    assert 'etl_server_up{server="redis"} 0.0' in metrics.text
+    assert len(looks) == 1, "a second has not passed"
+
+
+def test_it_is_alive_while_a_server_keeps_the_others_waiting(serve: Serve) -> None:
+    """`/healthz` waits for nobody."""
+    looking, go_on = threading.Event(), threading.Event()
+
+    def stuck() -> Glance:
+        looking.set()
+        go_on.wait(10)
+        return Glance()
+
+    url = serve(stuck).url
+    askers = [threading.Thread(target=get, args=(f"{url}/metrics",)) for _ in range(10)]
+    for asker in askers:
+        asker.start()
+    assert looking.wait(5)
+    began = time.monotonic()
+    assert get(f"{url}/healthz").code == 200
+    assert time.monotonic() - began < 2
+    go_on.set()
+    for asker in askers:
+        asker.join()
+
+
+def test_text_that_is_not_utf8_is_told(serve: Serve) -> None:
+    """An `_id` may hold it."""
+    url = serve(lambda: Glance([status(last_id="\udcff")])).url
+    assert json.loads(get(f"{url}/status").text)["collections"][0]["last_id"] == "\udcff"
+
+
+def test_a_port_that_is_taken_is_one_clear_line() -> None:
+    """With the address, the reason and the way out."""
+    with socket.create_server((HOST, 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(Misconfigured) as refusal:
+            Serving(Endpoints(Lookout(Glance), Metrics(Settings()), 660).app(), HOST, port)
+    assert str(refusal.value) == (
+        f"cannot listen on {HOST}:{port}: Address already in use (choose another http.host or http.port;"
+        " port 0 takes a free one)"
+    )
+
+
+def test_a_host_that_is_not_there_is_one_clear_line() -> None:
+    """A name nobody knows, and an address of another machine."""
+    for host in ("no-such-host.invalid", "192.0.2.1"):
+        with pytest.raises(Misconfigured, match=rf"^cannot listen on {host}:0: [A-Z][^\n]+\(choose another"):
+            Serving(Endpoints(Lookout(Glance), Metrics(Settings()), 660).app(), host, 0)
+
+
+def test_it_listens_where_it_is_told(serve: Serve) -> None:
+    """On one interface only, by address or by name."""
+    assert serve(Glance).url.startswith(f"http://{HOST}:")
+    assert get(f"{serve(Glance, 'localhost').url}/healthz").code == 200
+
+
+def test_an_address_of_ipv6_is_in_brackets(serve: Serve) -> None:
+    """As a URL wants it; where the machine has one."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return
+    url = serve(Glance, "::1").url
+    assert url.startswith("http://[::1]:")
+    assert get(f"{url}/healthz").code == 200
+
+
+def test_the_end_waits_for_nobody_who_holds_a_connection(serve: Serve) -> None:
+    """A client that keeps one open, or sends half a request, is cut off in about a second."""
+    serving = serve(Glance)
+    host, port = serving.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(b"GET /healthz HTTP/1.1\r\n")
+        time.sleep(0.2)
+        began = time.monotonic()
+        serving.stop()
+        assert time.monotonic() - began < 3
+    assert eventually(lambda: not any(thread.name == "http" for thread in threading.enumerate()))
