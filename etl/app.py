@@ -16,22 +16,29 @@ from etl.dead_letters import DeadLetters
 from etl.doctor import Finding, examine
 from etl.errors import CacheAway, EtlError, Locked, Misconfigured, Transient
 from etl.history import Entry, History
+from etl.inspection import Inspection
 from etl.keyspace import Keyspace, Shown
 from etl.lease import Lease, this_process
+from etl.ownership import Ownership
 from etl.ports import Stages
+from etl.reading import Reader
 from etl.redis_wire import Command, Wire, open_pool
 from etl.refresh import Refresh
 from etl.report import RefreshReport, Report
 from etl.retry import Retry
 from etl.scan import Limits
+from etl.second_look import Subject
 from etl.settings import CollectionSettings, Settings
 from etl.source import Source, connect
 from etl.status import CollectionStatus, read_status
 from etl.transform import Transform
+from etl.verdicts import Rules as Verification
+from etl.verify import Tell, Verify
+from etl.verify_report import VerifyReport
 from schemas.documents import FAMILIES, KINDS
 from schemas.families import LAST_SYNC
 
-__all__ = ["App", "CollectionStatus", "Entry", "Finding", "Shown"]
+__all__ = ["App", "CollectionStatus", "Entry", "Finding", "Shown", "VerifyReport"]
 
 _log = logging.getLogger("etl")
 
@@ -142,6 +149,24 @@ class App:
         with closing(self._connect()) as wire:
             return list(examine(self._settings, sources, wire))
 
+    def verify(
+        self, name: str, sample: int | None = None, *, repair: bool = False, tell: Tell = lambda *_: None
+    ) -> VerifyReport:
+        """Compare Redis with what the documents of a collection say, and with `repair` mend it.
+
+        Args:
+            name: the collection.
+            sample: compare about so many documents and keys; None for all.
+            repair: write what is wrong as it should be.
+            tell: told of the progress.
+
+        Raises:
+            Misconfigured: the name is not in the settings.
+            EtlError: a server stays away, or refuses.
+        """
+        subject = self._subject(self._settings.collection(name))
+        return Verify(subject, VerifyReport(name), tell).run(sample, repair=repair)
+
     def stop(self) -> None:
         """Ask what is running to end after its batch; may be called from a signal handler."""
         self._stop.set()
@@ -214,12 +239,39 @@ class App:
     def _lease(self, collection: CollectionSettings) -> Lease:
         return Lease(self._connect, collection.name, self._settings.lease.seconds, self._retry)
 
+    def _subject(self, collection: CollectionSettings) -> Subject:
+        others = [one for one in self._settings.collections if one.name != collection.name]
+        tracked = all(_tracks_keys(one) for one in others)
+        return Subject(
+            collection=collection.name,
+            source=self._source(collection),
+            reader=Reader(collection.tipo, collection.timestamp_field),
+            inspection=self._inspection(collection, others),
+            rules=Verification(self._ttls, _tracks_keys(collection), tracked),
+            retry=self._retry,
+            stop=self._stop,
+            page_size=collection.page_size,
+            overlap=collection.overlap_seconds * 1000,
+            cycle_seconds=self._settings.schedule.cycle_seconds,
+        )
+
+    def _inspection(self, collection: CollectionSettings, others: Sequence[CollectionSettings]) -> Inspection:
+        life = self._settings.longest_ttl()
+        ownership = Ownership(collection.name, life)
+        beside = [Ownership(one.name, life) for one in others]
+        return Inspection(self._wire, collection.name, self._ttls, ownership, beside)
+
     def _refresh(self, collection: CollectionSettings) -> Refresh:
         keyspace = Keyspace(self._wire, self._ttls)
         transform = self._transform(collection)
         overlap = collection.overlap_seconds * 1000
         source, size = self._source(collection), collection.page_size
         return Refresh(source, transform, keyspace, self._retry, size, overlap)
+
+
+def _tracks_keys(collection: CollectionSettings) -> bool:
+    """Whether its cycles record which document filled which key."""
+    return bool(getattr(collection, "track_keys", True))
 
 
 def _tell_of_retry(error: Transient) -> None:

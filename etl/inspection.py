@@ -1,0 +1,178 @@
+"""Redis as a verification looks at it: keys, their owners, how far the cycles are; and how it mends keys.
+
+A key is looked at and mended under a WATCH, so that a verdict is of one moment: when anything has
+touched a key or a lock since, nothing is written and the look counts for nothing.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from etl.cache import replacement
+from etl.companions import companions
+from etl.differences import SURPLUS, Looked
+from etl.ownership import Ownership
+from etl.reading import Reading
+from etl.redis_wire import Command, Script, Wire
+from etl.state import deferral_from_text
+from schemas.entries import Evict, Put
+from schemas.position import Position, id_text, position_from_text
+
+_LOOK: Final = Script("look")
+_KEYS_A_CALL: Final = 250  # Redis serves nobody else during one
+
+Keys = Mapping[str, int]
+"""Keys to look at, and how many members each should have."""
+
+
+class Progress(NamedTuple):
+    """How far the cycles are with some documents; see `etl.verdicts.State`."""
+
+    known: bool
+    position: Position | None
+    began: int | None
+    """MongoDB's clock when the last finished cycle began, in milliseconds since the epoch."""
+    seen: frozenset[str]
+    deferred: Mapping[str, str]
+
+
+class Owners(NamedTuple):
+    """Who claimed some keys last, and which of them other collections have claimed too."""
+
+    mine: Mapping[str, Position]
+    shared: frozenset[str]
+
+
+class Inspection:
+    """Redis, for one collection. Methods raise as `redis_wire.Wire.exchange` does.
+
+    Args:
+        wire: the connection.
+        collection: its name.
+        ttls: the life of each family in seconds, None for ever.
+        ownership: that of the collection.
+        others: that of every other collection.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        collection: str,
+        ttls: Mapping[str, int | None],
+        ownership: Ownership,
+        others: Sequence[Ownership],
+    ) -> None:
+        self._wire = wire
+        self._own = companions(collection)
+        self._ttls = ttls
+        self._ownership = ownership
+        self._others = others
+        self._generation: int | None = None
+
+    def look(self, keys: Keys) -> dict[str, Looked]:
+        """What these keys hold now; those that are absent are left out."""
+        names = [*keys]
+        pieces = [names[start : start + _KEYS_A_CALL] for start in range(0, len(names), _KEYS_A_CALL)]
+        load: Command = ("SCRIPT", "LOAD", _LOOK.source)
+        calls = [_LOOK.call(piece, *(keys[key] for key in piece), SURPLUS) for piece in pieces]
+        _, *replies = self._exchange([load, *calls])
+        found = zip(names, (one for reply in replies for one in reply), strict=True)
+        return {key: _looked(*one) for key, one in found if one is not None}
+
+    def owned(self) -> Iterator[dict[str, str]]:
+        """All keys that the collection has claimed, and the position of the document that did, in pieces."""
+        return self._ownership.everything(self._wire)
+
+    def owners(self, keys: Sequence[str]) -> Owners:
+        """Who claimed these keys last."""
+        now = self._clock()
+        everyone = (self._ownership, *self._others)
+        asked = [one.questions(keys, (), now) for one in everyone]
+        replies = iter(self._exchange([command for commands in asked for command in commands]))
+        mine, *others = (
+            one.answers(keys, (), [next(replies) for _ in commands]).owners
+            for one, commands in zip(everyone, asked, strict=True)
+        )
+        shared = frozenset(key for owners in others for key in owners)
+        return Owners({key: position_from_text(text) for key, text in mine.items()}, shared)
+
+    def filled(self, document: str) -> tuple[str, ...]:
+        """The keys that a document (by `_id` as canonical Extended JSON) filled when last applied."""
+        return self._ownership.of(self._wire, (), (document,)).filled.get(document, ())
+
+    def watch(self, keys: Iterable[str], locks: Sequence[str]) -> frozenset[str]:
+        """Begin a moment that ends with `settle`; says which locks exist."""
+        self._generation = None
+        watches: list[Command] = [("WATCH", key) for key in (*keys, *locks)]
+        replies = self._wire.exchange([("UNWATCH",), *watches, *(("EXISTS", lock) for lock in locks)])
+        self._generation = self._wire.generation
+        found = replies[len(watches) + 1 :]
+        return frozenset(lock for lock, exists in zip(locks, found, strict=True) if exists)
+
+    def settle(self, readings: Mapping[str, Reading], evicted: Sequence[str]) -> bool:
+        """End the moment: fill keys from these documents, remove others, and record both.
+
+        False when a key or a lock has changed since `watch`: nothing was written then.
+        """
+        now = self._clock()
+        sent: list[Command] = [("MULTI",), *self._mending(readings, evicted, now), ("EXEC",)]
+        done = self._exchange(sent)[-1] is not None
+        self._generation = None
+        return done
+
+    def progress(self, positions: Iterable[Position]) -> Progress:
+        """How far the cycles are with these versions of documents."""
+        named = {id_text(position.id): position.name() for position in positions}
+        # Both take at least one member: the empty one stands for none and is never found.
+        asked: list[Command] = [
+            ("HMGET", self._own.checkpoint, "position", "mongo_clock", "scan_mongo_clock"),
+            ("HMGET", self._own.deferred, "", *named),
+            ("ZMSCORE", self._own.seen, "", *named.values()),
+        ]
+        (position, began, scanning), (_, *waiting), (_, *scores) = self._exchange(asked)
+        return Progress(
+            known=began is not None or scanning is not None,
+            position=position_from_text(position) if position else None,
+            began=int(began) if began else None,
+            seen=frozenset(n for n, score in zip(named.values(), scores, strict=True) if score is not None),
+            deferred={i: deferral_from_text(x).lock for i, x in zip(named, waiting, strict=True) if x},
+        )
+
+    def scheduled(self) -> bool:
+        """Whether a daemon has taken the turn of this interval."""
+        return bool(self._exchange([("EXISTS", self._own.turn)])[0])
+
+    def holder(self, lock: str) -> tuple[str, int | None] | None:
+        """Who holds a lock and for how many milliseconds more (None: until it is released)."""
+        value, ttl = self._exchange([("GET", lock), ("PTTL", lock)])
+        return None if value is None else (value, ttl if ttl >= 0 else None)
+
+    def _mending(
+        self, readings: Mapping[str, Reading], evicted: Sequence[str], now: int
+    ) -> Iterator[Command]:
+        entries = [reading.claims[key] for key, reading in readings.items()]
+        for entry in entries:
+            yield from replacement(entry, self._ttls)
+        if evicted:
+            yield ("DEL", *evicted)
+        yield from self._ownership.forget(evicted, now)
+        filling = {id_text(reading.position.id): reading.fills for reading in readings.values()}
+        owners = {key: reading.position.text() for key, reading in readings.items()}
+        yield from self._ownership.record(owners, filling, now)
+
+    def _exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """Over the connection of the watch, where there is one."""
+        return self._wire.exchange(commands, self._generation)
+
+    def _clock(self) -> int:
+        [(seconds, micros)] = self._exchange([("TIME",)])
+        return int(seconds) * 1000 + int(micros) // 1000
+
+
+def members_of(entry: Put | Evict | None) -> int:
+    """How many members the key of an entry should have."""
+    return len(entry.value) if isinstance(entry, Put) else 0
+
+
+def _looked(kind: str, ttl: int, size: int, members: Sequence[str] | None) -> Looked:
+    value = dict(zip(members[::2], members[1::2], strict=True)) if members and kind == "hash" else members
+    return Looked(kind, ttl if ttl >= 0 else None, size, value)
