@@ -31,14 +31,16 @@ from etl.second_look import Subject
 from etl.settings import CollectionSettings, Settings
 from etl.source import Source, connect
 from etl.status import CollectionStatus, read_status
+from etl.trace import KeyStory, Trace, Tracer
 from etl.transform import Transform
 from etl.verdicts import Rules as Verification
 from etl.verify import Tell, Verify
 from etl.verify_report import VerifyReport
 from schemas.documents import FAMILIES, KINDS
 from schemas.families import LAST_SYNC
+from schemas.keys import companion
 
-__all__ = ["App", "CollectionStatus", "Entry", "Finding", "Shown", "VerifyReport"]
+__all__ = ["App", "CollectionStatus", "Entry", "Finding", "KeyStory", "Shown", "Trace", "VerifyReport"]
 
 _log = logging.getLogger("etl")
 
@@ -166,6 +168,30 @@ class App:
         """
         subject = self._subject(self._settings.collection(name))
         return Verify(subject, VerifyReport(name), tell).run(sample, repair=repair)
+
+    def reconcile(self, name: str) -> VerifyReport | None:
+        """Verify and mend a collection, if a cycle of it has finished and no other daemon does so now.
+
+        Raises:
+            Misconfigured: the name is not in the settings.
+            EtlError: a server stays away, or refuses.
+        """
+        seconds = self._settings.reconcile.interval_seconds or 1
+        turn = companion(LAST_SYNC.key(collection=self._settings.collection(name).name), "reconciling")
+        take: Command = ("SET", turn, this_process(), "NX", "PX", seconds * 900)
+        finished: Command = ("HEXISTS", companions(name).checkpoint, "mongo_clock")
+        taken, ready = self._retry(lambda: self._wire.exchange([take, finished]))
+        return self.verify(name, repair=True) if taken and ready else None
+
+    def trace(self, name: str, ids: Sequence[str]) -> Trace:
+        """The story of the document with the first of these `_id`s (canonical Extended JSON) that exists.
+
+        Raises:
+            Misconfigured: the name is not in the settings.
+            EtlError: a server stays away, or refuses.
+        """
+        subject = self._subject(self._settings.collection(name))
+        return Tracer(subject, self.dead_letters(name).find).trace(ids)
 
     def stop(self) -> None:
         """Ask what is running to end after its batch; may be called from a signal handler."""

@@ -38,7 +38,7 @@ class Daemon:
         self._stop = threading.Event()
         self._apps: list[App] = []
         self._told: dict[str, str | None] = {}
-        workers = len(settings.collections) + len(settings.families)
+        workers = 2 * len(settings.collections) + len(settings.families)
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
             executors={"default": ThreadPoolExecutor(workers)},
@@ -55,6 +55,10 @@ class Daemon:
         for family, life in self._settings.families.items():
             if life.refresh_seconds is not None:
                 self._every(life.refresh_seconds, family, _Refreshes(self, family))
+        if seconds := self._settings.reconcile.interval_seconds:
+            for collection in self._settings.collections:
+                job = _Reconciliations(self, collection.name)
+                self._scheduler.add_job(job, "interval", seconds=seconds, id=job.name)
         self._scheduler.start()
         _log.info("started: %s", ", ".join(job.id for job in self._scheduler.get_jobs()))
         self._stop.wait()
@@ -149,3 +153,26 @@ class _Refreshes:
             self._daemon.tell(self._family, str(error))
         else:
             self._daemon.tell(self._family, None)
+
+
+class _Reconciliations:
+    """The verifications of one collection that mend what is wrong; the first one interval after the start."""
+
+    def __init__(self, daemon: Daemon, collection: str) -> None:
+        self.name = f"{collection}, reconciliation"
+        self._daemon = daemon
+        self._collection = collection
+        self._app = daemon.open_app()
+
+    def __call__(self) -> None:
+        """Verify and mend, if this daemon has the turn."""
+        try:
+            report = self._app.reconcile(self._collection)
+        except EtlError as error:
+            self._daemon.tell(self.name, str(error))
+            return
+        self._daemon.tell(self.name, None)
+        if report and report.wrong:
+            counts = "%s: %d different, %d missing, %d orphaned, %d repaired"
+            figures = (report.different, report.missing, report.orphaned, report.repaired)
+            _log.info(counts, self.name, *figures)

@@ -7,7 +7,7 @@ mended can displace what a cycle has written.
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -92,6 +92,31 @@ class Subject:
         """MongoDB's clock, in milliseconds since the epoch."""
         return self.retry(self.source.clock)
 
+    def state(self, positions: Iterable[Position], held: frozenset[str]) -> State:
+        """How far the cycles are with these versions of documents, while these locks are held."""
+        progress = self.inspection.progress(positions)
+        return State(
+            now=self.clock(),
+            known=progress.known,
+            position=progress.position,
+            window=None if progress.began is None else progress.began - self.overlap,
+            seen=progress.seen,
+            deferred=progress.deferred,
+            held=held,
+        )
+
+
+class Judged(NamedTuple):
+    """The verdict on one key, and what it was given on."""
+
+    case: Case
+    verdict: Verdict
+
+    @property
+    def accused(self) -> bool:
+        """Whether the key is not as it should be."""
+        return self.verdict.name in ACCUSATIONS
+
 
 class Mending(NamedTuple):
     """What is written for some accused keys: which document fills each, and which are removed."""
@@ -154,7 +179,7 @@ class SecondLook:
         self.mended = 0
         """How many keys were written or removed."""
 
-    def settle(self, suspects: Sequence[Suspect], *, repair: bool) -> dict[str, Verdict]:
+    def settle(self, suspects: Sequence[Suspect], *, repair: bool) -> list[Judged]:
         """The verdict on each, and with `repair` what is wrong written as it should be.
 
         Raises:
@@ -163,15 +188,16 @@ class SecondLook:
         if self._subject.stop.is_set():
             raise Interrupted("stopped while verifying; nothing is half done")
         for _ in range(_TRIES):
-            verdicts = self._subject.retry(lambda: self._moment(suspects, repair=repair))
-            if verdicts is not None:
-                return verdicts
+            judged = self._subject.retry(lambda: self._moment(suspects, repair=repair))
+            if judged is not None:
+                return judged
         if len(suspects) == 1:
-            return {suspects[0].key: Verdict("pending", "it changes faster than it can be looked at")}
+            hasty = Verdict("pending", "it changes faster than it can be looked at")
+            return [Judged(Case(suspects[0].key, None), hasty)]
         half = len(suspects) // 2
-        return self.settle(suspects[:half], repair=repair) | self.settle(suspects[half:], repair=repair)
+        return self.settle(suspects[:half], repair=repair) + self.settle(suspects[half:], repair=repair)
 
-    def _moment(self, suspects: Sequence[Suspect], *, repair: bool) -> dict[str, Verdict] | None:
+    def _moment(self, suspects: Sequence[Suspect], *, repair: bool) -> list[Judged] | None:
         """The verdict on each; None where something touched one meanwhile."""
         inspection = self._subject.inspection
         keys = [suspect.key for suspect in suspects]
@@ -180,34 +206,21 @@ class SecondLook:
         ids = {suspect.document for suspect in suspects} | {id_text(p.id) for p in look.owners.mine.values()}
         look.add(self._subject.fetch([id_from_text(text) for text in ids]))
         judged = self._judged(look)
-        if any(_accuses(verdict) for _, verdict in judged) and look.add(self._recent(keys)):
+        if any(one.accused for one in judged) and look.add(self._recent(keys)):
             judged = self._judged(look)
-        accused = [case for case, verdict in judged if _accuses(verdict)]
+        accused = [one.case for one in judged if one.accused]
         mending = mend(accused) if repair else spare(accused)
         if not inspection.settle(*mending):
             return None
         self.mended += len(mending.filled) + len(mending.removed)
-        return {case.key: verdict for case, verdict in judged}
+        return judged
 
-    def _judged(self, look: _Look) -> list[tuple[Case, Verdict]]:
+    def _judged(self, look: _Look) -> list[Judged]:
         looked = self._subject.inspection.look(look.members())
-        state, rules = self._state(look), self._subject.rules
+        state = self._subject.state((one.position for one in look.readings.values()), look.held)
+        state = replace(state, scheduled=self._scheduled)
         cases = (look.case(key, looked.get(key)) for key in look.keys)
-        return [(case, judge(case, state, rules)) for case in cases]
-
-    def _state(self, look: _Look) -> State:
-        positions = (reading.position for reading in look.readings.values())
-        progress = self._subject.inspection.progress(positions)
-        return State(
-            now=self._subject.clock(),
-            known=progress.known,
-            position=progress.position,
-            window=None if progress.began is None else progress.began - self._subject.overlap,
-            seen=progress.seen,
-            deferred=progress.deferred,
-            held=look.held,
-            scheduled=self._scheduled,
-        )
+        return [Judged(case, judge(case, state, self._subject.rules)) for case in cases]
 
     def _recent(self, keys: Sequence[str]) -> list[Reading]:
         """The documents claiming any of these keys that may have come since the verification began."""
@@ -224,7 +237,3 @@ class SecondLook:
                 self._subject.stop.wait(0.1)
             self._daemon = found
         return self._daemon
-
-
-def _accuses(verdict: Verdict) -> bool:
-    return verdict.name in ACCUSATIONS

@@ -14,7 +14,7 @@ from etl.inspection import members_of
 from etl.ledger import Ledger, Note
 from etl.reading import Reading
 from etl.second_look import SecondLook, Subject
-from etl.verdicts import ACCUSATIONS, Name, Verdict, glance
+from etl.verdicts import Name, glance
 from etl.verify_report import SHOWN, VerifyReport
 from schemas.entries import Evict, Put, Reject
 from schemas.position import FIRST, Position, id_text, position_from_text
@@ -113,10 +113,8 @@ class Verify:
         """Of a key that is wrong, find the newest claim among all documents: a sample may hold an older."""
         wrong: dict[str, str] = {}
         for suspects in self._ledger.suspects(_AT_A_TIME):
-            verdicts = self._second.settle(suspects, repair=False)
-            for suspect in suspects:
-                if verdicts[suspect.key].name in ACCUSATIONS:
-                    wrong[suspect.key] = suspect.document
+            accused = {one.case.key for one in self._second.settle(suspects, repair=False) if one.accused}
+            wrong |= {key: document for key, document in suspects if key in accused}
         for readings in self._subject.pages(FIRST) if wrong else ():
             for reading in readings:
                 wrong.update(
@@ -127,14 +125,11 @@ class Verify:
     def _accuse(self, *, repair: bool) -> None:
         """Look at every suspect again, and say what each is."""
         for suspects in self._ledger.suspects(_AT_A_TIME):
-            verdicts = self._second.settle(suspects, repair=repair)
-            self._ledger.note(Note(key, verdict.name) for key, verdict in verdicts.items())
-            self._name(verdicts)
-
-    def _name(self, verdicts: Mapping[str, Verdict]) -> None:
-        for key, verdict in verdicts.items():
-            if verdict.why:
-                self._report.example(verdict.name, key, verdict.why)
+            judged = self._second.settle(suspects, repair=repair)
+            self._ledger.note(Note(case.key, verdict.name) for case, verdict in judged)
+            for case, verdict in judged:
+                if verdict.why:
+                    self._report.example(verdict.name, case.key, verdict.why)
 
     def _count(self) -> None:
         for name in get_args(Name):
