@@ -201,7 +201,7 @@ def _story(told: Trace) -> str:
             errors = "; ".join(f"{error['field']} {error['problem']}" for error in told.errors)
             return f"invalid: {errors or told.reason}; nothing of it is applied until it is mended"
         case "deferred":
-            return f"deferred: {_lock(told)}; the first cycle after that applies it"
+            return f"deferred: {_lock(told)}"
         case "superseded":
             newest = next(one.newest for one in told.keys if one.newest and one.newest != told.id)
             return f"superseded: document {newest} is newer and claims the same key, so it decides"
@@ -211,16 +211,18 @@ def _story(told: Trace) -> str:
 
 def _lock(told: Trace) -> str:
     if told.lock_holder is None:
-        return f"it waited for {told.lock or 'the lock of its campaign'}, which is free by now"
+        lock = told.lock or "the lock of its campaign"
+        return f"it waited for {lock}, which is free by now; the next cycle applies it"
     left = "" if told.lock_ttl_ms is None else f" for {-(-told.lock_ttl_ms // 1000)} s more"
-    return f"its campaign is being generated, {told.lock} is held by {told.lock_holder}{left}"
+    held = f"its campaign is being generated, {told.lock} is held by {told.lock_holder}{left}"
+    return f"{held}; the first cycle after that applies it"
 
 
 _STORIES: Final[Mapping[str, str]] = {
     "pending": "not yet reached: it changed after the last cycle had read; the next cycle applies it",
     "overwritten": "overwritten: it was applied, and someone else has changed its key since;"
     " etl verify --repair writes it again",
-    "missing": "lost: it was applied less than its TTL ago, and someone has removed its key, or Redis has to"
+    "missing": "lost: it was applied less than its TTL ago, and someone has removed its key, or Redis had to"
     " make room; etl verify --repair writes it again",
     "left_behind": "left behind: a key is still there that its document does not fill any more;"
     " etl verify --repair removes it",

@@ -164,12 +164,12 @@ def test_nothing_is_accused_while_a_writer_and_cycles_are_at_work(
     """Documents are inserted, changed and archived; 20 verifications meet keys that move, and name none."""
     chance = Random(7)
     app, beside = open_app(page_size=50), open_app(page_size=50)
-    collection.insert_many([_written(n, chance) for n in range(400)])
+    collection.insert_many([_written(n, chance) for n in range(150)])
     sync(beside)
 
     def write() -> None:
         for _ in range(10):
-            document = _written(chance.randrange(600), chance)
+            document = _written(chance.randrange(250), chance)
             collection.replace_one({"_id": document["_id"]}, document, upsert=True)
 
     redis_client.set("{etl:last_sync:promptContent}:turn", "a daemon", px=60_000)
@@ -189,4 +189,4 @@ _ACCUSED = ("different", "missing", "orphaned")
 def _written(number: int, chance: Random) -> Document:
     fields = {"_id": number, "metadata": {"tokens_total": chance.randrange(1000)}}
     fields |= chance.choice([{}, {}, {}, {"estado": "archivado"}])
-    return campaign(f"c{number % 300}", datetime.now(UTC), **fields)
+    return campaign(f"c{number % 100}", datetime.now(UTC), **fields)
