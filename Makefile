@@ -1,5 +1,6 @@
 # make demo    real MongoDB and Redis, sample documents, two cycles, shown
 # make test    every check: lint, format, types, tests on real servers, coverage
+# make bench   how fast it is, beside the ceilings and a plain script; make bench BENCH=--quick is a first look
 # make clean   removes what the others made
 
 SHELL := bash
@@ -11,7 +12,7 @@ BIN := .venv/bin
 CANDIDATES := python3.11 python3.12 python3.13 python3.14 python3
 USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: demo test clean
+.PHONY: demo test bench clean
 
 demo: .venv/demo.stamp
 	$(BIN)/etl demo
@@ -23,9 +24,12 @@ test: .venv/dev.stamp
 	$(BIN)/pytest --numprocesses 2 --dist worksteal --cov --cov-report= --ignore tests/faults
 	$(BIN)/pytest --cov --cov-append --cov-report=term tests/faults  # alone: they watch the clock
 
+bench: .venv/bench.stamp
+	$(BIN)/python -m bench --out docs $(BENCH)
+
 clean:
 	rm -rf .venv .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
-	find etl schemas tests -name __pycache__ -prune -exec rm -rf {} +
+	find bench etl schemas tests -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamps make an install happen again only when pyproject.toml changes.
 .venv/demo.stamp: pyproject.toml | $(BIN)/python
@@ -34,6 +38,10 @@ clean:
 
 .venv/dev.stamp: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded,dev]'
+	touch $@ .venv/demo.stamp
+
+.venv/bench.stamp: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded,bench]'
 	touch $@ .venv/demo.stamp
 
 $(BIN)/python:

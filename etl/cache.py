@@ -1,39 +1,35 @@
 """Stage 3, the cache: looks at what Redis holds about a batch, and writes it in one transaction.
 
-Each key is replaced as a whole inside one MULTI, so no reader meets it empty, partial or without
-its TTL. The transaction is fenced: it WATCHes the key of the newest fencing token, so that a
-process that was stopped while another took over writes nothing when it wakes up.
+Each key is replaced as a whole inside one MULTI, so no reader meets it empty, partial or without its
+TTL. The transaction is fenced: it WATCHes the key of the newest fencing token, so that a process that
+was stopped while another took over writes nothing when it wakes up. It also WATCHes the turnstile, a
+counter that every such transaction moves: whoever else has written since the look (a backfill beside
+a cycle, or a batch that the network delivers a second time) makes it fail, and the look is repeated.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Final, NamedTuple
 
-from etl.batch import Decision, Outcome, Request, Sight
-from etl.companions import companions
-from etl.errors import LeaseLost
-from etl.redis_wire import SCRIPTS, Command, Wire
-from schemas.entries import Evict, Put, Reject
+from etl.batch import Decision, Fill, Outcome, Request, Sight
+from etl.companions import Companions
+from etl.errors import LeaseLost, Overtaken
+from etl.ownership import Owned, Ownership
+from etl.redis_wire import SCRIPTS, Wire
+from etl.resp import Command, Packed, Sent
+from schemas.entries import Reject
 from schemas.keys import companion
-from schemas.position import id_text, position_from_text
 
 _REQUESTS_A_CALL: Final = 1000  # three arguments each; Lua takes some 8,000 at once
 
 
-def replacement(entry: Put | Evict, ttls: Mapping[str, int | None]) -> list[Command]:
-    """The commands that replace one key as a whole; atomic only inside a MULTI.
-
-    `ttls` gives the life of each family in seconds, None for ever.
-    """
-    if isinstance(entry, Evict):
-        return [("DEL", entry.key)]
-    if isinstance(entry.value, Mapping):
-        fill: Command = ("HSET", entry.key, *chain.from_iterable(entry.value.items()))
-    else:
-        fill = ("RPUSH", entry.key, *entry.value)
-    ttl = ttls.get(entry.family)
-    expiry: list[Command] = [] if ttl is None else [("EXPIRE", entry.key, ttl)]
-    return [("DEL", entry.key), fill, *expiry]
+def replacement(fills: Iterable[Fill]) -> list[Sent]:
+    """The commands that replace each of these keys as a whole; atomic only inside a MULTI."""
+    fills = list(fills)
+    if not fills:
+        return []
+    data = b"".join([fill.commands for fill in fills])
+    return [("DEL", *(fill.key for fill in fills)), Packed(data, sum(fill.length for fill in fills))]
 
 
 class Written(NamedTuple):
@@ -46,16 +42,19 @@ class Written(NamedTuple):
 class Cache:
     """The contract keys of Redis, as one collection writes them.
 
-    Every method raises `Transient`, `Misconfigured` or `CycleFailed` (see `redis_wire.Wire`), and
-    `LeaseLost` where another holder has taken over.
+    `ownership` is None where it is not kept. Every method raises `Transient`, `Misconfigured` or
+    `CycleFailed` (see `redis_wire.Wire`), and `LeaseLost` where another holder has taken over.
     """
 
-    def __init__(self, wire: Wire, collection: str, ttls: Mapping[str, int | None]) -> None:
+    def __init__(
+        self, wire: Wire, collection: str, own: Companions, ownership: Ownership | None = None
+    ) -> None:
         self._wire = wire
         self._collection = collection
-        self._ttls = ttls
-        self._own = companions(collection)
+        self._own = own
+        self._ownership = ownership
         self._generation = 0
+        self._now = 0
 
     def look(self, outcomes: Sequence[Outcome], token: str, since: int | None, *, has_claims: bool) -> Sight:
         """What Redis holds about a batch, in one round trip that also begins its fenced transaction.
@@ -65,24 +64,27 @@ class Cache:
             token: the fencing token of the lease under which it is written.
             since: ask for versions handled before only where dated from this millisecond on;
                 None asks for none.
-            has_claims: whether any key has a claim at all.
+            has_claims: whether any key has a claim at all, apart from its owner.
         """
-        names = _versions(outcomes, since)
-        locks = _locks(outcomes)
-        keys = _keys(outcomes) if has_claims else []
+        names, locks, keys = _versions(outcomes, since), _locks(outcomes), _keys(outcomes)
+        claimed = keys if has_claims else []
+        own = self._own
         # A batch that wrote nothing has left its WATCH behind, which a later lease has since broken.
-        commands: list[Command] = [("UNWATCH",), ("WATCH", self._own.fence), ("GET", self._own.fence)]
-        # Both take at least one member: the empty one stands for none and is never found.
-        commands += [("ZMSCORE", self._own.seen, "", *names), ("HMGET", self._own.claimants, "", *keys)]
-        commands += [("EXISTS", lock) for lock in locks]
-        _, _, newest, scores, claims, *existing = self._wire.exchange(commands)
+        commands: list[Command] = [("UNWATCH",), ("WATCH", own.fence, own.turnstile)]
+        # The last three take at least one member: the empty one stands for none and is never found.
+        commands += [("GET", own.fence), ("TIME",), ("ZMSCORE", own.seen, "", *names)]
+        commands += [("HMGET", own.claimants, "", *claimed), ("EXISTS", "", *locks)]
+        _, _, newest, (seconds, micros), scores, claims, held = self._wire.exchange(commands)
         self._generation = self._wire.generation
+        self._now = int(seconds) * 1000 + int(micros) // 1000
         if newest != token:
             raise LeaseLost("another holder has taken over the lease")
+        owned = self._owned(keys, outcomes)
         return Sight(
             seen=frozenset(n for n, score in zip(names, scores[1:], strict=True) if score is not None),
-            held=frozenset(lock for lock, exists in zip(locks, existing, strict=True) if exists),
-            claims={k: position_from_text(c) for k, c in zip(keys, claims[1:], strict=True) if c},
+            held=self.held(locks) if held else frozenset(),
+            claims={k: c for k, c in zip(claimed, claims[1:], strict=True) if c} | dict(owned.owners),
+            filled=owned.filled,
         )
 
     def held(self, locks: Sequence[str]) -> frozenset[str]:
@@ -90,29 +92,57 @@ class Cache:
         replies = self._wire.exchange([("EXISTS", lock) for lock in locks])
         return frozenset(lock for lock, exists in zip(locks, replies, strict=True) if exists)
 
+    def rivals(self, keys: Sequence[str]) -> list[str]:
+        """The `_id`s of documents that claimed one of these keys and were not the newest to do so."""
+        if self._ownership is None:
+            return []
+        return self._ownership.rivals(self._wire, keys, self._now)
+
     def write(self, decision: Decision, queues: frozenset[str]) -> Written:
         """Carry out a decision in one transaction, bound to the `look` before it.
 
         `queues` are those the collection feeds: in them the documents that ask for nothing any
         more are forgotten, so that a later request counts as new.
+
+        Raises:
+            Overtaken: somebody else has written since the look.
         """
         calls = [*self._calls(decision.requests)]
-        commands: list[Command] = [
-            *chain.from_iterable(replacement(entry, self._ttls) for entry in decision.writes.values()),
+        commands: list[Sent] = [
+            *replacement(decision.writes.values()),
+            *self._record(decision),
             *self._forget(decision, queues),
             *(command for command, _ in calls),
         ]
         if not commands:
             return Written(0, [])
-        sent: list[Command] = [("MULTI",), *commands, ("EXEC",)]
+        sent: list[Sent] = [("MULTI",), ("INCR", self._own.turnstile), *commands, ("EXEC",)]
         results = self._wire.exchange(sent, self._generation)[-1]
         if results is None:
-            raise LeaseLost("another holder took over while a batch was written")
-        answers = results[len(commands) - len(calls) :]
+            raise Overtaken("somebody else has written since this batch was looked at")
+        answers = results[len(results) - len(calls) :]
         return _written(
             pair
             for (_, asked), reply in zip(calls, answers, strict=True)
             for pair in zip(asked, reply, strict=True)
+        )
+
+    def _owned(self, keys: Sequence[str], outcomes: Sequence[Outcome]) -> Owned:
+        if self._ownership is None or not outcomes:
+            return Owned({}, {})
+        documents = [outcome.id for outcome in outcomes]
+        asked = self._ownership.questions(keys, documents, self._now)
+        return self._ownership.answers(keys, documents, self._wire.exchange(asked, self._generation))
+
+    def _record(self, decision: Decision) -> list[Command]:
+        if self._ownership is None:
+            return []
+        return self._ownership.record(
+            {key: outcome.text for key, outcome in decision.claims.items()},
+            {outcome.id: outcome.filled for outcome in decision.applied if outcome.fills},
+            decision.rivals,
+            list(decision.vacated),
+            self._now,
         )
 
     def _calls(self, requests: Sequence[Request]) -> list[tuple[Command, Sequence[Request]]]:
@@ -127,16 +157,15 @@ class Cache:
         ]
 
     def _call(self, queue: str, requests: Sequence[Request]) -> Command:
-        fields = ((self._member(r.document), r.version, r.item) for r in requests)
+        fields = ((self._member(r.outcome.id), r.outcome.version, r.item) for r in requests)
         keys = (queue, companion(queue, "enqueued"))
         return SCRIPTS["enqueue"].call(keys, *chain.from_iterable(fields))
 
     def _forget(self, decision: Decision, queues: frozenset[str]) -> list[Command]:
         if not queues:
             return []
-        asking = {request.document for request in decision.requests}
-        applied = (id_text(outcome.position.id) for outcome in decision.applied)
-        idle = [self._member(document) for document in applied if document not in asking]
+        asking = {request.outcome.id for request in decision.requests}
+        idle = [self._member(outcome.id) for outcome in decision.applied if outcome.id not in asking]
         if not idle:
             return []
         return [("HDEL", companion(queue, "enqueued"), *idle) for queue in sorted(queues)]
@@ -149,7 +178,7 @@ class Cache:
 def _versions(outcomes: Sequence[Outcome], since: int | None) -> list[str]:
     if since is None:
         return []
-    return [o.position.name() for o in outcomes if o.position.ms is not None and o.position.ms >= since]
+    return [outcome.version for outcome in outcomes if outcome.ms is not None and outcome.ms >= since]
 
 
 def _locks(outcomes: Sequence[Outcome]) -> list[str]:
@@ -157,7 +186,7 @@ def _locks(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def _keys(outcomes: Sequence[Outcome]) -> list[str]:
-    return sorted({entry.key for outcome in outcomes for entry in outcome.fills})
+    return list(dict.fromkeys([fill.key for outcome in outcomes for fill in outcome.fills]))
 
 
 def _written(answers: Iterable[tuple[Request, int]]) -> Written:

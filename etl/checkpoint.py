@@ -7,29 +7,28 @@ belongs to it. See `lua/commit.lua` for the keys and their types.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from bson.datetime_ms import DatetimeMS
 
 from etl.batch import Decision, Outcome
-from etl.companions import Companions, companions
+from etl.companions import Companions
 from etl.dead_letters import DeadLetters
 from etl.errors import CycleFailed, LeaseLost
 from etl.moments import moment_text
-from etl.redis_wire import SCRIPTS, Command, Wire
+from etl.redis_wire import SCRIPTS, Wire
 from etl.report import Report
+from etl.resp import Command
 from etl.retry import Retry
-from etl.scan import Checkpoint, Clocks, Scan
+from etl.scan import Checkpoint, Clocks, Scan, ScanMode
 from etl.state import DEAD_LETTER_CAP, SEEN_CAP, DeadLetter, Deferral, Reached, State, deferral_from_text
-from schemas.position import Position, id_from_readable, id_text, position_from_text
+from schemas.position import Position, id_from_readable, position_from_text
 
 HISTORY_CAP: Final = 1000
 """So many reports of past runs are kept per collection."""
 
 # The numbers by which `lua/commit.lua` knows the keys.
-_KEYS: Final = {
-    name: number for number, name in enumerate(Companions._fields, start=1) if name not in {"lease", "turn"}
-}
+_KEYS: Final = {name: number for number, name in enumerate(Companions._fields[:10], start=1)}
 _ARGUMENTS_A_COMMAND: Final = 2000  # Lua takes some 8,000 at once
 
 
@@ -52,17 +51,20 @@ class Step:
 class CheckpointStore:
     """The position of one collection and what belongs to it.
 
-    A step is built once and its sending repeated, so the retries are in here. Every method raises
-    `Transient`, `Misconfigured` or `CycleFailed` (see `redis_wire.Wire`); those that move the
-    checkpoint also `LeaseLost` where another holder has taken over.
+    A step is built once and its sending repeated, so the retries are in here; it is numbered, so that
+    it is carried out once however often it arrives. Every method raises `Transient`, `Misconfigured` or
+    `CycleFailed` (see `redis_wire.Wire`); those that move the checkpoint also `LeaseLost` where another
+    holder has taken over.
     """
 
-    def __init__(self, wire: Wire, collection: str, published_ttl: int, retry: Retry) -> None:
+    def __init__(
+        self, wire: Wire, collection: str, own: Companions, published_ttl: int, retry: Retry
+    ) -> None:
         self._wire = wire
         self._retry = retry
-        self._collection = collection
         self._ttl = published_ttl
-        self._own = companions(collection)
+        self._own = own
+        self._steps = 0
         self._dead = DeadLetters(wire, collection, retry)
 
     def load(self) -> State:
@@ -92,8 +94,7 @@ class CheckpointStore:
 
     def known_dead(self, outcomes: Sequence[Outcome]) -> Mapping[str, DeadLetter]:
         """The dead letters these documents already are, by `_id` as canonical Extended JSON."""
-        ids = [id_text(outcome.position.id) for outcome in outcomes]
-        return self._dead.find(ids)
+        return self._dead.find([outcome.id for outcome in outcomes])
 
     def advance(
         self, token: str, state: State, reached: Reached, decision: Decision, letters: Sequence[DeadLetter]
@@ -125,15 +126,20 @@ class CheckpointStore:
         step.add("checkpoint", "HSET", *_clock_fields(scan.clocks), *_position_fields(position))
         self._commit(token, position, str(forget), step)
 
+    def end(self, token: str, scan: Scan, report: Report) -> None:
+        """End a backfill: its scan is done, and a cycle has caught up with what changed meanwhile."""
+        step = Step()
+        self._record(step, report, scan.clocks.mongo)
+        step.add("checkpoint", "HDEL", *_SCAN_FIELDS)
+        self._commit(token, None, "", step)
+
     def record(self, report: Report, began: int) -> None:
         """Keep the report of a run that did not finish; `began` in milliseconds since the epoch."""
         own = self._own.history
         self._wire.exchange([("LPUSH", own, _entry(report, began)), ("LTRIM", own, 0, HISTORY_CAP - 1)])
 
     def _record(self, step: Step, report: Report, began: int) -> None:
-        entry = _entry(report, began)
-        step.add("history", "LREM", 1, entry)  # a step whose answer was lost is sent again
-        step.add("history", "LPUSH", entry)
+        step.add("history", "LPUSH", _entry(report, began))
         step.add("history", "LTRIM", 0, HISTORY_CAP - 1)
 
     def _remember(self, step: Step, state: State, decision: Decision, window: int) -> None:
@@ -142,18 +148,16 @@ class CheckpointStore:
         Both are forgotten together. A version that is not remembered is applied again, after every
         older one; a remembered version without its claims could be displaced by an older one.
         """
-        recent = [
-            o.position for o in decision.handled if o.position.ms is not None and o.position.ms >= window
-        ]
-        claims = {k: p for k, p in decision.claims.items() if p.ms is not None and p.ms >= window}
+        recent = [o for o in decision.handled if o.ms is not None and o.ms >= window]
+        claims = {k: o for k, o in decision.claims.items() if o.ms is not None and o.ms >= window}
         if state.overflowed or state.seen + len(recent) > SEEN_CAP:
             for key in ("seen", "claims", "claimants"):
                 step.add(key, "DEL")
             state.overflowed, state.seen, state.claims = True, 0, 0
             return
-        step.each("seen", "ZADD", _flat((p.ms, p.name()) for p in recent))
-        step.each("claims", "ZADD", _flat((p.ms, key) for key, p in claims.items()))
-        step.each("claimants", "HSET", _flat((key, p.text()) for key, p in claims.items()))
+        step.each("seen", "ZADD", _flat((o.ms, o.version) for o in recent))
+        step.each("claims", "ZADD", _flat((o.ms, key) for key, o in claims.items()))
+        step.each("claimants", "HSET", _flat((key, o.text) for key, o in claims.items()))
         state.seen += len(recent)
         state.claims += len(claims)
 
@@ -161,22 +165,18 @@ class CheckpointStore:
         """Put off what waits for a lock, and take off what waits no longer."""
         now = moment_text(state.now)
         for outcome in decision.deferred:
-            key, lock = id_text(outcome.position.id), outcome.lock or ""
+            key, lock = outcome.id, outcome.lock or ""
             since = state.deferred[key].since if key in state.deferred else now
             state.deferred[key] = Deferral(lock, since, outcome.position)
             step.add("deferred", "HSET", key, state.deferred[key].text())
-        done = (
-            (id_text(o.position.id) for o in (*decision.applied, *decision.rejected))
-            if state.deferred
-            else ()
-        )
+        done = (o.id for o in (*decision.applied, *decision.rejected)) if state.deferred else ()
         over = [key for key in (*done, *decision.gone) if state.deferred.pop(key, None)]
         step.each("deferred", "HDEL", over)
 
     def _bury(self, step: Step, state: State, decision: Decision, letters: Sequence[DeadLetter]) -> None:
         """Keep the new dead letters, and clear those whose documents were applied."""
         if state.dead_letters:
-            applied = [id_text(outcome.position.id) for outcome in decision.applied]
+            applied = [outcome.id for outcome in decision.applied]
             step.each("dead_letters", "HDEL", [*applied, *decision.gone])
         room = max(0, DEAD_LETTER_CAP - state.dead_letters)
         kept = [x for x in letters if x.attempts > 1] + [x for x in letters if x.attempts == 1][:room]
@@ -188,7 +188,8 @@ class CheckpointStore:
     def _commit(self, token: str, position: Position | None, forget: str, step: Step) -> None:
         keys = [getattr(self._own, name) for name in _KEYS]
         ms = "" if position is None or position.ms is None else str(position.ms)
-        command = SCRIPTS["commit"].call(keys, token, ms, forget, *step.arguments)
+        self._steps += 1
+        command = SCRIPTS["commit"].call(keys, token, self._steps, ms, forget, *step.arguments)
         [answer] = self._retry(lambda: self._wire.exchange([command]))
         if answer == 0:
             raise LeaseLost("another holder has taken over the lease")
@@ -196,11 +197,14 @@ class CheckpointStore:
             raise CycleFailed("the checkpoint would have gone backwards")
 
 
-_SCAN_FIELDS: Final = ("scan_mode", "scan_mongo_clock", "scan_redis_clock", "scan_cursor", "scan_end")
+_SCAN_FIELDS: Final = tuple(
+    f"scan_{part}" for part in ("mode", "mongo_clock", "redis_clock", "cursor", "end", "begin")
+)
 
 
 def _scan_fields(scan: Scan) -> list[str | int]:
-    values = (scan.mode, *scan.clocks, scan.cursor.text(), scan.end.text())
+    begin = scan.begin.text() if scan.begin else ""
+    values = (scan.mode, *scan.clocks, scan.cursor.text(), scan.end.text(), begin)
     return _flat(zip(_SCAN_FIELDS, values, strict=True))
 
 
@@ -249,10 +253,11 @@ def _checkpoint(kept: Mapping[str, str]) -> Checkpoint | None:
 
 def _scan(kept: Mapping[str, str]) -> Scan:
     return Scan(
-        mode="delta" if kept["scan_mode"] == "delta" else "cold_start",
+        mode=cast("ScanMode", kept["scan_mode"]),
         clocks=_clocks(kept, "scan_"),
         cursor=position_from_text(kept["scan_cursor"]),
         end=position_from_text(kept["scan_end"]),
+        begin=position_from_text(kept["scan_begin"]) if kept.get("scan_begin") else None,
     )
 
 

@@ -24,6 +24,16 @@ class Companions(NamedTuple):
     published: str
     lease: str
     turn: str
+    turnstile: str
+    backfill_fence: str
+    backfill: str
+    backfill_lease: str
+    reconciling: str
+
+
+def of_backfill(own: Companions) -> Companions:
+    """The keys as a backfill uses them: a fence, checkpoint and lease of its own; all else is shared."""
+    return own._replace(fence=own.backfill_fence, checkpoint=own.backfill, lease=own.backfill_lease)
 
 
 def companions(collection: str) -> Companions:

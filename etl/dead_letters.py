@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from etl.companions import companions
-from etl.redis_wire import Command, Wire
+from etl.redis_wire import Wire
+from etl.resp import Command
 from etl.retry import Retry
 from etl.state import DeadLetter, dead_letter_from_text
 

@@ -25,6 +25,10 @@ class Transient(EtlError):
     """The server is away, failing over, loading or out of memory: the same call may succeed later."""
 
 
+class Overtaken(Transient):
+    """Somebody else wrote between a look and the write that was to follow: look again, at once."""
+
+
 class CacheAway(Transient):
     """Redis itself does not answer, so nothing can be recorded there either."""
 

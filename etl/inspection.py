@@ -7,13 +7,14 @@ touched a key or a lock since, nothing is written and the look counts for nothin
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from etl.cache import replacement
 from etl.companions import companions
 from etl.differences import SURPLUS, Looked
 from etl.ownership import Ownership
 from etl.reading import Reading
-from etl.redis_wire import Command, Script, Wire
+from etl.redis_wire import Script, Wire
+from etl.resp import Command
 from etl.state import deferral_from_text
+from etl.transform import commands
 from schemas.entries import Evict, Put
 from schemas.position import Position, id_text, position_from_text
 
@@ -49,8 +50,8 @@ class Inspection:
         wire: the connection.
         collection: its name.
         ttls: the life of each family in seconds, None for ever.
-        ownership: that of the collection.
-        others: that of every other collection.
+        ownership: that of the collection, None where it is not kept.
+        others: that of other collections.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Inspection:
         wire: Wire,
         collection: str,
         ttls: Mapping[str, int | None],
-        ownership: Ownership,
+        ownership: Ownership | None,
         others: Sequence[Ownership],
     ) -> None:
         self._wire = wire
@@ -80,23 +81,19 @@ class Inspection:
 
     def owned(self) -> Iterator[dict[str, str]]:
         """All keys that the collection has claimed, and the position of the document that did, in pieces."""
-        return self._ownership.everything(self._wire)
+        return iter(()) if self._ownership is None else self._ownership.everything(self._wire)
 
     def owners(self, keys: Sequence[str]) -> Owners:
         """Who claimed these keys last."""
         now = self._clock()
-        everyone = (self._ownership, *self._others)
-        asked = [one.questions(keys, (), now) for one in everyone]
-        replies = iter(self._exchange([command for commands in asked for command in commands]))
-        mine, *others = (
-            one.answers(keys, (), [next(replies) for _ in commands]).owners
-            for one, commands in zip(everyone, asked, strict=True)
-        )
-        shared = frozenset(key for owners in others for key in owners)
-        return Owners({key: position_from_text(text) for key, text in mine.items()}, shared)
+        mine = self._owners(self._ownership, keys, now) if self._ownership else {}
+        shared = (key for other in self._others for key in self._owners(other, keys, now))
+        return Owners({key: position_from_text(text) for key, text in mine.items()}, frozenset(shared))
 
     def filled(self, document: str) -> tuple[str, ...]:
         """The keys that a document (by `_id` as canonical Extended JSON) filled when last applied."""
+        if self._ownership is None:
+            return ()
         return self._ownership.of(self._wire, (), (document,)).filled.get(document, ())
 
     def watch(self, keys: Iterable[str], locks: Sequence[str]) -> frozenset[str]:
@@ -149,15 +146,21 @@ class Inspection:
     def _mending(
         self, readings: Mapping[str, Reading], evicted: Sequence[str], now: int
     ) -> Iterator[Command]:
-        entries = [reading.claims[key] for key, reading in readings.items()]
-        for entry in entries:
-            yield from replacement(entry, self._ttls)
-        if evicted:
-            yield ("DEL", *evicted)
-        yield from self._ownership.forget(evicted, now)
-        filling = {id_text(reading.position.id): reading.fills for reading in readings.values()}
-        owners = {key: reading.position.text() for key, reading in readings.items()}
-        yield from self._ownership.record(owners, filling, now)
+        if not readings and not evicted:
+            return
+        yield ("INCR", self._own.turnstile)  # whoever is about to write by what it saw looks again
+        yield ("DEL", *readings, *evicted)
+        for key, reading in readings.items():
+            if isinstance(entry := reading.claims[key], Put):
+                yield from commands(entry, self._ttls.get(entry.family))
+        if self._ownership is not None:
+            filled = {reading.id: reading.fills for reading in readings.values()}
+            owners = {key: reading.text for key, reading in readings.items()}
+            yield from self._ownership.record(owners, filled, (), evicted, now)
+
+    def _owners(self, ownership: Ownership, keys: Sequence[str], now: int) -> Mapping[str, str]:
+        replies = self._exchange(ownership.questions(keys, (), now))
+        return ownership.answers(keys, (), replies).owners
 
     def _exchange(self, commands: Sequence[Command]) -> list[Any]:
         """Over the connection of the watch, where there is one."""

@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from etl.batch import Fill
 from etl.cache import replacement
-from etl.redis_wire import Command, Wire
-from schemas.entries import Evict, Put
+from etl.redis_wire import Wire
+from etl.resp import Command, Sent
 
 _READ: Mapping[str, tuple[str, tuple[int, ...]]] = {
     "hash": ("HGETALL", ()),
@@ -28,9 +29,8 @@ class Shown(NamedTuple):
 class Keyspace:
     """Contract keys outside a cycle. Methods raise as `redis_wire.Wire.exchange` does."""
 
-    def __init__(self, wire: Wire, ttls: Mapping[str, int | None]) -> None:
+    def __init__(self, wire: Wire) -> None:
         self._wire = wire
-        self._ttls = ttls
         self._generation = 0
 
     def show(self, key: str) -> Shown | None:
@@ -55,8 +55,7 @@ class Keyspace:
         exists = replies[len(commands) :]
         return frozenset(lock for lock, found in zip(locks, exists, strict=True) if found)
 
-    def replace(self, entries: Iterable[Put | Evict]) -> bool:
-        """Write the entries in one transaction; False when a watched key changed, and nothing was written."""
-        commands = [command for entry in entries for command in replacement(entry, self._ttls)]
-        sent: list[Command] = [("MULTI",), *commands, ("EXEC",)]
+    def replace(self, fills: Iterable[Fill]) -> bool:
+        """Write the keys in one transaction; False when a watched key changed, and nothing was written."""
+        sent: list[Sent] = [("MULTI",), *replacement(fills), ("EXEC",)]
         return self._wire.exchange(sent, self._generation)[-1] is not None

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 
-from etl.companions import companions
+from etl.companions import Companions
 from etl.errors import EtlError, Locked
 from etl.redis_wire import SCRIPTS, Wire
 from etl.retry import Retry
@@ -25,13 +25,12 @@ def this_process() -> str:
 
 
 class Lease:
-    """The right to sync one collection. `connect` makes a wire, of which the renewal needs its own."""
+    """The right to sync or to backfill one collection. `connect` makes a wire: the renewal needs its own."""
 
-    def __init__(self, connect: Callable[[], Wire], collection: str, seconds: float, retry: Retry) -> None:
+    def __init__(self, connect: Callable[[], Wire], own: Companions, seconds: float, retry: Retry) -> None:
         self._connect = connect
         self._ms = int(seconds * 1000)
         self._retry = retry
-        own = companions(collection)
         self._keys = (own.lease, own.fence)
         self._holder = this_process()
 

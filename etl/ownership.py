@@ -1,20 +1,25 @@
 """Which document filled which key: kept beside the data, and expiring with it.
 
-Two hashes for each period of a third of the longest TTL: `owners:<n>` says of each key which document
-claimed it last, `filled:<n>` of each document which keys it filled. `n` is the number of the period in
-which that was written. A hash expires as a whole when nothing that was written in its period can be
-alive any more: an expiry for each entry would take a sorted set as large again.
+| companion      | type | holds                                                                      |
+|----------------|------|----------------------------------------------------------------------------|
+| `owners:<n>`   | hash | key -> the position of the document that claimed it last                    |
+| `filled:<n>`   | hash | `_id` of a document -> the keys that it filled when it was last applied     |
+| `rivals:<n>`   | zset | `<key> <_id>` of documents that claim a key and are not the newest to do so |
+
+`n` is the number of the period, as long as the longest TTL, in which that was written. A companion
+expires as a whole, once nothing that was written in its period can be alive any more: an expiry for
+each entry would take a sorted set as large again.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Final, NamedTuple
 
-from etl.redis_wire import Command, Wire
+from etl.redis_wire import Wire
+from etl.resp import Command
 from schemas.families import LAST_SYNC
 from schemas.keys import companion
 
-_PERIODS_A_LIFE: Final = 3
 _SCANNED: Final = 1000
 
 
@@ -30,37 +35,41 @@ class Owned(NamedTuple):
 class Ownership:
     """That of one collection. `life` is the longest TTL of what its documents fill, in seconds.
 
-    Those methods that ask Redis raise as `redis_wire.Wire.exchange` does.
+    Moments are milliseconds since the epoch by the clock of Redis. Those methods that ask Redis raise
+    as `redis_wire.Wire.exchange` does.
     """
 
     def __init__(self, collection: str, life: int) -> None:
         self._published = LAST_SYNC.key(collection=collection)
-        self._period = -(-life // _PERIODS_A_LIFE)
+        self._life = life
 
     def record(
-        self, owners: Mapping[str, str], filled: Mapping[str, Iterable[str]], now: int
+        self,
+        owners: Mapping[str, str],
+        filled: Mapping[str, Iterable[str]],
+        rivals: Iterable[tuple[str, str]],
+        vacated: Sequence[str],
+        now: int,
     ) -> list[Command]:
-        """The commands that keep this; `now` is the clock of Redis, in milliseconds since the epoch."""
-        ownerships, fillings = self._names(now)[0]
-        life = self._period * (_PERIODS_A_LIFE + 1)
-        commands: list[Command] = []
-        if owners:
-            commands += [("HSET", ownerships, *chain(*owners.items())), ("EXPIRE", ownerships, life)]
-        if filled:
-            texts = ((document, " ".join(keys)) for document, keys in filled.items())
-            commands += [("HSET", fillings, *chain(*texts)), ("EXPIRE", fillings, life)]
-        return commands
+        """The commands that keep what a batch has changed; `vacated` are keys that are nobody's now."""
+        ranked = chain.from_iterable(("0", f"{key} {document}") for key, document in rivals)
+        joined = chain.from_iterable((document, " ".join(keys)) for document, keys in filled.items())
+        return [
+            *self._keep("HSET", "owners", now, chain.from_iterable(owners.items())),
+            *self._keep("HSET", "filled", now, joined),
+            *self._keep("ZADD", "rivals", now, ranked),
+            *(("HDEL", name, *vacated) for name in self._names("owners", now) if vacated),
+        ]
 
-    def forget(self, keys: Sequence[str], now: int) -> list[Command]:
-        """The commands that make these keys nobody's."""
-        return [("HDEL", owners, *keys) for owners, _ in self._names(now) if keys]
+    def _keep(self, command: str, role: str, now: int, items: Iterable[str]) -> list[Command]:
+        name, arguments = self._names(role, now)[0], tuple(items)
+        return [(command, name, *arguments), ("EXPIRE", name, 2 * self._life)] if arguments else []
 
     def questions(self, keys: Sequence[str], documents: Sequence[str], now: int) -> list[Command]:
         """The commands that ask for the owners of keys, and for what documents filled (by `_id`)."""
         # HMGET takes at least one field: the empty one stands for none and is never found.
-        hashes = self._names(now)
-        asked: list[Command] = [("HMGET", owners, "", *keys) for owners, _ in hashes]
-        return asked + [("HMGET", filled, "", *documents) for _, filled in hashes]
+        asked: list[Command] = [("HMGET", name, "", *keys) for name in self._names("owners", now)]
+        return asked + [("HMGET", name, "", *documents) for name in self._names("filled", now)]
 
     def answers(
         self, keys: Sequence[str], documents: Sequence[str], replies: Sequence[Sequence[str | None]]
@@ -75,30 +84,34 @@ class Ownership:
         asked = self.questions(keys, documents, _clock(wire))
         return self.answers(keys, documents, wire.exchange(asked))
 
+    def rivals(self, wire: Wire, keys: Sequence[str], now: int) -> list[str]:
+        """The `_id`s of documents that claimed one of these keys and were not the newest to do so."""
+        commands: list[Command] = [
+            ("ZRANGEBYLEX", name, f"[{key} ", f"[{key}!")  # "!" comes next after the space
+            for name in self._names("rivals", now)
+            for key in keys
+        ]
+        members = chain.from_iterable(wire.exchange(commands))
+        return sorted({member.partition(" ")[2] for member in members})
+
     def everything(self, wire: Wire) -> Iterator[dict[str, str]]:
         """All keys that have an owner and the position of that, some at a time.
 
-        A key that is claimed meanwhile may come twice; the same key is in more than one period where it
-        was claimed in several, and only its newest owner is returned.
+        A key may come twice: where it is claimed meanwhile, and where it was claimed in both periods.
         """
-        for owners, _ in self._names(_clock(wire)):
+        for name in self._names("owners", _clock(wire)):
             cursor = "0"
             while True:
-                [(cursor, pairs)] = wire.exchange([("HSCAN", owners, cursor, "COUNT", _SCANNED)])
-                keys = pairs[::2]
-                if keys:
+                [(cursor, pairs)] = wire.exchange([("HSCAN", name, cursor, "COUNT", _SCANNED)])
+                if keys := pairs[::2]:
                     yield dict(self.of(wire, keys).owners)
                 if cursor == "0":
                     break
 
-    def _names(self, now: int) -> list[tuple[str, str]]:
-        """The hashes of each period in which something may be alive, the newest first."""
-        number = now // 1000 // self._period
-        periods = range(number, number - _PERIODS_A_LIFE - 1, -1)
-        return [
-            (companion(self._published, f"owners:{n}"), companion(self._published, f"filled:{n}"))
-            for n in periods
-        ]
+    def _names(self, role: str, now: int) -> list[str]:
+        """The companions of the two periods in which something may be alive, the newest first."""
+        number = now // 1000 // self._life
+        return [companion(self._published, f"{role}:{n}") for n in (number, number - 1)]
 
 
 def _newest(fields: Sequence[str], replies: Iterable[Sequence[str | None]]) -> dict[str, str]:

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from etl.batch import Decision, Outcome, Sight
+from etl.pipeline import Pipeline
 from etl.report import Report
 from etl.retry import Retry
+from etl.scan import Scan
 from etl.state import DeadLetter, Reached, State
 from schemas.entries import Reject
 from schemas.position import Position
@@ -83,6 +85,10 @@ class Cache(Protocol):
         """Which of these locks exist."""
         ...
 
+    def rivals(self, keys: Sequence[str]) -> list[str]:
+        """The `_id`s of documents that claimed one of these keys and were not the newest to do so."""
+        ...
+
     def write(self, decision: Decision, queues: frozenset[str]) -> Written:
         """Carry out a decision in one fenced transaction."""
         ...
@@ -109,6 +115,10 @@ class CheckpointStore(Protocol):
         """End the cycle and publish the watermark."""
         ...
 
+    def end(self, token: str, scan: Scan, report: Report) -> None:
+        """End a backfill."""
+        ...
+
 
 class Transform(Protocol):
     """Stage 2 as the heart needs it: see `etl.transform.Transform`."""
@@ -119,11 +129,15 @@ class Transform(Protocol):
 
 
 class Stages(NamedTuple):
-    """The four stages of one collection, and how to wait and to stop."""
+    """The four stages of one collection, how pages go through them, and how to wait and to stop."""
 
     source: Source
     transform: Transform
     cache: Cache
     checkpoint: CheckpointStore
+    inline: Pipeline
+    """The transform of the few pages of a delta."""
+    crew: Pipeline
+    """That of the many pages of a cold start."""
     retry: Retry
     stop: threading.Event

@@ -13,14 +13,14 @@ from typing import Any, Protocol
 
 from bson.datetime_ms import DatetimeMS
 
-from etl.batch import Outcome, Sight, decide
+from etl.batch import Fill, Outcome, Sight, decide
 from etl.errors import CycleFailed
 from etl.report import RefreshReport
 from etl.retry import Retry
 from etl.transform import Transform
 from schemas.documents import KINDS
 from schemas.documents.kind import Kind
-from schemas.entries import Evict, Put, Reject
+from schemas.position import id_from_text
 
 _TRIES = 10  # the keys of one page change at most once a cycle, so two are plenty
 
@@ -48,8 +48,8 @@ class Keyspace(Protocol):
         """Begin a transaction over the keys; says which locks exist."""
         ...
 
-    def replace(self, entries: Sequence[Put | Evict]) -> bool:
-        """Write the entries, unless a watched key has changed."""
+    def replace(self, fills: Sequence[Fill]) -> bool:
+        """Write the keys, unless a watched one has changed."""
         ...
 
 
@@ -82,8 +82,8 @@ class Refresh:
         # An iterator cannot be tried again, so a page lost on the way ends the refresh.
         for documents in self.source.of_kind(criteria, self.page_size):
             outcomes = self.transform(documents)
-            report.rejected += sum(isinstance(outcome.projection, Reject) for outcome in outcomes)
-            named = {e.key for outcome in outcomes for e in outcome.fills if e.family == report.family}
+            report.rejected += sum(outcome.reject is not None for outcome in outcomes)
+            named = {fill.key for o in outcomes for fill in o.fills if fill.family == report.family}
             keys = frozenset(named - done)
             page = [outcome for outcome in outcomes if _claims(outcome, keys)]
             if page:
@@ -101,17 +101,17 @@ class Refresh:
     ) -> set[str]:
         """Write these keys from their newest documents; returns those that have one."""
         locks = sorted({outcome.lock for outcome in page if outcome.lock is not None})
-        ids = [outcome.position.id for outcome in page]
+        ids = [id_from_text(outcome.id) for outcome in page]
         for _ in range(_TRIES):
             held = self.keyspace.watch(sorted(keys), locks)
             claimants = self._claimants(ids, keys, recent)
             decision = decide(claimants, Sight(held=held), frozenset())
-            entries = [entry for key, entry in decision.writes.items() if key in keys]
-            if self.keyspace.replace(entries):
-                report.written += sum(isinstance(entry, Put) for entry in entries)
-                report.evicted += sum(isinstance(entry, Evict) for entry in entries)
+            fills = [fill for key, fill in decision.writes.items() if key in keys]
+            if self.keyspace.replace(fills):
+                report.written += sum(bool(fill.commands) for fill in fills)
+                report.evicted += sum(not fill.commands for fill in fills)
                 report.deferred += len(decision.deferred)
-                return {entry.key for outcome in claimants for entry in outcome.fills} & keys
+                return {fill.key for outcome in claimants for fill in outcome.fills} & keys
         raise CycleFailed(f"{report.family}: its keys change faster than they can be refreshed")
 
     def _claimants(
@@ -125,4 +125,4 @@ class Refresh:
 
 
 def _claims(outcome: Outcome, keys: frozenset[str]) -> bool:
-    return any(entry.key in keys for entry in outcome.fills)
+    return any(fill.key in keys for fill in outcome.fills)

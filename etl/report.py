@@ -38,11 +38,13 @@ class Report:
     exit_code: int = 0
     entries: Counter[str] = field(default_factory=Counter)
     """How many entries of each family were written."""
+    reasons: Counter[str] = field(default_factory=Counter)
+    """Why documents were not applied, and how many for each reason."""
 
     def as_dict(self) -> dict[str, Any]:
         """The report as `etl sync --json` prints it, in the order of the fields above."""
         shown = asdict(self)
-        del shown["exit_code"], shown["entries"]
+        del shown["exit_code"], shown["entries"], shown["reasons"]
         return shown
 
     def failed(self, error: str, exit_code: int, status: Status = "failed") -> "Report":

@@ -9,10 +9,11 @@ earlier than that.
 from dataclasses import dataclass, replace
 from typing import Final, Literal, NamedTuple
 
+from etl.errors import Misconfigured
 from schemas.position import AFTER_DATES, FIRST, LAST, Position, at
 
 ColdStart = Literal["full", "recent", "now"]
-ScanMode = Literal["delta", "cold_start"]
+ScanMode = Literal["delta", "cold_start", "backfill"]
 
 STEP_TOLERANCE_MS: Final = 1000
 """Differences between two clocks up to this are jitter, which the overlap absorbs."""
@@ -33,6 +34,8 @@ class Scan:
     clocks: Clocks
     cursor: Position
     end: Position
+    begin: Position | None = None
+    """Where it was first to begin; of a backfill only, which may be asked for with other bounds."""
 
     def moved(self, cursor: Position) -> "Scan":
         """The same scan, further on."""
@@ -59,6 +62,14 @@ class Limits(NamedTuple):
     cold_start: ColdStart
 
 
+class Bounds(NamedTuple):
+    """The part of a collection that is backfilled, in milliseconds since the epoch; None where it is open."""
+
+    since: int | None = None
+    until: int | None = None
+    """Before this."""
+
+
 def earliest(*positions: Position) -> Position:
     """The first of them in index order."""
     return min(positions, key=Position.order)
@@ -78,6 +89,36 @@ def plan(checkpoint: Checkpoint | None, now: Clocks, limits: Limits) -> Scan:
     began = checkpoint.clocks or now
     lower = _lower(checkpoint.position, began, now, limits.overlap)
     return Scan("delta", now, lower, AFTER_DATES)
+
+
+def caught_up(checkpoint: Checkpoint | None, now: Clocks, limits: Limits, since: Clocks) -> Scan:
+    """The scan of a cycle that also reads all that changed since a backfill began at `since`.
+
+    Where there was no cycle before, the backfill has read all that is older.
+    """
+    lower = _lower(None, since, now, limits.overlap)
+    if checkpoint is None:
+        return Scan("delta", now, lower, AFTER_DATES)
+    planned = plan(checkpoint, now, limits)
+    return planned.moved(earliest(planned.cursor, lower))
+
+
+def backfill(checkpoint: Checkpoint | None, now: Clocks, bounds: Bounds) -> Scan:
+    """The scan of a backfill: where the one before was cut, or from the very beginning.
+
+    It keeps the clocks of its beginning, for the cycle that catches up with what changed since.
+
+    Raises:
+        Misconfigured: the one before was cut, and had other bounds.
+    """
+    begin = FIRST if bounds.since is None else at(bounds.since)
+    end = LAST if bounds.until is None else at(bounds.until)
+    cut = checkpoint.scan if checkpoint else None
+    if cut is None:
+        return Scan("backfill", now, begin, end, begin)
+    if (cut.begin, cut.end) != (begin, end):
+        raise Misconfigured("the backfill that was cut short had other bounds: give those, or --restart")
+    return cut
 
 
 def remembered_since(checkpoint: Checkpoint, scan: Scan, overlap: int) -> int:

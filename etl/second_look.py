@@ -6,7 +6,7 @@ mended can displace what a cycle has written.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import Any, Final, NamedTuple, Protocol
@@ -46,6 +46,10 @@ class Source(Protocol):
         """The documents with these `_id`s that exist, in order."""
         ...
 
+    def count(self) -> int:
+        """About how many documents there are."""
+        ...
+
     def ask(self, command: Mapping[str, Any]) -> Mapping[str, Any]:
         """The answer to one command that only reads."""
         ...
@@ -58,6 +62,8 @@ class Subject:
     collection: str
     source: Source
     reader: Reader
+    read: Callable[[Iterable[Page]], Iterator[list[Reading]]]
+    """Reads many documents, whoever does it."""
     inspection: Inspection
     rules: Rules
     retry: Retry
@@ -67,17 +73,21 @@ class Subject:
     """How late documents are committed, in milliseconds."""
     cycle_seconds: int
 
-    def pages(self, start: Position) -> Iterator[list[Reading]]:
-        """All documents from a position on. Past the present it jumps to those dated in the future.
+    def readings(self, start: Position) -> Iterator[list[Reading]]:
+        """All documents from a position on, a page at a time.
 
-        What was written since is for the next cycle, and a fast writer could keep this from ever ending.
+        Past the present it jumps to those dated in the future: what was written since is for the next
+        cycle, and a fast writer could keep this from ever ending.
         """
+        return self.read(self._pages(start))
+
+    def _pages(self, start: Position) -> Iterator[Page]:
         cursor, present = start, after(self.clock())
         while True:
             if self.stop.is_set():
                 raise Interrupted("stopped while verifying; nothing is half done")
             page = self.retry(lambda: self.source.page(cursor, LAST, self.page_size))  # noqa: B023 (called at once)
-            yield self.reader(page.documents)
+            yield page
             if not page.more or page.last is None:
                 return
             cursor = page.last
@@ -149,8 +159,8 @@ class _Look:
 
     def add(self, readings: Iterable[Reading]) -> bool:
         """Take account of documents; says whether any was not known."""
-        fresh = [one for one in readings if self.readings.get(id_text(one.position.id)) != one]
-        self.readings |= {id_text(one.position.id): one for one in fresh}
+        fresh = [one for one in readings if self.readings.get(one.id) != one]
+        self.readings |= {one.id: one for one in fresh}
         wanted = frozenset(self.keys)
         self.newest.clear()
         for reading in sorted(self.readings.values(), key=lambda one: one.position.order()):
@@ -225,7 +235,7 @@ class SecondLook:
     def _recent(self, keys: Sequence[str]) -> list[Reading]:
         """The documents claiming any of these keys that may have come since the verification began."""
         wanted = frozenset(keys)
-        pages = self._subject.pages(at(self._began - self._subject.overlap))
+        pages = self._subject.readings(at(self._began - self._subject.overlap))
         return [reading for readings in pages for reading in readings if reading.claims.keys() & wanted]
 
     def _scheduled(self) -> bool:

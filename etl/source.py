@@ -203,6 +203,11 @@ class Source:
         with self._bounded(after, end, limit, {"_id": True}) as cursor:
             return sum(1 for _ in cursor)
 
+    def count(self) -> int:
+        """About how many documents the collection has, as its metadata say."""
+        with self._told():
+            return self._collection.estimated_document_count()
+
     def newest(self) -> int | None:
         """The greatest timestamp that is not in the future, in milliseconds since the epoch.
 

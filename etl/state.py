@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from etl.scan import Checkpoint, Scan
 from schemas.entries import FieldError, Reject
-from schemas.position import Position, id_text, position_from_text
+from schemas.position import Position, position_from_text
 
 SEEN_CAP: Final = 100_000
 """So many versions are remembered as handled. Beyond it all are forgotten and the documents of the
@@ -57,15 +57,20 @@ class DeadLetter:
         """As it is kept in Redis."""
         return json.dumps(self.as_dict(), ensure_ascii=False)
 
+    def why(self) -> str:
+        """The reason with every field that is wrong, in one line."""
+        problems = "; ".join(f"{error.field}: {error.problem}" for error in self.errors)
+        return f"{self.reason} ({problems})" if problems else self.reason
+
     def as_dict(self) -> dict[str, Any]:
         """As `--json` prints it."""
         return asdict(self) | {"errors": [error._asdict() for error in self.errors]}
 
 
-def dead_letter(document_id: Any, reject: Reject, now: str, before: DeadLetter | None) -> DeadLetter:
+def dead_letter(document_id: str, reject: Reject, now: str, before: DeadLetter | None) -> DeadLetter:
     """The dead letter of a document that was refused at `now`, perhaps not for the first time."""
     first, attempts = (now, 0) if before is None else (before.first_seen, before.attempts)
-    return DeadLetter(id_text(document_id), reject.reason, reject.errors, first, now, attempts + 1)
+    return DeadLetter(document_id, reject.reason, reject.errors, first, now, attempts + 1)
 
 
 def dead_letter_from_text(text: str) -> DeadLetter:

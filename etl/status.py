@@ -14,7 +14,8 @@ from etl.companions import companions
 from etl.errors import EtlError, Transient
 from etl.history import Entry, History, began, ended
 from etl.moments import moment_text
-from etl.redis_wire import Command, Wire
+from etl.redis_wire import Wire
+from etl.resp import Command
 from etl.state import deferral_from_text
 from schemas.position import position_from_text, readable_id
 from schemas.values import date_text

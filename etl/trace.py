@@ -10,8 +10,8 @@ from etl.reading import Reading
 from etl.second_look import Judged, SecondLook, Subject
 from etl.state import DeadLetter
 from etl.verdicts import Name
-from schemas.entries import Evict, Put, Reject
-from schemas.position import id_from_text, id_text, readable_id
+from schemas.entries import Evict, Put
+from schemas.position import id_from_text, readable_id
 
 Outcome = Literal[
     "gone",
@@ -93,7 +93,7 @@ class Tracer:
     def trace(self, ids: Sequence[str]) -> Trace:
         """The document with the first of these `_id`s (canonical Extended JSON) that exists."""
         found = self._subject.fetch([id_from_text(text) for text in ids])
-        by_id = {id_text(reading.position.id): reading for reading in found}
+        by_id = {reading.id: reading for reading in found}
         document = next((text for text in ids if text in by_id), None)
         if document is None:
             return self._gone(ids)
@@ -111,7 +111,7 @@ class Tracer:
         return told
 
     def _there(self, document: str, reading: Reading) -> Trace:
-        inspection, ms = self._subject.inspection, reading.position.ms
+        inspection, ms = self._subject.inspection, reading.ms
         told = Trace(self._subject.collection, readable_id(reading.position.id), found=True)
         told.updated_at = None if ms is None else moment_text(ms)
         told.lock = reading.lock
@@ -121,9 +121,9 @@ class Tracer:
         told.reached = state.known and state.reached(reading.position)
         told.deferred = document in state.deferred
         self._bury(told, document)
-        if isinstance(reading.projection, Reject):
-            told.reason = reading.projection.reason
-            told.errors = [error._asdict() for error in reading.projection.errors]
+        if reading.reject is not None:
+            told.reason = reading.reject.reason
+            told.errors = [error._asdict() for error in reading.reject.errors]
         judged = self._judged(document, [*dict.fromkeys((*reading.claims, *inspection.filled(document)))])
         told.keys = [_key_story(one, reading) for one in judged]
         told.outcome = _outcome(told, judged, reading)
@@ -167,7 +167,7 @@ def _outcome(told: Trace, judged: Sequence[Judged], reading: Reading) -> Outcome
 def _outcomes(told: Trace, judged: Sequence[Judged], reading: Reading) -> Iterator[Outcome]:
     own = [one for one in judged if one.case.key in reading.claims]
     verdicts = {one.verdict.name for one in own}
-    decides = {one.case.newest.position == reading.position for one in own if one.case.newest}
+    decides = {one.case.newest.text == reading.text for one in own if one.case.newest}
     settled = verdicts <= {"matching", "absent"}
     if told.reason is not None:
         yield "invalid"

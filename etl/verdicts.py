@@ -11,9 +11,9 @@ from typing import Final, Literal, NamedTuple
 from etl.differences import Looked, differences
 from etl.reading import Reading
 from schemas.documents import FAMILIES
-from schemas.entries import Evict, Put, Reject
+from schemas.entries import Evict, Put
 from schemas.families import GENERATION_LOCK, Family
-from schemas.position import Position, id_text, readable_id
+from schemas.position import Position, readable_id
 
 Name = Literal[
     "matching", "different", "missing", "expired", "orphaned", "deferred", "pending", "left_alone", "absent"
@@ -62,7 +62,7 @@ class State:
 
     def waits(self, reading: Reading) -> bool:
         """Whether the document is put off, or would be."""
-        return reading.lock in self.held or id_text(reading.position.id) in self.deferred
+        return reading.lock in self.held or reading.id in self.deferred
 
 
 class Case(NamedTuple):
@@ -105,15 +105,13 @@ def lock_of(key: str) -> str | None:
     return GENERATION_LOCK.prefix + key.removeprefix(family.prefix).partition(":")[0]
 
 
-def glance(
-    entry: Put | Evict, position: Position, looked: Looked | None, rules: Rules, now: int
-) -> Name | None:
+def glance(entry: Put | Evict, ms: int | None, looked: Looked | None, rules: Rules, now: int) -> Name | None:
     """The verdict where one look is enough: the key is as the document says, or expired. None: look again."""
     if not isinstance(entry, Put):
         return "absent" if looked is None else None
     ttl = rules.ttls.get(entry.family)
     if looked is None:
-        return None if _alive(position, ttl, now) else "expired"
+        return None if _alive(ms, ttl, now) else "expired"
     return None if differences(entry, looked, ttl) else "matching"
 
 
@@ -121,8 +119,8 @@ def judge(case: Case, state: State, rules: Rules) -> Verdict:
     """The verdict on one key, all parts of the case being of one moment."""
     if case.newest is None:
         return _unclaimed(case, state, rules)
-    entry, position = case.newest.claims[case.key], case.newest.position
-    first = glance(entry, position, case.looked, rules, state.now)
+    entry = case.newest.claims[case.key]
+    first = glance(entry, case.newest.ms, case.looked, rules, state.now)
     if first is not None:
         return Verdict(first)
     if case.shared:
@@ -169,7 +167,7 @@ def _unclaimed(case: Case, state: State, rules: Rules) -> Verdict:
 
 
 def _moved(owning: Reading, state: State) -> Verdict:
-    if isinstance(owning.projection, Reject):
+    if owning.reject is not None:
         return Verdict("left_alone", "the document that filled it last is invalid now")
     if state.waits(owning):
         return Verdict("deferred", "its campaign is being generated")
@@ -190,7 +188,7 @@ def _applied(case: Case, newest: Reading, state: State) -> bool:
 
 def _in_doubt(case: Case, newest: Reading) -> bool:
     """What a document said before it became invalid still stands in the cache."""
-    invalid = case.owning is not None and isinstance(case.owning.projection, Reject)
+    invalid = case.owning is not None and case.owning.reject is not None
     return invalid and case.owner is not None and case.owner.order() > newest.position.order()
 
 
@@ -203,9 +201,8 @@ def _ours(key: str, looked: Looked, rules: Rules) -> bool:
     return ttl is None or (looked.ttl_ms is not None and looked.ttl_ms <= ttl * 1000)
 
 
-def _alive(position: Position, ttl: int | None, now: int) -> bool:
+def _alive(ms: int | None, ttl: int | None, now: int) -> bool:
     """Whether what the document filled must still be there, by the date of its last change."""
-    ms = position.ms
     if ms is None or ms > now:  # without a date, or one in the future: when it changed is not known
         return False
     return ttl is None or now - ms < ttl * 1000 - CLOCK_TOLERANCE_MS

@@ -16,8 +16,7 @@ from etl.reading import Reading
 from etl.second_look import SecondLook, Subject
 from etl.verdicts import Name, glance
 from etl.verify_report import SHOWN, VerifyReport
-from schemas.entries import Evict, Put, Reject
-from schemas.position import FIRST, Position, id_text, position_from_text
+from schemas.position import FIRST, id_in, id_text
 
 Tell = Callable[[int, int], None]
 """Told of progress: documents read, and how many there are about."""
@@ -57,8 +56,8 @@ class Verify:
         return self._report
 
     def _read_all(self) -> None:
-        total = int(self._ask({"count": self._subject.collection})["n"])
-        for readings in self._subject.pages(FIRST):
+        total = self._subject.retry(self._subject.source.count)
+        for readings in self._subject.readings(FIRST):
             self._compare(readings, total)
         for owned in self._subject.inspection.owned():
             self._suspect(owned)
@@ -86,28 +85,28 @@ class Verify:
 
     def _compare(self, readings: Sequence[Reading], total: int) -> None:
         """What a page of documents claims against what Redis holds."""
-        claims: dict[str, tuple[Put | Evict, Position]] = {}
+        claims: dict[str, Reading] = {}
         for reading in readings:
-            claims.update((key, (entry, reading.position)) for key, entry in reading.claims.items())
+            claims.update(dict.fromkeys(reading.claims, reading))
         if claims:
             self._ledger.note(self._glances(claims))
         self._report.documents += len(readings)
-        self._report.invalid += sum(isinstance(reading.projection, Reject) for reading in readings)
+        self._report.invalid += sum(reading.reject is not None for reading in readings)
         self._tell(self._report.documents, total)
 
-    def _glances(self, claims: Mapping[str, tuple[Put | Evict, Position]]) -> Iterator[Note]:
-        keys = {key: members_of(entry) for key, (entry, _) in claims.items()}
+    def _glances(self, claims: Mapping[str, Reading]) -> Iterator[Note]:
+        keys = {key: members_of(reading.claims[key]) for key, reading in claims.items()}
         looked = self._subject.retry(lambda: self._subject.inspection.look(keys))
-        for key, (entry, position) in claims.items():
-            verdict = glance(entry, position, looked.get(key), self._subject.rules, self._began)
-            yield Note(key, verdict, None if verdict else id_text(position.id))
+        for key, reading in claims.items():
+            entry = reading.claims[key]
+            verdict = glance(entry, reading.ms, looked.get(key), self._subject.rules, self._began)
+            yield Note(key, verdict, None if verdict else reading.id)
 
     def _suspect(self, owned: Mapping[str, str]) -> None:
         """Keys that have an owner, are there, and that no document has claimed so far."""
         unknown = dict.fromkeys(self._ledger.unknown([*owned]), 0)
         looked = self._subject.retry(lambda: self._subject.inspection.look(unknown)) if unknown else {}
-        owners = {key: position_from_text(owned[key]) for key in looked}
-        self._ledger.note(Note(key, None, id_text(owner.id)) for key, owner in owners.items())
+        self._ledger.note(Note(key, None, id_in(owned[key])) for key in looked)
 
     def _recall(self) -> None:
         """Of a key that is wrong, find the newest claim among all documents: a sample may hold an older."""
@@ -115,11 +114,9 @@ class Verify:
         for suspects in self._ledger.suspects(_AT_A_TIME):
             accused = {one.case.key for one in self._second.settle(suspects, repair=False) if one.accused}
             wrong |= {key: document for key, document in suspects if key in accused}
-        for readings in self._subject.pages(FIRST) if wrong else ():
+        for readings in self._subject.readings(FIRST) if wrong else ():
             for reading in readings:
-                wrong.update(
-                    dict.fromkeys(reading.claims.keys() & wrong.keys(), id_text(reading.position.id))
-                )
+                wrong.update(dict.fromkeys(reading.claims.keys() & wrong.keys(), reading.id))
         self._ledger.note(Note(key, None, document) for key, document in wrong.items())
 
     def _accuse(self, *, repair: bool) -> None:

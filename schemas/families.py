@@ -49,6 +49,10 @@ class Family:
         """What a person gives to name one key, in the order of the pattern: `params` for `{params_hash}`."""
         return tuple(part for part, _ in self._writers)
 
+    def written(self, *components: str) -> str:
+        """The key of its components, in order, each as `schemas.keys` writes it already."""
+        return self._template % components
+
     def key(self, **parts: Any) -> str:
         """The key of these parts: each of them text, but `params` any value.
 

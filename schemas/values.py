@@ -17,6 +17,7 @@ All else (NaN, infinities, a date Python cannot hold, JavaScript, regular expres
 Messages of errors name types, never values: they may be logged.
 """
 
+import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -27,10 +28,10 @@ from typing import Any
 from uuid import UUID
 
 from bson import Binary, Decimal128, Int64, ObjectId
-from bson.tz_util import utc as bson_utc
 from pydantic_core import PydanticSerializationError, to_json
 
-_IN_UTC = (bson_utc, UTC, None)
+# What most floats look like: nothing to be done, and a third of the time that a Decimal takes.
+_PLAIN_FLOAT = re.compile(r"-?(?:[1-9]\d*\.\d+|0\.\d*[1-9])")
 
 
 def text(value: Any) -> str:
@@ -99,11 +100,10 @@ def date_text(value: datetime) -> str:
 
     A date without a zone is in UTC already, as BSON dates are.
     """
-    utc = value if value.tzinfo in _IN_UTC else value.astimezone(UTC)
+    utc = value if value.tzinfo is None else value.astimezone(UTC).replace(tzinfo=None)
     # BSON dates know milliseconds only; what is finer can come from ISO text alone, and is cut off.
     precision = "milliseconds" if utc.microsecond // 1000 else "seconds"
-    # By halves: `datetime.isoformat` would ask bson's zone, written in Python, for its offset (1 µs).
-    return f"{utc.date().isoformat()}T{utc.time().isoformat(precision)}Z"
+    return f"{utc.isoformat(timespec=precision)}Z"
 
 
 def number_text(value: float | Decimal | Decimal128) -> str:
@@ -112,6 +112,8 @@ def number_text(value: float | Decimal | Decimal128) -> str:
     Raises:
         ValueError: NaN or an infinity.
     """
+    if type(value) is float and _PLAIN_FLOAT.fullmatch(digits := repr(value)):
+        return digits.removesuffix(".0")
     number = exact(value)
     if not number:
         return "0"  # also for -0.0, and for zeros that carry an exponent

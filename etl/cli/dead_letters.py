@@ -43,7 +43,7 @@ def list_(runtime: Runtime, collections: tuple[str, ...], *, as_json: bool) -> N
         output.document({"dead_letters": letters, "beyond": sum(beyond.values())})
         return
     rows = [
-        (name, letter.id, letter.attempts, letter.last_seen, _why(letter))
+        (name, letter.id, letter.attempts, letter.last_seen, letter.why())
         for name, letters in found.items()
         for letter in letters
     ]
@@ -140,11 +140,6 @@ def _find(app: "App", word: str, collection: str | None) -> tuple[str, DeadLette
 
 def _names(app: "App", collection: str | None) -> Sequence[str]:
     return app.collections if collection is None else [collection]
-
-
-def _why(letter: DeadLetter) -> str:
-    problems = "; ".join(f"{error.field}: {error.problem}" for error in letter.errors)
-    return f"{letter.reason} ({problems})" if problems else letter.reason
 
 
 for _command in dead_letters.commands.values():

@@ -13,6 +13,7 @@ import click
 
 from etl import log
 from etl.cli import output
+from etl.cli.backfill import backfill
 from etl.cli.config import config
 from etl.cli.dead_letters import dead_letters
 from etl.cli.demo import demo
@@ -28,7 +29,10 @@ from etl.cli.trace import trace
 from etl.cli.verify import verify
 from etl.errors import EtlError, Interrupted
 
-_COMMANDS = (run_, sync, status, history, show, trace, verify, refresh, dead_letters, doctor, config, demo)
+_COMMANDS = (
+    *(run_, sync, backfill, status, history, show, trace, verify),
+    *(refresh, dead_letters, doctor, config, demo),
+)
 
 
 @click.group(

@@ -1,91 +1,73 @@
-"""How far a long command is, on stderr: a bar on a terminal, a line now and then in a pipe."""
+"""How far a long run is: a bar on a terminal, a line every few seconds elsewhere; on stderr."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 import click
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from etl.cli.output import plain
+from etl.report import Report
 
-PATIENCE_SECONDS: Final = 2.0
-"""What ends sooner shows no progress."""
+_QUIET_SECONDS: Final = 2.0
+"""What takes no longer needs no progress."""
 
-_LINE_SECONDS: Final = 5.0
-
-Tell = Callable[[int, int], None]
-"""Told how many are done, and how many there are about."""
+_BETWEEN_LINES_SECONDS: Final = 5.0
 
 
-@contextmanager
-def counted(what: str) -> Iterator[Tell]:
-    """The progress of something that is counted, with its rate and how long it still takes."""
-    console = Console(stderr=True)
-    if console.is_terminal:
-        with _bar(console) as bar:
-            yield _Bar(bar, plain(what)).tell
-    else:
-        yield _Lines(what).tell
+class Bar:
+    """Documents, documents a second, what is left, dead letters; `total` is None where nobody knows."""
 
-
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        """The speed so far."""
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.0f}/s")
-
-
-def _bar(console: Console) -> Progress:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=console, transient=True)
-
-
-class _Bar:
-    """Appears only once the patience of a person is over."""
-
-    def __init__(self, bar: Progress, what: str) -> None:
-        self._bar = bar
-        self._task = bar.add_task(what, total=None, visible=False)
+    def __init__(self, what: str, total: int | None) -> None:
+        self._what = plain(what)
+        self._total = total
         self._began = time.monotonic()
+        self._told = self._began + _QUIET_SECONDS - _BETWEEN_LINES_SECONDS
+        self._pages = 0
+        self._progress = _progress()
+        self._task = self._progress.add_task(self._what, total=total, rate="", pages=0, dead=0)
 
-    def tell(self, done: int, total: int) -> None:
-        """So many are done of about so many."""
-        late = time.monotonic() - self._began > PATIENCE_SECONDS
-        self._bar.update(self._task, completed=done, total=max(done, total), visible=late)
+    def __enter__(self) -> Self:
+        if self._progress.console.is_terminal:
+            self._progress.start()
+        return self
 
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
 
-class _Lines:
-    """A line after the patience of a person, and then every few seconds."""
+    def tell(self, report: Report) -> None:
+        """Show how far it is."""
+        self._pages += 1
+        done = report.records_processed + report.dead_lettered
+        rate = done / max(time.monotonic() - self._began, 1e-9)
+        self._progress.update(
+            self._task, completed=done, rate=f"{rate:,.0f}/s", pages=self._pages, dead=report.dead_lettered
+        )
+        if not self._progress.console.is_terminal:
+            self._line(done, rate, report)
 
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._began = time.monotonic()
-        self._next = self._began + PATIENCE_SECONDS
-
-    def tell(self, done: int, total: int) -> None:
-        """So many are done of about so many."""
+    def _line(self, done: int, rate: float, report: Report) -> None:
         now = time.monotonic()
-        if now < self._next or not done:
+        if now - self._told < _BETWEEN_LINES_SECONDS:
             return
-        self._next = now + _LINE_SECONDS
-        rate = done / (now - self._began)
-        left = max(0, total - done) / rate
-        click.echo(f"{plain(self._what)}: {done} of {total}, {rate:.0f}/s, {left:.0f} s left", err=True)
+        self._told = now
+        left = f", {max(0, self._total - done) / rate:,.0f} s left" if self._total and rate else ""
+        counts = f"{done:,} documents, {rate:,.0f}/s{left}, {report.dead_lettered} dead letters"
+        click.echo(f"{self._what}: {counts}, up to {report.last_timestamp}", err=True)
+
+
+def _progress() -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.completed:,} documents, {task.fields[rate]}, {task.fields[pages]} pages,"),
+        TextColumn("{task.fields[dead]} dead letters, left"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )

@@ -23,6 +23,11 @@ TYPES: Final[Mapping[str, str]] = {
     "history": "list",
     "lease": "string",
     "turn": "string",
+    "turnstile": "string",
+    "backfill_fence": "string",
+    "backfill": "hash",
+    "backfill_lease": "string",
+    "reconciling": "string",
 }
 """The Redis type behind each companion, as `lua/` names them."""
 

@@ -10,29 +10,38 @@
 -- KEYS[9]  {etl:last_sync:<collection>}:history       list: reports of the last runs, newest first
 -- KEYS[10] etl:last_sync:<collection>                 hash, expires: the published watermark
 -- ARGV[1] token
--- ARGV[2] milliseconds of the new position, or '' where it does not move
--- ARGV[3] milliseconds before which claims are forgotten, or '' to keep all
--- ARGV[4...] commands, each as: number of its key in KEYS, name, count of arguments, arguments
+-- ARGV[2] number of this step: greater than that of every step before it under this token
+-- ARGV[3] milliseconds of the new position, or '' where it does not move
+-- ARGV[4] milliseconds before which claims are forgotten, or '' to keep all
+-- ARGV[5...] commands, each as: number of its key in KEYS, name, count of arguments, arguments
 -- Returns 1; 0 when another holder has the newest token; -1 when the position would go backwards.
+-- A step that was carried out already, whose answer was lost or that the network delivers late, does nothing.
+-- A backfill passes its own fence and checkpoint; the other keys it shares with the cycles.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return 0
 end
+local done = redis.call('HGET', KEYS[2], 'step') or ''
+local token, number = string.match(done, '^(%S+) (%d+)$')
+if token == ARGV[1] and tonumber(ARGV[2]) <= tonumber(number) then
+  return 1
+end
 local standing = redis.call('HGET', KEYS[2], 'position_ms')
-if ARGV[2] ~= '' and standing and tonumber(ARGV[2]) < tonumber(standing) then
+if ARGV[3] ~= '' and standing and tonumber(ARGV[3]) < tonumber(standing) then
   return -1
 end
-local i = 4
+local i = 5
 while i <= #ARGV do
   local key, name, count = KEYS[tonumber(ARGV[i])], ARGV[i + 1], tonumber(ARGV[i + 2])
   redis.call(name, key, unpack(ARGV, i + 3, i + 2 + count))
   i = i + 3 + count
 end
-if ARGV[3] ~= '' then
-  local old = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', '(' .. ARGV[3])
+if ARGV[4] ~= '' then
+  local old = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', '(' .. ARGV[4])
   for j = 1, #old, 1000 do
     local some = {unpack(old, j, math.min(j + 999, #old))}
     redis.call('HDEL', KEYS[5], unpack(some))
     redis.call('ZREM', KEYS[4], unpack(some))
   end
 end
+redis.call('HSET', KEYS[2], 'step', ARGV[1] .. ' ' .. ARGV[2])  -- last: an error above undoes nothing
 return 1

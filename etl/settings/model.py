@@ -4,6 +4,7 @@ The models read nothing by themselves: `etl.settings.load` hands them what file,
 command line say. The descriptions are the ones the README shows.
 """
 
+import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -118,6 +119,9 @@ class CollectionSettings(Section):
         description="The first cycle reads `full`, `recent` (what the longest TTL still holds) or `now`.",
     )
     page_size: Whole = Field(500, ge=1, le=100_000, description="Documents read and written at a time.")
+    track_keys: bool = Field(
+        default=True, description="Remember which document filled which key, so that none is left behind."
+    )
 
 
 class FamilySettings(Section):
@@ -136,6 +140,14 @@ class HttpSettings(Section):
         "127.0.0.1", min_length=1, description="Interface for the daemon's HTTP, still to come."
     )
     port: Whole = Field(8088, ge=0, le=65535, description="Port for the daemon's HTTP, still to come.")
+
+
+class TransformSettings(Section):
+    """The stage that takes most of the processor."""
+
+    workers: Whole | None = Field(
+        None, ge=1, le=256, description="Processes that transform a cold start or a backfill; else the cores."
+    )
 
 
 class LeaseSettings(Section):
@@ -168,6 +180,7 @@ class Settings(Section):
         (CollectionSettings(name="promptContent"),), min_length=1
     )
     families: dict[Annotated[str, _one_of(FAMILIES)], FamilySettings] = Field({}, validate_default=True)
+    transform: TransformSettings = TransformSettings()
     http: HttpSettings = HttpSettings()
     lease: LeaseSettings = LeaseSettings()
     retry: RetrySettings = RetrySettings()
@@ -214,6 +227,10 @@ class Settings(Section):
     def ttl(self, family: str) -> int | None:
         """Life in seconds of the entries of `family`; None where they live until they are removed."""
         return self.families[family].ttl
+
+    def workers(self) -> int:
+        """How many processes transform what takes long: by default as many as there are cores."""
+        return self.transform.workers or os.cpu_count() or 1
 
     def longest_ttl(self) -> int:
         """The greatest TTL in seconds of all families: what changed before it can be in no cache."""

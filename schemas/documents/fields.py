@@ -32,7 +32,7 @@ def _whole(value: Any) -> int:
 
 
 def _whole_text(value: Any) -> str:
-    return str(_whole(value))
+    return str(value if type(value) is int else _whole(value))
 
 
 def _number_text(value: Any) -> str:
@@ -79,6 +79,9 @@ Whole = Annotated[int, PlainValidator(_whole)]
 
 TextField = Annotated[str, PlainValidator(_plain_text)]
 """Text."""
+
+JsonText = Annotated[str, Field(strict=True)]
+"""Text that goes into JSON, whose writer refuses a lone surrogate by itself: no Python is run to check it."""
 
 WholeField = Annotated[str, PlainValidator(_whole_text)]
 """A whole number: a count."""

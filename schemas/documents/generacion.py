@@ -10,11 +10,12 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
-from schemas.documents.fields import DateField, Name, NumberField, TextField, Whole, WholeField
+from schemas.documents.fields import DateField, JsonText, Name, NumberField, Whole, WholeField
 from schemas.documents.kind import Document, Kind, invalid, validated
 from schemas.documents.one_hash import present
 from schemas.entries import Enqueue, Entry, Evict, Projection, Put
 from schemas.families import CAMPAIGN_MESSAGES, GENERATION_LOCK, GENERATION_META, GENERATION_QUEUE
+from schemas.keys import component, segmento_hash
 from schemas.values import plain_json
 
 
@@ -29,8 +30,8 @@ class Message(TypedDict):
     """One message; its fields reach Redis in this order."""
 
     numero: Whole
-    texto: TextField
-    tono: TextField
+    texto: JsonText
+    tono: JsonText
 
 
 class Metadata(TypedDict):
@@ -63,8 +64,14 @@ _PENDIENTE: TypeAdapter[Pendiente] = TypeAdapter(Pendiente)
 
 def _generado(document: Document) -> Projection:
     valid = validated(_GENERADO, document)
-    key = CAMPAIGN_MESSAGES.key(campana_id=valid["campana_id"], segmento=valid["segmento"])
-    return _locked(valid, Put(CAMPAIGN_MESSAGES.name, key, _members(valid["mensajes"])), _meta(valid))
+    # This is the hot path of a backfill: each component is written once, for all three keys.
+    campana_id, segmento = component(valid["campana_id"]), segmento_hash(valid["segmento"])
+    messages = CAMPAIGN_MESSAGES.written(campana_id, segmento)
+    entries = (
+        Put(CAMPAIGN_MESSAGES.name, messages, _members(valid["mensajes"])),
+        _meta(GENERATION_META.written(campana_id, segmento), valid.get("metadata")),
+    )
+    return Projection(entries, lock=GENERATION_LOCK.written(campana_id))
 
 
 def _members(messages: list[Message]) -> list[str]:
@@ -74,9 +81,8 @@ def _members(messages: list[Message]) -> list[str]:
     return [plain_json(message) for message in messages]
 
 
-def _meta(valid: Generado) -> Put | Evict:
-    key = GENERATION_META.key(campana_id=valid["campana_id"], segmento=valid["segmento"])
-    fields = present(valid.get("metadata") or {})
+def _meta(key: str, metadata: Metadata | None) -> Put | Evict:
+    fields = present(metadata or {})
     # A generation without metadata must not keep that of the one before it.
     return Put(GENERATION_META.name, key, fields) if fields else Evict(GENERATION_META.name, key)
 

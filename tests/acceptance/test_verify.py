@@ -7,7 +7,6 @@ import redis
 from pymongo.collection import Collection
 
 from tests.acceptance.conftest import Etl, StartEtl
-from tests.support.owned import record_owners
 from tests.support.types import Document
 from tests.support.waiting import eventually
 
@@ -15,13 +14,10 @@ NAME = "promptContent"
 
 
 @pytest.fixture(autouse=True)
-def synced(
-    samples: list[Document], etl: Etl, collection: Collection[Document], redis_url: str
-) -> list[Document]:
+def synced(samples: list[Document], etl: Etl, collection: Collection[Document]) -> list[Document]:
     """The samples are in Redis, as young as their keys, and their owners are known."""
     collection.update_many({}, [{"$set": {"updated_at": "$$NOW"}}])
     assert etl("sync").code == 0
-    record_owners(redis_url, collection)
     return samples
 
 

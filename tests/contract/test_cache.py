@@ -11,24 +11,24 @@ from bson.datetime_ms import DatetimeMS
 from etl.batch import Decision, Outcome, Request
 from etl.cache import Cache
 from etl.companions import companions
-from etl.errors import LeaseLost, Transient
+from etl.errors import LeaseLost, Overtaken, Transient
 from etl.keyspace import Keyspace, Shown
 from etl.redis_wire import Wire
-from schemas.entries import Enqueue, Evict, Projection, Put
+from schemas.entries import Enqueue, Evict, Put
 from schemas.families import CAMPAIGN_MESSAGES, CONFIG_API, GENERATION_QUEUE
 from schemas.position import Position
+from tests.support.outcomes import applied, fill
 from tests.support.twins import NAME, take_lease
 
 OWN = companions(NAME)
 KEY = "config:api:a"
 QUEUE = "queue:ai_generation:alta"
-TTLS = {CONFIG_API.name: 3600, CAMPAIGN_MESSAGES.name: 10800, GENERATION_QUEUE.name: None}
 NOBODY: frozenset[str] = frozenset()
 
 
 def outcome(number: int, *entries: Put | Evict | Enqueue, ms: int = 1000, lock: str | None = None) -> Outcome:
     """A document that asks for these entries."""
-    return Outcome(Position(DatetimeMS(ms), number), Projection(entries, lock))
+    return applied(Position(DatetimeMS(ms), number), *entries, lock=lock)
 
 
 def request(number: int, ms: int = 1000, queue: str = QUEUE) -> tuple[Outcome, Request]:
@@ -44,14 +44,14 @@ def asked(*pairs: tuple[Outcome, Request]) -> Decision:
 
 def put(value: Any, family: str = CONFIG_API.name) -> Decision:
     """The decision to fill the key."""
-    return Decision(writes={KEY: Put(family, KEY, value)})
+    return Decision(writes={KEY: fill(Put(family, KEY, value))})
 
 
 def write(
     wire: Wire, client: redis.Redis, decision: Decision, queues: frozenset[str] = NOBODY
 ) -> tuple[int, Sequence[Any]]:
     """Look and write, as the holder of a lease of its own."""
-    cache = Cache(wire, NAME, TTLS)
+    cache = Cache(wire, NAME, OWN)
     cache.look([], take_lease(client), None, has_claims=False)
     written = cache.write(decision, queues)
     return written.pushed, written.refused
@@ -98,7 +98,7 @@ def test_eviction(wire: Wire, client: redis.Redis) -> None:
     """The key is gone, also when it never was."""
     write(wire, client, put({"status": "a"}))
     for _ in range(2):
-        write(wire, client, Decision(writes={KEY: Evict(CONFIG_API.name, KEY)}))
+        write(wire, client, Decision(writes={KEY: fill(Evict(CONFIG_API.name, KEY))}))
         assert not client.exists(KEY)
 
 
@@ -107,28 +107,28 @@ def test_a_stale_token_is_refused_at_the_look(wire: Wire, client: redis.Redis) -
     old = take_lease(client)
     take_lease(client)
     with pytest.raises(LeaseLost):
-        Cache(wire, NAME, TTLS).look([], old, None, has_claims=False)
+        Cache(wire, NAME, OWN).look([], old, None, has_claims=False)
 
 
 def test_a_lease_lost_after_the_look_stops_the_write(wire: Wire, client: redis.Redis) -> None:
     """Nothing of the batch is carried out, its requests neither."""
-    cache = Cache(wire, NAME, TTLS)
+    cache = Cache(wire, NAME, OWN)
     cache.look([], take_lease(client), None, has_claims=False)
     take_lease(client)
     decision = asked(request(1))
     decision.writes = put({"status": "a"}).writes
-    with pytest.raises(LeaseLost):
+    with pytest.raises(Overtaken):
         cache.write(decision, NOBODY)
     assert not client.exists(KEY, QUEUE)
 
 
 def test_a_flush_after_the_look_stops_the_write(wire: Wire, client: redis.Redis) -> None:
     """A Redis that has lost its data has lost the token too."""
-    cache = Cache(wire, NAME, TTLS)
+    cache = Cache(wire, NAME, OWN)
     token = take_lease(client)
     cache.look([], token, None, has_claims=False)
     client.flushdb()
-    with pytest.raises(LeaseLost):
+    with pytest.raises(Overtaken):
         cache.write(put({"status": "a"}), NOBODY)
     with pytest.raises(LeaseLost):
         cache.look([], token, None, has_claims=False)
@@ -136,7 +136,7 @@ def test_a_flush_after_the_look_stops_the_write(wire: Wire, client: redis.Redis)
 
 def test_a_connection_lost_after_the_look_stops_the_write(wire: Wire, client: redis.Redis) -> None:
     """Its WATCH is gone with it: the caller has to look again."""
-    cache = Cache(wire, NAME, TTLS)
+    cache = Cache(wire, NAME, OWN)
     cache.look([], take_lease(client), None, has_claims=False)
     wire.close()
     wire.exchange([("PING",)])
@@ -151,11 +151,11 @@ def test_what_a_look_sees(wire: Wire, client: redis.Redis) -> None:
     client.zadd(OWN.seen, {first.position.name(): 1000, second.position.name(): 999})
     client.hset(OWN.claimants, mapping={KEY: second.position.text(), "config:api:b": first.position.text()})
     client.set("lock:b", "17")
-    cache, token = Cache(wire, NAME, TTLS), take_lease(client)
+    cache, token = Cache(wire, NAME, OWN), take_lease(client)
     sight = cache.look([first, second], token, 1000, has_claims=True)
     assert sight.seen == {first.position.name()}
     assert sight.held == {"lock:b"}
-    assert sight.claims == {KEY: second.position}
+    assert sight.claims == {KEY: second.text}
     unasked = cache.look([first], token, None, has_claims=False)
     assert (unasked.seen, unasked.held, unasked.claims) == (frozenset(), frozenset(), {})
     assert cache.held(["lock:a", "lock:b"]) == {"lock:b"}
@@ -212,7 +212,7 @@ def test_thousands_of_requests_in_one_batch(wire: Wire, client: redis.Redis) -> 
 def test_two_collections_may_feed_one_queue(wire: Wire, client: redis.Redis) -> None:
     """Documents of the same `_id` are told apart by their collection."""
     write(wire, client, asked(request(1)))
-    other = Cache(wire, "other", TTLS)
+    other = Cache(wire, "other", companions("other"))
     client.set(companions("other").fence, "1:x")
     other.look([], "1:x", None, has_claims=False)
     assert other.write(asked(request(1)), NOBODY).pushed == 1
@@ -230,7 +230,7 @@ def test_two_collections_may_feed_one_queue(wire: Wire, client: redis.Redis) -> 
 )
 def test_a_key_is_shown_as_what_it_is(wire: Wire, fill: tuple[Any, ...], shown: Shown) -> None:
     """Whatever its type; its life is told when it has one; a key that is not there is no error."""
-    keyspace = Keyspace(wire, TTLS)
+    keyspace = Keyspace(wire)
     assert keyspace.show("k") is None
     wire.exchange([fill])
     assert keyspace.show("k") == shown
@@ -243,8 +243,8 @@ def test_a_key_is_shown_as_what_it_is(wire: Wire, fill: tuple[Any, ...], shown: 
 
 def test_a_key_is_replaced_only_while_nobody_touches_it(wire: Wire, client: redis.Redis) -> None:
     """Once it is watched, a change by someone else stops the replacement, which may then be tried again."""
-    keyspace = Keyspace(wire, TTLS)
-    entry = Put(CONFIG_API.name, KEY, {"status": "a"})
+    keyspace = Keyspace(wire)
+    entry = fill(Put(CONFIG_API.name, KEY, {"status": "a"}))
     client.set("lock:a", "17")
     assert keyspace.watch([KEY], ["lock:a", "lock:b"]) == {"lock:a"}
     client.hset(KEY, "status", "changed")
@@ -261,6 +261,6 @@ def test_ids_of_documents_are_told_apart_by_type(wire: Wire, client: redis.Redis
     hexed = "5f5f5f5f5f5f5f5f5f5f5f5f"
     pairs = []
     for document_id in (ObjectId(hexed), hexed):
-        asking = Outcome(Position(DatetimeMS(1), document_id), Projection((), None))
+        asking = applied(Position(DatetimeMS(1), document_id))
         pairs.append((asking, Request(QUEUE, str(document_id), asking)))
     assert write(wire, client, asked(*pairs)) == (2, [])

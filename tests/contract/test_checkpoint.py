@@ -19,8 +19,9 @@ from etl.redis_wire import SCRIPTS, Wire
 from etl.report import Report
 from etl.scan import Checkpoint, Clocks, Scan
 from etl.state import DeadLetter, Deferral, Reached, State
-from schemas.entries import FieldError, Projection, Reject
+from schemas.entries import FieldError, Reject
 from schemas.position import AFTER_DATES, FIRST, LAST, Position, at
+from tests.support.outcomes import applied, refused
 from tests.support.twins import NAME, Insistent, take_lease
 
 OWN = companions(NAME)
@@ -32,7 +33,7 @@ LOCK = "lock:content_generation:a"
 @pytest.fixture
 def store(wire: Wire) -> CheckpointStore:
     """The checkpoint of one collection."""
-    return CheckpointStore(wire, NAME, 1320, Insistent())
+    return CheckpointStore(wire, NAME, OWN, 1320, Insistent())
 
 
 def position(ms: int, document_id: Any = 1) -> Position:
@@ -47,7 +48,7 @@ def reached(stands: Position | None, scan: Scan = SCAN) -> Reached:
 
 def outcome(where: Position, key: str | None = None) -> Outcome:
     """A document that is applied, or waits for a lock."""
-    return Outcome(where, Projection((), key))
+    return applied(where, lock=key)
 
 
 def test_nothing_is_known_at_first(store: CheckpointStore, client: redis.Redis) -> None:
@@ -62,7 +63,7 @@ def test_nothing_is_known_at_first(store: CheckpointStore, client: redis.Redis) 
 def test_a_cycle_under_way_is_known(store: CheckpointStore, client: redis.Redis) -> None:
     """What was recorded with a batch is loaded again: the scan, the position, what was handled."""
     where, moved = position(4_000, ObjectId()), SCAN.moved(position(4_500, "x"))
-    decision = Decision(applied=[outcome(where)], claims={"config:api:a": where})
+    decision = Decision(applied=[outcome(where)], claims={"config:api:a": outcome(where)})
     store.advance(take_lease(client), State(), reached(where, moved), decision, [])
     state = store.load()
     assert state.checkpoint == Checkpoint(where, None, moved)
@@ -159,7 +160,7 @@ def test_only_the_window_is_remembered(store: CheckpointStore, client: redis.Red
     token, decision = take_lease(client), Decision()
     places = {"old": 999, "edge": 1_000, "new": 4_000}
     decision.applied = [outcome(position(ms)) for ms in places.values()]
-    decision.claims = {key: position(ms) for key, ms in places.items()}
+    decision.claims = {key: outcome(position(ms)) for key, ms in places.items()}
     store.advance(token, State(), reached(position(4_000)), decision, [])
     assert client.zrange(OWN.claims, 0, -1) == ["edge", "new"]
     store.finish(token, reached(position(4_000)), 4_000, Report(NAME))
@@ -171,7 +172,7 @@ def test_thousands_are_remembered_and_forgotten(store: CheckpointStore, client: 
     """However many versions a batch has, one step takes them."""
     token, decision = take_lease(client), Decision()
     decision.applied = [outcome(position(2_000, n)) for n in range(5_000)]
-    decision.claims = {f"key {n}": position(2_000, n) for n in range(5_000)}
+    decision.claims = {f"key {n}": outcome(position(2_000, n)) for n in range(5_000)}
     store.advance(token, State(), reached(position(2_000)), decision, [])
     assert client.zcard(OWN.seen) == client.hlen(OWN.claimants) == 5_000
     store.finish(token, reached(position(2_000)), 2_001, Report(NAME))
@@ -185,7 +186,8 @@ def test_too_many_are_forgotten_altogether(
     monkeypatch.setattr("etl.checkpoint.SEEN_CAP", 2)
     token, state = take_lease(client), State()
     for n in range(4):
-        decision = Decision(applied=[outcome(position(2_000, n))], claims={f"key {n}": position(2_000, n)})
+        one = outcome(position(2_000, n))
+        decision = Decision(applied=[one], claims={f"key {n}": one})
         store.advance(token, state, reached(position(2_000)), decision, [])
     assert state.overflowed
     assert not client.exists(OWN.seen, OWN.claims, OWN.claimants)
@@ -215,7 +217,7 @@ def letter(document: str, attempts: int = 1) -> DeadLetter:
 def test_dead_letters(store: CheckpointStore, client: redis.Redis) -> None:
     """They are kept by `_id`, found again, and cleared when their documents are applied or gone."""
     token = take_lease(client)
-    bad = [Outcome(position(2_000, name), Reject("bad")) for name in "abc"]
+    bad = [refused(position(2_000, name), Reject("bad")) for name in "abc"]
     letters = [letter(f'"{name}"') for name in "abc"]
     store.advance(token, State(), reached(None), Decision(rejected=bad), letters)
     assert dict(store.known_dead(bad[:1])) == {'"a"': letters[0]}
@@ -254,7 +256,7 @@ def test_history_is_bounded(
 
 def test_one_holder_at_a_time(connect: Callable[[], Wire]) -> None:
     """The second comer is told who holds the lease; afterwards it is free, and its token a newer one."""
-    lease, other = (Lease(connect, NAME, 30, Insistent()) for _ in range(2))
+    lease, other = (Lease(connect, OWN, 30, Insistent()) for _ in range(2))
     with lease.hold() as first, pytest.raises(Locked, match=this_process()), other.hold():
         pass
     with other.hold() as second:
@@ -263,14 +265,14 @@ def test_one_holder_at_a_time(connect: Callable[[], Wire]) -> None:
 
 def test_a_lease_lasts_so_long(connect: Callable[[], Wire], client: redis.Redis) -> None:
     """It ends by itself where its holder dies; it is given back where not."""
-    with Lease(connect, NAME, 30, Insistent()).hold():
+    with Lease(connect, OWN, 30, Insistent()).hold():
         assert 29_000 < client.pttl(OWN.lease) <= 30_000
     assert not client.exists(OWN.lease)
 
 
 def test_a_lease_is_renewed_while_it_is_held(connect: Callable[[], Wire], client: redis.Redis) -> None:
     """A holder that works longer than the lease lasts keeps it."""
-    with Lease(connect, NAME, 0.3, Insistent()).hold():
+    with Lease(connect, OWN, 0.3, Insistent()).hold():
         time.sleep(0.5)
         assert client.exists(OWN.lease)
 
@@ -279,7 +281,7 @@ def test_a_lease_that_another_took_is_not_given_back(
     connect: Callable[[], Wire], client: redis.Redis
 ) -> None:
     """Who comes back late neither renews nor releases the lease of its successor."""
-    with Lease(connect, NAME, 30, Insistent()).hold() as token:
+    with Lease(connect, OWN, 30, Insistent()).hold() as token:
         newer = take_lease(client)
         renewed = connect().exchange([SCRIPTS["renew"].call((OWN.lease, OWN.fence), token, "h", 1)])
         assert renewed == [0]

@@ -8,10 +8,10 @@ import pytest
 import redis
 from pymongo.collection import Collection
 
+from etl.batch import Fill
 from etl.keyspace import Keyspace
 from etl.report import RefreshReport
 from etl.source import Source
-from schemas.entries import Evict, Put
 from tests.support.pipeline import Clock, OpenApp, api, campaign, hash_at, sync
 from tests.support.truth import held, truth
 from tests.support.types import Document
@@ -31,8 +31,8 @@ def shown(redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> list[st
     values: list[str | None] = []
     real = Keyspace.replace
 
-    def replace(self: Keyspace, entries: Sequence[Put | Evict]) -> bool:
-        written = real(self, entries)
+    def replace(self: Keyspace, fills: Sequence[Fill]) -> bool:
+        written = real(self, fills)
         values.append(hash_at(redis_client, KEY).get("status"))
         return written
 

@@ -9,7 +9,6 @@ import redis
 from pymongo.collection import Collection
 
 from etl.cli import ids
-from tests.support.owned import record_owners
 from tests.support.pipeline import OpenApp, sync
 from tests.support.types import Document
 
@@ -112,7 +111,6 @@ def test_the_last_line_says_why(  # noqa: PLR0913, PLR0917 (pytest hands them in
     open_app: OpenApp,
     collection: Collection[Document],
     redis_client: redis.Redis,
-    redis_url: str,
     document: Document | None,
     change: Change,
     story: str,
@@ -122,11 +120,9 @@ def test_the_last_line_says_why(  # noqa: PLR0913, PLR0917 (pytest hands them in
     if document:
         collection.insert_one(document)
     sync(app)
-    record_owners(redis_url, collection)
     change(collection, redis_client)
     if story.startswith("superseded"):
         sync(app)
-        record_owners(redis_url, collection)
     assert app.trace(NAME, ids.readings("d")).story == story
 
 
@@ -159,13 +155,12 @@ def test_before_the_first_cycle_nothing_is_reached(
 
 
 def test_what_a_document_filled_before_is_told_too(
-    open_app: OpenApp, collection: Collection[Document], redis_url: str
+    open_app: OpenApp, collection: Collection[Document]
 ) -> None:
     """It has moved, and nobody has removed its old key."""
     app = open_app()
     collection.insert_one(provider())
     sync(app)
-    record_owners(redis_url, collection)
     collection.update_one({"_id": "d"}, {"$set": {"provider_name": "q"}})
     told = app.trace(NAME, ids.readings("d"))
     assert [(one.key, one.role, one.verdict) for one in told.keys] == [

@@ -9,9 +9,9 @@ import redis
 from pymongo.collection import Collection
 
 from etl.app import App, VerifyReport
+from etl.embedded import MongoServer
 from etl.settings import Settings
 from schemas.families import CAMPAIGN_MESSAGES, GENERATION_META
-from tests.support.owned import record_owners
 from tests.support.pipeline import Clock, OpenApp, api, campaign, hash_at, settings_for, sync
 from tests.support.truth import held, truth
 from tests.support.types import Document
@@ -20,13 +20,12 @@ Applied = Callable[..., App]
 
 
 @pytest.fixture
-def applied(open_app: OpenApp, redis_url: str, collection: Collection[Document]) -> Applied:
-    """Apply what is in MongoDB, with its owners; keyword arguments are settings of the collection."""
+def applied(open_app: OpenApp) -> Applied:
+    """Apply what is in MongoDB; keyword arguments are settings of the collection."""
 
     def apply(**settings: Any) -> App:
         app = open_app(**settings)
         sync(app)
-        record_owners(redis_url, collection)
         return app
 
     return apply
@@ -187,9 +186,8 @@ def test_what_no_cycle_has_evicted_yet_is_orphaned_unless_a_daemon_is_at_work(
     assert not redis_client.exists("config:api:p")
 
 
-def test_keys_of_others_are_left_alone(  # noqa: PLR0913, PLR0917 (pytest hands them in by name)
-    mongod: Any,
-    applied: Applied,
+def test_keys_of_others_are_left_alone(
+    mongod: MongoServer,
     clock: Clock,
     collection: Collection[Document],
     redis_client: redis.Redis,
@@ -198,18 +196,18 @@ def test_keys_of_others_are_left_alone(  # noqa: PLR0913, PLR0917 (pytest hands 
     """What another collection claims too is not judged; what nobody is known to fill is not counted."""
     beside = collection.database["beside"]
     collection.insert_many([api("mine", clock.ago(900)), api("both", clock.ago(900), status="here")])
-    applied()
     beside.insert_one(api("both", clock.ago(300), status="there"))
-    record_owners(redis_url, beside, "beside")
-    redis_client.hset("config:api:both", "status", "there")
-    redis_client.hset("config:api:foreign", "status", "x")
     settings = settings_for(mongod.uri, collection.database.name, redis_url).model_dump()
     settings["collections"] += ({**settings["collections"][0], "name": "beside"},)
-    before = held(redis_client) if redis_client.expire("config:api:foreign", 60) else {}
+    redis_client.hset("config:api:foreign", "status", "x")
+    redis_client.expire("config:api:foreign", 60)
     with App(Settings.model_validate(settings)) as app:
+        assert [report.status for report in app.sync()] == ["ok", "ok"]
+        before = held(redis_client)
         report = app.verify("promptContent", repair=True)
     assert (found(report), report.repaired) == ({"matching": 1, "left_alone": 1}, 0)
     assert held(redis_client) == before
+    assert hash_at(redis_client, "config:api:both") == {"status": "there"}
 
 
 def test_what_waits_for_a_lock_is_neither_accused_nor_mended(

@@ -13,9 +13,10 @@ from pathlib import Path
 Graph = Mapping[str, frozenset[str]]  # module -> the modules it imports, of the project and of others
 
 PACKAGES = ("etl", "schemas")
-ROOT = "etl.app"  # the composition root: the one place where MongoDB and Redis meet
-HEART = ("etl.batch", "etl.cycle", "etl.scan")
-DRIVERS = {"pymongo": "etl.source", "redis": "etl.redis_wire", "hiredis": "etl.redis_wire"}
+ROOT = "etl.app"  # the composition root, and where it puts the stages together: there MongoDB and Redis meet
+ROOTS = frozenset({ROOT, "etl.assembly"})
+HEART = ("etl.apply", "etl.backfill", "etl.batch", "etl.cycle", "etl.pipeline", "etl.scan")
+DRIVERS = {"pymongo": "etl.source", "redis": "etl.redis_wire", "hiredis": "etl.resp"}
 COMMAND_LINE = "etl.cli"
 ENTRANCE = "etl.__main__"  # `python -m etl`
 
@@ -54,7 +55,7 @@ def _heart(graph: Graph) -> Iterator[str]:
 
 def _meetings(graph: Graph) -> Iterator[str]:
     """Only the root knows both databases; others do so through it."""
-    others = {module: imported for module, imported in graph.items() if module != ROOT}
+    others = {module: imported for module, imported in graph.items() if module not in ROOTS}
     for module in others:
         if _path_into(others, module, "pymongo") and _path_into(others, module, "redis"):
             yield f"{module} knows both MongoDB and Redis: only {ROOT} may"

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import bson
@@ -20,12 +21,15 @@ from etl.cache import Cache
 from etl.checkpoint import CheckpointStore
 from etl.companions import companions
 from etl.errors import Transient
-from etl.redis_wire import SCRIPTS, Command, Wire
+from etl.ownership import Ownership
+from etl.pipeline import inline
+from etl.redis_wire import SCRIPTS, Wire
+from etl.resp import Sent
 from etl.retry import Retry
 from etl.source import UNREACHABLE_CAP, Page
 from etl.transform import Transform
-from schemas.documents import FAMILIES
 from schemas.position import DECODING, LENIENT, Position, position_in
+from tests.support.outcomes import TTLS
 
 T = TypeVar("T")
 
@@ -191,13 +195,15 @@ class MeddledWire(Wire):
         self._clocks = clocks
         self._around = meddler.around
 
-    def exchange(self, commands: Sequence[Command], generation: int | None = None) -> list[Any]:
+    def exchange(self, commands: Sequence[Sent], generation: int | None = None) -> list[Any]:
         """As the wire does; an exchange that the meddler spoils costs the connection, as a real one would."""
         try:
             replies = self._around(lambda: super(MeddledWire, self).exchange(commands, generation))
         except BaseException:
             self._drop()
             raise
+        if ("TIME",) not in commands:
+            return replies
         now = [str(self._clocks.redis // 1000), str(self._clocks.redis % 1000 * 1000)]
         return [
             now if command == ("TIME",) else reply for command, reply in zip(commands, replies, strict=True)
@@ -235,12 +241,15 @@ def fake_redis() -> redis.Redis:
 def assemble(source: ports.Source, wire: Wire, retry: Retry | None = None) -> ports.Stages:
     """The four stages of the collection `NAME`, as `etl.app` puts them together."""
     retry = retry or Insistent()
-    ttls = {name: family.ttl for name, family in FAMILIES.items()}
+    transform, own = Transform("generacion", FIELD, TTLS), companions(NAME)
+    pipeline = partial(inline, transform)
     return ports.Stages(
         source=source,
-        transform=Transform("generacion", FIELD),
-        cache=Cache(wire, NAME, ttls),
-        checkpoint=CheckpointStore(wire, NAME, 1320, retry),
+        transform=transform,
+        cache=Cache(wire, NAME, own, Ownership(NAME, 10_800)),
+        checkpoint=CheckpointStore(wire, NAME, own, 1320, retry),
+        inline=pipeline,
+        crew=pipeline,
         retry=retry,
         stop=threading.Event(),
     )

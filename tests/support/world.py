@@ -259,7 +259,7 @@ class World:
             self._run(wire, undisturbed)
 
     def _run(self, wire: MeddledWire, meddler: Meddler) -> Report:
-        lease = Lease(lambda: MeddledWire(self.pool, self.clocks, meddler), NAME, 30, Insistent())
+        lease = Lease(lambda: MeddledWire(self.pool, self.clocks, meddler), _OWN, 30, Insistent())
         stages = assemble(MeddledSource(self.source, self.clocks, meddler), wire)
         with lease.hold() as token:
             return Cycle(stages, _RULES, token, Report(NAME)).run()

@@ -6,8 +6,9 @@ import pytest
 from bson.datetime_ms import DatetimeMS
 
 from etl.batch import Outcome, Request, Sight, confirmed, contested, decide
-from schemas.entries import Enqueue, Entry, Evict, Projection, Put, Reject
+from schemas.entries import Enqueue, Entry, Evict, Put, Reject
 from schemas.position import Position
+from tests.support.outcomes import applied, fill, refused
 
 FAMILY = "config:api"
 NOTHING = Reject("invalid fields")
@@ -25,22 +26,22 @@ def put(text: str, key: str = "k") -> Put:
 
 def outcome(ms: int, *entries: Entry, document_id: Any = "id", lock: str | None = None) -> Outcome:
     """A valid document that asks for these entries."""
-    return Outcome(position(ms, document_id), Projection(entries, lock))
+    return applied(position(ms, document_id), *entries, lock=lock)
 
 
 def test_the_last_of_a_batch_wins() -> None:
     """A batch comes in order, so the last claim on a key is the newest; earlier ones count as applied."""
     batch = [outcome(1, put("old")), outcome(2, put("new")), outcome(3, put("else", "other"))]
     decision = decide(batch, Sight(), frozenset())
-    assert decision.writes == {"k": put("new"), "other": put("else", "other")}
-    assert decision.claims == {"k": position(2), "other": position(3)}
+    assert decision.writes == {"k": fill(put("new")), "other": fill(put("else", "other"))}
+    assert decision.claims == {"k": batch[1], "other": batch[2]}
     assert decision.applied == batch == decision.handled
 
 
 @pytest.mark.parametrize(("document_id", "wins"), [("a", False), ("b", True), ("c", True)])
 def test_a_newer_claim_holds_an_older_document_back(document_id: str, *, wins: bool) -> None:
     """On one timestamp the `_id` decides; an equal claim is the document's own."""
-    sight = Sight(claims={"k": position(5, "b")})
+    sight = Sight(claims={"k": position(5, "b").text()})
     decision = decide([outcome(5, Evict(FAMILY, "k"), document_id=document_id)], sight, frozenset())
     assert bool(decision.writes) == wins
     assert len(decision.applied) == 1
@@ -49,8 +50,8 @@ def test_a_newer_claim_holds_an_older_document_back(document_id: str, *, wins: b
 def test_only_the_contested_key_is_held_back() -> None:
     """What else the document says is written."""
     both = outcome(1, put("old"), put("mine", "other"))
-    decision = decide([both], Sight(claims={"k": position(2)}), frozenset())
-    assert decision.writes == {"other": put("mine", "other")}
+    decision = decide([both], Sight(claims={"k": position(2, "newer").text()}), frozenset())
+    assert decision.writes == {"other": fill(put("mine", "other"))}
 
 
 def test_versions_that_were_seen_are_passed_over() -> None:
@@ -79,11 +80,11 @@ def test_who_comes_later_waits_behind_who_waits() -> None:
 
 def test_a_rejected_document_stops_nothing() -> None:
     """Its neighbours are applied."""
-    bad = Outcome(position(1), NOTHING)
+    bad = refused(position(1), NOTHING)
     good = outcome(2, put("good"))
     decision = decide([bad, good], Sight(), frozenset())
     assert (decision.rejected, decision.applied) == ([bad], [good])
-    assert (bad.lock, bad.fills) == (None, [])
+    assert (bad.lock, bad.fills) == (None, ())
 
 
 def test_a_request_names_its_document_and_its_version() -> None:
@@ -91,8 +92,8 @@ def test_a_request_names_its_document_and_its_version() -> None:
     wish = outcome(7, Enqueue("queue", "q", "item"), document_id=5)
     decision = decide([wish], Sight(), frozenset())
     assert decision.requests == [Request("q", "item", wish)]
-    assert decision.requests[0].document == '{"$numberInt": "5"}'
-    assert decision.requests[0].version == wish.position.name()
+    assert decision.requests[0].outcome.id == '{"$numberInt": "5"}'
+    assert decision.requests[0].outcome.version == position(7, 5).name()
 
 
 def test_what_redis_has_no_place_for_is_rejected() -> None:
@@ -101,11 +102,11 @@ def test_what_redis_has_no_place_for_is_rejected() -> None:
     decision = decide([wish, other], Sight(), frozenset())
     decision.refuse([(wish, NOTHING), (wish, NOTHING)])
     assert decision.applied == [other]
-    assert decision.rejected == [Outcome(wish.position, NOTHING)]
+    assert decision.rejected == [refused(position(1), NOTHING)]
 
 
-CLAIM = position(9, "claimant")
-SIGHT = Sight(claims={"k": CLAIM, "other": position(1)})
+CLAIM = position(9, "claimant").text()
+SIGHT = Sight(claims={"k": CLAIM, "other": position(1).text()})
 
 
 def test_only_claims_that_hold_a_document_back_are_in_doubt() -> None:
@@ -119,15 +120,13 @@ def test_only_claims_that_hold_a_document_back_are_in_doubt() -> None:
     [
         ([], None),
         ([outcome(9, put("moved", "elsewhere"), document_id="claimant")], None),
-        ([outcome(3, put("dated back"), document_id="claimant")], position(3, "claimant")),
+        ([outcome(3, put("dated back"), document_id="claimant")], position(3, "claimant").text()),
         ([outcome(9, put("same"), document_id="claimant")], CLAIM),
-        ([Outcome(position(12, "claimant"), NOTHING)], CLAIM),
+        ([refused(position(12, "claimant"), NOTHING)], CLAIM),
     ],
     ids=["deleted", "moved to another key", "dated back", "as it was", "invalid by now"],
 )
-def test_a_claim_counts_as_long_as_its_document_makes_it(
-    claimants: list[Outcome], claim: Position | None
-) -> None:
+def test_a_claim_counts_as_long_as_its_document_makes_it(claimants: list[Outcome], claim: str | None) -> None:
     """What a document that has become invalid said before still stands in the cache, so its claim does."""
     claims = confirmed(SIGHT, {"k": CLAIM}, claimants).claims
-    assert (claims.get("k"), claims["other"]) == (claim, position(1))
+    assert (claims.get("k"), claims["other"]) == (claim, position(1).text())

@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from etl.cli import progress
+from etl.cli import counted
 
 
 def test_a_pipe_gets_a_line_now_and_then(
@@ -11,7 +11,7 @@ def test_a_pipe_gets_a_line_now_and_then(
     """None before a person would wonder, and then one every few seconds, on stderr."""
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    with progress.counted("Reading c") as tell:
+    with counted.progress("Reading c") as tell:
         for _ in range(24):
             now[0] += 0.5
             tell(int(now[0] - 100) * 1000, 20_000)
@@ -26,7 +26,7 @@ def test_a_pipe_gets_a_line_now_and_then(
 
 def test_what_ends_soon_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     """Neither does what has done nothing yet."""
-    with progress.counted("Reading c") as tell:
+    with counted.progress("Reading c") as tell:
         tell(0, 10)
         tell(10, 10)
     assert capsys.readouterr() == ("", "")

@@ -87,7 +87,7 @@ def test_numero_is_a_whole_number(numero: Any) -> None:
 
 
 @pytest.mark.parametrize("field", ["texto", "tono"])
-@pytest.mark.parametrize("value", [None, 1, True, ["t"], b"t", "\ud800"], ids=repr)
+@pytest.mark.parametrize("value", [None, 1, True, ["t"], b"t"], ids=repr)
 def test_texto_and_tono_are_text(field: str, value: Any) -> None:
     """A message that is not text is refused, with its place in the list."""
     assert [error.field for error in _errors(mensajes=[_message(1, **{field: value})])] == [

@@ -1,0 +1,115 @@
+"""Documents of the kind `generacion`, made from a seed: the same number gives the same document anywhere.
+
+Each is one segment of one campaign with three messages in Spanish, about 820 bytes of BSON. No two claim
+the same keys, so N documents are 2N keys. Neighbours in time belong to different campaigns: the dearest
+order for whoever looks at the locks of campaigns.
+"""
+
+import struct
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any, Final
+
+from bson import ObjectId
+
+Document = dict[str, Any]
+
+MEAN_BYTES: Final = 820
+"""About so many bytes of BSON a document has on average."""
+
+_SEED: Final = 20_250_115
+_FIRST: Final = datetime(2025, 1, 15, 10, 30, tzinfo=UTC)
+_CAMPAIGNS: Final = 2_003  # a prime, so that neighbours differ also in their country and their year of birth
+_BULK: Final = range(50)  # of every thousand documents these were written by one bulk update, at one moment
+_MACHINE: Final = bytes.fromhex("a1b2c3d4e5")
+
+_COUNTRIES: Final = (
+    "Costa Rica",
+    "México",
+    "Perú",
+    "Panamá",
+    "Colombia",
+    "Argentina",
+    "República Dominicana",
+)
+_GENDERS: Final = ("masculino", "femenino", "todos")
+_TONES: Final = ("profesional", "casual", "motivacional", "cercano", "urgente")
+_THEMES: Final = ("tech", "aventura", "educación", "salud", "música", "café", "viajes")
+_OPENINGS: Final = (
+    "Domina Arenal con energía",
+    "¿Trail en Chirripó? Tu cuerpo puede más",
+    "Tu próximo récord empieza hoy",
+    "Mañana es tarde: súmate a la campaña",
+    "El corazón de Cartagena te está esperando",
+    "Aprende sin límites, desde tu celular",
+)
+_MIDDLES: Final = (
+    "un plan que miles de jóvenes ya eligieron",
+    "rutas, sabores y música que solo aquí hay",
+    "únete y recibe consejos pensados para ti",
+    "elige tu ritmo y celebra cada pequeño logro",
+    "ahorra con las herramientas de los mejores",
+)
+_CLOSINGS: Final = (
+    "Inscríbete hoy y el primer mes es gratis.",
+    "Cupos limitados: reserva tu lugar ahora.",
+    "Más información en nuestra página.",
+    "¡Te esperamos, no faltes!",
+)
+
+
+def documents(start: int, stop: int) -> Iterator[Document]:
+    """The documents of these numbers, in the order of `(updated_at, _id)`."""
+    for number in range(start, stop):
+        yield document(number)
+
+
+def document(number: int) -> Document:
+    """The document of one number."""
+    random = Random(_SEED + number)
+    updated_at = moment(number)
+    return {
+        "_id": _id(number, updated_at),
+        "tipo": "generacion",
+        "campana_id": f"camp_2025_{random.choice(_THEMES)}_{number % _CAMPAIGNS}",
+        "segmento": _segment(random, number),
+        "estado": "generado",
+        "mensajes": [_message(random, numero) for numero in (1, 2, 3)],
+        "metadata": _metadata(random, updated_at),
+        "updated_at": updated_at,
+    }
+
+
+def moment(number: int) -> datetime:
+    """When the document of this number was written: 37 ms after the one before, or together with it."""
+    thousand, rest = divmod(number, 1000)
+    return _FIRST + timedelta(milliseconds=37 * (1000 * thousand + max(rest, _BULK[-1])))
+
+
+def _id(number: int, updated_at: datetime) -> ObjectId:
+    """As a driver makes them: seconds, machine, counter. Within a second they grow with the number."""
+    seconds = struct.pack(">I", int(updated_at.timestamp()))
+    return ObjectId(seconds + _MACHINE + struct.pack(">I", number % 2**24)[1:])
+
+
+def _segment(random: Random, number: int) -> str:
+    age = random.randrange(18, 60)
+    country, gender = random.choice(_COUNTRIES), random.choice(_GENDERS)
+    return f"{country}_{age}-{age + 7}_{gender}_{number // _CAMPAIGNS}"
+
+
+def _message(random: Random, numero: int) -> Document:
+    parts = (random.choice(_OPENINGS), random.choice(_MIDDLES), random.choice(_CLOSINGS))
+    return {"numero": numero, "texto": "{}: {}. {}".format(*parts), "tono": random.choice(_TONES)}
+
+
+def _metadata(random: Random, updated_at: datetime) -> Document:
+    tokens = random.randrange(400, 4000)
+    return {
+        "tokens_total": tokens,
+        "cost_total_usd": tokens / 100_000,
+        "tiempo_total_ms": random.randrange(2_000, 20_000),
+        "segmentos_procesados": 3,
+        "fecha_generacion": updated_at - timedelta(seconds=5),
+    }

@@ -1,0 +1,155 @@
+"""Backfill: every document of a collection into the caches, beside the cycles.
+
+The same stages as a cycle's, over all of the index, with a lease and a checkpoint of their own: so it
+resumes where it was cut, and moves no watermark. What a cycle wrote meanwhile stands: of each key the
+newest claim is known while it is written. The cycle that follows reads again all that changed since.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from etl.apply import Applier, Treatment, tally
+from etl.batch import Outcome, Sight, decide
+from etl.errors import Interrupted
+from etl.moments import moment_text
+from etl.pace import Pace
+from etl.pipeline import Executors
+from etl.ports import Page, Stages
+from etl.report import Report
+from etl.scan import Bounds, Clocks, Scan, backfill
+from etl.scanning import pages
+from etl.state import Reached, State, dead_letter
+from schemas.position import readable_id
+
+_NEVER = 2**63
+"""A window that no document is in: what a backfill applies is for the cycles to remember."""
+
+Progress = Callable[[Report], None]
+"""Is told after each batch how far a run is."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillOrder:
+    """A backfill as a person asks for it."""
+
+    bounds: Bounds = field(default_factory=Bounds)
+    executors: Executors | None = None
+    """Who transforms; by default as many processes as the settings say."""
+    rate: float | None = None
+    """At most so many documents a second."""
+    restart: bool = False
+    """Whether to begin anew where an earlier one was cut."""
+    dry_run: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it leaves nothing out."""
+        return self.bounds == Bounds()
+
+
+class Rules(NamedTuple):
+    """How a backfill goes about it."""
+
+    bounds: Bounds
+    page_size: int
+    pace: Pace
+    restart: bool
+    progress: Progress
+
+
+class Backfill:
+    """One run, under the backfill's lease whose fencing token is given. Used once."""
+
+    def __init__(self, stages: Stages, rules: Rules, token: str, report: Report) -> None:
+        self._stages = stages
+        self._rules = rules
+        self._token = token
+        self._report = report
+        self._began = time.monotonic()
+        self._scan: Scan
+        self._state = State()
+
+    def run(self) -> Clocks:
+        """Read and apply all of it; returns both clocks as they were when it began.
+
+        Raises:
+            EtlError: it ended early; the next one goes on where it was.
+        """
+        self._begin()
+        applier = Applier(self._stages, self._token, self._state, self._report, self._reached)
+        for outcomes, last in self._stages.crew(self._pages()):
+            _check(self._stages)
+            self._rules.pace.take(len(outcomes))
+            if last is not None:
+                self._scan = self._scan.moved(last)
+            if outcomes:
+                applier.apply(outcomes, Treatment(waiting=self._state.waiting))
+            self._tell(outcomes)
+        return self._scan.clocks
+
+    def end(self) -> None:
+        """Record that it is done, once a cycle has caught up with what changed meanwhile."""
+        self._report.unreachable = self._stages.retry(self._stages.source.unreachable)
+        self._report.deferred = len(self._state.deferred)
+        self._time()
+        self._stages.checkpoint.end(self._token, self._scan, self._report)
+
+    def _begin(self) -> None:
+        source, retry = self._stages.source, self._stages.retry
+        self._state = self._stages.checkpoint.load()
+        retry(source.prepare)
+        now = Clocks(retry(source.clock), self._state.now)
+        before = None if self._rules.restart else self._state.checkpoint
+        self._scan = backfill(before, now, self._rules.bounds)
+
+    def _pages(self) -> Iterator[Page]:
+        return pages(self._stages.source, self._scan, self._rules.page_size, self._stages.retry)
+
+    def _reached(self) -> Reached:
+        return Reached(self._scan, None, _NEVER)
+
+    def _tell(self, outcomes: Sequence[Outcome]) -> None:
+        _note_position(self._report, outcomes)
+        self._time()
+        self._rules.progress(self._report)
+
+    def _time(self) -> None:
+        self._report.sync_duration_ms = round((time.monotonic() - self._began) * 1000)
+
+
+def rehearse(stages: Stages, rules: Rules, report: Report) -> None:
+    """Read and validate what a backfill would, and count what it would do; nothing is written.
+
+    Raises:
+        EtlError: MongoDB stays away, or refuses.
+    """
+    began = time.monotonic()
+    stages.retry(stages.source.prepare)
+    clock = stages.retry(stages.source.clock)
+    scan = backfill(None, Clocks(clock, clock), rules.bounds)
+    for outcomes, _ in stages.crew(pages(stages.source, scan, rules.page_size, stages.retry)):
+        _check(stages)
+        rules.pace.take(len(outcomes))
+        decision = decide(outcomes, Sight(), frozenset())
+        now = moment_text(clock)
+        letters = [dead_letter(o.id, o.reject, now, None) for o in outcomes if o.reject is not None]
+        tally(report, decision, letters)
+        report.enqueued += len(decision.requests)
+        _note_position(report, outcomes)
+        report.sync_duration_ms = round((time.monotonic() - began) * 1000)
+        rules.progress(report)
+    report.unreachable = stages.retry(stages.source.unreachable)
+
+
+def _check(stages: Stages) -> None:
+    if stages.stop.is_set():
+        raise Interrupted("stopped between two batches; the same command goes on from there")
+
+
+def _note_position(report: Report, outcomes: Sequence[Outcome]) -> None:
+    newest = next((outcome for outcome in reversed(outcomes) if outcome.ms is not None), None)
+    if newest is not None and newest.ms is not None:
+        report.last_id = readable_id(newest.position.id)
+        report.last_timestamp = moment_text(newest.ms)

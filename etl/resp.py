@@ -1,0 +1,62 @@
+"""RESP, the protocol of Redis: commands as bytes, ready to be sent.
+
+See https://redis.io/docs/latest/develop/reference/protocol-spec/. The only module that imports `hiredis`.
+"""
+
+import socket
+from collections.abc import Callable, Iterable
+from typing import Any, Final, NamedTuple
+
+import hiredis
+
+Command = tuple[str | bytes | int, ...]
+"""A command and its arguments."""
+
+
+class Packed(NamedTuple):
+    """Commands that are encoded already, and how many they are."""
+
+    data: bytes
+    length: int
+
+
+Sent = Command | Packed
+"""What may be sent: a command, or many that are encoded already."""
+
+
+_CHUNK: Final = 256 * 1024
+
+
+class Replies:
+    """Reads the replies to commands from a socket. Error replies are made by `error` of their text."""
+
+    def __init__(self, error: Callable[[str], Exception]) -> None:
+        self._reader = hiredis.Reader(replyError=error, encoding="utf-8", errors="replace")
+
+    def read(self, connection: socket.socket, count: int) -> list[Any]:
+        """The next `count` replies.
+
+        Raises:
+            EOFError: the server has closed the connection.
+            OSError: it is broken, or nothing came in time.
+        """
+        replies: list[Any] = []
+        while len(replies) < count:
+            reply = self._reader.gets()
+            if reply is not False:  # which RESP2 does not know, so that it says: nothing more is there
+                replies.append(reply)
+            elif data := connection.recv(_CHUNK):
+                self._reader.feed(data)
+            else:
+                raise EOFError
+        return replies
+
+
+def pack(commands: Iterable[Command]) -> bytes:
+    """The bytes of these commands.
+
+    Raises:
+        UnicodeEncodeError: a text holds a lone surrogate, which UTF-8 cannot carry.
+    """
+    # hiredis types its argument as a tuple of one, and means a tuple of any length.
+    return b"".join([hiredis.pack_command(command) for command in commands])  # type: ignore[arg-type]

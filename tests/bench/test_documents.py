@@ -1,0 +1,45 @@
+"""The documents that the benchmark is run on."""
+
+from itertools import pairwise
+
+import bson
+
+from bench.documents import MEAN_BYTES, document, documents
+from schemas.documents import project
+from schemas.entries import Projection
+from schemas.position import DECODING, position_in
+
+
+def test_they_have_the_size_they_should() -> None:
+    """820 bytes of BSON on average, within two per cent; three messages each."""
+    some = list(documents(0, 5_000))
+
+    mean = sum(len(bson.encode(each)) for each in some) / len(some)
+    assert abs(mean - MEAN_BYTES) < MEAN_BYTES * 0.02
+    assert {len(each["mensajes"]) for each in some} == {3}
+
+
+def test_the_same_number_gives_the_same_document() -> None:
+    """A collection that grows in steps is that of one step."""
+    assert [*documents(0, 300), *documents(300, 700)] == list(documents(0, 700))
+    assert document(1) != document(2)
+
+
+def test_all_are_valid_and_no_two_claim_the_same_key() -> None:
+    """N documents are 2N keys, also where the numbers of campaigns begin again."""
+    keys = []
+    for each in (*documents(0, 3_000), *documents(998_000, 1_000_000)):
+        projection = project(bson.decode(bson.encode(each), DECODING), "generacion")
+        assert isinstance(projection, Projection), projection
+        keys += [entry.key for entry in projection.entries]
+
+    assert len(set(keys)) == len(keys) == 10_000
+
+
+def test_they_come_in_order_and_some_share_a_timestamp() -> None:
+    """Their order is that of `(updated_at, _id)`; of each thousand, fifty were written at one moment."""
+    some = list(documents(0, 2_000))
+
+    positions = [position_in(each, "updated_at").order() for each in some]
+    assert all(one < other for one, other in pairwise(positions))
+    assert len({each["updated_at"] for each in some}) == 2_000 - 2 * 49

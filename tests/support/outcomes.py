@@ -1,0 +1,31 @@
+"""Outcomes made of entries, as the transform makes them of documents."""
+
+from typing import Any
+
+from etl.batch import Fill, Outcome
+from etl.transform import outcome
+from schemas.documents import FAMILIES
+from schemas.entries import Entry, Evict, Projection, Put, Reject
+from schemas.position import Position
+
+TTLS = {name: family.ttl for name, family in FAMILIES.items()}
+
+
+def applied(position: Position, *entries: Entry, lock: str | None = None) -> Outcome:
+    """A valid document that asks for these entries."""
+    return outcome(position, Projection(entries, lock), TTLS)
+
+
+def refused(position: Position, reject: Reject) -> Outcome:
+    """A document that cannot be applied."""
+    return outcome(position, reject, TTLS)
+
+
+def fill(entry: Put | Evict) -> Fill:
+    """What a key is filled with, or that it is to be removed."""
+    return applied(Position(None, None), entry).fills[0]
+
+
+def put(key: str, value: Any, family: str = "config:api") -> Fill:
+    """A key filled with this."""
+    return fill(Put(family, key, value))
