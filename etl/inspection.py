@@ -5,6 +5,7 @@ touched a key or a lock since, nothing is written and the look counts for nothin
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from etl.companions import companions
@@ -76,8 +77,8 @@ class Inspection:
         load: Command = ("SCRIPT", "LOAD", _LOOK.source)
         calls = [_LOOK.call(piece, *(keys[key] for key in piece), SURPLUS) for piece in pieces]
         _, *replies = self._exchange([load, *calls])
-        found = zip(names, (one for reply in replies for one in reply), strict=True)
-        return {key: _looked(*one) for key, one in found if one is not None}
+        found = zip(names, chain.from_iterable(map(_looked, replies)), strict=True)
+        return {key: looked for key, looked in found if looked is not None}
 
     def owned(self) -> Iterator[dict[str, str]]:
         """All keys that the collection has claimed, and the position of the document that did, in pieces."""
@@ -176,6 +177,22 @@ def members_of(entry: Put | Evict | None) -> int:
     return len(entry.value) if isinstance(entry, Put) else 0
 
 
-def _looked(kind: str, ttl: int, size: int, members: Sequence[str] | None) -> Looked:
-    value = dict(zip(members[::2], members[1::2], strict=True)) if members and kind == "hash" else members
-    return Looked(kind, ttl if ttl >= 0 else None, size, value)
+def _looked(reply: Sequence[Any]) -> Iterator[Looked | None]:
+    """What `lua/look.lua` says of each key."""
+    place = 0
+    while place < len(reply):
+        kind = reply[place]
+        place += 1
+        if kind == "none":
+            yield None
+            continue
+        ttl, size, count = reply[place : place + 3]
+        values = reply[place + 3 : place + 3 + count]
+        place += 3 + count
+        yield Looked(kind, ttl if ttl >= 0 else None, size, _value(kind, values))
+
+
+def _value(kind: str, values: Sequence[str]) -> Mapping[str, str] | Sequence[str] | None:
+    if not values:
+        return None
+    return dict(zip(values[::2], values[1::2], strict=True)) if kind == "hash" else values

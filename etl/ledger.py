@@ -6,7 +6,6 @@ The documents come in ascending order, so what is noted last of a key is what it
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from hashlib import blake2b
 from typing import Final, NamedTuple
 
 from etl.verdicts import Name
@@ -32,7 +31,7 @@ class Note(NamedTuple):
 
 
 class Ledger:
-    """That of one run. Keys are told apart by 64 bits of their hash. Close it."""
+    """That of one run. Keys are told apart by their hash, of 64 bits in this process. Close it."""
 
     def __init__(self) -> None:
         # A database without a name is temporary: SQLite keeps it in its cache and spills it to disk.
@@ -45,16 +44,16 @@ class Ledger:
 
     def note(self, notes: Iterable[Note]) -> None:
         """Write down what was found of keys; what was known of them is forgotten."""
-        rows = ((_hash(key), *_row(key, verdict, document)) for key, verdict, document in notes)
+        rows = ((hash(key), *_row(key, verdict, document)) for key, verdict, document in notes)
         self._db.execute("BEGIN")
         self._db.executemany("INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?)", rows)
         self._db.execute("COMMIT")
 
     def unknown(self, keys: Sequence[str]) -> list[str]:
         """Those of these keys of which nothing is noted."""
-        hashes = {_hash(key): key for key in keys}
+        hashes = {hash(key): key for key in keys}
         for start in range(0, len(keys), _KEYS_A_QUESTION):
-            some = [*map(_hash, keys[start : start + _KEYS_A_QUESTION])]
+            some = [*map(hash, keys[start : start + _KEYS_A_QUESTION])]
             question = f"SELECT hash FROM keys WHERE hash IN ({','.join('?' * len(some))})"  # noqa: S608 (question marks)
             for (known,) in self._db.execute(question, some):
                 hashes.pop(known, None)
@@ -89,7 +88,3 @@ class Ledger:
 def _row(key: str, verdict: Name | None, document: str | None) -> tuple[str | None, str | None, str | None]:
     # A key that is well is never asked for by its name: most are, so that this keeps the ledger small.
     return verdict, None if verdict in {"matching", "absent"} else key, document
-
-
-def _hash(key: str) -> int:
-    return int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "big", signed=True)
