@@ -138,6 +138,8 @@ def _accused(case: Case, newest: Reading, state: State, rules: Rules) -> Verdict
         return _unevicted(case, newest, state, rules)
     if not _applied(case, newest, state):
         return Verdict("pending", "its document has not been reached yet")
+    if case.looked is None and (newest.ms or 0) > state.now:
+        return Verdict("expired")  # dated in the future: when it changed is not known
     if case.looked is None:
         return Verdict("missing", "it is not there")
     return Verdict("different", "; ".join(differences(entry, case.looked, rules.ttls.get(entry.family))))
@@ -203,7 +205,7 @@ def _ours(key: str, looked: Looked, rules: Rules) -> bool:
 
 def _alive(ms: int | None, ttl: int | None, now: int) -> bool:
     """Whether what the document filled must still be there, by the date of its last change."""
-    if ms is None or ms > now:  # without a date, or one in the future: when it changed is not known
+    if ms is None:  # when it changed is not known
         return False
     return ttl is None or now - ms < ttl * 1000 - CLOCK_TOLERANCE_MS
 

@@ -273,15 +273,60 @@ def test_an_empty_cache_is_filled_again(
     assert held(redis_client) == truth(collection)
 
 
+def test_what_was_mended_has_an_owner_again_and_what_was_removed_has_none(
+    applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """So that a later hard delete is found, and a key that others make of a removed one is left alone."""
+    collection.insert_many([api("p", clock.ago(900), _id=1), api("q", clock.ago(900))])
+    app = applied()
+    redis_client.flushdb()
+    assert app.verify("promptContent", repair=True).repaired == 2
+    collection.delete_one({"_id": 1})
+    assert named(app.verify("promptContent", repair=True)) == {"orphaned": {"config:api:p"}}
+    redis_client.hset("config:api:p", "status", "of others")
+    redis_client.expire("config:api:p", 60)
+    assert found(app.verify("promptContent", repair=True)) == {"matching": 1}
+    assert redis_client.exists("config:api:p")
+
+
 def test_a_sample_accuses_nothing_falsely(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """An old claim in the sample is no reason, nor is an owner that is gone where others claim its key."""
-    collection.insert_many([api(f"p{n % 10}", clock.ago(900 - n), _id=n) for n in range(200)])
+    """An owner that is gone is no reason to call a key orphaned that a document outside the sample claims."""
+    ages = [api(f"p{n % 10}", clock.ago(900 - n), _id=n, status=str(n)) for n in range(200)]
+    collection.insert_many(ages)
     app = applied()
-    redis_client.delete("{etl:last_sync:promptContent}:seen")
     report = app.verify("promptContent", sample=20)
     assert (report.true, report.sampled, report.documents) == (True, True, 20)
+    redis_client.hset("config:api:p1", "status", "spoiled")
+    assert named(app.verify("promptContent", sample=200))["different"] == {"config:api:p1"}
     collection.delete_many({"_id": {"$gte": 190}})
-    redis_client.hset("config:api:p1", "status", "tampered")
-    assert set(named(app.verify("promptContent", sample=200)).get("different", ())) == {"config:api:p1"}
+    report = app.verify("promptContent", sample=2, repair=True)
+    assert (report.orphaned, report.different > 0, report.true) == (0, True, True)
+    assert {hash_at(redis_client, key)["status"] for key in named(report)["different"]} <= {
+        str(n) for n in range(180, 190)
+    }
+
+
+def test_a_sample_without_records_accuses_nothing_falsely(
+    applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """Though it holds old claims and the newest ones are not in it."""
+    collection.insert_many([api("p", clock.ago(900 - n), status=str(n)) for n in range(200)])
+    app = applied(track_keys=False)
+    assert not redis_client.keys("*:owners:*")
+    report = app.verify("promptContent", sample=3)
+    assert (report.documents, found(report)) == (3, {"matching": 1})
+
+
+def test_without_records_what_was_archived_is_still_found(
+    applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """The document names its key itself; of a hard delete nobody knows."""
+    collection.insert_many([api(name, clock.ago(900), _id=name) for name in "pqr"])
+    app = applied(track_keys=False)
+    collection.update_one({"_id": "p"}, {"$set": {"eliminado": True}})
+    collection.delete_one({"_id": "q"})
+    report = app.verify("promptContent", repair=True)
+    assert (found(report), named(report)["orphaned"]) == ({"matching": 1, "orphaned": 1}, {"config:api:p"})
+    assert redis_client.exists("config:api:q")

@@ -1,6 +1,7 @@
 """What changes while a verification looks is looked at again; nothing is accused falsely or put back."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ import pytest
 import redis
 from pymongo.collection import Collection
 
+from etl.cache import Cache
 from etl.inspection import Inspection
 from etl.source import Source
 from tests.support.pipeline import Clock, OpenApp, api, campaign, hash_at, sync
@@ -136,6 +138,48 @@ def test_a_lock_that_is_taken_meanwhile_is_respected(
     report = app.verify("promptContent", repair=True)
     assert (report.missing, report.repaired, report.deferred) == (0, 0, 1)
     assert not redis_client.exists(key)
+
+
+def test_a_cycle_that_has_looked_looks_again_after_a_repair(
+    open_app: OpenApp,
+    clock: Clock,
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Otherwise an older document that was committed late would displace what was mended."""
+    collection.insert_many([api("p", clock.ago(50), status="old"), api("p", clock.ago(40), _id="gone")])
+    app, beside = open_app(), open_app()
+    sync(beside)
+    collection.delete_one({"_id": "gone"})
+    collection.insert_one(api("p", clock.ago(60), status="late"))
+    happened = once(monkeypatch, Cache, "write", lambda: app.verify("promptContent", repair=True))
+    sync(beside)
+    assert happened
+    assert hash_at(redis_client, KEY) == {"status": "old"}
+
+
+def test_a_writer_that_is_faster_cannot_keep_it_from_ending(
+    open_app: OpenApp, clock: Clock, collection: Collection[Document], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written since it began is for the next cycle, but for documents dated in the future."""
+    collection.insert_many([api(f"p{n}", clock.ago(900)) for n in range(100)])
+    collection.insert_one(api("future", clock.ago(-9000)))
+    app = open_app(page_size=50)
+    sync(app)
+    real, pages = Source.page, list[int]()
+
+    def page(self: Source, *arguments: Any) -> Any:
+        found = real(self, *arguments)
+        collection.insert_many([api(f"n{len(pages)}-{n}", clock.now()) for n in range(60)])
+        pages.append(len(found.documents))
+        assert len(pages) < 20, "it never ends"
+        time.sleep(0.005)
+        return found
+
+    monkeypatch.setattr(Source, "page", page)
+    report = app.verify("promptContent")
+    assert (report.matching, report.wrong, report.pending > 0) == (101, 0, True)
 
 
 @contextmanager

@@ -55,6 +55,8 @@ NEWER = Position(DatetimeMS(FRESH), 2)
         # where they have not
         (Case(API, HELD, reading(FRESH, put())), "pending"),
         (Case(API, HELD, reading(NOW + 5, put())), "pending"),
+        (Case(API, None, reading(NOW + 5, put())), "pending"),
+        (Case(API, None, reading(NOW + 5, put()), reading(NOW + 5).position), "expired"),
         (Case(API, None, reading(FRESH, put())), "pending"),
         (Case(API, HELD, reading(FRESH, put("held"))), "matching"),
         # whoever has claimed it since
