@@ -119,11 +119,11 @@ class Applier:
 def tally(report: Report, decision: Decision, letters: Sequence[DeadLetter]) -> None:
     """Count what a decision did."""
     report.records_processed += len(decision.applied)
-    for outcome in decision.applied:
-        fills = any(fill.commands for fill in outcome.fills)
-        report.written += fills
-        report.evicted += bool(outcome.fills) and not fills
-    report.entries.update(fill.family for fill in decision.writes.values() if fill.commands)
+    claiming = [outcome for outcome in decision.applied if outcome.fills]
+    written = len([outcome for outcome in claiming if outcome.filled])
+    report.written += written
+    report.evicted += len(claiming) - written
+    report.entries.update([fill.family for fill in decision.writes.values() if fill.commands])
     report.dead_lettered += len(letters)
     report.reasons.update(letter.why() for letter in letters)
     room = SHOWN_DEAD_LETTERS - len(report.dead_letters)

@@ -24,9 +24,9 @@ from etl.retry import Retry
 from etl.second_look import Subject
 from etl.settings import CollectionSettings, Settings
 from etl.source import Source, connect
-from etl.transform import Transform, unplain
+from etl.transform import Transform, outcomes
 from etl.verdicts import Rules
-from etl.workers import Task, processes
+from etl.workers import Task, processes, rarely_collecting
 from schemas.documents import FAMILIES
 from schemas.families import LAST_SYNC
 
@@ -150,8 +150,8 @@ class Crew:
             yield Batch(self._transform(page.documents), page.last)
 
     def _together(self, pages: Iterable[Page]) -> Iterator[Batch]:
-        with self._executors() as (executor, workers):
-            pool = Pool(executor, Task(self._transform), unplain, self._transform, 2 * workers + 1)
+        with self._executors() as (executor, workers), rarely_collecting():
+            pool = Pool(executor, Task(self._transform), outcomes, self._transform, 2 * workers + 1)
             yield from pool(pages)
 
 

@@ -114,14 +114,19 @@ class Decision:
 
     def claim(self, outcome: Outcome, fill: Fill, standing: str | None) -> None:
         """Let the document fill its key, unless the claim that is `standing` is of a newer one."""
-        own = self.claims.get(fill.key)
-        standing = own.text if own else standing
-        if standing is not None and (rival := id_in(standing)) != outcome.id:
-            self.rivals.append((fill.key, outcome.id if is_after(standing, outcome.text) else rival))
-        if standing is None or not is_after(standing, outcome.text):
-            self.writes[fill.key] = fill
-            self.claims[fill.key] = outcome
-            self.vacated.pop(fill.key, None)
+        key = fill.key
+        if (own := self.claims.get(key)) is not None:
+            standing = own.text
+        if standing is not None:
+            newer, rival = is_after(standing, outcome.text), id_in(standing)
+            if rival != outcome.id:
+                self.rivals.append((key, outcome.id if newer else rival))
+            if newer:
+                return
+        self.writes[key] = fill
+        self.claims[key] = outcome
+        if self.vacated:
+            self.vacated.pop(key, None)
 
     def vacate(self, outcome: Outcome, keys: Iterable[str]) -> None:
         """Let the document give up these keys, but for those that another one claims in this batch."""
@@ -197,8 +202,8 @@ def _apply(decision: Decision, outcome: Outcome, sight: Sight) -> None:
         decision.requests.append(Request(queue, item, outcome))
     for fill in outcome.fills:
         decision.claim(outcome, fill, sight.claims.get(fill.key))
-    # A document that fills nothing (it is invalid, or asks for messages) leaves what it filled before.
-    if outcome.fills and (before := sight.filled.get(outcome.id)):
+    # A document that claims nothing (it asks for messages) leaves what it filled before.
+    if sight.filled and outcome.fills and (before := sight.filled.get(outcome.id)):
         decision.vacate(outcome, _left(outcome, before, sight.claims))
 
 

@@ -153,7 +153,7 @@ class Inspection:
         yield ("DEL", *readings, *evicted)
         for key, reading in readings.items():
             if isinstance(entry := reading.claims[key], Put):
-                yield from commands(entry, self._ttls.get(entry.family))
+                yield from commands(key, entry.value, self._ttls.get(entry.family))
         if self._ownership is not None:
             filled = {reading.id: reading.fills for reading in readings.values()}
             owners = {key: reading.text for key, reading in readings.items()}

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from etl.pipeline import Executors, Page, Pool
 from etl.reading import Reader, Reading, unrow
+from etl.workers import rarely_collecting
 
 
 class Readers:
@@ -27,7 +28,7 @@ class Readers:
             yield self._reader(page.documents)
 
     def _together(self, pages: Iterable[Page]) -> Iterator[list[Reading]]:
-        with self._executors() as (executor, workers):
+        with rarely_collecting(), self._executors() as (executor, workers):
             # The pool hands on whatever its functions return; its types name outcomes only.
             unpack, local = cast("Any", unrow), cast("Any", self._reader)
             for batch in Pool(executor, self._reader.rows, unpack, local, 2 * workers + 1)(pages):

@@ -7,7 +7,7 @@ import bson
 
 from schemas.documents import project
 from schemas.entries import Evict, Put, Reject
-from schemas.position import DECODING, LENIENT, Position, id_text, position_from_text, position_in
+from schemas.position import DECODING, LENIENT, Position, place_in, position_from_text, position_in
 
 
 class Reading(NamedTuple):
@@ -60,18 +60,17 @@ class Reader(NamedTuple):
             document = bson.decode(raw, DECODING)
         except (bson.errors.BSONError, ValueError, OverflowError):
             return self._invalid(bson.decode(raw, LENIENT), Reject("the document cannot be decoded"))
-        position = position_in(document, self.timestamp_field)
-        if isinstance(position.timestamp, list):
+        place = place_in(document, self.timestamp_field)
+        if place[1] is None and isinstance(position_in(document, self.timestamp_field).timestamp, list):
             return self._invalid(document, Reject(f"{self.timestamp_field} is an array"))
         projection = project(document, self.tipo)
         if isinstance(projection, Reject):
             return self._invalid(document, projection)
         claims = {entry.key: entry for entry in projection.entries if isinstance(entry, Put | Evict)}
-        return Reading(position.text(), position.ms, id_text(position.id), claims, projection.lock)
+        return Reading(*place, claims, projection.lock)
 
     def _invalid(self, document: Mapping[str, Any], reject: Reject) -> Reading:
-        position = position_in(document, self.timestamp_field)
-        return Reading(position.text(), position.ms, id_text(position.id), {}, reject=reject)
+        return Reading(*place_in(document, self.timestamp_field), {}, reject=reject)
 
 
 def unrow(rows: Sequence[Any]) -> list[Reading]:

@@ -100,11 +100,14 @@ class _Parser(DefaultParser):  # type: ignore[misc,valid-type]
         self._replies = Replies(self.parse_error)
 
     def read(self, count: int) -> list[Any]:
-        """The next replies; those that are errors stand among them."""
+        """The next replies; raises the first error among them, once all are read."""
         try:
-            return self._replies.read(self._sock, count)
+            replies = self._replies.read(self._sock, count)
         except EOFError:
             raise redis.ConnectionError("Connection closed by server.") from None
+        for error in self._replies.errors:
+            raise error
+        return replies
 
 
 class Wire:
@@ -137,11 +140,7 @@ class Wire:
         with self._told():
             if generation not in {None, self.generation}:
                 raise Transient(f"the connection to Redis at {self.address} was lost")
-            replies = self._roundtrip(commands)
-            for reply in _flat(replies):
-                if isinstance(reply, redis.ResponseError):
-                    raise self._sorted(reply) from reply
-            return replies
+            return self._roundtrip(commands)
 
     def close(self) -> None:
         """Give the connection back; the next exchange makes a new one."""
@@ -215,10 +214,14 @@ def _bytes(sent: Sent) -> bytes:
 
 
 def _replies(connection: Any, count: int) -> list[Any]:
+    """All replies; raises the first error among them, once all are read."""
     parser = connection._parser  # noqa: SLF001 (the one way to the replies that are there already)
     if isinstance(parser, _Parser):
         return parser.read(count)
-    return [_reply(connection) for _ in range(count)]
+    replies = [_reply(connection) for _ in range(count)]  # of a connection that is none, as tests have it
+    for error in (reply for reply in _flat(replies) if isinstance(reply, Exception)):
+        raise error
+    return replies
 
 
 def _reply(connection: Any) -> Any:

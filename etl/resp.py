@@ -28,10 +28,21 @@ _CHUNK: Final = 256 * 1024
 
 
 class Replies:
-    """Reads the replies to commands from a socket. Error replies are made by `error` of their text."""
+    """Reads the replies to commands from a socket. Error replies are made by `error` of their text.
+
+    The errors are noted as they are met, the first one first, also those inside an EXEC: so nobody has to
+    look at each of thousands of replies to know that none is an error.
+    """
 
     def __init__(self, error: Callable[[str], Exception]) -> None:
-        self._reader = hiredis.Reader(replyError=error, encoding="utf-8", errors="replace")
+        self._error = error
+        self._reader = hiredis.Reader(replyError=self._note, encoding="utf-8", errors="replace")
+        self.errors: list[Exception] = []
+
+    def _note(self, text: str) -> Exception:
+        error = self._error(text)
+        self.errors.append(error)
+        return error
 
     def read(self, connection: socket.socket, count: int) -> list[Any]:
         """The next `count` replies.
@@ -40,13 +51,16 @@ class Replies:
             EOFError: the server has closed the connection.
             OSError: it is broken, or nothing came in time.
         """
+        self.errors = []
         replies: list[Any] = []
-        while len(replies) < count:
-            reply = self._reader.gets()
+        reader, left = self._reader, count
+        while left:
+            reply = reader.gets()
             if reply is not False:  # which RESP2 does not know, so that it says: nothing more is there
                 replies.append(reply)
+                left -= 1
             elif data := connection.recv(_CHUNK):
-                self._reader.feed(data)
+                reader.feed(data)
             else:
                 raise EOFError
         return replies

@@ -9,7 +9,7 @@ import math
 import re
 import uuid
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -47,6 +47,8 @@ _READABLE: JSONOptions = RELAXED_JSON_OPTIONS.with_options(
     uuid_representation=UuidRepresentation.STANDARD, datetime_conversion=DatetimeConversion.DATETIME_AUTO
 )
 _LONGEST_NAME = 96
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 (as the driver decodes dates here: without a zone, in UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 _OBJECT_ID = re.compile(r'\{"\$oid": "([0-9a-f]{24})"\}')
 
 # Where each type stands in MongoDB's order, and under which rank its values are compared.
@@ -196,6 +198,10 @@ class Position(NamedTuple):
             return f"{self.ms} {id_text(self.id)}"
         return dumps({"timestamp": self.timestamp, "id": self.id}, json_options=_LOSSLESS)
 
+    def place(self) -> "Place":
+        """The same in texts and numbers."""
+        return self.text(), self.ms, id_text(self.id)
+
     def name(self) -> str:
         """A short unique name of this version of a document, for sets kept in Redis."""
         return version_name(self.text())
@@ -206,6 +212,20 @@ def version_name(text: str) -> str:
     if len(text) <= _LONGEST_NAME:
         return text
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=24).hexdigest()
+
+
+Place = tuple[str, int | None, str]
+"""A position in texts and numbers: its `text`, its `ms`, and its `_id` as canonical Extended JSON."""
+
+
+def place_in(document: Mapping[str, Any], timestamp_field: str) -> Place:
+    """What `position_in` says, in a quarter of the time where the timestamp is a date, as it mostly is."""
+    timestamp = document.get(timestamp_field)
+    if type(timestamp) is datetime and timestamp.tzinfo is None:
+        ms = (timestamp - _EPOCH) // _MILLISECOND
+        document_id = id_text(document["_id"])
+        return f"{ms} {document_id}", ms, document_id
+    return position_in(document, timestamp_field).place()
 
 
 def position_of(timestamp: Any, document_id: Any) -> Position:

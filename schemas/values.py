@@ -17,7 +17,6 @@ All else (NaN, infinities, a date Python cannot hold, JavaScript, regular expres
 Messages of errors name types, never values: they may be logged.
 """
 
-import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -30,8 +29,8 @@ from uuid import UUID
 from bson import Binary, Decimal128, Int64, ObjectId
 from pydantic_core import PydanticSerializationError, to_json
 
-# What most floats look like: nothing to be done, and a third of the time that a Decimal takes.
-_PLAIN_FLOAT = re.compile(r"-?(?:[1-9]\d*\.\d+|0\.\d*[1-9])")
+# Of an exponent, an infinity and NaN. Without them a float is written as it is to be, in a fifth of the time.
+_LETTERS = frozenset("ein")
 
 
 def text(value: Any) -> str:
@@ -112,7 +111,7 @@ def number_text(value: float | Decimal | Decimal128) -> str:
     Raises:
         ValueError: NaN or an infinity.
     """
-    if type(value) is float and _PLAIN_FLOAT.fullmatch(digits := repr(value)):
+    if type(value) is float and value and _LETTERS.isdisjoint(digits := repr(value)):
         return digits.removesuffix(".0")
     number = exact(value)
     if not number:

@@ -1,12 +1,20 @@
 """`etl verify` as a person types it."""
 
 import re
+import threading
+from datetime import UTC, datetime
+from random import Random
 
 import pytest
 import redis
 from pymongo.collection import Collection
+from pymongo.database import Database
 
+from etl.app import App
+from etl.embedded import MongoServer
+from etl.settings import ScheduleSettings
 from tests.acceptance.conftest import Etl, StartEtl
+from tests.support.pipeline import campaign, settings_for
 from tests.support.types import Document
 from tests.support.waiting import eventually
 
@@ -81,3 +89,46 @@ def test_the_daemon_reconciles_if_it_is_told_to(
     start_etl("run", ETL_RECONCILE__INTERVAL_SECONDS="1")
     assert eventually(lambda: not redis_client.exists("config:client:marketing-web"), seconds=10)
     assert eventually(lambda: redis_client.hget("config:api:openai", "status") != "spoiled", seconds=5)
+
+
+def test_nothing_is_accused_beside_a_daemon_and_a_writer(  # noqa: PLR0913, PLR0917 (pytest hands them in)
+    start_etl: StartEtl,
+    mongod: MongoServer,
+    database: Database[Document],
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    redis_url: str,
+) -> None:
+    """Documents come, change, move to another segment and are archived; 20 verifications name none."""
+    settings = settings_for(mongod.uri, database.name, redis_url)
+    settings = settings.model_copy(update={"schedule": ScheduleSettings(cycle_seconds=1)})
+    collection.insert_many([_written(number, Random(number)) for number in range(200)])
+    start_etl("run", ETL_SCHEDULE__CYCLE_SECONDS="1")
+    assert eventually(lambda: len(redis_client.keys("ai:generation:meta:*")) > 50, seconds=10)
+    stop, chance = threading.Event(), Random(11)
+
+    def write() -> None:
+        while not stop.wait(0.002):
+            document = _written(chance.randrange(300), chance)
+            collection.replace_one({"_id": document["_id"]}, document, upsert=True)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        with App(settings) as app:
+            reports = [app.verify(NAME) for _ in range(20)]
+    finally:
+        stop.set()
+        writer.join()
+    assert [report.keys for report in reports if report.wrong] == []
+    assert sum(report.pending for report in reports) > 0, "no run has met a key that moved"
+
+
+def _written(number: int, chance: Random) -> Document:
+    fields = {
+        "_id": number,
+        "segmento": chance.choice("abc"),
+        "metadata": {"tokens_total": chance.randrange(99)},
+    }
+    fields |= chance.choice([{}, {}, {}, {"estado": "archivado"}])
+    return campaign(f"c{number % 150}", datetime.now(UTC), **fields)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from etl.batch import Fill, Outcome
-from etl.transform import outcome
+from etl.transform import outcomes, row
 from schemas.documents import FAMILIES
 from schemas.entries import Entry, Evict, Projection, Put, Reject
 from schemas.position import Position
@@ -13,12 +13,14 @@ TTLS = {name: family.ttl for name, family in FAMILIES.items()}
 
 def applied(position: Position, *entries: Entry, lock: str | None = None) -> Outcome:
     """A valid document that asks for these entries."""
-    return outcome(position, Projection(entries, lock), TTLS)
+    [outcome] = outcomes([row(position.place(), Projection(entries, lock), TTLS)])
+    return outcome
 
 
 def refused(position: Position, reject: Reject) -> Outcome:
     """A document that cannot be applied."""
-    return outcome(position, reject, TTLS)
+    [outcome] = outcomes([row(position.place(), reject, TTLS)])
+    return outcome
 
 
 def fill(entry: Put | Evict) -> Fill:
