@@ -151,6 +151,7 @@ def contested(outcomes: Iterable[Outcome], sight: Sight) -> dict[str, str]:
     return {
         fill.key: claim
         for outcome in outcomes
+        if not sight.seen or outcome.version not in sight.seen  # those are held back already
         for fill in outcome.fills
         if (claim := sight.claims.get(fill.key)) and is_after(claim, outcome.text)
     }

@@ -330,3 +330,17 @@ def test_without_records_what_was_archived_is_still_found(
     report = app.verify("promptContent", repair=True)
     assert (found(report), named(report)["orphaned"]) == ({"matching": 1, "orphaned": 1}, {"config:api:p"})
     assert redis_client.exists("config:api:q")
+
+
+def test_a_document_that_moves_leaves_nothing_behind(
+    applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """The cycle that applies it evicts its old keys; one that another document claims goes to that one."""
+    collection.insert_many([generation(n, clock.ago(900 - n)) for n in range(3)])
+    collection.insert_one(generation(0, clock.ago(950), _id="older"))
+    app = applied()
+    for n in range(2):
+        collection.update_one({"_id": n}, {"$set": {"segmento": "other", "updated_at": clock.now()}})
+    sync(app)
+    assert found(app.verify("promptContent")) == {"matching": 10 - 2}
+    assert held(redis_client) == truth(collection)
