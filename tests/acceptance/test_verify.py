@@ -125,10 +125,8 @@ def test_nothing_is_accused_beside_a_daemon_and_a_writer(  # noqa: PLR0913, PLR0
 
 
 def _written(number: int, chance: Random) -> Document:
-    fields = {
-        "_id": number,
-        "segmento": chance.choice("abc"),
-        "metadata": {"tokens_total": chance.randrange(99)},
-    }
-    fields |= chance.choice([{}, {}, {}, {"estado": "archivado"}])
+    """Even ones move between segments, odd ones are archived and come back; two share their keys."""
+    fields: Document = {"_id": number, "metadata": {"tokens_total": chance.randrange(99)}}
+    archived = chance.choice([{}, {}, {"estado": "archivado"}])
+    fields |= archived if number % 2 else {"segmento": chance.choice("abc")}
     return campaign(f"c{number % 150}", datetime.now(UTC), **fields)
