@@ -20,11 +20,11 @@ from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient, ReadPreference, errors
 from pymongo.collation import Collation
 from pymongo.collection import Collection
-from pymongo.cursor import Cursor
+from pymongo.cursor import RawBatchCursor
 from pymongo.read_concern import ReadConcern
 
 from etl.errors import CycleFailed, EtlError, Misconfigured, Transient
-from etl.paging import PAGE_BYTES, beyond, faithful, gather, usable
+from etl.paging import PAGE_BYTES, beyond, faithful, gather, split, usable
 from schemas.position import AFTER_DATES, DECODING, FIRST, FIRST_DATE, LAST, LENIENT, Position, position_in
 
 UNREACHABLE_CAP: Final = 10_000
@@ -201,7 +201,7 @@ class Source:
         if limit <= 0:
             return 0
         with self._bounded(after, end, limit, {"_id": True}) as cursor:
-            return sum(1 for _ in cursor)
+            return sum(1 for _ in split(cursor))
 
     def count(self) -> int:
         """About how many documents the collection has, as its metadata say."""
@@ -227,7 +227,7 @@ class Source:
 
     def _page(self, after: Position, end: Position, limit: int, weight: int) -> Page:
         with self._told(), self._query(after, end, limit) as cursor:
-            documents, full = gather(self._past(cursor, after), limit, weight)
+            documents, full = gather(self._past(split(cursor), after), limit, weight)
         count = self._up_to_a_border(documents)
         if not full:
             return Page(documents, self.position(documents[count - 1]) if count else None, more=False)
@@ -235,18 +235,18 @@ class Source:
             return self._page(after, end, 2 * limit, 2 * weight)
         return Page(documents[:count], self.position(documents[count - 1]), more=True)
 
-    def _past(self, cursor: Iterable[RawBSONDocument], after: Position) -> Iterator[bytes]:
-        """What the cursor yields, without the document at `after`: index bounds are inclusive."""
-        for number, document in enumerate(cursor):
-            if number or self.position(bytes(document.raw)).order() != after.order():
-                yield bytes(document.raw)
+    def _past(self, documents: Iterable[bytes], after: Position) -> Iterator[bytes]:
+        """These documents, without the one at `after`: index bounds are inclusive."""
+        for number, raw in enumerate(documents):
+            if number or self.position(raw).order() != after.order():
+                yield raw
 
     def _up_to_a_border(self, documents: Sequence[bytes]) -> int:
         """How many there are up to the last one whose position can be read on from."""
         counts = range(len(documents), 0, -1)
         return next((count for count in counts if faithful(self.position(documents[count - 1]))), 0)
 
-    def _query(self, after: Position, end: Position, limit: int) -> Cursor[RawBSONDocument]:
+    def _query(self, after: Position, end: Position, limit: int) -> RawBatchCursor[RawBSONDocument]:
         if self._index is None:
             return self._unindexed(after, end, limit)
         # One more than asked for: the bound is inclusive and returns the document at `after`.
@@ -254,17 +254,19 @@ class Source:
 
     def _bounded(
         self, after: Position, end: Position, limit: int, fields: Mapping[str, bool] | None
-    ) -> Cursor[RawBSONDocument]:
+    ) -> RawBatchCursor[RawBSONDocument]:
         """The documents between two positions by the bounds of the index, the first included."""
         lower, upper = ([(self._field, p.timestamp), ("_id", p.id)] for p in (after, end))
-        found = self._collection.find({}, fields, limit=limit, batch_size=limit, collation=_SIMPLE)
-        return found.hint(self._index or "").min(lower).max(upper)
+        raw = self._collection.find_raw_batches
+        found = raw({}, fields, limit=limit, batch_size=limit, collation=_SIMPLE)
+        found.hint(self._index or "").min(lower).max(upper)
+        return found
 
-    def _unindexed(self, after: Position, end: Position, limit: int) -> Cursor[RawBSONDocument]:
+    def _unindexed(self, after: Position, end: Position, limit: int) -> RawBatchCursor[RawBSONDocument]:
         """The same page without the index: every page reads the whole collection, so they are long."""
         moment = {"$ifNull": [f"${self._field}", None]}
         criteria = {"$expr": {"$and": [beyond("$gt", moment, after), beyond("$lt", moment, end)]}}
-        return self._collection.find(
+        return self._collection.find_raw_batches(
             criteria,
             sort=[(self._field, 1), ("_id", 1)],
             limit=limit,

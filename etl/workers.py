@@ -27,7 +27,7 @@ class Task:
         return self.transform.rows(documents)
 
 
-# A page is thousands of objects without cycles: to look through them again and again took a tenth of the time.
+# A page is thousands of objects without cycles: to look through them again and again took a tenth.
 _RARELY: Final = (100_000, 20, 20)
 
 
