@@ -131,17 +131,17 @@ class Cache:
         if self._ownership is None or not outcomes:
             return Owned({}, {})
         documents = [outcome.id for outcome in outcomes]
-        owned = self._ask_owners(self._ownership, keys, documents)
-        # A document leaves a key only where nobody newer has claimed that since.
-        before = {key for filled in owned.filled.values() for key in filled}.difference(keys)
-        if not before:
-            return owned
-        left = self._ask_owners(self._ownership, sorted(before), ())
-        return Owned({**owned.owners, **left.owners}, owned.filled)
+        owned = self._ask(keys, documents)
+        # Documents rarely move: only then who owns the keys that they filled before is asked too.
+        known = frozenset(keys)
+        left = [key for before in owned.filled.values() for key in before if key not in known]
+        return Owned({**owned.owners, **self._ask(left, []).owners}, owned.filled) if left else owned
 
-    def _ask_owners(self, ownership: Ownership, keys: Sequence[str], documents: Sequence[str]) -> Owned:
-        asked = ownership.questions(keys, documents, self._now)
-        return ownership.answers(keys, documents, self._wire.exchange(asked, self._generation))
+    def _ask(self, keys: Sequence[str], documents: Sequence[str]) -> Owned:
+        if self._ownership is None:
+            return Owned({}, {})
+        asked = self._ownership.questions(keys, documents, self._now)
+        return self._ownership.answers(keys, documents, self._wire.exchange(asked, self._generation))
 
     def _record(self, decision: Decision) -> list[Command]:
         if self._ownership is None:

@@ -70,10 +70,11 @@ class Model(RuleBasedStateMachine):
         """An empty world."""
         return fake_world()
 
-    @rule(version=versions)
-    def write(self, version: tuple[Slot, str, int]) -> None:
-        """A document is inserted or changed."""
-        self.world.write(*version)
+    @rule(some=st.lists(versions, min_size=1, max_size=6))
+    def write(self, some: list[tuple[Slot, str, int]]) -> None:
+        """Documents are inserted or changed: several, or most of what happens would be cycles."""
+        for version in some:
+            self.world.write(*version)
 
     @rule(version=versions)
     def write_late(self, version: tuple[Slot, str, int]) -> None:

@@ -1,6 +1,7 @@
 """The documents of the model: few, so that they meet on keys, campaigns and timestamps.
 
-Each has an `_id`, of all types that MongoDB orders differently, and an identity that it keeps.
+Each has an `_id`, of all types that MongoDB orders differently, and an identity that it keeps unless
+it moves to the key of another.
 """
 
 from collections.abc import Callable, Mapping
@@ -39,12 +40,14 @@ _GENERATION: Final[Mapping[str, Callable[[int], Fields]]] = {
     "evict": lambda _: {"estado": "archivado"},
     "tombstone": lambda _: {"eliminado": True},
     "bad": lambda _: {"mensajes": []},
+    "move": lambda n: _messages(n) | {"segmento": "t"},
 }
 
 _API: Final[Mapping[str, Callable[[int], Fields]]] = {
     "put": lambda n: {"status": f"status {n}"},
     "tombstone": lambda _: {"eliminado": True},
     "bad": lambda _: {"status": 5},
+    "move": lambda n: {"status": f"status {n}", "provider_name": "q"},
 }
 
 

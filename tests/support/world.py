@@ -329,7 +329,7 @@ class World:
         back before is not read again: any of the claims from the earlier date on may stand.
         """
         claims = sorted((v for v in self.current.values() if key in v.claims), key=Version.order)
-        past = [v for v in self.past if key in v.claims]
+        past = [v for v in self.past if key in v.claims and not self._has_moved(v, key)]
         newest = [claims[-1].order()] if claims else []
         slots = {v.slot.number for v in claims}
         standing = [v for v in past if v.slot.number not in slots and [v.order()] > newest]
@@ -337,6 +337,11 @@ class World:
         earliest = next(returned, claims[-1] if claims else None)
         standing += [v for v in claims if earliest and v.order() >= earliest.order()]
         return [v.claims[key] for v in standing] + ([] if claims else [None])
+
+    def _has_moved(self, version: Version, key: str) -> bool:
+        """Whether its document claims other keys by now."""
+        claims = self.current[version.slot.number].claims
+        return bool(claims) and key not in claims
 
     def contents(self) -> dict[str, Value]:
         """Every key of the contract that documents fill, and what it holds."""
