@@ -24,9 +24,22 @@ from etl.resp import Command
 from etl.scan import Clocks, Limits
 from etl.settings import CollectionSettings, Settings
 from etl.status import CollectionStatus, read_status
+from etl.trace import KeyStory, Trace, Tracer
+from etl.verify import Tell, Verify
+from etl.verify_report import VerifyReport
 from schemas.documents import KINDS
 
-__all__ = ["App", "BackfillOrder", "CollectionStatus", "Entry", "Finding", "Shown"]
+__all__ = [
+    "App",
+    "BackfillOrder",
+    "CollectionStatus",
+    "Entry",
+    "Finding",
+    "KeyStory",
+    "Shown",
+    "Trace",
+    "VerifyReport",
+]
 
 _LOCKED_WAIT_SECONDS = 0.5
 
@@ -155,6 +168,48 @@ class App:
         for collection in self._settings.collections:
             self._parts.refresh(collection).run(report)
         return report
+
+    def verify(
+        self, name: str, sample: int | None = None, *, repair: bool = False, tell: Tell = lambda *_: None
+    ) -> VerifyReport:
+        """Compare Redis with what the documents of a collection say, and with `repair` mend it.
+
+        Args:
+            name: the collection.
+            sample: compare about so many documents and keys; None for all.
+            repair: write what is wrong as it should be.
+            tell: told of the progress.
+
+        Raises:
+            Misconfigured: the name is not in the settings.
+            EtlError: a server stays away, or refuses.
+        """
+        subject = self._parts.subject(self._settings.collection(name))
+        return Verify(subject, VerifyReport(name), tell).run(sample, repair=repair)
+
+    def reconcile(self, name: str) -> VerifyReport | None:
+        """Verify and mend a collection, if a cycle of it has finished and no other daemon does so now.
+
+        Raises:
+            Misconfigured: the name is not in the settings.
+            EtlError: a server stays away, or refuses.
+        """
+        own = companions(self._settings.collection(name).name)
+        ms = (self._settings.reconcile.interval_seconds or 1) * 900
+        take: Command = ("SET", own.reconciling, this_process(), "NX", "PX", ms)
+        finished: Command = ("HEXISTS", own.checkpoint, "mongo_clock")
+        taken, ready = self._retry(lambda: self._wire.exchange([take, finished]))
+        return self.verify(name, repair=True) if taken and ready else None
+
+    def trace(self, name: str, ids: Sequence[str]) -> Trace:
+        """The story of the document with the first of these `_id`s (canonical Extended JSON) that exists.
+
+        Raises:
+            Misconfigured: the name is not in the settings.
+            EtlError: a server stays away, or refuses.
+        """
+        subject = self._parts.subject(self._settings.collection(name))
+        return Tracer(subject, self.dead_letters(name).find).trace(ids)
 
     def show(self, key: str) -> Shown | None:
         """What Redis holds under `key`; None where there is no such key.

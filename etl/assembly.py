@@ -1,7 +1,7 @@
 """Puts the stages of each collection together: with `app`, the one place where both databases meet."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Final
 
@@ -9,17 +9,22 @@ from etl.cache import Cache
 from etl.checkpoint import CheckpointStore
 from etl.companions import Companions, companions
 from etl.errors import Transient
+from etl.inspection import Inspection
 from etl.keyspace import Keyspace
 from etl.lease import Lease
 from etl.ownership import Ownership
 from etl.pipeline import Batch, Executors, Page, Pool, inline
 from etl.ports import Stages
+from etl.readers import Readers
+from etl.reading import Reader
 from etl.redis_wire import Wire, open_pool
 from etl.refresh import Refresh
 from etl.retry import Retry
+from etl.second_look import Subject
 from etl.settings import CollectionSettings, Settings
 from etl.source import Source, connect
 from etl.transform import Transform, outcomes
+from etl.verdicts import Rules
 from etl.workers import Task, processes, rarely_collecting
 from schemas.documents import FAMILIES
 from schemas.families import LAST_SYNC
@@ -83,6 +88,28 @@ class Assembly:
         overlap, size = collection.overlap_seconds * 1000, collection.page_size
         source, transform = self.source(collection), self.transform(collection)
         return Refresh(source, transform, Keyspace(self.wire), self.retry, size, overlap)
+
+    def subject(self, collection: CollectionSettings) -> Subject:
+        """A collection and its cache, as a verification looks at them."""
+        others = [one for one in self._settings.collections if one.name != collection.name]
+        reader = Reader(collection.tipo, collection.timestamp_field)
+        return Subject(
+            collection=collection.name,
+            source=self.source(collection),
+            reader=reader,
+            read=Readers(reader, processes(self._settings.workers()), _FEW),
+            inspection=self._inspection(collection, others),
+            rules=Rules(self._ttls, collection.track_keys, all(one.track_keys for one in others)),
+            retry=self.retry,
+            stop=self.stop,
+            page_size=collection.page_size,
+            overlap=collection.overlap_seconds * 1000,
+            cycle_seconds=self._settings.schedule.cycle_seconds,
+        )
+
+    def _inspection(self, collection: CollectionSettings, others: Sequence[CollectionSettings]) -> Inspection:
+        beside = [ownership for one in others if (ownership := self.ownership(one))]
+        return Inspection(self.wire, collection.name, self._ttls, self.ownership(collection), beside)
 
     def stages(
         self,

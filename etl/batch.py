@@ -58,6 +58,11 @@ class Outcome(NamedTuple):
         """The keys that it fills."""
         return [fill.key for fill in self.fills if fill.commands]
 
+    @property
+    def claimed(self) -> list[str]:
+        """The keys that it fills, or wants removed."""
+        return [fill.key for fill in self.fills]
+
 
 class Request(NamedTuple):
     """An item for a queue, once per version of its document."""
@@ -78,7 +83,7 @@ class Sight:
     claims: Mapping[str, str] = field(default_factory=dict)
     """The newest claim known of each key: the position of its document, as `Position.text`."""
     filled: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Which keys each document filled when it was last applied, by `_id`."""
+    """Which keys each document claimed when it was last applied, by `_id`."""
 
 
 @dataclass(slots=True)
@@ -151,6 +156,7 @@ def contested(outcomes: Iterable[Outcome], sight: Sight) -> dict[str, str]:
     return {
         fill.key: claim
         for outcome in outcomes
+        if not sight.seen or outcome.version not in sight.seen  # those are held back already
         for fill in outcome.fills
         if (claim := sight.claims.get(fill.key)) and is_after(claim, outcome.text)
     }

@@ -148,7 +148,7 @@ class Cache:
             return []
         return self._ownership.record(
             {key: outcome.text for key, outcome in decision.claims.items()},
-            {outcome.id: outcome.filled for outcome in decision.applied if outcome.fills},
+            {outcome.id: outcome.claimed for outcome in decision.applied if outcome.fills},
             decision.rivals,
             list(decision.vacated),
             self._now,

@@ -28,6 +28,7 @@ class Companions(NamedTuple):
     backfill_fence: str
     backfill: str
     backfill_lease: str
+    reconciling: str
 
 
 def of_backfill(own: Companions) -> Companions:

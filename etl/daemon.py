@@ -64,8 +64,8 @@ class Daemon:
         self._serving.start()
         _log.info("answering at %s", self.url, extra=log.event("listening", url=self.url))
         for job in self._jobs:
-            now = datetime.now(UTC)
-            self._scheduler.add_job(job, "interval", seconds=job.seconds, id=job.task, next_run_time=now)
+            first = datetime.now(UTC) + timedelta(seconds=job.idle_at_first)
+            self._scheduler.add_job(job, "interval", seconds=job.seconds, id=job.task, next_run_time=first)
         self._scheduler.start()
         tasks = [job.task for job in self._jobs]
         _log.info("started: %s", ", ".join(tasks), extra=log.event("started", tasks=tasks))

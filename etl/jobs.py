@@ -43,6 +43,9 @@ class Job(ABC):
     behind: float = 0.0
     """After it failed for a reason of its own: so many seconds more until it tries again."""
 
+    idle_at_first: float = 0.0
+    """So many seconds after the start it runs for the first time."""
+
     def __init__(self, task: str, seconds: float, around: Around) -> None:
         self.task = task
         self.seconds = seconds
@@ -209,9 +212,42 @@ class Refreshes(Job):
         return None
 
 
+class Reconciliations(Job):
+    """The verifications of one collection that mend what is wrong; the first an interval after the start."""
+
+    def __init__(self, collection: str, seconds: float, around: Around) -> None:
+        super().__init__(f"{collection}, reconciliation", seconds, around)
+        self.idle_at_first = seconds
+        self._collection = collection
+
+    def fields(self) -> dict[str, str]:
+        """The collection."""
+        return {"collection": self._collection}
+
+    def count_failure(self) -> None:
+        """It is told in the log, as the cycles are what the metrics are about."""
+
+    def work(self) -> str | None:
+        """Verify and mend, if this daemon has the turn."""
+        report = self.app.reconcile(self._collection)
+        if report and report.wrong:
+            told = ("different", "missing", "orphaned", "repaired")
+            counts = {name: getattr(report, name) for name in told}
+            text = "%d different, %d missing, %d orphaned, %d repaired"
+            _log.info(text, *counts.values(), extra=log.event("reconciliation", **counts))
+        return None
+
+
 def jobs(around: Around) -> list[Job]:
-    """Every job that the settings call for: one per collection, one per family that is refreshed."""
+    """Every job that the settings call for: per collection, per family that is refreshed, reconciliations."""
     cycles = [Cycles(collection.name, around) for collection in around.settings.collections]
     lives = around.settings.families.items()
     often = {family: life.refresh_seconds for family, life in lives if life.refresh_seconds is not None}
-    return [*cycles, *(Refreshes(family, seconds, around) for family, seconds in often.items())]
+    refreshes = [Refreshes(family, seconds, around) for family, seconds in often.items()]
+    return [*cycles, *refreshes, *_reconciliations(around)]
+
+
+def _reconciliations(around: Around) -> list[Reconciliations]:
+    seconds = around.settings.reconcile.interval_seconds
+    names = [collection.name for collection in around.settings.collections] if seconds else []
+    return [Reconciliations(name, seconds or 0, around) for name in names]

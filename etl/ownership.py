@@ -3,7 +3,7 @@
 | companion      | type | holds                                                                      |
 |----------------|------|----------------------------------------------------------------------------|
 | `owners:<n>`   | hash | key -> the position of the document that claimed it last                    |
-| `filled:<n>`   | hash | `_id` of a document -> the keys that it filled when it was last applied     |
+| `filled:<n>`   | hash | `_id` of a document -> the keys that it claimed when it was last applied    |
 | `rivals:<n>`   | zset | `<key> <_id>` of documents that claim a key and are not the newest to do so |
 
 `n` is the number of the period, as long as the longest TTL, in which that was written. A companion
@@ -29,7 +29,7 @@ class Owned(NamedTuple):
     owners: Mapping[str, str]
     """Key -> the position of the document that claimed it last, as `Position.text`."""
     filled: Mapping[str, tuple[str, ...]]
-    """`_id` as canonical Extended JSON -> the keys that the document filled when it was last applied."""
+    """`_id` as canonical Extended JSON -> the keys that the document claimed when it was last applied."""
 
 
 class Ownership:

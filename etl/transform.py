@@ -77,11 +77,12 @@ def row(place: Place, projection: Projection | Reject, ttls: Lives) -> Row:
 def _fill(entry: Put | Evict, ttls: Lives) -> Row:
     if isinstance(entry, Evict):
         return (entry.key, entry.family, b"", 0)
-    commands = _commands(entry.key, entry.value, ttls.get(entry.family))
-    return (entry.key, entry.family, pack(commands), len(commands))
+    sent = commands(entry.key, entry.value, ttls.get(entry.family))
+    return (entry.key, entry.family, pack(sent), len(sent))
 
 
-def _commands(key: str, value: Mapping[str, str] | Sequence[str], ttl: int | None) -> list[Command]:
+def commands(key: str, value: Mapping[str, str] | Sequence[str], ttl: int | None) -> list[Command]:
+    """What fills a key that is not there; `ttl` in seconds, None for ever."""
     # A list is known by its type: to find out that it is no Mapping takes longer than all else here.
     if type(value) is not list and isinstance(value, Mapping):
         fill: Command = ("HSET", key, *chain.from_iterable(value.items()))

@@ -24,16 +24,21 @@ from etl.cli.runtime import Runtime, Start, shared_options, start_app
 from etl.cli.show import show
 from etl.cli.status import status
 from etl.cli.sync import sync
+from etl.cli.trace import trace
+from etl.cli.verify import verify
 from etl.errors import EtlError, Interrupted, whereabouts
 
-_COMMANDS = (run_, sync, backfill, status, history, show, refresh, dead_letters, doctor, config, demo)
+_COMMANDS = (
+    *(run_, sync, backfill, status, history, show, trace, verify),
+    *(refresh, dead_letters, doctor, config, demo),
+)
 
 
 @click.group(
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 done; 1 failed; 2 wrong usage or settings; 3 doctor found something;"
-    " 75 another holder is syncing.",
+    epilog="Exit codes: 0 done; 1 failed; 2 wrong usage or settings; 3 verify or doctor found"
+    " something; 75 another holder is syncing.",
 )
 @click.version_option(package_name="promptcontent-etl", prog_name="etl", message="%(prog)s %(version)s")
 @shared_options(hidden=False)

@@ -27,6 +27,7 @@ TYPES: Final[Mapping[str, str]] = {
     "backfill_fence": "string",
     "backfill": "hash",
     "backfill_lease": "string",
+    "reconciling": "string",
 }
 """The Redis type behind each companion, as `lua/` names them."""
 

@@ -164,6 +164,14 @@ class LeaseSettings(Section):
     seconds: Whole = Field(30, ge=1, description="How long a dead holder keeps others from a collection.")
 
 
+class ReconcileSettings(Section):
+    """The verification that mends by itself what hard deletes and others have left."""
+
+    interval_seconds: Whole | None = Field(
+        None, ge=1, description="The daemon verifies and repairs each collection this often; null: never."
+    )
+
+
 class RetrySettings(Section):
     """How patient a command is."""
 
@@ -185,6 +193,7 @@ class Settings(Section):
     log: LogSettings = LogSettings()
     lease: LeaseSettings = LeaseSettings()
     retry: RetrySettings = RetrySettings()
+    reconcile: ReconcileSettings = ReconcileSettings()
 
     @field_validator("collections")
     @classmethod

@@ -1,0 +1,64 @@
+"""`etl trace`: the story of one document."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from etl.cli import ids, output
+from etl.cli.runtime import Runtime, json_option, pass_runtime
+
+if TYPE_CHECKING:
+    from etl.app import KeyStory, Trace
+
+_ROLES = {"fills": "fills", "evicts": "removes", "left": "filled before"}
+
+
+@click.command()
+@click.argument("collection")
+@click.argument("word", metavar="ID")
+@json_option
+@pass_runtime
+def trace(runtime: Runtime, collection: str, word: str, *, as_json: bool) -> None:
+    """Tell the story of one document.
+
+    What it asks for, what Redis holds, what it waits for, and in the last line why its keys are there, or
+    are not. ID is ObjectId('…'), its 24 hex digits, Extended JSON, or plain text.
+    """
+    with runtime.app() as app:
+        told = app.trace(collection, ids.readings(word))
+    if as_json:
+        output.document(told.as_dict())
+        return
+    output.heading(f"{told.collection} {told.id}")
+    for label, text in _lines(told):
+        output.say(f"  {label:13} {text}")
+    output.say(told.story)
+
+
+def _lines(told: "Trace") -> Iterator[tuple[str, str]]:
+    yield "in MongoDB", "yes" if told.found else "no"
+    if told.found:
+        yield "updated", told.updated_at or "no date: only a cold start or a backfill applies it"
+        yield "valid", "yes" if told.reason is None else told.reason
+    for error in told.errors:
+        yield "", f"{error['field']}: {error['problem']}"
+    for key in told.keys:
+        yield _ROLES[key.role], _key(key)
+    if told.dead_letter:
+        letter = told.dead_letter
+        yield "dead letter", f"since {letter['first_seen']}, attempts {letter['attempts']}"
+    if told.lock:
+        yield "lock", f"{told.lock} is held by {told.lock_holder}" if told.lock_holder else "free"
+    if told.deferred:
+        yield "deferred", "yes"
+    if told.reached is not None:
+        yield "watermark", "has passed it" if told.reached else "has not reached it"
+
+
+def _key(key: "KeyStory") -> str:
+    held = "absent"
+    if key.type is not None:
+        held = f"{key.type}, " + ("no TTL" if key.ttl_ms is None else f"{-(-key.ttl_ms // 1000)} s left")
+    verdict = "" if key.verdict == "absent" else f"; {key.verdict.replace('_', ' ')}"
+    return f"{key.key}: {held}{verdict}" + (f", {key.why}" if key.why else "")

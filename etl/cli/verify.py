@@ -1,0 +1,66 @@
+"""`etl verify`: is the cache true?"""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from etl.cli import counted, output
+from etl.cli.doctor import FOUND_SOMETHING
+from etl.cli.runtime import Runtime, json_option, pass_runtime
+
+if TYPE_CHECKING:
+    from etl.app import VerifyReport
+
+_COUNTS = {
+    "matching": "as their documents say",
+    "different": "hold something else",
+    "missing": "are not there, though their documents changed less than their TTL ago",
+    "expired": "are not there any more; their documents changed longer ago than that",
+    "orphaned": "are still there, though no document fills them",
+    "deferred": "wait for the lock of their campaign",
+    "pending": "changed after the last cycle had read, or while this looked",
+    "left_alone": "are not certainly this collection's",
+}
+
+
+@click.command()
+@click.argument("collection")
+@click.option("--sample", type=click.IntRange(1, 1_000_000), metavar="N", help="Compare about N documents.")
+@click.option("--repair", is_flag=True, help="Write what is wrong as it should be.")
+@json_option
+@pass_runtime
+def verify(runtime: Runtime, collection: str, sample: int | None, *, repair: bool, as_json: bool) -> int:
+    """Compare Redis with MongoDB, key by key.
+
+    Type, value and presence of a TTL of each key, against what its newest document says. Ends with 3
+    when something is different, missing or orphaned; with 0 when nothing is, or all was repaired.
+    """
+    with runtime.app() as app, counted.progress(f"Verifying {collection}") as tell:
+        report = app.verify(collection, sample, repair=repair, tell=tell)
+    if as_json:
+        output.document(report.as_dict())
+    else:
+        _show(report)
+    return 0 if report.true else FOUND_SOMETHING
+
+
+def _show(report: "VerifyReport") -> None:
+    output.table(("", "keys", ""), [(name, getattr(report, name), what) for name, what in _COUNTS.items()])
+    for name, examples in report.keys.items():
+        count = getattr(report, name)
+        output.say(f"\n{name}{f', the first {len(examples)} of {count}' if count > len(examples) else ''}:")
+        for example in examples:
+            output.say(f"  {example.key}: {example.why}")
+    output.say(f"\n{report.collection}: {_summary(report)}")
+
+
+def _summary(report: "VerifyReport") -> str:
+    read = f"{report.documents} documents read in {report.duration_ms / 1000:.1f} s"
+    if report.invalid:
+        read += f", {report.invalid} of them invalid"
+    if not report.wrong:
+        return f"true; {read}"
+    if report.true:
+        return f"{report.repaired} keys repaired; {read}"
+    mended = f", {report.repaired} of them repaired" if report.repaired else ""
+    return f"{report.wrong} keys are wrong{mended}; {read}; --repair writes them again"

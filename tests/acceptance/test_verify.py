@@ -1,0 +1,132 @@
+"""`etl verify` as a person types it."""
+
+import re
+import threading
+from datetime import UTC, datetime
+from random import Random
+
+import pytest
+import redis
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from etl.app import App
+from etl.embedded import MongoServer
+from etl.settings import ScheduleSettings
+from tests.acceptance.conftest import Etl, StartEtl
+from tests.support.pipeline import campaign, settings_for
+from tests.support.types import Document
+from tests.support.waiting import eventually
+
+NAME = "promptContent"
+
+
+@pytest.fixture(autouse=True)
+def synced(samples: list[Document], etl: Etl, collection: Collection[Document]) -> list[Document]:
+    """The samples are in Redis, as young as their keys, and their owners are known."""
+    collection.update_many({}, [{"$set": {"updated_at": "$$NOW"}}])
+    assert etl("sync").code == 0
+    return samples
+
+
+def test_a_true_cache_ends_with_0(etl: Etl) -> None:
+    """With the numbers, and nothing on stderr."""
+    result = etl("verify", NAME)
+    assert (result.code, result.err) == (0, "")
+    assert re.search(r"matching +\d+  as their documents say", result.out)
+    assert result.out.splitlines()[-1].startswith("promptContent: true; 6 documents read in ")
+
+
+def test_what_is_wrong_ends_with_3_until_it_is_repaired(
+    etl: Etl, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """Each key is named with what is wrong; after a complete repair nothing is."""
+    redis_client.hset("config:api:openai", "status", "spoiled")
+    redis_client.delete("mcp:server:status:content")
+    collection.delete_one({"tipo": "cliente_mcp"})
+    wrong = etl("verify", NAME)
+    assert wrong.code == 3
+    assert 'config:api:openai: field status is "spoiled", and should be' in wrong.out
+    assert "mcp:server:status:content: it is not there" in wrong.out
+    assert re.search(r"config:client:marketing-web: document .* is gone", wrong.out)
+    assert "promptContent: 3 keys are wrong;" in wrong.out
+    repaired = etl("verify", NAME, "--repair")
+    assert (repaired.code, "promptContent: 3 keys repaired;" in repaired.out) == (0, True)
+    assert etl("verify", NAME).code == 0
+    assert not redis_client.exists("config:client:marketing-web")
+
+
+def test_the_answer_is_one_json_document(etl: Etl, redis_client: redis.Redis) -> None:
+    """With every number, and the keys that are not as they should be."""
+    redis_client.hset("config:api:openai", "status", "spoiled")
+    result = etl("verify", NAME, "--json", "--sample", "100")
+    answer = result.json
+    assert (result.code, result.err) == (3, "")
+    assert [*answer] == [
+        *("true", "collection", "documents", "matching", "different", "missing", "expired", "orphaned"),
+        *("deferred", "pending", "left_alone", "invalid", "repaired", "sampled", "duration_ms", "keys"),
+    ]
+    assert (answer["true"], answer["different"], answer["sampled"]) == (False, 1, True)
+    assert answer["keys"]["different"][0]["key"] == "config:api:openai"
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [(("verify", "nowhere"), 2), (("verify",), 2), (("verify", NAME, "--sample", "0"), 2)],
+)
+def test_a_wrong_usage_is_refused(etl: Etl, words: tuple[str, ...], code: int) -> None:
+    """In one line."""
+    result = etl(*words)
+    assert (result.code, result.err.count("\n")) == (code, 1)
+
+
+def test_the_daemon_reconciles_if_it_is_told_to(
+    start_etl: StartEtl, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """What a hard delete left, and what others have spoiled, is mended without anyone's doing."""
+    collection.delete_one({"tipo": "cliente_mcp"})
+    redis_client.hset("config:api:openai", "status", "spoiled")
+    start_etl("run", ETL_RECONCILE__INTERVAL_SECONDS="1")
+    assert eventually(lambda: not redis_client.exists("config:client:marketing-web"), seconds=10)
+    assert eventually(lambda: redis_client.hget("config:api:openai", "status") != "spoiled", seconds=5)
+
+
+def test_nothing_is_accused_beside_a_daemon_and_a_writer(  # noqa: PLR0913, PLR0917 (pytest hands them in)
+    start_etl: StartEtl,
+    mongod: MongoServer,
+    database: Database[Document],
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    redis_url: str,
+) -> None:
+    """Documents come, change, move to another segment and are archived; 20 verifications name none."""
+    settings = settings_for(mongod.uri, database.name, redis_url)
+    settings = settings.model_copy(update={"schedule": ScheduleSettings(cycle_seconds=1)})
+    collection.insert_many([_written(number, Random(number)) for number in range(200)])
+    start_etl("run", ETL_SCHEDULE__CYCLE_SECONDS="1")
+    assert eventually(lambda: len(redis_client.keys("ai:generation:meta:*")) > 50, seconds=10)
+    stop, chance = threading.Event(), Random(11)
+
+    def write() -> None:
+        while not stop.wait(0.002):
+            document = _written(chance.randrange(300), chance)
+            collection.replace_one({"_id": document["_id"]}, document, upsert=True)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        with App(settings) as app:
+            reports = [app.verify(NAME) for _ in range(20)]
+    finally:
+        stop.set()
+        writer.join()
+    assert [report.keys for report in reports if report.wrong] == []
+    assert sum(report.pending for report in reports) > 0, "no run has met a key that moved"
+
+
+def _written(number: int, chance: Random) -> Document:
+    """Even ones move between segments, odd ones are archived and come back; two share their keys."""
+    fields: Document = {"_id": number, "metadata": {"tokens_total": chance.randrange(99)}}
+    archived = chance.choice([{}, {}, {"estado": "archivado"}])
+    fields |= archived if number % 2 else {"segmento": chance.choice("abc")}
+    return campaign(f"c{number % 150}", datetime.now(UTC), **fields)

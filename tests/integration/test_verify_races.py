@@ -1,0 +1,236 @@
+"""What changes while a verification looks is looked at again; nothing is accused falsely or put back."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from random import Random
+from typing import Any
+
+import pytest
+import redis
+from pymongo.collection import Collection
+
+from etl.cache import Cache
+from etl.inspection import Inspection
+from etl.source import Source
+from tests.support.pipeline import Clock, OpenApp, api, campaign, hash_at, sync
+from tests.support.types import Document
+
+KEY = "config:api:p"
+
+
+def once(patch: pytest.MonkeyPatch, of: type, name: str, step: Callable[[], Any]) -> list[bool]:
+    """Have `step` happen before the first call of a method; says whether it did."""
+    happened: list[bool] = []
+    real = getattr(of, name)
+
+    def method(*arguments: Any, **named: Any) -> Any:
+        if not happened:
+            happened.append(True)
+            step()
+        return real(*arguments, **named)
+
+    patch.setattr(of, name, method)
+    return happened
+
+
+@pytest.mark.parametrize(
+    ("of", "name"),
+    [
+        (Inspection, "look"),
+        (Inspection, "watch"),
+        (Inspection, "owners"),
+        (Source, "fetch"),
+        (Inspection, "settle"),
+    ],
+)
+def test_a_key_that_a_cycle_writes_meanwhile_is_not_accused(  # noqa: PLR0913, PLR0917 (pytest hands them in)
+    open_app: OpenApp,
+    clock: Clock,
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    of: type,
+    name: str,
+) -> None:
+    """Wherever in the verification that happens; what the cycle has written stays."""
+    collection.insert_one(api("p", clock.ago(900), _id=1, status="old"))
+    app, beside = open_app(), open_app()
+    sync(app)
+    redis_client.hset(KEY, "status", "spoiled")  # so that there is a second look
+
+    def change() -> None:
+        collection.update_one({"_id": 1}, {"$set": {"status": "new", "updated_at": clock.now()}})
+        sync(beside)
+
+    happened = once(monkeypatch, of, name, change)
+    report = app.verify("promptContent", repair=True)
+    assert happened
+    assert (report.wrong, report.repaired, report.pending) == (0, 0, 0)
+    assert hash_at(redis_client, KEY) == {"status": "new"}
+
+
+def test_a_document_that_came_after_all_were_read_is_no_reason_to_accuse(
+    open_app: OpenApp,
+    clock: Clock,
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Though nobody has recorded whose the key is, and its older document was read."""
+    collection.insert_one(api("p", clock.ago(900), status="old"))
+    app, beside = open_app(), open_app()
+    sync(app)
+
+    def come() -> None:
+        collection.insert_one(api("p", clock.now(), status="new"))
+        beside.refresh("config:api")
+
+    redis_client.hset(KEY, "status", "spoiled")
+    happened = once(monkeypatch, Inspection, "watch", come)
+    report = app.verify("promptContent")
+    assert happened
+    assert (report.wrong, report.matching) == (0, 1)
+
+
+def test_a_key_that_never_rests_is_pending(
+    open_app: OpenApp,
+    clock: Clock,
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its neighbours are judged all the same."""
+    collection.insert_many([api(name, clock.ago(900)) for name in "pq"])
+    app = open_app()
+    sync(app)
+    real, looks = Inspection.owners, []
+
+    def owners(self: Inspection, keys: Sequence[str]) -> Any:
+        looks.append(keys)
+        if KEY in keys:
+            redis_client.hset(KEY, "status", f"look {len(looks)}")
+        return real(self, keys)
+
+    monkeypatch.setattr(Inspection, "owners", owners)
+    redis_client.hset(KEY, "status", "spoiled")
+    redis_client.hset("config:api:q", "status", "spoiled")
+    report = app.verify("promptContent", repair=True)
+    assert (report.different, report.repaired, report.pending) == (1, 1, 1)
+
+
+def test_a_lock_that_is_taken_meanwhile_is_respected(
+    open_app: OpenApp,
+    clock: Clock,
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A repair writes nothing of a campaign that has begun to be generated after it looked."""
+    collection.insert_one(campaign("c", clock.ago(900)))
+    app = open_app()
+    sync(app)
+    [key] = redis_client.keys("ai:campaign_messages:*")
+    redis_client.delete(key)
+    once(monkeypatch, Inspection, "settle", lambda: redis_client.set("lock:content_generation:c", "pid"))
+    report = app.verify("promptContent", repair=True)
+    assert (report.missing, report.repaired, report.deferred) == (0, 0, 1)
+    assert not redis_client.exists(key)
+
+
+def test_a_cycle_that_has_looked_looks_again_after_a_repair(
+    open_app: OpenApp,
+    clock: Clock,
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Otherwise an older document that was committed late would displace what was mended."""
+    collection.insert_many([api("p", clock.ago(50), status="old"), api("p", clock.ago(40), _id="gone")])
+    app, beside = open_app(), open_app()
+    sync(beside)
+    collection.delete_one({"_id": "gone"})
+    collection.insert_one(api("p", clock.ago(60), status="late"))
+    happened = once(monkeypatch, Cache, "write", lambda: app.verify("promptContent", repair=True))
+    sync(beside)
+    assert happened
+    assert hash_at(redis_client, KEY) == {"status": "old"}
+
+
+def test_a_writer_that_is_faster_cannot_keep_it_from_ending(
+    open_app: OpenApp, clock: Clock, collection: Collection[Document], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written since it began is for the next cycle, but for documents dated in the future."""
+    collection.insert_many([api(f"p{n}", clock.ago(900)) for n in range(100)])
+    collection.insert_one(api("future", clock.ago(-9000)))
+    app = open_app(page_size=50)
+    sync(app)
+    real, pages = Source.page, list[int]()
+
+    def page(self: Source, *arguments: Any) -> Any:
+        found = real(self, *arguments)
+        collection.insert_many([api(f"n{len(pages)}-{n}", clock.now()) for n in range(60)])
+        pages.append(len(found.documents))
+        assert len(pages) < 20, "it never ends"
+        time.sleep(0.005)
+        return found
+
+    monkeypatch.setattr(Source, "page", page)
+    report = app.verify("promptContent")
+    assert (report.matching, report.wrong, report.pending > 0) == (101, 0, True)
+
+
+@contextmanager
+def running(*workers: Callable[[], Any]) -> Iterator[None]:
+    """Have these called again and again, each in a thread of its own."""
+    stop = threading.Event()
+
+    def work(step: Callable[[], Any]) -> None:
+        while not stop.is_set():
+            step()
+
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in workers]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_nothing_is_accused_while_a_writer_and_cycles_are_at_work(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """Documents are inserted, changed and archived; 20 verifications meet keys that move, and name none."""
+    chance = Random(7)
+    app, beside = open_app(page_size=50), open_app(page_size=50)
+    collection.insert_many([_written(n, chance) for n in range(150)])
+    sync(beside)
+
+    def write() -> None:
+        for _ in range(10):
+            document = _written(chance.randrange(250), chance)
+            collection.replace_one({"_id": document["_id"]}, document, upsert=True)
+
+    redis_client.set("{etl:last_sync:promptContent}:turn", "a daemon", px=60_000)
+    reports = []
+    with running(write, lambda: sync(beside)):
+        reports = [app.verify("promptContent", repair=number % 2 == 1) for number in range(20)]
+    assert [report.keys.get(name) for report in reports for name in _ACCUSED] == [None] * 3 * 20
+    assert sum(report.pending for report in reports) > 0, "no run has met a key that moved"
+    sync(beside)
+    last = app.verify("promptContent")
+    assert (last.wrong, last.pending) == (0, 0)
+
+
+_ACCUSED = ("different", "missing", "orphaned")
+
+
+def _written(number: int, chance: Random) -> Document:
+    fields = {"_id": number, "metadata": {"tokens_total": chance.randrange(1000)}}
+    fields |= chance.choice([{}, {}, {}, {"estado": "archivado"}])
+    return campaign(f"c{number % 100}", datetime.now(UTC), **fields)
