@@ -73,8 +73,8 @@ class Bench(NamedTuple):
     def _check_entry(self, entry: Put) -> None:
         is_list = entry.family == CAMPAIGN_MESSAGES.name
         held: Any = self.redis.lrange(entry.key, 0, -1) if is_list else self.redis.hgetall(entry.key)
-        if held != entry.value:
-            raise Wrong(f"{entry.key} holds {held}, not {entry.value}")
+        if held != entry.read:
+            raise Wrong(f"{entry.key} holds {held}, not {entry.read}")
         if not 0 < int(self.redis.ttl(entry.key)) <= 10_800:  # noqa: PLR2004 (of both families)
             raise Wrong(f"{entry.key} has not the TTL of its family")
 

@@ -74,11 +74,16 @@ class Cache:
         # The last three take at least one member: the empty one stands for none and is never found.
         commands += [("GET", own.fence), ("TIME",), ("ZMSCORE", own.seen, "", *names)]
         commands += [("HMGET", own.claimants, "", *claimed), ("EXISTS", "", *locks)]
-        _, _, newest, (seconds, micros), scores, claims, held = self._wire.exchange(commands)
+        before = self._now
+        if self._ownership is not None:
+            commands.append(self._ownership.earlier(before))
+        _, _, newest, (seconds, micros), scores, claims, held, *left = self._wire.exchange(commands)
         self._generation = self._wire.generation
         self._now = int(seconds) * 1000 + int(micros) // 1000
         if newest != token:
             raise LeaseLost("another holder has taken over the lease")
+        if self._ownership is not None and left == [0]:
+            self._ownership.is_first(before)
         owned = self._owned(keys, outcomes)
         return Sight(
             seen=frozenset(n for n, score in zip(names, scores[1:], strict=True) if score is not None),

@@ -20,6 +20,7 @@ from etl.resp import Command
 from schemas.families import LAST_SYNC
 from schemas.keys import companion
 
+_ROLES: Final = ("owners", "filled", "rivals")
 _SCANNED: Final = 1000
 
 
@@ -42,6 +43,7 @@ class Ownership:
     def __init__(self, collection: str, life: int) -> None:
         self._published = LAST_SYNC.key(collection=collection)
         self._life = life
+        self._first = -1  # the number of a period known to be the first in which anything was kept
 
     def record(
         self,
@@ -79,6 +81,18 @@ class Ownership:
         filled = _newest(documents, replies[half:])
         return Owned(_newest(keys, replies[:half]), {i: tuple(text.split()) for i, text in filled.items()})
 
+    def earlier(self, now: int) -> Command:
+        """The command that counts what is left of the period before; its answer is for `is_first`."""
+        return ("EXISTS", *(companion(self._published, f"{role}:{self._number(now) - 1}") for role in _ROLES))
+
+    def is_first(self, now: int) -> None:
+        """Take note that there is nothing left of the period before.
+
+        Nobody adds to a period that is over. So it is asked for no more, which halves what a backfill
+        of an empty cache asks.
+        """
+        self._first = self._number(now)
+
     def of(self, wire: Wire, keys: Sequence[str], documents: Sequence[str] = ()) -> Owned:
         """Who owns these keys, and what these documents filled."""
         asked = self.questions(keys, documents, _clock(wire))
@@ -109,9 +123,13 @@ class Ownership:
                     break
 
     def _names(self, role: str, now: int) -> list[str]:
-        """The companions of the two periods in which something may be alive, the newest first."""
-        number = now // 1000 // self._life
-        return [companion(self._published, f"{role}:{n}") for n in (number, number - 1)]
+        """The companions of the periods in which something may be alive, at most two, the newest first."""
+        number = self._number(now)
+        numbers = (number,) if number == self._first else (number, number - 1)
+        return [companion(self._published, f"{role}:{n}") for n in numbers]
+
+    def _number(self, now: int) -> int:
+        return now // 1000 // self._life
 
 
 def _newest(fields: Sequence[str], replies: Iterable[Sequence[str | None]]) -> dict[str, str]:

@@ -66,11 +66,16 @@ class Reader(NamedTuple):
         projection = project(document, self.tipo)
         if isinstance(projection, Reject):
             return self._invalid(document, projection)
-        claims = {entry.key: entry for entry in projection.entries if isinstance(entry, Put | Evict)}
+        claims = {e.key: _read(e) for e in projection.entries if isinstance(e, Put | Evict)}
         return Reading(*place, claims, projection.lock)
 
     def _invalid(self, document: Mapping[str, Any], reject: Reject) -> Reading:
         return Reading(*place_in(document, self.timestamp_field), {}, reject=reject)
+
+
+def _read(entry: Put | Evict) -> Put | Evict:
+    """The entry with its value as Redis gives it back."""
+    return entry._replace(value=entry.read) if isinstance(entry, Put) else entry
 
 
 def unrow(rows: Sequence[Any]) -> list[Reading]:

@@ -18,7 +18,7 @@ from redis.connection import DefaultParser
 from redis.retry import Retry
 
 from etl.errors import CacheAway, CycleFailed, EtlError, Misconfigured, Transient
-from etl.resp import Command, Packed, Replies, Sent, pack
+from etl.resp import Command, Packed, Replies, Sent, pack, pack_one
 
 _TRANSIENT_ERRORS: Final = (
     redis.BusyLoadingError,
@@ -210,7 +210,7 @@ class Wire:
 
 
 def _bytes(sent: Sent) -> bytes:
-    return sent.data if isinstance(sent, Packed) else pack((sent,))
+    return sent.data if isinstance(sent, Packed) else pack_one(sent)
 
 
 def _replies(connection: Any, count: int) -> list[Any]:

@@ -66,11 +66,21 @@ class Replies:
         return replies
 
 
+def pack_one(command: Command) -> bytes:
+    """The bytes of one command.
+
+    Raises:
+        UnicodeEncodeError: a text holds a lone surrogate, which UTF-8 cannot carry.
+    """
+    # hiredis types its argument as a tuple of one, and means a tuple of any length.
+    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]
+    return packed
+
+
 def pack(commands: Iterable[Command]) -> bytes:
     """The bytes of these commands.
 
     Raises:
         UnicodeEncodeError: a text holds a lone surrogate, which UTF-8 cannot carry.
     """
-    # hiredis types its argument as a tuple of one, and means a tuple of any length.
-    return b"".join([hiredis.pack_command(command) for command in commands])  # type: ignore[arg-type]
+    return b"".join(map(pack_one, commands))

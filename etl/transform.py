@@ -12,7 +12,7 @@ from typing import Any
 import bson
 
 from etl.batch import Fill, Outcome
-from etl.resp import Command, pack
+from etl.resp import Command, pack_one
 from schemas.documents import project
 from schemas.entries import Enqueue, Evict, Projection, Put, Reject
 from schemas.position import DECODING, LENIENT, Place, place_in, position_in
@@ -22,6 +22,9 @@ _UNDECODABLE = (bson.errors.BSONError, ValueError, OverflowError)
 Row = tuple[Any, ...]
 """The fields of an `Outcome`, its fills as tuples too: what travels from a worker, as a tuple of a class
 takes five times as long to pickle."""
+
+Value = Mapping[str, str] | Sequence[str | bytes]
+"""What a key is filled with."""
 
 Lives = Mapping[str, int | None]
 """The life of each family in seconds; None for ever."""
@@ -75,20 +78,26 @@ def row(place: Place, projection: Projection | Reject, ttls: Lives) -> Row:
 
 
 def _fill(entry: Put | Evict, ttls: Lives) -> Row:
+    key, family = entry.key, entry.family
     if isinstance(entry, Evict):
-        return (entry.key, entry.family, b"", 0)
-    sent = commands(entry.key, entry.value, ttls.get(entry.family))
-    return (entry.key, entry.family, pack(sent), len(sent))
+        return (key, family, b"", 0)
+    fill, ttl = pack_one(_filling(key, entry.value)), ttls.get(family)
+    if ttl is None:
+        return (key, family, fill, 1)
+    return (key, family, fill + pack_one(("EXPIRE", key, ttl)), 2)
 
 
-def commands(key: str, value: Mapping[str, str] | Sequence[str], ttl: int | None) -> list[Command]:
-    """What fills a key that is not there; `ttl` in seconds, None for ever."""
+def commands(key: str, value: Value, ttl: int | None) -> list[Command]:
+    """What fills a key that is not there, and gives it so many seconds to live; None: it stays."""
+    fill = _filling(key, value)
+    return [fill] if ttl is None else [fill, ("EXPIRE", key, ttl)]
+
+
+def _filling(key: str, value: Value) -> Command:
     # A list is known by its type: to find out that it is no Mapping takes longer than all else here.
     if type(value) is not list and isinstance(value, Mapping):
-        fill: Command = ("HSET", key, *chain.from_iterable(value.items()))
-    else:
-        fill = ("RPUSH", key, *value)
-    return [fill] if ttl is None else [fill, ("EXPIRE", key, ttl)]
+        return ("HSET", key, *chain.from_iterable(value.items()))
+    return ("RPUSH", key, *value)
 
 
 def outcomes(rows: Sequence[Row]) -> list[Outcome]:

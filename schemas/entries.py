@@ -8,11 +8,21 @@ from typing import NamedTuple
 
 
 class Put(NamedTuple):
-    """Replace `key` as a whole by `value`: a mapping becomes a Redis hash, a sequence a list."""
+    """Replace `key` as a whole by `value`: a mapping becomes a Redis hash, a sequence a list.
+
+    The members of a list may be texts or their UTF-8, as the writer of JSON gives them.
+    """
 
     family: str
     key: str
-    value: Mapping[str, str] | Sequence[str]
+    value: Mapping[str, str] | Sequence[str | bytes]
+
+    @property
+    def read(self) -> dict[str, str] | list[str]:
+        """The value as Redis gives it back: texts only."""
+        if isinstance(self.value, Mapping):
+            return dict(self.value)
+        return [member if isinstance(member, str) else member.decode() for member in self.value]
 
 
 class Evict(NamedTuple):

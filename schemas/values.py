@@ -61,14 +61,16 @@ def json_text(value: Any) -> str:
     raise ValueError(f"{kind.__name__} has no JSON form")
 
 
-def plain_json(value: Mapping[str, Any]) -> str:
-    """What `json_text` gives for an object of strings and integers only, in less than half the time.
+def plain_json(value: Mapping[str, Any]) -> bytes:
+    """What `json_text` gives for an object of strings and integers only, in a quarter of the time.
+
+    In UTF-8, as Redis takes it: to make a text of it and bytes of that took a fifth of all of a transform.
 
     Raises:
         ValueError: a string is not valid Unicode.
     """
     try:
-        return to_json(value).decode()
+        return to_json(value)
     except PydanticSerializationError:
         raise ValueError("text is not valid Unicode") from None
 

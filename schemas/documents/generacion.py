@@ -57,6 +57,8 @@ class Pendiente(Identity):
     prioridad: NotRequired[Literal["alta", "media", "baja"] | None]
 
 
+_NUMERO = itemgetter("numero")
+
 _IDENTITY: TypeAdapter[Identity] = TypeAdapter(Identity)
 _GENERADO: TypeAdapter[Generado] = TypeAdapter(Generado)
 _PENDIENTE: TypeAdapter[Pendiente] = TypeAdapter(Pendiente)
@@ -74,9 +76,9 @@ def _generado(document: Document) -> Projection:
     return Projection(entries, lock=GENERATION_LOCK.written(campana_id))
 
 
-def _members(messages: list[Message]) -> list[str]:
-    messages.sort(key=itemgetter("numero"))
-    if len({message["numero"] for message in messages}) < len(messages):
+def _members(messages: list[Message]) -> list[bytes]:
+    messages.sort(key=_NUMERO)
+    if len(set(map(_NUMERO, messages))) < len(messages):
         raise invalid("mensajes", "should hold each numero once")
     return [plain_json(message) for message in messages]
 
@@ -90,7 +92,7 @@ def _meta(key: str, metadata: Metadata | None) -> Put | Evict:
 def _pendiente(document: Document) -> Projection:
     valid = validated(_PENDIENTE, document)
     key = GENERATION_QUEUE.key(priority=valid.get("prioridad") or "media")
-    item = plain_json({"campana_id": valid["campana_id"], "segmento": valid["segmento"]})
+    item = plain_json({"campana_id": valid["campana_id"], "segmento": valid["segmento"]}).decode()
     return _locked(valid, Enqueue(GENERATION_QUEUE.name, key, item))
 
 

@@ -60,7 +60,7 @@ def _apply(contents: Contents, document: Document) -> None:
             assert isinstance(queue, list)
             queue.append(entry.item)
         else:
-            contents[entry.key] = _plain(entry.value)
+            contents[entry.key] = entry.read
 
 
 def _plain(value: Any) -> list[str] | dict[str, str]:

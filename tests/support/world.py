@@ -85,11 +85,7 @@ class Version:
     def claims(self) -> dict[str, Value]:
         """What it says of each key; None for one that is not to be."""
         entries = () if isinstance(self.projection, Reject) else self.projection.entries
-        return {
-            e.key: _plain(e.value) if isinstance(e, Put) else None
-            for e in entries
-            if not isinstance(e, Enqueue)
-        }
+        return {e.key: e.read if isinstance(e, Put) else None for e in entries if not isinstance(e, Enqueue)}
 
     @property
     def request(self) -> tuple[str, str] | None:

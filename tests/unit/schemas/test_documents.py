@@ -48,7 +48,7 @@ def test_the_sample_documents_give_exactly_the_expected_entries() -> None:
         for entry in _applied(document).entries:
             assert not isinstance(entry, Evict)
             family = FAMILIES[entry.family]
-            value = [entry.item] if isinstance(entry, Enqueue) else entry.value
+            value = [entry.item] if isinstance(entry, Enqueue) else entry.read
             written[entry.key] = {"type": family.type, "ttl": family.ttl, "value": value}
     assert written == samples.expected()
     for key, entry in samples.expected().items():

@@ -24,7 +24,7 @@ def _members(*messages: dict[str, Any]) -> list[str]:
     assert isinstance(outcome, Projection), outcome
     put = outcome.entries[0]
     assert isinstance(put, Put)
-    return list(put.value)
+    return list(put.read)
 
 
 def _errors(**changes: Any) -> list[FieldError]:
