@@ -12,6 +12,7 @@ from etl.errors import Transient
 from etl.inspection import Inspection
 from etl.keyspace import Keyspace
 from etl.lease import Lease
+from etl.mongo_client import connect
 from etl.ownership import Ownership
 from etl.pipeline import Executors, Work, inline
 from etl.ports import Stages
@@ -21,7 +22,7 @@ from etl.refresh import Refresh
 from etl.retry import Retry
 from etl.second_look import Subject
 from etl.settings import CollectionSettings, Settings
-from etl.source import Source, connect
+from etl.source import Source
 from etl.transform import Transform, outcomes
 from etl.verdicts import Rules
 from etl.workers import Task, processes
