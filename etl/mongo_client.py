@@ -3,12 +3,14 @@
 With `source` the only module that imports `pymongo`.
 """
 
+import atexit
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
 from pymongo import MongoClient, errors
+from pymongo.synchronous import monitor
 
 from etl.errors import CycleFailed, EtlError, Misconfigured, Transient
 
@@ -40,6 +42,16 @@ def connect(uri: str, timeout_seconds: float = 10.0, **options: Any) -> MongoCli
         raise Misconfigured("mongo.uri: an option after the ? is unknown or has a wrong value") from None
     except (errors.InvalidURI, errors.ConfigurationError, ValueError) as error:
         raise Misconfigured(f"mongo.uri: {_safe(error, uri)}") from None
+
+
+def end_without_waiting() -> None:
+    """Let this process end as soon as it is done: the driver would wait half a second for its monitors.
+
+    They are daemon threads, which by then sleep once more before they see that their client is closed.
+    """
+    hook = getattr(monitor, "_shutdown_resources", None)
+    if hook is not None:
+        atexit.unregister(hook)
 
 
 def _safe(error: Exception, uri: str) -> str:

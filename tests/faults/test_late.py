@@ -23,7 +23,7 @@ from tests.support.truth import held, truth
 from tests.support.types import Document, ProxyTo
 from tests.support.waiting import eventually
 
-TIMEOUT = 0.3
+TIMEOUT = 0.5
 FUTURE = datetime(2099, 1, 1, tzinfo=UTC)
 COMMIT = SCRIPTS["commit"].sha.encode()
 FINISH = b"ZREMRANGEBYSCORE"  # what no other step of a cycle has
