@@ -1,27 +1,23 @@
 """The application behind every command: what can be asked of both servers."""
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from types import TracebackType
 from typing import Self
 
 from etl.assembly import Assembly
-from etl.backfill import Backfill, BackfillOrder, Progress, rehearse
-from etl.backfill import Rules as BackfillRules
-from etl.companions import companions, of_backfill
-from etl.cycle import Cycle, Rules
+from etl.backfill import BackfillOrder
+from etl.companions import companions
 from etl.dead_letters import DeadLetters
 from etl.doctor import Finding, examine
-from etl.errors import CacheAway, CycleFailed, EtlError, Interrupted, Locked, Misconfigured, Transient
+from etl.errors import EtlError, Misconfigured, Transient
 from etl.history import Entry, History
 from etl.keyspace import Keyspace, Shown
 from etl.lease import this_process
-from etl.pace import Pace
-from etl.report import RefreshReport, Report
+from etl.report import Progress, RefreshReport, Report, unheard
 from etl.resp import Command
-from etl.scan import Clocks, Limits
+from etl.runs import Runs
 from etl.settings import CollectionSettings, Settings
 from etl.status import CollectionStatus, read_status
 from etl.trace import KeyStory, Trace, Tracer
@@ -40,8 +36,6 @@ __all__ = [
     "Trace",
     "VerifyReport",
 ]
-
-_LOCKED_WAIT_SECONDS = 0.5
 
 _log = logging.getLogger("etl")
 
@@ -72,20 +66,23 @@ class App:
         self._parts = Assembly(settings, on_retry)
         self._retry = self._parts.retry
         self._wire = self._parts.wire
+        self._runs = Runs(self._parts, settings.longest_ttl())
 
     @property
     def collections(self) -> list[str]:
         """The names of all collections in the settings."""
         return [collection.name for collection in self._settings.collections]
 
-    def sync(self, names: Sequence[str] = ()) -> Iterator[Report]:
+    def sync(self, names: Sequence[str] = (), progress: Progress = unheard) -> Iterator[Report]:
         """One cycle of each collection, all of them by default; a failure is in its report.
+
+        `progress` is told after each page.
 
         Raises:
             Misconfigured: a name is not in the settings.
         """
         for collection in self._chosen(names):
-            yield self._cycle(collection)
+            yield self._runs.cycle(collection, progress=progress)
 
     def take_turn(self, name: str) -> float:
         """Take the turn of this interval's cycle of a collection, among several daemons.
@@ -118,7 +115,7 @@ class App:
 
     def retry_dead_letters(self, name: str, ids: Sequence[str]) -> Report:
         """One cycle that also reads these documents again (`_id`s as canonical Extended JSON)."""
-        return self._cycle(self._settings.collection(name), ids)
+        return self._runs.cycle(self._settings.collection(name), ids)
 
     def backfill(self, name: str, order: BackfillOrder, progress: Progress) -> Report:
         """Every document of a collection into the caches; a failure is in the report.
@@ -126,17 +123,7 @@ class App:
         Raises:
             Misconfigured: the name is not in the settings.
         """
-        collection = self._settings.collection(name)
-        report = Report(collection.name, mode="backfill")
-        pace = Pace(order.rate, self._parts.stop)
-        rules = BackfillRules(order.bounds, collection.page_size, pace, order.restart, progress)
-        with self._recorded(collection, report):
-            if order.dry_run:
-                own = of_backfill(companions(collection.name))
-                rehearse(self._parts.stages(collection, own, order.executors), rules, report)
-            else:
-                self._backfill(collection, order, rules, report)
-        return report
+        return self._runs.backfill(self._settings.collection(name), order, progress)
 
     def count(self, name: str) -> int:
         """About how many documents a collection has.
@@ -265,57 +252,3 @@ class App:
 
     def _chosen(self, names: Sequence[str]) -> Sequence[CollectionSettings]:
         return [self._settings.collection(name) for name in names] or self._settings.collections
-
-    def _cycle(
-        self, collection: CollectionSettings, again: Sequence[str] = (), since: Clocks | None = None
-    ) -> Report:
-        report = Report(collection.name)
-        own = companions(collection.name)
-        with self._recorded(collection, report), self._parts.lease(own).hold() as token:
-            stages = self._parts.stages(collection, own)
-            Cycle(stages, self._rules(collection), token, report).run(again, since)
-        return report
-
-    def _backfill(
-        self, collection: CollectionSettings, order: BackfillOrder, rules: BackfillRules, report: Report
-    ) -> None:
-        own = of_backfill(companions(collection.name))
-        with self._parts.lease(own).hold() as token:
-            stages = self._parts.stages(collection, own, order.executors)
-            backfill = Backfill(stages, rules, token, report)
-            began = backfill.run()
-            if order.is_whole or self._parts.store(collection).load().checkpoint:
-                self._catch_up(collection, began)
-            backfill.end()
-
-    def _catch_up(self, collection: CollectionSettings, began: Clocks) -> None:
-        """A cycle that reads again all that changed since a backfill began, once nobody else runs one."""
-        while True:
-            report = self._cycle(collection, since=began)
-            if report.status == "ok":
-                return
-            if report.status != "locked":
-                raise CycleFailed(f"the cycle that was to catch up failed: {report.error}")
-            if self._parts.stop.wait(_LOCKED_WAIT_SECONDS):
-                raise Interrupted("stopped while waiting for a cycle; the same command goes on from there")
-
-    @contextmanager
-    def _recorded(self, collection: CollectionSettings, report: Report) -> Iterator[None]:
-        """Put what goes wrong into the report, and keep that in the history where Redis can."""
-        began, clock = round(time.time() * 1000), time.monotonic()
-        try:
-            yield
-        except Locked as error:
-            report.failed(str(error), error.exit_code, "locked")
-        except EtlError as error:
-            _log.debug("the run failed", exc_info=True)
-            report.sync_duration_ms = round((time.monotonic() - clock) * 1000)
-            report.failed(str(error), error.exit_code)
-            if not isinstance(error, CacheAway):
-                with suppress(EtlError):  # what went wrong matters more than that it could not be recorded
-                    self._parts.store(collection).record(report, began)
-
-    def _rules(self, collection: CollectionSettings) -> Rules:
-        longest = self._settings.longest_ttl() * 1000
-        limits = Limits(collection.overlap_seconds * 1000, longest, collection.cold_start)
-        return Rules(collection.name, limits, collection.page_size)

@@ -1,31 +1,31 @@
 """Puts the stages of each collection together: with `app`, the one place where both databases meet."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from etl.cache import Cache
 from etl.checkpoint import CheckpointStore
 from etl.companions import Companions, companions
+from etl.crew import Crew
 from etl.errors import Transient
 from etl.inspection import Inspection
 from etl.keyspace import Keyspace
 from etl.lease import Lease
+from etl.mongo_client import connect
 from etl.ownership import Ownership
-from etl.pipeline import Batch, Executors, Page, Pool, inline
+from etl.pipeline import Executors, Work, inline
 from etl.ports import Stages
-from etl.readers import Readers
-from etl.reading import Reader
+from etl.reading import Reader, unrow
 from etl.redis_wire import Wire, open_pool
 from etl.refresh import Refresh
 from etl.retry import Retry
 from etl.second_look import Subject
 from etl.settings import CollectionSettings, Settings
-from etl.source import Source, connect
+from etl.source import Source
 from etl.transform import Transform, outcomes
 from etl.verdicts import Rules
-from etl.workers import Task, processes, rarely_collecting
+from etl.workers import Task, processes
 from schemas.documents import FAMILIES
 from schemas.families import LAST_SYNC
 
@@ -97,7 +97,7 @@ class Assembly:
             collection=collection.name,
             source=self.source(collection),
             reader=reader,
-            read=Readers(reader, processes(self._settings.workers()), _FEW),
+            read=Crew(Work(reader, reader.rows, unrow), processes(self._settings.workers()), _FEW),
             inspection=self._inspection(collection, others),
             rules=Rules(self._ttls, collection.track_keys, all(one.track_keys for one in others)),
             retry=self.retry,
@@ -122,31 +122,8 @@ class Assembly:
         transform, source = self.transform(collection), self.source(collection)
         cache = Cache(self.wire, collection.name, own, self.ownership(collection))
         store = self.store(collection, own)
-        crew = Crew(transform, executors or processes(self._settings.workers()), few)
+        work = Work(transform, Task(transform), outcomes)
+        crew = Crew(work, executors or processes(self._settings.workers()), few)
         return Stages(
             source, transform, cache, store, lambda p: inline(transform, p), crew, self.retry, self.stop
         )
-
-
-class Crew:
-    """A pipeline that does the first documents itself, and has others do the rest."""
-
-    def __init__(self, transform: Transform, executors: Executors, few: int) -> None:
-        self._transform = transform
-        self._executors = executors
-        self._few = few
-
-    def __call__(self, pages: Iterable[Page]) -> Iterator[Batch]:
-        """The outcomes of each page, in order."""
-        rest, done = iter(pages), 0
-        for page in rest:
-            if done >= self._few:
-                yield from self._together(chain([page], rest))
-                return
-            done += len(page.documents)
-            yield Batch(self._transform(page.documents), page.last)
-
-    def _together(self, pages: Iterable[Page]) -> Iterator[Batch]:
-        with self._executors() as (executor, workers), rarely_collecting():
-            pool = Pool(executor, Task(self._transform), outcomes, self._transform, 2 * workers + 1)
-            yield from pool(pages)

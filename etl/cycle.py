@@ -14,7 +14,7 @@ from etl.errors import Interrupted
 from etl.moments import moment_text
 from etl.pipeline import Pipeline
 from etl.ports import Stages
-from etl.report import Report
+from etl.report import Progress, Report, unheard
 from etl.scan import Clocks, Limits, Scan, caught_up, earliest, latest, plan, remembered_since
 from etl.scanning import pages
 from etl.state import Reached, State
@@ -27,6 +27,7 @@ class Rules(NamedTuple):
     collection: str
     limits: Limits
     page_size: int
+    progress: Progress = unheard
 
 
 class Cycle:
@@ -92,8 +93,9 @@ class Cycle:
             self._move(outcomes, last)
             if outcomes:
                 treat(outcomes)
+            self._rules.progress(self._report)
 
-    def _pipeline(self) -> Pipeline:
+    def _pipeline(self) -> Pipeline[Outcome]:
         return self._stages.crew if self._scan.mode == "cold_start" else self._stages.inline
 
     def _move(self, outcomes: Sequence[Outcome], last: Position | None) -> None:

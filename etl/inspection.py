@@ -12,14 +12,13 @@ from etl.companions import companions
 from etl.differences import SURPLUS, Looked
 from etl.ownership import Ownership
 from etl.reading import Reading
-from etl.redis_wire import Script, Wire
+from etl.redis_wire import SCRIPTS, Wire
 from etl.resp import Command
 from etl.state import deferral_from_text
 from etl.transform import commands
 from schemas.entries import Evict, Put
 from schemas.position import Position, id_text, position_from_text
 
-_LOOK: Final = Script("look")
 _KEYS_A_CALL: Final = 250  # Redis serves nobody else during one
 
 Keys = Mapping[str, int]
@@ -74,10 +73,9 @@ class Inspection:
         """What these keys hold now; those that are absent are left out."""
         names = [*keys]
         pieces = [names[start : start + _KEYS_A_CALL] for start in range(0, len(names), _KEYS_A_CALL)]
-        load: Command = ("SCRIPT", "LOAD", _LOOK.source)
-        calls = [_LOOK.call(piece, *(keys[key] for key in piece), SURPLUS) for piece in pieces]
-        _, *replies = self._exchange([load, *calls])
-        found = zip(names, chain.from_iterable(map(_looked, replies)), strict=True)
+        look = SCRIPTS["look"]
+        calls = [look.call(piece, *(keys[key] for key in piece), SURPLUS) for piece in pieces]
+        found = zip(names, chain.from_iterable(map(_looked, self._exchange(calls))), strict=True)
         return {key: looked for key, looked in found if looked is not None}
 
     def owned(self) -> Iterator[dict[str, str]]:

@@ -1,7 +1,8 @@
-"""Pages read ahead and transformed by others, and given back in order: the shape of a backfill.
+"""Pages read ahead and worked on by others, and given back in order: the shape of a backfill.
 
-One thread reads pages and hands them to an executor; whoever iterates gets the outcomes in the order
-of the pages. What is in flight is bounded by number and by weight, so that memory stays flat however
+What is made of a document is up to the `Work`: outcomes for a cycle, readings for a verification. One thread
+reads pages and hands them to an executor; whoever iterates gets what became of each, in the order of
+the pages. What is in flight is bounded by number and by weight, so that memory stays flat however
 slow the writer and however large the documents.
 """
 
@@ -11,13 +12,15 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import AbstractContextManager, closing
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
-from etl.batch import Outcome
 from schemas.position import Position
 
 WEIGHT: Final = 16 * 1024 * 1024
 """So many bytes of documents are in flight at most, or one page where that weighs more."""
+
+Made = TypeVar("Made")
+"""What a document becomes."""
 
 _log = logging.getLogger("etl.pipeline")
 
@@ -36,22 +39,31 @@ class Page(Protocol):
         ...
 
 
-class Batch(NamedTuple):
-    """One page after the transform."""
+class Batch(NamedTuple, Generic[Made]):
+    """What became of one page, in the order of its documents."""
 
-    outcomes: list[Outcome]
+    made: list[Made]
     last: Position | None
 
 
-Transform = Callable[[Sequence[bytes]], list[Outcome]]
-Pipeline = Callable[[Iterable[Page]], Iterator[Batch]]
+Pipeline = Callable[[Iterable[Page]], Iterator[Batch[Made]]]
 """What makes batches of pages, in order."""
 
 
-def inline(transform: Transform, pages: Iterable[Page]) -> Iterator[Batch]:
+class Work(NamedTuple, Generic[Made]):
+    """What is made of the documents of a page: by this process, or by one that sends it back."""
+
+    local: Callable[[Sequence[bytes]], list[Made]]
+    remote: Callable[[Sequence[bytes]], Any]
+    """The same in a form that travels; picklable itself."""
+    unpack: Callable[[Any], list[Made]]
+    """Makes what `local` returns of what `remote` does."""
+
+
+def inline(local: Callable[[Sequence[bytes]], list[Made]], pages: Iterable[Page]) -> Iterator[Batch[Made]]:
     """One page after the other, by who asks: right for the few pages of a delta."""
     for page in pages:
-        yield Batch(transform(page.documents), page.last)
+        yield Batch(local(page.documents), page.last)
 
 
 Executors = Callable[[], AbstractContextManager[tuple[Executor, int]]]
@@ -64,51 +76,40 @@ class _Job(NamedTuple):
     """None where the executor takes no more."""
 
 
-class Pool:
-    """Transforms pages on an executor; used for one run of pages.
+class Pool(Generic[Made]):
+    """Has an executor work on pages; used for one run of pages.
 
     Args:
-        executor: where the transform runs; any `concurrent.futures.Executor`. Not shut down here.
-        transform: what runs there: picklable, and what it returns too.
-        unpack: makes the outcomes of what that returns.
-        local: transforms a page in this process, should the executor break.
+        executor: any `concurrent.futures.Executor`. Not shut down here.
+        work: done there, and in this process should the executor break.
         in_flight: how many pages are read ahead at most.
     """
 
-    def __init__(
-        self,
-        executor: Executor,
-        transform: Callable[[Sequence[bytes]], Any],
-        unpack: Callable[[Any], list[Outcome]],
-        local: Transform,
-        in_flight: int,
-    ) -> None:
+    def __init__(self, executor: Executor, work: Work[Made], in_flight: int) -> None:
         self._executor = executor
-        self._transform = transform
-        self._unpack = unpack
-        self._local = local
+        self._work = work
         self._in_flight = in_flight
 
-    def __call__(self, pages: Iterable[Page]) -> Iterator[Batch]:
-        """The outcomes of each page, in order; raises what reading a page raised, in its place."""
+    def __call__(self, pages: Iterable[Page]) -> Iterator[Batch[Made]]:
+        """What becomes of each page, in order; raises what reading a page raised, in its place."""
         with closing(_ReadAhead(pages, self._submit, self._in_flight)) as jobs:
             for job in jobs:
-                yield Batch(self._outcomes(job), job.page.last)
+                yield Batch(self._made(job), job.page.last)
 
     def _submit(self, page: Page) -> _Job:
         try:
-            return _Job(page, self._executor.submit(self._transform, page.documents))
+            return _Job(page, self._executor.submit(self._work.remote, page.documents))
         except (BrokenExecutor, RuntimeError):
             return _Job(page, None)
 
-    def _outcomes(self, job: _Job) -> list[Outcome]:
+    def _made(self, job: _Job) -> list[Made]:
         if job.future is None:
-            return self._local(job.page.documents)
+            return self._work.local(job.page.documents)
         try:
-            return self._unpack(job.future.result())
+            return self._work.unpack(job.future.result())
         except BrokenExecutor:
             _log.warning("a worker has died (killed, or out of memory): going on without workers")
-            return self._local(job.page.documents)
+            return self._work.local(job.page.documents)
 
 
 class _ReadAhead:

@@ -135,9 +135,9 @@ class Stages(NamedTuple):
     transform: Transform
     cache: Cache
     checkpoint: CheckpointStore
-    inline: Pipeline
+    inline: Pipeline[Outcome]
     """The transform of the few pages of a delta."""
-    crew: Pipeline
+    crew: Pipeline[Outcome]
     """That of the many pages of a cold start."""
     retry: Retry
     stop: threading.Event

@@ -1,6 +1,7 @@
 """What documents claim, outside a cycle: raw documents become readings. Pure: any executor can run it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import bson
@@ -40,7 +41,8 @@ class Reading(NamedTuple):
         return [key for key, entry in self.claims.items() if isinstance(entry, Put)]
 
 
-class Reader(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Reader:
     """How the documents of one collection are read: a small value that travels to workers."""
 
     tipo: str

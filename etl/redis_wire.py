@@ -53,7 +53,7 @@ class Script:
         return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
 
 
-SCRIPTS: Final = {name: Script(name) for name in ("acquire", "renew", "release", "commit", "enqueue")}
+SCRIPTS: Final = {name: Script(name) for name in ("acquire", "renew", "release", "commit", "enqueue", "look")}
 
 
 def open_pool(url: str, timeout_seconds: float) -> redis.ConnectionPool:

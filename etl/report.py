@@ -1,6 +1,7 @@
 """What one run of a collection did: the numbers `etl sync` prints and the history keeps."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
@@ -67,3 +68,11 @@ class RefreshReport:
     def as_dict(self) -> dict[str, Any]:
         """The report as `etl refresh --json` prints it."""
         return asdict(self)
+
+
+Progress = Callable[[Report], None]
+"""Is told after each page how far a run is."""
+
+
+def unheard(_: Report) -> None:
+    """The progress that nobody wants to know."""

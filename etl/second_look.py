@@ -6,7 +6,7 @@ mended can displace what a cycle has written.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import Any, Final, NamedTuple, Protocol
@@ -15,6 +15,7 @@ from etl.differences import Looked
 from etl.errors import Interrupted
 from etl.inspection import Inspection, Owners, members_of
 from etl.ledger import Suspect
+from etl.pipeline import Pipeline
 from etl.ports import Page
 from etl.reading import Reader, Reading
 from etl.retry import Retry
@@ -62,7 +63,7 @@ class Subject:
     collection: str
     source: Source
     reader: Reader
-    read: Callable[[Iterable[Page]], Iterator[list[Reading]]]
+    read: Pipeline[Reading]
     """Reads many documents, whoever does it."""
     inspection: Inspection
     rules: Rules
@@ -79,7 +80,8 @@ class Subject:
         Past the present it jumps to those dated in the future: what was written since is for the next
         cycle, and a fast writer could keep this from ever ending.
         """
-        return self.read(self._pages(start))
+        for readings, _ in self.read(self._pages(start)):
+            yield readings
 
     def _pages(self, start: Position) -> Iterator[Page]:
         cursor, present = start, after(self.clock())

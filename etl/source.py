@@ -1,15 +1,14 @@
 """Stage 1, the source: short keyset pages of raw documents, in `(updated_at, _id)` order.
 
-The only module that imports `pymongo`. It needs the role `read` and writes nothing.
+It needs the role `read` and writes nothing.
 
 Pages are read by index bounds (`min` and `max` with a hint), which compare whole pairs over every
 BSON type. A `$gt` in a filter would bracket by type and hide the other types of `_id`.
 Without the index the same pages come from a sort over `$expr`, which does not bracket either.
 """
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any, Final, NamedTuple, cast
 
 import bson
@@ -17,13 +16,14 @@ import pymongo
 from bson.codec_options import CodecOptions
 from bson.datetime_ms import DatetimeMS
 from bson.raw_bson import RawBSONDocument
-from pymongo import MongoClient, ReadPreference, errors
+from pymongo import MongoClient, ReadPreference
 from pymongo.collation import Collation
 from pymongo.collection import Collection
 from pymongo.cursor import RawBatchCursor
 from pymongo.read_concern import ReadConcern
 
-from etl.errors import CycleFailed, EtlError, Misconfigured, Transient
+from etl.errors import Misconfigured
+from etl.mongo_client import address, told
 from etl.paging import PAGE_BYTES, beyond, faithful, gather, split, usable
 from schemas.position import AFTER_DATES, DECODING, FIRST, FIRST_DATE, LAST, LENIENT, Position, position_in
 
@@ -36,42 +36,6 @@ GLANCE_SECONDS: Final = 3.0
 _UNINDEXED_PAGE: Final = 10_000
 _SIMPLE = Collation(locale="simple")
 _RAW: Final = CodecOptions(document_class=RawBSONDocument)
-
-# Server error codes: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
-_CREDENTIALS: Final = {11, 18, 334, 8000}
-_FORBIDDEN: Final = {13}
-_PASSING: Final = {
-    *(6, 7, 89, 202, 9001),  # the network
-    *(91, 189, 10058, 10107, 11600, 11602, 13435, 13436),  # a failover or a shutdown
-    *(43, 175, 237),  # the cursor or its plan was killed
-    *(50, 262),  # a time limit of the server
-    *(63, 133, 150, 13388),  # a sharded cluster moving its data
-}
-
-
-def connect(uri: str, timeout_seconds: float = 10.0, **options: Any) -> MongoClient[dict[str, Any]]:
-    """A client for `uri`; nothing is connected before its first use.
-
-    Raises:
-        Misconfigured: the URI is malformed. The message never holds the URI.
-    """
-    ms = int(timeout_seconds * 1000)
-    limits = {"serverSelectionTimeoutMS": ms, "connectTimeoutMS": ms, "socketTimeoutMS": ms}
-    try:
-        # The driver only warns of an option it does not understand, and goes on without it.
-        with warnings.catch_warnings(action="error", category=UserWarning):
-            return MongoClient(uri, **({"appname": "promptcontent-etl"} | limits | options))
-    except UserWarning:
-        raise Misconfigured("mongo.uri: an option after the ? is unknown or has a wrong value") from None
-    except (errors.InvalidURI, errors.ConfigurationError, ValueError) as error:
-        raise Misconfigured(f"mongo.uri: {_safe(error, uri)}") from None
-
-
-def _safe(error: Exception, uri: str) -> str:
-    text = str(error).split("\n", maxsplit=1)[0]
-    credentials = uri.partition("://")[2].rpartition("@")[0]
-    parts = [part for part in (credentials, *credentials.split(":")) if part]
-    return "not a MongoDB URI" if any(part in text for part in parts) else text
 
 
 class Page(NamedTuple):
@@ -128,9 +92,7 @@ class Source:
         with self._told():
             indexes = self._collection.index_information()
             if self._client.is_mongos:
-                raise Misconfigured(
-                    f"MongoDB at {_address(self._client)} is a sharded cluster: not supported"
-                )
+                raise Misconfigured(f"MongoDB at {address(self._client)} is a sharded cluster: not supported")
         wanted = [(self._field, 1), ("_id", 1)]
         self._index = next((name for name, index in indexes.items() if usable(index, wanted)), None)
         return self._index is not None
@@ -274,41 +236,5 @@ class Source:
             allow_disk_use=True,
         )
 
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Sort the driver's errors by what the caller should do about them."""
-        try:
-            yield
-        except EtlError:
-            raise
-        except errors.PyMongoError as error:
-            raise self._sorted(error) from error
-
-    def _sorted(self, error: errors.PyMongoError) -> EtlError:
-        where = f"MongoDB at {_address(self._client)}"
-        code = getattr(error, "code", None)
-        if isinstance(error, errors.ConfigurationError):
-            return Misconfigured(f"{where}: {_line(error)}")
-        if code in _CREDENTIALS:
-            return Misconfigured(f"{where} refused the login: check user and password in mongo.uri")
-        if code in _FORBIDDEN:
-            name = self._collection.full_name
-            return Misconfigured(f"{where} denies access to {name}: grant this user the role read")
-        if "certificate verify failed" in str(error):
-            return Misconfigured(f"{where} has a certificate nobody here trusts: see tlsCAFile in mongo.uri")
-        if isinstance(error, errors.ConnectionFailure) or code in _PASSING:
-            return Transient(
-                f"{where} does not answer: {_line(error)} (is it running, and is mongo.uri right?)"
-            )
-        return CycleFailed(f"{where}: {_line(error)}")
-
-
-def _address(client: MongoClient[Any]) -> str:
-    servers = sorted((host, port or 0) for host, port in client.topology_description.server_descriptions())
-    return ", ".join(f"{host}:{port}" if port else host for host, port in servers)
-
-
-def _line(error: Exception) -> str:
-    """The driver's message, short of the time-outs and the dump of the topology it appends."""
-    text = str(error).split(", Timeout:", maxsplit=1)[0].split(", full error:", maxsplit=1)[0]
-    return text.split(" (configured timeouts:", maxsplit=1)[0].replace("\n", " ")
+    def _told(self) -> AbstractContextManager[None]:
+        return told(self._client, self._collection.full_name)

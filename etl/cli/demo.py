@@ -55,7 +55,7 @@ def _settings(servers: "Servers") -> Settings:
 
 
 def _tell(app: "App", uri: str) -> None:
-    from etl.source import connect  # noqa: PLC0415 (the driver loads slowly, and `--help` does not need it)
+    from etl.mongo_client import connect  # noqa: PLC0415 (the driver loads slowly, and `--help` does not need it)
 
     documents = sample_documents()
     with connect(uri) as client:

@@ -1,73 +1,103 @@
-"""How far a long run is: a bar on a terminal, a line every few seconds elsewhere; on stderr."""
+"""How far a long command is, on stderr: a bar on a terminal, a line every few seconds in a pipe."""
 
 import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from types import TracebackType
 from typing import Final, Self
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 
 from etl.plain import plain
 from etl.report import Report
 
-_QUIET_SECONDS: Final = 2.0
-"""What takes no longer needs no progress."""
+PATIENCE_SECONDS: Final = 2.0
+"""What ends sooner shows no progress."""
 
-_BETWEEN_LINES_SECONDS: Final = 5.0
+_LINE_SECONDS: Final = 5.0
+
+Show = Callable[[int, int | None, str], None]
+"""Shows how many are done, of how many, and that as a text."""
 
 
 class Bar:
-    """Documents, documents a second, what is left, dead letters; `total` is None where nobody knows."""
+    """Documents, documents a second, how long it still takes; of runs that report, pages and dead letters.
 
-    def __init__(self, what: str, total: int | None) -> None:
-        self._what = plain(what)
+    `total` is None where nobody knows it, or where it is told with `count`.
+    """
+
+    def __init__(self, what: str, total: int | None = None) -> None:
+        console = Console(stderr=True)
+        self._drawn = _Drawn(console, plain(what)) if console.is_terminal else None
+        self._show: Show = self._drawn.show if self._drawn else _Lines(plain(what)).show
         self._total = total
         self._began = time.monotonic()
-        self._told = self._began + _QUIET_SECONDS - _BETWEEN_LINES_SECONDS
         self._pages = 0
-        self._progress = _progress()
-        self._task = self._progress.add_task(self._what, total=total, rate="", pages=0, dead=0)
+        self._reports: dict[str, Report] = {}
 
     def __enter__(self) -> Self:
-        if self._progress.console.is_terminal:
-            self._progress.start()
+        if self._drawn:
+            self._drawn.bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        if self._drawn:
+            self._drawn.bar.stop()
+
+    def count(self, done: int, total: int) -> None:
+        """So many documents are done of about so many."""
+        self._tell(done, max(done, total), ())
 
     def tell(self, report: Report) -> None:
-        """Show how far it is."""
+        """Another page is done, says the report of this run; those of earlier runs count with it."""
         self._pages += 1
-        done = report.records_processed + report.dead_lettered
-        rate = done / max(time.monotonic() - self._began, 1e-9)
-        self._progress.update(
-            self._task, completed=done, rate=f"{rate:,.0f}/s", pages=self._pages, dead=report.dead_lettered
-        )
-        if not self._progress.console.is_terminal:
-            self._line(done, rate, report)
+        self._reports[report.collection] = report
+        dead = sum(one.dead_lettered for one in self._reports.values())
+        done = sum(one.records_processed for one in self._reports.values()) + dead
+        notes = [f"{self._pages:,} pages", f"{dead:,} dead letters"]
+        if report.last_timestamp:
+            notes.append(f"up to {report.last_timestamp}")
+        self._tell(done, self._total, notes)
 
-    def _line(self, done: int, rate: float, report: Report) -> None:
-        now = time.monotonic()
-        if now - self._told < _BETWEEN_LINES_SECONDS:
+    def _tell(self, done: int, total: int | None, notes: Sequence[str]) -> None:
+        seconds = time.monotonic() - self._began
+        if seconds < PATIENCE_SECONDS or not done:
             return
-        self._told = now
-        left = f", {max(0, self._total - done) / rate:,.0f} s left" if self._total and rate else ""
-        counts = f"{done:,} documents, {rate:,.0f}/s{left}, {report.dead_lettered} dead letters"
-        click.echo(f"{self._what}: {counts}, up to {report.last_timestamp}", err=True)
+        rate = done / seconds
+        of = "" if total is None else f" of {total:,}"
+        left = [] if total is None else [f"{timedelta(seconds=round(max(0, total - done) / rate))} left"]
+        self._show(done, total, ", ".join([f"{done:,}{of} documents", f"{rate:,.0f}/s", *left, *notes]))
 
 
-def _progress() -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.completed:,} documents, {task.fields[rate]}, {task.fields[pages]} pages,"),
-        TextColumn("{task.fields[dead]} dead letters, left"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
+class _Drawn:
+    """A bar with the text beside it, as wide as the terminal."""
+
+    def __init__(self, console: Console, what: str) -> None:
+        text = TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=True))
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(20), text)
+        self.bar = Progress(*columns, console=console, transient=True)
+        self._task = self.bar.add_task(what, total=None, visible=False, text="")
+
+    def show(self, done: int, total: int | None, text: str) -> None:
+        """Draw it anew."""
+        self.bar.update(self._task, completed=done, total=total, text=text, visible=True)
+
+
+class _Lines:
+    """A line every few seconds."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._next = 0.0
+
+    def show(self, _done: int, _total: int | None, text: str) -> None:
+        """Say it, if it is time."""
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + _LINE_SECONDS
+            click.echo(f"{self._what}: {text}", err=True)

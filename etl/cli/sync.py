@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import click
 
 from etl.cli import output
+from etl.cli.progress import Bar
 from etl.cli.runtime import Runtime, json_option, pass_runtime
 from etl.report import Report
 
@@ -25,8 +26,8 @@ def sync(runtime: Runtime, collections: tuple[str, ...], *, as_json: bool) -> in
     Of the named collections, else of all that the settings name: reads what changed in MongoDB since
     the last cycle and brings the caches up to date.
     """
-    with runtime.app() as app, output.progress("Syncing"):
-        reports = list(app.sync(collections))
+    with runtime.app() as app, Bar("Syncing") as bar:
+        reports = list(app.sync(collections, bar.tell))
     return end_with_reports(reports, as_json=as_json)
 
 

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from etl.cli import counted, output
+from etl.cli import output
 from etl.cli.doctor import FOUND_SOMETHING
+from etl.cli.progress import Bar
 from etl.cli.runtime import Runtime, json_option, pass_runtime
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ def verify(runtime: Runtime, collection: str, sample: int | None, *, repair: boo
     Type, value and presence of a TTL of each key, against what its newest document says. Ends with 3
     when something is different, missing or orphaned; with 0 when nothing is, or all was repaired.
     """
-    with runtime.app() as app, counted.progress(f"Verifying {collection}") as tell:
-        report = app.verify(collection, sample, repair=repair, tell=tell)
+    with runtime.app() as app, Bar(f"Verifying {collection}") as bar:
+        report = app.verify(collection, sample, repair=repair, tell=bar.count)
     if as_json:
         output.document(report.as_dict())
     else:

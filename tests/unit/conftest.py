@@ -1,9 +1,16 @@
 import logging
+from collections.abc import Iterator
 
 import pytest
 
 
-@pytest.fixture(autouse=True)
-def unconfigured_log() -> None:
-    """What a command of an earlier test made of the log does not hide what this one says."""
-    logging.getLogger("etl").setLevel(logging.DEBUG)
+@pytest.fixture
+def loggers_as_they_were() -> Iterator[None]:
+    """Put back what a test, or the command line that it runs, has configured."""
+    root, level, etl_level = logging.getLogger(), logging.getLogger().level, logging.getLogger("etl").level
+    handlers = root.handlers[:]
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.getLogger("etl").setLevel(etl_level)
+    logging.captureWarnings(capture=False)

@@ -1,5 +1,6 @@
 """The arrows between modules point one way, as the layout promises."""
 
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from tests.support.architecture import DRIVERS, HEART, ROOT, read_graph, wrong_a
 SOUND = {
     "schemas/values.py": "import json",
     "etl/errors.py": "",
-    "etl/source.py": "import pymongo\nfrom etl.errors import EtlError",
+    "etl/mongo_client.py": "import pymongo\nfrom etl.errors import EtlError",
+    "etl/source.py": "import pymongo\nfrom etl.mongo_client import told",
     "etl/resp.py": "import hiredis",
     "etl/redis_wire.py": "import redis\nfrom etl.resp import pack",
     "etl/cache.py": "from etl.redis_wire import Wire",
@@ -40,7 +42,9 @@ def test_the_arrows_of_this_project_point_one_way() -> None:
     graph = read_graph(Path(etl.__file__).parents[1])
 
     assert wrong_arrows(graph) == []
-    assert graph.keys() >= {ROOT, *HEART, *DRIVERS.values()}, "a rule is about a module that is not there"
+    assert graph.keys() >= {ROOT, *HEART, *chain.from_iterable(DRIVERS.values())}, (
+        "a rule is about a module that is not there"
+    )
 
 
 def test_a_sound_tree_passes(tmp_path: Path) -> None:
@@ -59,7 +63,7 @@ def test_a_sound_tree_passes(tmp_path: Path) -> None:
         (
             "etl/scan.py",
             "def late():\n    from pymongo.errors import PyMongoError",
-            "etl.scan imports pymongo.errors: only etl.source may",
+            "etl.scan imports pymongo.errors: only etl.mongo_client and etl.source may",
         ),
         ("etl/lease.py", "import redis.asyncio", "etl.lease imports redis.asyncio: only etl.redis_wire may"),
         ("etl/lease.py", "import hiredis", "etl.lease imports hiredis: only etl.resp may"),

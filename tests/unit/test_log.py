@@ -2,7 +2,6 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,15 +11,7 @@ from etl import log
 ours = logging.getLogger("etl.somewhere")
 
 
-@pytest.fixture(autouse=True)
-def _loggers_as_they_were() -> Iterator[None]:
-    root, level, etl_level = logging.getLogger(), logging.getLogger().level, logging.getLogger("etl").level
-    handlers = root.handlers[:]
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.getLogger("etl").setLevel(etl_level)
-    logging.captureWarnings(capture=False)
+pytestmark = pytest.mark.usefixtures("loggers_as_they_were")
 
 
 def fail(secret: str) -> None:

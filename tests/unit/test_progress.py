@@ -2,7 +2,8 @@ import time
 
 import pytest
 
-from etl.cli import counted
+from etl.cli.progress import Bar
+from etl.report import Report
 
 
 def test_a_pipe_gets_a_line_now_and_then(
@@ -11,22 +12,40 @@ def test_a_pipe_gets_a_line_now_and_then(
     """None before a person would wonder, and then one every few seconds, on stderr."""
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    with counted.progress("Reading c") as tell:
+    with Bar("Reading c") as bar:
         for _ in range(24):
             now[0] += 0.5
-            tell(int(now[0] - 100) * 1000, 20_000)
+            bar.count(int(now[0] - 100) * 1000, 20_000)
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
-        "Reading c: 2000 of 20000, 1000/s, 18 s left",
-        "Reading c: 7000 of 20000, 1000/s, 13 s left",
-        "Reading c: 12000 of 20000, 1000/s, 8 s left",
+        "Reading c: 2,000 of 20,000 documents, 1,000/s, 0:00:18 left",
+        "Reading c: 7,000 of 20,000 documents, 1,000/s, 0:00:13 left",
+        "Reading c: 12,000 of 20,000 documents, 1,000/s, 0:00:08 left",
     ]
 
 
 def test_what_ends_soon_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     """Neither does what has done nothing yet."""
-    with counted.progress("Reading c") as tell:
-        tell(0, 10)
-        tell(10, 10)
+    with Bar("Reading c") as bar:
+        bar.count(0, 10)
+        bar.count(10, 10)
     assert capsys.readouterr() == ("", "")
+
+
+def test_runs_that_report_say_more(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pages, dead letters and the place; several collections are added up, and no total is made up."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    north = Report("north", records_processed=3_000, dead_lettered=1)
+    south = Report("south", records_processed=999, last_timestamp="2025-01-15T10:30:00Z")
+    with Bar("Syncing") as bar:
+        for seconds, report in ((1.0, north), (1.5, north), (5.5, south)):
+            now[0] += seconds
+            bar.tell(report)
+    assert capsys.readouterr().err.splitlines() == [
+        "Syncing: 3,001 documents, 1,200/s, 2 pages, 1 dead letters",
+        "Syncing: 4,000 documents, 500/s, 3 pages, 1 dead letters, up to 2025-01-15T10:30:00Z",
+    ]

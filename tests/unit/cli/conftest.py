@@ -8,7 +8,7 @@ import pytest
 
 from etl.app import App, Shown
 from etl.cli import run
-from etl.report import RefreshReport, Report
+from etl.report import Progress, RefreshReport, Report, unheard
 from etl.settings import Settings
 
 
@@ -29,7 +29,7 @@ class FakeApp:
     ) -> None:
         self.closed = True
 
-    def sync(self, names: Sequence[str]) -> list[Report]:
+    def sync(self, names: Sequence[str], _: Progress = unheard) -> list[Report]:
         """Several answers: one report per collection."""
         self.asked.append(("sync", *names))
         return [cast("Report", self._given(answer)) for answer in self.answers]
@@ -66,7 +66,12 @@ Etl = Callable[..., Result]
 
 
 @pytest.fixture
-def etl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Etl:
+def etl(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    loggers_as_they_were: None,  # noqa: ARG001 (what a command configures ends with its test)
+) -> Etl:
     """Runs one command line in an empty folder, without variables, on the application it is given."""
     for name in [name for name in os.environ if name.startswith("ETL_")]:
         monkeypatch.delenv(name)

@@ -1,0 +1,105 @@
+"""The client of MongoDB: how it connects, and what its errors mean to the caller.
+
+With `source` the only module that imports `pymongo`.
+"""
+
+import atexit
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from pymongo import MongoClient, errors
+from pymongo.synchronous import monitor
+
+from etl.errors import CycleFailed, EtlError, Misconfigured, Transient
+
+# Server error codes: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
+_CREDENTIALS: Final = {11, 18, 334, 8000}
+_FORBIDDEN: Final = {13}
+_PASSING: Final = {
+    *(6, 7, 89, 202, 9001),  # the network
+    *(91, 189, 10058, 10107, 11600, 11602, 13435, 13436),  # a failover or a shutdown
+    *(43, 175, 237),  # the cursor or its plan was killed
+    *(50, 262),  # a time limit of the server
+    *(63, 133, 150, 13388),  # a sharded cluster moving its data
+}
+
+
+def connect(uri: str, timeout_seconds: float = 10.0, **options: Any) -> MongoClient[dict[str, Any]]:
+    """A client for `uri`; nothing is connected before its first use.
+
+    Raises:
+        Misconfigured: the URI is malformed. The message never holds the URI.
+    """
+    ms = int(timeout_seconds * 1000)
+    limits = {"serverSelectionTimeoutMS": ms, "connectTimeoutMS": ms, "socketTimeoutMS": ms}
+    try:
+        # The driver only warns of an option it does not understand, and goes on without it.
+        with warnings.catch_warnings(action="error", category=UserWarning):
+            return MongoClient(uri, **({"appname": "promptcontent-etl"} | limits | options))
+    except UserWarning:
+        raise Misconfigured("mongo.uri: an option after the ? is unknown or has a wrong value") from None
+    except (errors.InvalidURI, errors.ConfigurationError, ValueError) as error:
+        raise Misconfigured(f"mongo.uri: {_safe(error, uri)}") from None
+
+
+def end_without_waiting() -> None:
+    """Let this process end as soon as it is done: the driver would wait half a second for its monitors.
+
+    They are daemon threads, which by then sleep once more before they see that their client is closed.
+    """
+    hook = getattr(monitor, "_shutdown_resources", None)
+    if hook is not None:
+        atexit.unregister(hook)
+
+
+def _safe(error: Exception, uri: str) -> str:
+    text = str(error).split("\n", maxsplit=1)[0]
+    credentials = uri.partition("://")[2].rpartition("@")[0]
+    parts = [part for part in (credentials, *credentials.split(":")) if part]
+    return "not a MongoDB URI" if any(part in text for part in parts) else text
+
+
+def address(client: MongoClient[Any]) -> str:
+    """Where MongoDB is, without credentials."""
+    servers = sorted((host, port or 0) for host, port in client.topology_description.server_descriptions())
+    return ", ".join(f"{host}:{port}" if port else host for host, port in servers)
+
+
+@contextmanager
+def told(client: MongoClient[Any], namespace: str) -> Iterator[None]:
+    """Sort the driver's errors by what the caller should do about them.
+
+    Raises:
+        Transient: trying again may help.
+        Misconfigured: wrong credentials, or no right to read `namespace`.
+        CycleFailed: what is left.
+    """
+    try:
+        yield
+    except EtlError:
+        raise
+    except errors.PyMongoError as error:
+        raise _sorted(error, f"MongoDB at {address(client)}", namespace) from error
+
+
+def _sorted(error: errors.PyMongoError, where: str, namespace: str) -> EtlError:
+    code = getattr(error, "code", None)
+    if isinstance(error, errors.ConfigurationError):
+        return Misconfigured(f"{where}: {_line(error)}")
+    if code in _CREDENTIALS:
+        return Misconfigured(f"{where} refused the login: check user and password in mongo.uri")
+    if code in _FORBIDDEN:
+        return Misconfigured(f"{where} denies access to {namespace}: grant this user the role read")
+    if "certificate verify failed" in str(error):
+        return Misconfigured(f"{where} has a certificate nobody here trusts: see tlsCAFile in mongo.uri")
+    if isinstance(error, errors.ConnectionFailure) or code in _PASSING:
+        return Transient(f"{where} does not answer: {_line(error)} (is it running, and is mongo.uri right?)")
+    return CycleFailed(f"{where}: {_line(error)}")
+
+
+def _line(error: Exception) -> str:
+    """The driver's message, short of the time-outs and the dump of the topology it appends."""
+    text = str(error).split(", Timeout:", maxsplit=1)[0].split(", full error:", maxsplit=1)[0]
+    return text.split(" (configured timeouts:", maxsplit=1)[0].replace("\n", " ")

@@ -1,0 +1,168 @@
+"""The network holds a request back until its sender has given up, repeated it and gone on: then it delivers.
+
+All under one lease, so that no fencing token tells the late request from a timely one.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import redis
+from pymongo.collection import Collection
+
+from etl.app import App
+from etl.cache import Cache
+from etl.checkpoint import CheckpointStore
+from etl.embedded import RedisServer
+from etl.redis_wire import SCRIPTS
+from tests.faults.conftest import Apps, cycle
+from tests.support.generations import written
+from tests.support.proxy import Proxy
+from tests.support.truth import held, truth
+from tests.support.types import Document, ProxyTo
+from tests.support.waiting import eventually
+
+TIMEOUT = 0.5
+FUTURE = datetime(2099, 1, 1, tzinfo=UTC)
+COMMIT = SCRIPTS["commit"].sha.encode()
+FINISH = b"ZREMRANGEBYSCORE"  # what no other step of a cycle has
+
+
+@pytest.fixture
+def proxy(proxy_to: ProxyTo, redis_server: RedisServer) -> Proxy:
+    """The network between the application and Redis."""
+    return proxy_to(redis_server)
+
+
+@pytest.fixture
+def app(apps: Apps, proxy: Proxy, redis_url: str) -> App:
+    """Gives up on an answer soon, and asks again for long; two documents a page."""
+    return apps(redis=proxy.through(redis_url), timeout=TIMEOUT, patience=10, page_size=2)
+
+
+def claims(name: str, moment: datetime, texts: int) -> Document:
+    """A document, and the keys of the campaign `contested`."""
+    return {**written("contested", texts, moment), "_id": name}
+
+
+def deliver(proxy: Proxy, client: redis.Redis) -> None:
+    """Let what is held go, and wait until Redis has carried it out and seen its sender gone."""
+    assert proxy.is_holding, "nothing was held back"
+    before = ids(client)
+    proxy.resume()
+    assert eventually(lambda: bool(before - ids(client)))
+
+
+def ids(client: redis.Redis) -> set[str]:
+    """All connections of Redis."""
+    return {one["id"] for one in client.client_list()}
+
+
+def before_the_end(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Have `act` done when a cycle has applied everything, and still has its lease."""
+    finish = CheckpointStore.finish
+
+    def acted(self: CheckpointStore, *arguments: Any) -> None:
+        act()
+        finish(self, *arguments)
+
+    monkeypatch.setattr(CheckpointStore, "finish", acted)
+
+
+def everything(client: redis.Redis) -> dict[str, Any]:
+    """What every key holds, but for the lease, which is renewed meanwhile."""
+    reads: dict[str, Callable[[str], Any]] = {
+        "hash": client.hgetall,
+        "list": lambda key: client.lrange(key, 0, -1),
+        "set": client.smembers,
+        "string": client.get,
+        "zset": lambda key: client.zrange(key, 0, -1, withscores=True),
+    }
+    keys = [key for key in client.scan_iter() if not key.endswith(":lease")]
+    return {key: reads[str(client.type(key))](key) for key in keys}
+
+
+def test_a_batch_that_is_delivered_late(
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    proxy: Proxy,
+    app: App,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its older value of a key does not displace the newer one, which was written since."""
+    moment = datetime.now(UTC) - timedelta(seconds=60)
+    collection.insert_many(claims(name, moment, number) for number, name in enumerate("abcd"))
+    before_the_end(monkeypatch, lambda: deliver(proxy, redis_client))
+    proxy.hold_at(b"MULTI")
+
+    report = cycle(app)
+
+    assert (report.status, report.records_processed) == ("ok", 4)
+    assert held(redis_client) == truth(collection)
+
+
+def test_a_commit_that_is_delivered_late(
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    proxy: Proxy,
+    app: App,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It brings back no older claim, no dead letter that was cleared since, and no older place in the scan.
+
+    The position does not tell it from a later commit: all is dated the same, or in the future.
+    """
+    moment = datetime.now(UTC) - timedelta(seconds=60)
+    collection.insert_many(claims(name, moment, number) for number, name in enumerate("abcd"))
+    collection.update_one({"_id": "b"}, {"$set": {"segmento": 5}})
+    states: list[dict[str, Any]] = []
+
+    def look_deliver_look() -> None:
+        states.append(everything(redis_client))
+        deliver(proxy, redis_client)
+        states.append(everything(redis_client))
+
+    mend_at_the_second_batch(monkeypatch, collection)
+    before_the_end(monkeypatch, look_deliver_look)
+    proxy.hold_at(COMMIT)
+
+    report = cycle(app)
+
+    assert (report.status, report.records_processed, report.dead_lettered) == ("ok", 4, 1)
+    [before, after] = states
+    assert after == before
+    assert held(redis_client) == truth(collection)
+    assert app.dead_letters("promptContent").list() == []
+
+
+def mend_at_the_second_batch(monkeypatch: pytest.MonkeyPatch, collection: Collection[Document]) -> None:
+    """Mend the document that was refused, so that the cycle under way meets it again."""
+    write, batches = Cache.write, 0
+
+    def mending(self: Cache, *arguments: Any) -> Any:
+        nonlocal batches
+        batches += 1
+        if batches == 2:
+            collection.replace_one({"_id": "b"}, claims("b", FUTURE, 9))
+        return write(self, *arguments)
+
+    monkeypatch.setattr(Cache, "write", mending)
+
+
+@pytest.mark.parametrize("cycles", [1, 2])
+def test_an_end_that_is_delivered_late(
+    collection: Collection[Document], redis_client: redis.Redis, proxy: Proxy, app: App, cycles: int
+) -> None:
+    """The run is in the history once, and the watermark is that of the last cycle, whoever held it."""
+    collection.insert_one(written("first", 1, datetime.now(UTC) - timedelta(seconds=60)))
+    proxy.hold_at(FINISH)
+    for number in range(cycles):
+        assert cycle(app).status == "ok"
+        collection.insert_one(written(f"camp-{number}", 1, datetime.now(UTC) - timedelta(seconds=30)))
+    before = everything(redis_client)
+
+    deliver(proxy, redis_client)
+
+    assert everything(redis_client) == before
+    assert len(app.history("promptContent", 10)) == cycles

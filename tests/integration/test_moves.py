@@ -1,0 +1,103 @@
+"""A document that moves to other keys takes its old ones along, in the cycle that applies it."""
+
+import pytest
+import redis
+from pymongo.collection import Collection
+
+from etl.app import App
+from tests.support.pipeline import Clock, OpenApp, api, campaign, hash_at, sync
+from tests.support.truth import held, truth
+from tests.support.types import Document
+
+
+def move(collection: Collection[Document], clock: Clock, document_id: object, **changes: object) -> None:
+    """Change a document now."""
+    collection.update_one({"_id": document_id}, {"$set": {**changes, "updated_at": clock.now()}})
+
+
+def test_the_old_keys_are_evicted(
+    app: App, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
+) -> None:
+    """Both of them, of a document that fills two; and none of its neighbours'."""
+    meta = {"tokens_total": 5}
+    collection.insert_many([campaign(name, clock.ago(60), _id=name, metadata=meta) for name in ("c", "d")])
+    sync(app)
+    move(collection, clock, "c", segmento="other")
+    assert sync(app).records_processed == 1
+    assert held(redis_client) == truth(collection)
+    assert len(held(redis_client)) == 4
+
+
+@pytest.mark.parametrize("change", [{"provider_name": "q"}, {"provider_name": "q", "eliminado": True}])
+def test_the_key_goes_back_to_the_document_before(
+    app: App,
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    clock: Clock,
+    change: dict[str, object],
+) -> None:
+    """Of three that claim it the newest leaves, alive or as a tombstone: the second newest has it now."""
+    claims = [api("p", clock.ago(60 - n), _id=n, status=f"of {n}") for n in range(3)]
+    collection.insert_many(claims)
+    sync(app)
+    assert hash_at(redis_client, "config:api:p")["status"] == "of 2"
+    move(collection, clock, 2, **change)
+    assert sync(app).records_processed == 1
+    assert hash_at(redis_client, "config:api:p")["status"] == "of 1"
+    assert bool(redis_client.exists("config:api:q")) is ("eliminado" not in change)
+
+
+def test_a_rival_that_came_in_another_cycle(
+    app: App, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
+) -> None:
+    """Also long after it has left the overlap; one that claims another key by now, or is gone, is no heir."""
+    for number, name in enumerate(("first", "elsewhere", "gone", "newest")):
+        collection.insert_one(api("p", clock.now(), _id=name, status=f"of {number}"))
+        sync(app)
+        clock.forward(600)
+    collection.update_one({"_id": "elsewhere"}, {"$set": {"provider_name": "r"}})  # no cycle sees it
+    collection.delete_one({"_id": "gone"})
+    move(collection, clock, "newest", provider_name="q")
+    sync(app)
+    assert hash_at(redis_client, "config:api:p")["status"] == "of 0"
+    assert hash_at(redis_client, "config:api:q")["status"] == "of 3"
+
+
+def test_a_tombstone_that_moves(
+    app: App, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
+) -> None:
+    """It removed one key and now removes another: the first one's older document is back."""
+    collection.insert_many([api(name, clock.ago(60), _id=name) for name in ("p", "q")])
+    collection.insert_one(api("p", clock.ago(30), _id="tombstone", eliminado=True))
+    sync(app)
+    assert held(redis_client).keys() == {"config:api:q"}
+    move(collection, clock, "tombstone", provider_name="q")
+    sync(app)
+    assert held(redis_client).keys() == {"config:api:p"}
+
+
+def test_who_has_lost_a_key_does_not_take_it_along(
+    app: App, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
+) -> None:
+    """Another document, a newer one, has claimed it since: it stays that one's."""
+    collection.insert_one(api("p", clock.ago(60), _id="older", status="older"))
+    sync(app)
+    collection.insert_one(api("p", clock.ago(30), _id="newer", status="newer"))
+    sync(app)
+    move(collection, clock, "older", provider_name="q")
+    assert sync(app).records_processed == 1
+    assert hash_at(redis_client, "config:api:p")["status"] == "newer"
+
+
+def test_what_is_not_tracked_stays(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
+) -> None:
+    """With `track_keys: false` the old key lives on until its TTL ends; nobody notes who filled it."""
+    app = open_app(track_keys=False)
+    collection.insert_one(api("p", clock.ago(60), _id=1))
+    sync(app)
+    move(collection, clock, 1, provider_name="q")
+    sync(app)
+    assert held(redis_client).keys() == {"config:api:p", "config:api:q"}
+    roles = {str(key).split(":")[-2] for key in redis_client.scan_iter("{*}:*:*")}
+    assert not roles & {"owners", "filled", "rivals"}

@@ -1,0 +1,142 @@
+from pathlib import Path
+
+import pytest
+
+from etl.settings import Settings, effective, load, load_with_origins
+from tests.unit.settings.conftest import Write, refusal
+
+
+class TestOrder:
+    """Which of four places a value is taken from."""
+
+    def test_defaults_are_those_of_the_design(self) -> None:
+        """With nothing given, every default is the documented one."""
+        settings = load()
+        assert settings.mongo.uri.get_secret_value() == "mongodb://localhost:27017"
+        assert settings.redis.url.get_secret_value() == "redis://localhost:6379/0"
+        assert settings.schedule.cycle_seconds == 660
+        assert [collection.name for collection in settings.collections] == ["promptContent"]
+        assert settings.collection("promptContent").overlap_seconds == 120
+        assert settings.ttl("mcp:tool") == 1800
+        assert settings.families["mcp:server:status"].refresh_seconds == 240
+        assert settings.ttl("queue:ai_generation") is None
+        assert settings.longest_ttl() == 10800
+
+    def test_each_level_overrides_the_one_below(self, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Command line over environment over file over default, value by value."""
+        path = write("mongo: {database: from_file, timeout_seconds: 3}\nhttp: {port: 1}\nlease: {seconds: 7}")
+        monkeypatch.setenv("ETL_MONGO__DATABASE", "from_environment")
+        monkeypatch.setenv("ETL_HTTP__PORT", "2")
+        settings = load(path, {"http": {"port": 3}})
+        assert settings.mongo.database == "from_environment"
+        assert settings.http.port == 3
+        assert settings.lease.seconds == 7
+        assert settings.mongo.timeout_seconds == 3
+        assert settings.retry.seconds == 20
+
+    def test_the_file_is_searched_in_three_places(
+        self, tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """`--config` comes before `ETL_CONFIG`, and that before config/etl.yaml in the current folder."""
+        (tmp_path / "config").mkdir()
+        write("http: {port: 1}", "config/etl.yaml")
+        assert load().http.port == 1
+        monkeypatch.setenv("ETL_CONFIG", str(write("http: {port: 2}", "variable.yaml")))
+        assert load().http.port == 2
+        assert load(write("http: {port: 3}", "option.yaml")).http.port == 3
+
+    def test_collections_come_from_the_environment_as_json(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A list is replaced as a whole, by a JSON variable."""
+        monkeypatch.setenv("ETL_COLLECTIONS", '[{"name": "a"}, {"name": "b", "tipo": "cliente_mcp"}]')
+        assert [(c.name, c.tipo) for c in load().collections] == [("a", "generacion"), ("b", "cliente_mcp")]
+
+    def test_a_list_of_the_file_is_hidden_by_one_of_the_environment(
+        self, write: Write, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nothing of the file's collections shines through, neither as value nor as source."""
+        path = write("collections: [{name: a, page_size: 7}, {name: b}]")
+        monkeypatch.setenv("ETL_COLLECTIONS", '[{"name": "c"}]')
+        loaded = load_with_origins(path, {})
+        assert [(c.name, c.page_size) for c in loaded.settings.collections] == [("c", 500)]
+        assert loaded.origins.of(("collections", 0, "page_size")) == "default"
+        assert loaded.origins.of(("collections", 0, "name")) == "environment ETL_COLLECTIONS"
+
+    def test_a_wrong_section_is_not_hidden(self, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+        """`mongo: ADDRESS` in a file is refused, also where a variable gives some value of `mongo`."""
+        path = write("mongo: mongodb://somewhere")
+        monkeypatch.setenv("ETL_MONGO__DATABASE", "d")
+        assert refusal(path) == f"mongo: expected a mapping of settings (file {path})"
+
+    @pytest.mark.parametrize("text", ["", "# nothing\n", "mongo:\n  # uri: mongodb://elsewhere\nfamilies:\n"])
+    def test_what_is_left_empty_is_not_given(self, write: Write, text: str) -> None:
+        """A file whose lines are commented out leaves the defaults."""
+        assert load(write(text)) == Settings()
+
+    def test_an_empty_variable_is_not_given(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """`ETL_MONGO__URI=` leaves the default, as a compose file with an unset variable would."""
+        monkeypatch.setenv("ETL_MONGO__URI", "")
+        assert load() == Settings()
+
+    def test_settings_themselves_read_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Only `load` looks at the environment; a `Settings` made in a program or a test does not."""
+        monkeypatch.setenv("ETL_HTTP__PORT", "1")
+        assert Settings().http.port == 8088
+
+
+class TestFamilies:
+    """How long the entries of a family live."""
+
+    def test_one_value_keeps_the_others(self, write: Write) -> None:
+        """Setting a family's `ttl` keeps its refresh interval, and the other families."""
+        settings = load(write('families: {"mcp:server:status": {ttl: 600}}'))
+        assert settings.families["mcp:server:status"].ttl == 600
+        assert settings.families["mcp:server:status"].refresh_seconds == 240
+        assert settings.ttl("config:api") == 3600
+
+    def test_the_published_position_lives_two_cycles(self, write: Write) -> None:
+        """`etl:last_sync` follows the cycle, unless it is set."""
+        assert load(write("schedule: {cycle_seconds: 60}")).ttl("etl:last_sync") == 120
+        assert load(write('families: {"etl:last_sync": {ttl: 2000}}')).ttl("etl:last_sync") == 2000
+
+    @pytest.mark.parametrize(
+        ("family", "life", "expected"),
+        [
+            ("mcp:tol", "{ttl: 1}", "expected one of: mcp:tool, "),
+            ("mcp:tool", "{tll: 1}", "unknown setting, did you mean ttl?"),
+            ("mcp:tool", "{ttl: 0}", "greater than or equal to 1"),
+            ("mcp:tool", "{ttl: null}", "an entry must not outlive its document"),
+            ("mcp:tool", "1800", "expected a mapping of settings"),
+            ("mcp:server:status", "{ttl: 240}", "must be less than its ttl (240)"),
+            ("mcp:server:status", "{refresh_seconds: 300}", "must be less than its ttl (300)"),
+            ("lock:content_generation", "{refresh_seconds: 5}", "cannot be warmed again"),
+            ("queue:ai_generation", "{refresh_seconds: 5}", "cannot be warmed again"),
+            ("queue:ai_generation", "{ttl: 60}", "lives until it is consumed"),
+            ("etl:last_sync", "{ttl: 660}", "must be more than schedule.cycle_seconds (660)"),
+        ],
+    )
+    def test_nonsense_is_refused(self, write: Write, family: str, life: str, expected: str) -> None:
+        """What cannot be, or cannot be together, is refused with the family's path and the file."""
+        path = write(f'families: {{"{family}": {life}}}')
+        line = refusal(path)
+        assert line.startswith(f"families.{family}")
+        assert expected in line
+        assert f"(file {path})" in line
+
+
+class TestEffective:
+    """What `etl config` has to tell."""
+
+    def test_every_value_has_its_source(self, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The effective settings tell default, file, variable and command line apart, value by value."""
+        path = write('mongo: {database: d}\nfamilies: {"mcp:tool": {ttl: 60}}')
+        monkeypatch.setenv("ETL_REDIS__URL", "redis://cache")
+        shown = {entry.path: entry for entry in effective(load_with_origins(path, {"http": {"port": 9}}))}
+        assert shown["mongo.database"].source == f"file {path}"
+        assert shown["families.mcp:tool.ttl"].value == 60
+        assert shown["families.mcp:tool.ttl"].source == f"file {path}"
+        assert shown["families.config:api.ttl"].source == "default"
+        assert shown["redis.url"].value == "redis://cache"
+        assert shown["redis.url"].source == "environment ETL_REDIS__URL"
+        assert shown["http.port"].source == "command line"
+        assert shown["http.host"].source == "default"
+        assert shown["collections.0.name"].value == "promptContent"

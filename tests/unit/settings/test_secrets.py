@@ -1,0 +1,118 @@
+import pytest
+
+from etl.settings import effective, load, load_with_origins, masked
+from tests.unit.settings.conftest import Write, refusal
+
+SECRET = "hunter2"
+
+
+class TestSecrets:
+    """Passwords stay where they are."""
+
+    @pytest.mark.parametrize(
+        "uri",
+        [
+            "mongo://app:hunter2@db",
+            "app:hunter2@db",
+            "hunter2",
+            "mongodb://app:hunter2",
+            "mongodb://app:hunt/hunter2@db",
+            "mongodb://app:x@hunter2@db",
+            "mongodb://app:x?hunter2@db",
+            "mongodb://app:x#hunter2@db",
+            "mongodb://app:hunter2@db:port",
+            "mongodb://",
+        ],
+    )
+    def test_a_malformed_address_is_refused_without_quoting_it(
+        self, write: Write, monkeypatch: pytest.MonkeyPatch, uri: str
+    ) -> None:
+        """However a URI is broken, the refusal names its path and source and nothing of its value."""
+        path = write(f"mongo: {{uri: '{uri}'}}")
+        line = refusal(path)
+        assert line.startswith("mongo.uri: ")
+        assert str(path) in line
+        assert SECRET not in line
+        monkeypatch.setenv("ETL_MONGO__URI", uri)
+        line = refusal()
+        assert "environment ETL_MONGO__URI" in line
+        assert SECRET not in line
+
+    @pytest.mark.parametrize(
+        "variable",
+        [
+            ("ETL_MONGO", "hunter2"),
+            ("ETL_MONGO", '{"uri": "hunter2'),
+            ("ETL_MONGO", '{"uri": ["hunter2"]}'),
+            ("ETL_MONGO", '["hunter2"]'),
+            ("ETL_COLLECTIONS", "hunter2"),
+            ("ETL_REDIS__URL", "http://hunter2"),
+        ],
+    )
+    def test_no_refusal_quotes_a_variable(
+        self, monkeypatch: pytest.MonkeyPatch, variable: tuple[str, str]
+    ) -> None:
+        """A secret in the wrong place or shape is not repeated either."""
+        monkeypatch.setenv(*variable)
+        line = refusal()
+        assert SECRET not in line
+        assert variable[0] in line
+
+    @pytest.mark.parametrize(
+        "uri",
+        [
+            "mongodb://localhost",
+            "mongodb://app:p%40ss@a:27017,b:27018/db?replicaSet=rs0&tls=true",
+            "mongodb+srv://app:pass@cluster0.example.net/?retryWrites=true",
+            "mongodb://[::1]:27017",
+        ],
+    )
+    def test_well_formed_addresses_pass(self, uri: str) -> None:
+        """Replica sets, SRV, options, escapes and IPv6 are all accepted."""
+        assert load(None, {"mongo": {"uri": uri}}).mongo.uri.get_secret_value() == uri
+
+    @pytest.mark.parametrize(
+        "url", ["redis://:pass@host/1", "rediss://u:p@host:6380", "unix:///run/redis.sock?db=1"]
+    )
+    def test_well_formed_redis_addresses_pass(self, url: str) -> None:
+        """Passwords without user, TLS and sockets are all accepted."""
+        assert load(None, {"redis": {"url": url}}).redis.url.get_secret_value() == url
+
+    @pytest.mark.parametrize(
+        "url", ["redis://:hunter2@h/hunter2", "redis://:hunt/hunter2@h", "redis://:hunter2@h:p"]
+    )
+    def test_a_malformed_redis_address_is_refused(self, url: str) -> None:
+        """The driver would take some of these for another database or another password."""
+        line = refusal(redis={"url": url})
+        assert line.startswith("redis.url: ")
+        assert SECRET not in line
+
+    def test_a_representation_shows_no_secret(self) -> None:
+        """Neither `repr` nor `str` nor the effective settings hold the password."""
+        given = {"mongo": {"uri": f"mongodb://app:{SECRET}@db"}, "redis": {"url": f"redis://:{SECRET}@cache"}}
+        loaded = load_with_origins(None, given)
+        shown = repr(loaded) + str(loaded.settings) + repr(effective(loaded))
+        assert SECRET not in shown
+        assert "mongodb://app:***@db" in shown
+
+    @pytest.mark.parametrize(
+        ("uri", "shown"),
+        [
+            (
+                "mongodb://app:hunter2@db:27017/x?authSource=admin",
+                "mongodb://app:***@db:27017/x?authSource=admin",
+            ),
+            ("mongodb://app:a@b/c@db", "mongodb://app:***@db"),
+            ("redis://:hunter2@host:6379/0", "redis://:***@host:6379/0"),
+            ("redis://hunter2@host", "redis://***@host"),
+            ("redis://host?password=hunter2&db=1", "redis://host?password=***&db=1"),
+            (
+                "mongodb://h/?authMechanismProperties=AWS_SESSION_TOKEN:x",
+                "mongodb://h/?authMechanismProperties=***",
+            ),
+            ("mongodb://localhost:27017", "mongodb://localhost:27017"),
+        ],
+    )
+    def test_an_address_is_shown_without_its_password(self, uri: str, shown: str) -> None:
+        """User, host, database and harmless options stay visible; passwords and tokens do not."""
+        assert masked(uri) == shown
