@@ -37,7 +37,8 @@ class Bar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        if self._progress.console.is_terminal:  # elsewhere it would end a line that nobody began
+            self._progress.stop()
 
     def tell(self, report: Report) -> None:
         """Show how far it is."""
