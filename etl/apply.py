@@ -27,6 +27,8 @@ class Treatment(NamedTuple):
     """Versions dated from this millisecond on are passed over if they were handled before; None: none is."""
     waiting: frozenset[str] = frozenset()
     """Locks for which earlier documents wait already."""
+    read_ahead: bool = False
+    """Whether the batch was read a while ago, and others apply newer versions of its documents meanwhile."""
     gone: Sequence[str] = ()
     """Documents that were to be read again and are no more, by `_id` as canonical Extended JSON."""
 
@@ -81,12 +83,25 @@ class Applier:
     def _try(self, outcomes: Sequence[Outcome], treatment: Treatment) -> tuple[Decision, int]:
         cache, state = self._stages.cache, self._state
         sight = cache.look(outcomes, self._token, treatment.since, has_claims=state.claims > 0)
+        if treatment.read_ahead:
+            outcomes = self._current(outcomes, sight)
         decision = decide(outcomes, self._confirmed(outcomes, sight), treatment.waiting)
         if decision.vacated:
             decision.inherit(self._heirs(decision))
-        written = cache.write(decision, state.queues)
+        # What asks for nothing here may have asked for something since, which is not to be forgotten.
+        written = cache.write(decision, frozenset() if treatment.read_ahead else state.queues)
         decision.refuse(written.refused)
         return decision, written.pushed
+
+    def _current(self, outcomes: Sequence[Outcome], sight: Sight) -> Sequence[Outcome]:
+        """The batch without documents that were written again since, where the older version would do harm.
+
+        It would be queued after the newer one, or take its keys away. Whoever applies the newer version
+        from now on breaks the transaction that the look has begun; what is left out here is caught up with.
+        """
+        harmful = {o.id for o in outcomes if o.requests or set(sight.filled.get(o.id, ())) - set(o.claimed)}
+        now = {outcome.id: outcome.text for outcome in self._fetch(harmful)}
+        return [o for o in outcomes if o.id not in harmful or now.get(o.id) == o.text]
 
     def _confirmed(self, outcomes: Sequence[Outcome], sight: Sight) -> Sight:
         """The sight without claims of documents that no longer make them; rarely is one in doubt."""

@@ -116,12 +116,15 @@ class Assembly:
         collection: CollectionSettings,
         own: Companions,
         executors: Executors | None = None,
-        few: int = _FEW,
     ) -> Stages:
-        """The four stages of a collection, with the companions of a cycle or of a backfill."""
+        """The four stages of a collection, with the companions of a cycle or of a backfill.
+
+        `executors` that somebody asked for work from the first page on, the default ones once it is worth it.
+        """
         transform, source = self.transform(collection), self.source(collection)
         cache = Cache(self.wire, collection.name, own, self.ownership(collection))
         store = self.store(collection, own)
+        few = 0 if executors else _FEW
         work = Work(transform, Task(transform), outcomes)
         crew = Crew(work, executors or processes(self._settings.workers()), few)
         return Stages(

@@ -18,10 +18,10 @@ from etl.pace import Pace
 from etl.pipeline import Executors
 from etl.ports import Page, Stages
 from etl.report import Report
-from etl.scan import Bounds, Clocks, Scan, backfill
+from etl.scan import Backfilled, Bounds, Clocks, Scan, backfill
 from etl.scanning import pages
 from etl.state import Reached, State, dead_letter
-from schemas.position import readable_id
+from schemas.position import Position, readable_id
 
 _NEVER = 2**63
 """A window that no document is in: what a backfill applies is for the cycles to remember."""
@@ -70,9 +70,10 @@ class Backfill:
         self._began = time.monotonic()
         self._scan: Scan
         self._state = State()
+        self._newest: Position | None = None
 
-    def run(self) -> Clocks:
-        """Read and apply all of it; returns both clocks as they were when it began.
+    def run(self) -> Backfilled:
+        """Read and apply all of it; returns what that was.
 
         Raises:
             EtlError: it ended early; the next one goes on where it was.
@@ -83,11 +84,11 @@ class Backfill:
             _check(self._stages)
             self._rules.pace.take(len(outcomes))
             if last is not None:
-                self._scan = self._scan.moved(last)
+                self._move(outcomes, last)
             if outcomes:
-                applier.apply(outcomes, Treatment(waiting=self._state.waiting))
+                applier.apply(outcomes, Treatment(waiting=self._state.waiting, read_ahead=True))
             self._tell(outcomes)
-        return self._scan.clocks
+        return Backfilled(self._scan.clocks, self._newest)
 
     def end(self) -> None:
         """Record that it is done, once a cycle has caught up with what changed meanwhile."""
@@ -103,6 +104,14 @@ class Backfill:
         now = Clocks(retry(source.clock), self._state.now)
         before = None if self._rules.restart else self._state.checkpoint
         self._scan = backfill(before, now, self._rules.bounds)
+        stood, clock = self._scan.cursor, self._scan.clocks.mongo
+        self._newest = stood if stood != self._scan.begin and (stood.ms or clock) < clock else None
+
+    def _move(self, outcomes: Sequence[Outcome], cursor: Position) -> None:
+        self._scan = self._scan.moved(cursor)
+        clock = self._scan.clocks.mongo
+        newest = next((o for o in reversed(outcomes) if o.ms is not None and o.ms <= clock), None)
+        self._newest = newest.position if newest else self._newest
 
     def _pages(self) -> Iterator[Page]:
         return pages(self._stages.source, self._scan, self._rules.page_size, self._stages.retry)

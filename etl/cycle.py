@@ -15,7 +15,7 @@ from etl.moments import moment_text
 from etl.pipeline import Pipeline
 from etl.ports import Stages
 from etl.report import Progress, Report, unheard
-from etl.scan import Clocks, Limits, Scan, caught_up, earliest, latest, plan, remembered_since
+from etl.scan import Backfilled, Clocks, Limits, Scan, caught_up, earliest, latest, plan, remembered_since
 from etl.scanning import pages
 from etl.state import Reached, State
 from schemas.position import Position, after, at, readable_id
@@ -44,13 +44,13 @@ class Cycle:
         self._state = State()
         self._applier: Applier
 
-    def run(self, again: Sequence[str] = (), since: Clocks | None = None) -> Report:
+    def run(self, again: Sequence[str] = (), since: Backfilled | None = None) -> Report:
         """Read what is new, apply it, and move the watermark.
 
         Args:
             again: documents to read again whatever the watermark says, by `_id` as canonical
                 Extended JSON (dead letters a person wants retried).
-            since: both clocks when a backfill began: read all that changed since, whatever was seen.
+            since: what a backfill has read: read all that changed since it began, whatever was seen.
 
         Raises:
             EtlError: the cycle ended early; what it had checkpointed stands, and the next one
@@ -65,7 +65,7 @@ class Cycle:
         self._finish()
         return self._report
 
-    def _begin(self, since: Clocks | None) -> None:
+    def _begin(self, since: Backfilled | None) -> None:
         source, retry = self._stages.source, self._stages.retry
         self._state = self._stages.checkpoint.load()
         retry(source.prepare)
@@ -74,11 +74,11 @@ class Cycle:
         if since is None:
             self._scan = plan(checkpoint, now, limits)
         else:
-            self._scan = caught_up(checkpoint, now, limits, since)
+            self._scan = caught_up(checkpoint, now, limits, since.began)
         # What a cache remembers that has lost its checkpoint is not to be trusted: all is applied anew.
         if checkpoint and since is None:
             self._since = remembered_since(checkpoint, self._scan, limits.overlap)
-        self._position = checkpoint.position if checkpoint else None
+        self._position = checkpoint.position if checkpoint else since and since.position
         self._report.mode = self._scan.mode
         self._applier = Applier(self._stages, self._token, self._state, self._report, self._reached)
 

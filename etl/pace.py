@@ -5,7 +5,7 @@ import time
 
 
 class Pace:
-    """At most `rate` documents a second, on average since it began; without bound where that is None.
+    """At most `rate` documents a second, also right after a pause; without bound where that is None.
 
     `stop` ends a wait early.
     """
@@ -13,13 +13,13 @@ class Pace:
     def __init__(self, rate: float | None, stop: threading.Event) -> None:
         self._rate = rate
         self._stop = stop
-        self._began = time.monotonic()
-        self._taken = 0
+        self._taken = time.monotonic()
 
     def take(self, documents: int) -> None:
         """Wait until so many more may be taken."""
         if self._rate is None:
             return
-        self._taken += documents
-        due = self._began + self._taken / self._rate
-        self._stop.wait(max(0.0, due - time.monotonic()))
+        now = time.monotonic()
+        # Time that was lost to an outage is not made up for: that would be the burst nobody wants.
+        self._taken = max(now, self._taken + documents / self._rate)
+        self._stop.wait(self._taken - now)

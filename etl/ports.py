@@ -43,6 +43,15 @@ class Source(Protocol):
         """Look for the index; says whether it is there."""
         ...
 
+    @property
+    def index(self) -> str | None:
+        """The name of the index that `prepare` has found."""
+        ...
+
+    def create_index_command(self) -> str:
+        """What a person types in mongosh where there is none."""
+        ...
+
     def clock(self) -> int:
         """The server's clock, in milliseconds since the epoch."""
         ...

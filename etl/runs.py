@@ -17,7 +17,7 @@ from etl.cycle import Cycle, Rules
 from etl.errors import CacheAway, CycleFailed, EtlError, Interrupted, Locked
 from etl.pace import Pace
 from etl.report import Progress, Report, unheard
-from etl.scan import Clocks, Limits
+from etl.scan import Backfilled, Limits
 from etl.settings import CollectionSettings
 
 _LOCKED_WAIT_SECONDS: Final = 0.5
@@ -36,7 +36,7 @@ class Runs:
         self,
         collection: CollectionSettings,
         again: Sequence[str] = (),
-        since: Clocks | None = None,
+        since: Backfilled | None = None,
         progress: Progress = unheard,
     ) -> Report:
         """One cycle: see `etl.cycle.Cycle.run`. `progress` is told after each page."""
@@ -52,12 +52,11 @@ class Runs:
         report = Report(collection.name, mode="backfill")
         pace = Pace(order.rate, self._parts.stop)
         rules = BackfillRules(order.bounds, collection.page_size, pace, order.restart, progress)
+        if order.dry_run:
+            self._rehearse(collection, order, rules, report)
+            return report
         with self._recorded(collection, report):
-            if order.dry_run:
-                own = of_backfill(companions(collection.name))
-                rehearse(self._parts.stages(collection, own, order.executors), rules, report)
-            else:
-                self._backfill(collection, order, rules, report)
+            self._backfill(collection, order, rules, report)
         return report
 
     def _backfill(
@@ -67,21 +66,32 @@ class Runs:
         with self._parts.lease(own).hold() as token:
             stages = self._parts.stages(collection, own, order.executors)
             backfill = Backfill(stages, rules, token, report)
-            began = backfill.run()
+            read = backfill.run()
             if order.is_whole or self._parts.store(collection).load().checkpoint:
-                self._catch_up(collection, began)
+                self._catch_up(collection, read)
             backfill.end()
 
-    def _catch_up(self, collection: CollectionSettings, began: Clocks) -> None:
+    def _rehearse(
+        self, collection: CollectionSettings, order: BackfillOrder, rules: BackfillRules, report: Report
+    ) -> None:
+        """A backfill that writes nothing; not even that it failed."""
+        own = of_backfill(companions(collection.name))
+        try:
+            rehearse(self._parts.stages(collection, own, order.executors), rules, report)
+        except EtlError as error:
+            report.failed(str(error), error.exit_code)
+
+    def _catch_up(self, collection: CollectionSettings, read: Backfilled) -> None:
         """A cycle that reads again all that changed since a backfill began, once nobody else runs one."""
         while True:
-            report = self.cycle(collection, since=began)
+            report = self.cycle(collection, since=read)
             if report.status == "ok":
                 return
+            if self._parts.stop.is_set():
+                raise Interrupted("stopped while it caught up; the same command goes on from there")
             if report.status != "locked":
                 raise CycleFailed(f"the cycle that was to catch up failed: {report.error}")
-            if self._parts.stop.wait(_LOCKED_WAIT_SECONDS):
-                raise Interrupted("stopped while waiting for a cycle; the same command goes on from there")
+            self._parts.stop.wait(_LOCKED_WAIT_SECONDS)
 
     @contextmanager
     def _recorded(self, collection: CollectionSettings, report: Report) -> Iterator[None]:

@@ -70,6 +70,13 @@ class Bounds(NamedTuple):
     """Before this."""
 
 
+class Backfilled(NamedTuple):
+    """What a backfill has read: both clocks when it began, and the newest position not in the future."""
+
+    began: Clocks
+    position: Position | None
+
+
 def earliest(*positions: Position) -> Position:
     """The first of them in index order."""
     return min(positions, key=Position.order)

@@ -1,23 +1,34 @@
 """The pages of one scan, read with patience."""
 
+import logging
 from collections.abc import Iterator
+from typing import Final
 
+from etl import log
 from etl.errors import CycleFailed
 from etl.ports import Page, Source
 from etl.retry import Retry
 from etl.scan import Scan, earliest, latest
 from schemas.position import after
 
+_log = logging.getLogger("etl.scanning")
+
+
+_NO_INDEX: Final = "no index on the timestamp and _id: every page reads the whole collection; in mongosh: %s"
+
 
 def pages(source: Source, scan: Scan, size: int, retry: Retry) -> Iterator[Page]:
     """The pages of the scan, of `size` documents; past its own clock it jumps to the present.
 
     What was written since belongs to the next scan, and only documents dated in the future are
-    left to be read. Otherwise a fast writer could keep a scan from ever ending.
+    left to be read. Otherwise a fast writer could keep a scan from ever ending. Who reads all of a
+    collection without the index is told so, and how to create it.
 
     Raises:
         EtlError: MongoDB stays away, or refuses.
     """
+    if scan.mode != "delta" and source.index is None:
+        _log.warning(_NO_INDEX, source.create_index_command(), extra=log.event("index"))
     cursor, present = scan.cursor, after(scan.clocks.mongo)
     while True:
         begin = cursor

@@ -4,12 +4,15 @@ import gc
 import multiprocessing
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from types import ModuleType
+from typing import Any, Final
 
 from etl.errors import Misconfigured, Transient
 from etl.pipeline import Executors
@@ -43,12 +46,15 @@ def rarely_collecting() -> Iterator[None]:
 
 
 def processes(count: int) -> Executors:
-    """`count` processes, gone when the block ends, or when this process dies."""
+    """`count` processes, gone when the block ends, or when this process dies.
+
+    They do not import the program that starts them, so that needs no `if __name__ == "__main__"`.
+    """
 
     @contextmanager
     def start() -> Iterator[tuple[Executor, int]]:
         # Not forked from here: threads hold locks that a fork would copy as they are.
-        context = multiprocessing.get_context("forkserver")
+        context = _Context()
         context.set_forkserver_preload([__name__])
         executor = ProcessPoolExecutor(count, context, _begin)
         try:
@@ -57,6 +63,26 @@ def processes(count: int) -> Executors:
             executor.shutdown(wait=True, cancel_futures=True)
 
     return start
+
+
+class _Process(ForkServerProcess):
+    """A process that has no use for the program which starts it.
+
+    A child would import that again, all of it: a script without a guard would begin a second backfill.
+    """
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802 (the name that multiprocessing calls)
+        program = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")  # what the child is told of is looked up here
+        try:
+            return ForkServerProcess._Popen(process_obj)  # noqa: SLF001 (the one it stands in for)
+        finally:
+            sys.modules["__main__"] = program
+
+
+class _Context(ForkServerContext):
+    Process = _Process
 
 
 def dask(scheduler: str) -> Executors:
@@ -68,19 +94,58 @@ def dask(scheduler: str) -> Executors:
 
     @contextmanager
     def start() -> Iterator[tuple[Executor, int]]:
-        try:
-            from distributed import Client  # noqa: PLC0415 (an extra, and slow to load)
-        except ImportError:
-            raise Misconfigured("--executor dask: pip install 'promptcontent-etl[distributed]'") from None
-        try:
-            client = Client(scheduler, timeout=10, set_as_default=False)
-        except (OSError, ValueError) as error:
-            raise Transient(f"no Dask scheduler at {scheduler}: {error}") from None
-        with client:
+        with _client(scheduler) as client:
             workers = sum(client.nthreads().values()) or 1
-            yield client.get_executor(pure=False, retries=3), workers
+            yield OnDask(client.get_executor(pure=False, retries=3)), workers
 
     return start
+
+
+@contextmanager
+def _client(scheduler: str) -> Iterator[Any]:
+    try:
+        import dask  # noqa: PLC0415 (an extra, and slow to load)
+        from distributed import Client  # noqa: PLC0415
+    except ImportError:
+        raise Misconfigured("--executor dask: pip install 'promptcontent-etl[distributed]'") from None
+    try:
+        client: Any = Client(scheduler, timeout=10, set_as_default=False)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        raise Transient(f"no Dask scheduler at {scheduler}: {error}") from None
+    # A page of large documents is meant to travel with its task: nobody needs it twice.
+    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 GiB"}), client:
+        yield client
+
+
+class OnDask(Executor):
+    """A cluster's executor whose failures are those of any executor.
+
+    What the cluster has lost (its workers died again and again, or the scheduler did) ends in
+    `BrokenExecutor`; workers that lack this package end in `Misconfigured`.
+    """
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        """Have a worker call it."""
+        try:
+            asked = self._executor.submit(fn, *args, **kwargs)
+        except Exception as error:
+            raise BrokenExecutor(f"the Dask cluster takes no more: {error}") from error
+        answer: Future[Any] = Future()
+        asked.add_done_callback(lambda done: _hand_on(done, answer))
+        return answer
+
+
+def _hand_on(done: "Future[Any]", answer: "Future[Any]") -> None:
+    error = CancelledError() if done.cancelled() else done.exception()
+    if error is None:
+        answer.set_result(done.result())
+    elif isinstance(error, ImportError) or "deserializ" in str(error):
+        answer.set_exception(Misconfigured("the Dask workers lack this package: install the same one there"))
+    else:
+        answer.set_exception(BrokenExecutor(f"the Dask cluster has lost a page: {type(error).__name__}"))
 
 
 def _begin() -> None:

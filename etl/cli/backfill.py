@@ -38,7 +38,9 @@ class _Moment(click.ParamType[int]):
 @click.option("--since", type=_Moment(), help="Only documents dated from here on (ISO 8601).")
 @click.option("--until", type=_Moment(), help="Only documents dated before this (ISO 8601).")
 @click.option(
-    "--workers", type=click.IntRange(1, 256), help="Processes that transform; else transform.workers."
+    "--workers",
+    type=click.IntRange(1, 256),
+    help="Processes that transform, from the first page on; else transform.workers.",
 )
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="At most so many documents a second.")
 @click.option("--restart", is_flag=True, help="Begin anew where an earlier backfill was cut short.")

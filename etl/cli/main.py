@@ -65,8 +65,8 @@ def run(arguments: Sequence[str], start: Start = start_app) -> int:
     `start` makes the application out of settings.
     """
     flags = frozenset(takewhile(lambda argument: argument != "--", arguments))
-    # Without --verbose a person gets the answer, or the one line that says why there is none.
-    log.configure(logging.DEBUG if "--verbose" in flags else logging.ERROR)
+    # Without --verbose a person gets the answer, or the one line that says why there is none; and advice.
+    log.configure(logging.DEBUG if "--verbose" in flags else logging.WARNING)
     output.never_fail_to_encode()
     try:
         code = etl.main([*arguments], "etl", standalone_mode=False, obj=Runtime(start))

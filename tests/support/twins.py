@@ -110,9 +110,15 @@ class SourceTwin:
         """The clock of this machine; see `MeddledSource` for one that a test moves."""
         return round(time.time() * 1000)
 
+    index = "updated_at_1__id_1"
+
     def prepare(self) -> bool:
         """There is always an index."""
         return True
+
+    def create_index_command(self) -> str:
+        """What nobody needs here."""
+        return ""
 
     def page(self, after: Position, end: Position, limit: int) -> Page:
         """The next documents after one position and before another, up to one that can be read on from."""
@@ -167,9 +173,18 @@ class MeddledSource:
         self._clocks = clocks
         self._around = meddler.around
 
+    @property
+    def index(self) -> str | None:
+        """As the source has it."""
+        return self._source.index
+
     def prepare(self) -> bool:
         """As the source does."""
         return self._around(self._source.prepare)
+
+    def create_index_command(self) -> str:
+        """As the source says."""
+        return self._source.create_index_command()
 
     def clock(self) -> int:
         """What the test says it is."""

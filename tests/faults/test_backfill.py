@@ -1,0 +1,312 @@
+"""A backfill that is killed, or loses a worker or a server, goes on, and nothing is lost."""
+
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psutil
+import pytest
+import redis
+from pymongo.collection import Collection
+
+from etl.app import App, BackfillOrder
+from etl.embedded import RedisServer
+from etl.report import Report
+from etl.workers import processes
+from schemas.position import position_from_text, position_of
+from tests.acceptance.conftest import StartEtl, end_of
+from tests.faults.conftest import Apps
+from tests.support.daemons import ended, every
+from tests.support.failpoint import fail_command
+from tests.support.pipeline import COMPANION, api
+from tests.support.proxy import Proxy
+from tests.support.truth import held, truth
+from tests.support.types import Document, ProxyTo
+from tests.support.waiting import eventually
+
+NAME = "promptContent"
+LONG_AGO = datetime(2025, 1, 15, tzinfo=UTC)
+OURS = "promptcontent-etl"
+PAGE, WORKERS, KILLS = 20, 2, 5
+SEED = int(os.environ.get("CHAOS_SEED") or time.time_ns())
+
+
+def contested(count: int, chaos: random.Random) -> list[Document]:
+    """Providers; 5% of the keys are claimed by three documents, the newest of which is not inserted last."""
+    documents = [api(f"p{n}", LONG_AGO + timedelta(seconds=n), _id=f"{n}") for n in range(count)]
+    for n in chaos.sample(range(count), count // 20):
+        for seconds, status in ((2, "newest"), (-1, "older")):
+            moment = LONG_AGO + timedelta(seconds=n + seconds * count)
+            documents.append(api(f"p{n}", moment, _id=f"{n}-{status}", status=status))
+    return documents
+
+
+def backfill(app: App, tell: Callable[[Report], None] = lambda _: None, workers: int = 0) -> Report:
+    """One that goes well."""
+    order = BackfillOrder(executors=processes(workers) if workers else None)
+    report = app.backfill(NAME, order, tell)
+    assert (report.status, report.error) == ("ok", None)
+    return report
+
+
+def cursor(client: redis.Redis) -> Any:
+    """Where the backfill stands."""
+    return client.hget(f"{COMPANION}backfill", "scan_cursor")
+
+
+def once(step: Callable[[], object]) -> Callable[[Report], None]:
+    """Does something after the first page."""
+    steps = iter([step])
+
+    def tell(_: Report) -> None:
+        next(steps, lambda: None)()
+
+    return tell
+
+
+@pytest.fixture
+def begin(environment: dict[str, str], start_etl: StartEtl) -> Callable[[], "subprocess.Popen[str]"]:
+    """Start a backfill with two workers; what is left of one that was killed keeps nobody out for long."""
+    environment |= {
+        "ETL_LEASE__SECONDS": "1",
+        "ETL_COLLECTIONS": f'[{{"name": "{NAME}", "page_size": {PAGE}}}]',
+    }
+    return lambda: start_etl("backfill", NAME, "--workers", f"{WORKERS}", "--rate", "2000", "--json")
+
+
+@pytest.mark.slow
+def test_killed_again_and_again(
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    begin: Callable[[], "subprocess.Popen[str]"],
+) -> None:
+    """Five times `kill -9`: the sixth finishes it; no recorded page is done twice, no process left over."""
+    print(f"CHAOS_SEED={SEED}")  # noqa: T201 (pytest shows it when the test fails)
+    chaos = random.Random(SEED)
+    documents = contested(3000, chaos)
+    collection.insert_many(documents)
+    families, moments = list[psutil.Process](), set[str]()
+
+    for _ in range(KILLS):
+        before = cursor(redis_client)
+        process = begin()
+        assert eventually(lambda: cursor(redis_client) != before, seconds=30)  # noqa: B023 (called at once)
+        time.sleep(chaos.uniform(0, 0.2))
+        families += psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        moments.add(cursor(redis_client))
+        assert eventually(lambda: not redis_client.exists(f"{COMPANION}backfill_lease"))
+    stood = position_from_text(cursor(redis_client))
+    last = end_of(begin())
+
+    assert (last.code, last.json["status"]) == (0, "ok")
+    assert len(moments) == KILLS, "they were not killed at work"
+    assert len(families) >= KILLS * WORKERS
+    assert eventually(lambda: not any(child.is_running() for child in families)), "a process is left over"
+    assert held(redis_client) == truth(collection)
+    left = [d for d in documents if position_of(d["updated_at"], d["_id"]).order() > stood.order()]
+    assert last.json["records_processed"] == len(left) < len(documents)
+
+
+def test_a_worker_is_killed(
+    collection: Collection[Document], redis_client: redis.Redis, apps: Apps, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The run goes on without workers, and nothing is lost."""
+    collection.insert_many(contested(500, random.Random(1)))
+
+    def kill() -> None:
+        victims = [p for p in psutil.Process().children(recursive=True) if p.name().startswith("python")]
+        workers = [p for p in victims if p.ppid() != os.getpid()]
+        assert workers
+        workers[-1].kill()
+
+    report = backfill(apps(), once(kill), workers=2)
+
+    assert report.records_processed == collection.count_documents({})
+    assert "going on without workers" in caplog.text
+    assert held(redis_client) == truth(collection)
+
+
+def test_mongodb_is_away_for_a_while(
+    collection: Collection[Document], redis_client: redis.Redis, apps: Apps
+) -> None:
+    """It waits, and goes on."""
+    collection.insert_many(contested(500, random.Random(1)))
+    with fail_command(
+        collection.database.client, "find", mode={"skip": 20}, appName=OURS, errorCode=10107
+    ) as failure:
+        healed = threading.Thread(target=lambda: _heal_after(collection, failure, 4))
+        healed.start()
+
+        report = backfill(apps(patience=20), workers=2)
+
+        healed.join()
+        assert failure.injected() >= 4
+    assert report.records_processed == collection.count_documents({})
+    assert held(redis_client) == truth(collection)
+
+
+def _heal_after(collection: Collection[Document], failure: Any, count: int) -> None:
+    assert eventually(lambda: failure.injected() >= count, seconds=20)
+    collection.database.client.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
+
+
+def test_redis_is_away_for_a_while(
+    collection: Collection[Document], redis_client: redis.Redis, cut_off: "tuple[str, Proxy]", apps: Apps
+) -> None:
+    """It waits, and goes on."""
+    collection.insert_many(contested(500, random.Random(1)))
+    url, proxy = cut_off
+    before: list[int] = []
+
+    def cut() -> None:
+        before.append(proxy.connections)
+        proxy.cut()
+        threading.Timer(0.7, proxy.resume).start()
+
+    report = backfill(apps(redis=url), once(cut), workers=2)
+
+    assert proxy.connections > before[0]
+    assert report.sync_duration_ms > 700
+    assert report.records_processed == collection.count_documents({})
+    assert held(redis_client) == truth(collection)
+
+
+@pytest.fixture
+def cut_off(redis_url: str, redis_server: RedisServer, proxy_to: ProxyTo) -> "tuple[str, Proxy]":
+    """The address of Redis behind a proxy, and that."""
+    proxy = proxy_to(redis_server)
+    return redis_url.replace(redis_server.address, proxy.address), proxy
+
+
+@contextmanager
+def writing(collection: Collection[Document]) -> Iterator[list[int]]:
+    """Inserts and updates all the time, to the end of the block; how many is in the list."""
+    stop, writes = threading.Event(), [0]
+
+    def write() -> None:
+        chaos = random.Random(SEED)
+        while not stop.wait(0.002):
+            number, status = chaos.randrange(3000), f"live {writes[0]}"
+            change = {"status": status, "provider_name": f"p{number}", "tipo": "integracion_api"}
+            wish = {"$set": {**change, "updated_at": datetime.now(UTC)}}
+            collection.update_one({"_id": f"{chaos.choice([number, -number])}"}, wish, upsert=True)
+            writes[0] += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        yield writes
+    finally:
+        stop.set()
+        writer.join()
+
+
+@pytest.mark.slow
+def test_beside_a_daemon_and_a_writer(
+    collection: Collection[Document], redis_client: redis.Redis, apps: Apps, start_etl: StartEtl
+) -> None:
+    """At the end nothing older stands on something newer; one cycle later all is what MongoDB says."""
+    collection.insert_many(contested(2000, random.Random(SEED)))
+    rules = f'[{{"name": "{NAME}", "cold_start": "now"}}]'
+    daemon = start_etl("run", **every(1), ETL_COLLECTIONS=rules)
+    assert eventually(lambda: bool(redis_client.exists(f"etl:last_sync:{NAME}")), seconds=30)
+
+    with watching(redis_client) as looks, writing(collection) as writes:
+        backfill(apps(), workers=2)
+        finished = redis_client.hget(f"{COMPANION}checkpoint", "mongo_clock")
+    assert min(writes[0], looks[0]) > 20
+
+    assert eventually(
+        lambda: redis_client.hget(f"{COMPANION}checkpoint", "mongo_clock") != finished, seconds=10
+    )
+    assert eventually(lambda: held(redis_client) == truth(collection), seconds=5)
+    ended(daemon)
+
+
+@contextmanager
+def watching(client: redis.Redis) -> Iterator[list[int]]:
+    """No key ever goes back to what is older; how often that was looked at is in the list."""
+    stop, looks, newest, older = threading.Event(), [0], dict[str, int](), set[str]()
+
+    def watch() -> None:
+        while not stop.wait(0.01):
+            now = {key: _age(value) for key, value in held(client).items()}
+            older.update(key for key, age in now.items() if age < newest.get(key, age))
+            newest.update(now)
+            looks[0] += 1
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield looks
+    finally:
+        stop.set()
+        watcher.join()
+    assert older == set()
+
+
+def _age(value: Any) -> int:
+    """Which of the documents that claim a key comes after which."""
+    status: str = value["status"]
+    number = status.removeprefix("live ")
+    return int(number) if number != status else ("older", "active", "newest").index(status) - 3
+
+
+def test_documents_of_ten_megabytes_beside_invalid_ones(
+    collection: Collection[Document], redis_client: redis.Redis, apps: Apps
+) -> None:
+    """Few of them are in memory at a time, and 5% dead letters are the right ones."""
+    for n in range(20):
+        collection.insert_one(api(f"big{n}", LONG_AGO, _id=n, note="x" * 10_000_000))
+    small = [api(f"s{n}", LONG_AGO, _id=f"s{n}") for n in range(380)]
+    for document in small[::20]:
+        document["status"] = [1]
+    collection.insert_many(small)
+    with peak_memory() as peak:
+        report = backfill(apps(), workers=2)
+
+    assert (report.records_processed, report.dead_lettered) == (400 - 19, 19)
+    dead = redis_client.hkeys(f"{COMPANION}dead_letters")
+    assert set(dead) == {f'"s{n}"' for n in range(0, 380, 20)}
+    assert peak[0] < 200_000_000, f"{peak[0]:,} bytes more than before"
+
+
+@contextmanager
+def peak_memory() -> Iterator[list[int]]:
+    """The most that this process and its children took beyond what this one had, in bytes."""
+    stop, peak, before = threading.Event(), [0], _taken()
+
+    def watch() -> None:
+        while not stop.wait(0.02):
+            peak[0] = max(peak[0], _taken() - before)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        stop.set()
+        watcher.join()
+
+
+def _taken() -> int:
+    """Unique bytes of memory; the servers of the tests are children too, and do not count."""
+    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    taken = 0
+    for process in family:
+        try:
+            if process.name().startswith("python"):
+                taken += process.memory_full_info().uss
+        except psutil.Error:
+            continue
+    return taken

@@ -1,0 +1,357 @@
+"""A backfill brings every document, resumes where it was cut, and nothing older stays on something newer."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import redis
+from bson import Decimal128, ObjectId
+from bson.raw_bson import RawBSONDocument
+from pymongo.collection import Collection
+
+from etl.app import App, BackfillOrder
+from etl.report import Report
+from etl.scan import Bounds
+from etl.workers import processes
+from tests.acceptance.conftest import contents
+from tests.support.generations import requested, written
+from tests.support.pipeline import COMPANION, Clock, OpenApp, api, campaign, hash_at, sync
+from tests.support.truth import held, truth
+from tests.support.types import Document
+
+NAME = "promptContent"
+LEASE, BACKFILL = f"{COMPANION}lease", f"{COMPANION}backfill"
+QUEUE = "queue:ai_generation:alta"
+LONG_AGO = datetime(2025, 1, 15, tzinfo=UTC)
+
+Step = Callable[[], object]
+
+
+def run(
+    app: App, order: BackfillOrder | None = None, tell: Callable[[Report], None] = lambda _: None
+) -> Report:
+    """One backfill, whatever comes of it."""
+    return app.backfill(NAME, order or BackfillOrder(), tell)
+
+
+def backfill(app: App, **order: Any) -> Report:
+    """One that goes well."""
+    report = run(app, BackfillOrder(**order))
+    assert (report.status, report.error) == ("ok", None)
+    return report
+
+
+def on_page(number: int, step: Step) -> Callable[[Report], None]:
+    """Does something once so many pages have been applied; fails the test that never got there."""
+    pages = iter([lambda: None] * (number - 1) + [step])
+
+    def tell(_: Report) -> None:
+        next(pages, lambda: None)()
+
+    return tell
+
+
+@contextmanager
+def lease_held(client: redis.Redis, seconds: float) -> Iterator[None]:
+    """Another process runs a cycle, and is done after so long."""
+    client.set(LEASE, "1 0 other:1", px=round(seconds * 1000))
+    yield
+    assert not client.exists(LEASE), "it did not wait"
+
+
+def dated(count: int, moment: datetime = LONG_AGO) -> list[Document]:
+    """Providers a second apart, the first at `moment`."""
+    return [api(f"p{n}", moment + timedelta(seconds=n), _id=n) for n in range(count)]
+
+
+def test_every_document_comes_whatever_its_date_and_its_id(
+    collection: Collection[Document], open_app: OpenApp, redis_client: redis.Redis
+) -> None:
+    """Every type of `updated_at` and of `_id`, also what no delta can reach; and then deltas find nothing."""
+    dates: list[Any] = [None, 5, "text", True, {"a": 1}, LONG_AGO, datetime(2099, 1, 1, tzinfo=UTC)]
+    ids: list[Any] = [1, "1", 1.5, ObjectId(), b"1", Decimal128("7"), {"a": [1]}, LONG_AGO, True]
+    documents = [api(f"d{n}", date, _id=f"d{n}") for n, date in enumerate(dates)]
+    documents += [api(f"i{n}", LONG_AGO, _id=key) for n, key in enumerate(ids)]
+    missing = api("without", None)
+    del missing["updated_at"]
+    collection.insert_many([*documents, missing])
+    app = open_app(page_size=3)
+
+    report = backfill(app)
+
+    assert report.records_processed == len(documents) + 1
+    assert held(redis_client) == truth(collection)
+    again = sync(app)
+    assert (again.mode, again.records_processed) == ("delta", 0)
+
+
+def test_the_next_cycle_after_a_whole_backfill_is_an_empty_delta(
+    collection: Collection[Document], app: App, clock: Clock, redis_client: redis.Redis
+) -> None:
+    """Without a cycle before; and `etl:last_sync` names the newest document, as after any cycle."""
+    collection.insert_many([*dated(20), api("fresh", clock.ago(30), _id="fresh")])
+
+    backfill(app)
+
+    published = hash_at(redis_client, f"etl:last_sync:{NAME}")
+    assert published["last_id"] == '"fresh"'
+    report = sync(app)
+    assert (report.mode, report.records_processed) == ("delta", 0)
+
+
+def test_the_watermark_after_a_backfill_of_what_is_old(
+    collection: Collection[Document], app: App, redis_client: redis.Redis
+) -> None:
+    """All older than the overlap: the cycle that catches up reads nothing, and still says how far all is."""
+    collection.insert_many(dated(20))
+
+    backfill(app)
+
+    assert hash_at(redis_client, f"etl:last_sync:{NAME}")["last_timestamp"] == "2025-01-15T00:00:19Z"
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["before any cycle", "after a cycle"])
+def test_bounds_are_half_open(
+    collection: Collection[Document], app: App, redis_client: redis.Redis, *, first: bool
+) -> None:
+    """From `since` on, and before `until`; a first cycle after a part of it still reads all."""
+    collection.insert_many(dated(10))
+    if first:
+        sync(app)
+        redis_client.delete(*redis_client.keys("config:*"))
+    day = int(LONG_AGO.timestamp() * 1000)
+
+    report = backfill(app, bounds=Bounds(day + 3000, day + 6000))
+
+    assert report.records_processed == 3
+    assert set(redis_client.keys("config:*")) == {f"config:api:p{n}" for n in (3, 4, 5)}
+    cycle = sync(app)
+    assert (cycle.mode, cycle.records_processed) == (("delta", 0) if first else ("cold_start", 10))
+
+
+def test_cut_short_it_goes_on_where_it_was(
+    collection: Collection[Document], open_app: OpenApp, redis_client: redis.Redis
+) -> None:
+    """What was applied is not applied again; other bounds are refused in a line; `restart` begins anew."""
+    collection.insert_many(dated(100))
+    app = open_app(page_size=10)
+    cut = run(app, tell=on_page(3, app.stop))
+    assert (cut.exit_code, cut.records_processed) == (130, 30)
+
+    other = run(open_app(), BackfillOrder(Bounds(until=5)))
+    resumed = backfill(open_app(page_size=10))
+
+    assert other.exit_code == 2
+    assert other.error == "the backfill that was cut short had other bounds: give those, or --restart"
+    assert resumed.records_processed == 70
+    assert held(redis_client) == truth(collection)
+    assert backfill(open_app()).records_processed == 100, "one that has ended was taken for one cut short"
+
+
+def test_restart(collection: Collection[Document], open_app: OpenApp) -> None:
+    """It begins anew, with any bounds."""
+    collection.insert_many(dated(100))
+    app = open_app(page_size=10)
+    run(app, tell=on_page(3, app.stop))
+
+    assert backfill(open_app(), restart=True).records_processed == 100
+
+
+def test_one_at_a_time(collection: Collection[Document], open_app: OpenApp) -> None:
+    """A second one is told who is at work; a cycle may run beside it."""
+    collection.insert_many(dated(100))
+    seen: list[Report] = []
+    beside = open_app()
+    step = lambda: seen.extend([run(open_app()), *beside.sync()])  # noqa: E731
+
+    first = run(open_app(page_size=10), tell=on_page(3, step))
+
+    second, cycle = seen
+    assert (second.status, second.exit_code, cycle.status, first.status) == ("locked", 75, "ok", "ok")
+    assert "being synced by" in str(second.error)
+
+
+def test_the_catch_up_waits_for_a_cycle(
+    collection: Collection[Document], app: App, redis_client: redis.Redis
+) -> None:
+    """Whoever runs a cycle when all is read may finish it."""
+    collection.insert_many(dated(5))
+    with lease_held(redis_client, 1):
+        assert backfill(app).records_processed == 5
+
+
+def test_stopped_while_it_waits_for_a_cycle(
+    collection: Collection[Document], open_app: OpenApp, redis_client: redis.Redis
+) -> None:
+    """Ctrl-C is one there too, and what was read is not read again."""
+    collection.insert_many(dated(5))
+    redis_client.set(LEASE, "1 0 other:1", px=30_000)
+    app = open_app()
+    threading.Timer(0.3, app.stop).start()
+
+    assert run(app).exit_code == 130
+    redis_client.delete(LEASE)
+    assert backfill(open_app()).records_processed == 0
+
+
+def moved_on(collection: Collection[Document], app: App, name: str, **changes: Any) -> Step:
+    """A document is written again while it is in flight, and a cycle applies that."""
+
+    def step() -> None:
+        collection.update_one({"_id": name}, {"$set": {**changes, "updated_at": datetime.now(UTC)}})
+        assert sync(app).records_processed == 1
+
+    return step
+
+
+@pytest.mark.parametrize(
+    "before", [written("c", 1, LONG_AGO), requested("c", LONG_AGO)], ids=["written", "requested"]
+)
+def test_a_request_that_a_cycle_has_queued_meanwhile_is_queued_once(
+    collection: Collection[Document], open_app: OpenApp, redis_client: redis.Redis, before: Document
+) -> None:
+    """The older version, read before, neither follows it into the queue nor makes it forgotten."""
+    collection.insert_many([*dated(10), before | {"updated_at": LONG_AGO + timedelta(hours=1)}])
+    daemon = open_app()
+    sync(open_app(cold_start="now"))
+    collection.insert_one(requested("other", datetime.now(UTC)))
+    assert sync(daemon).enqueued == 1
+    step = moved_on(collection, daemon, "c", estado="pendiente", prioridad="alta")
+
+    report = run(open_app(page_size=5), BackfillOrder(executors=processes(1)), on_page(1, step))
+
+    assert report.status == "ok"
+    assert sorted(redis_client.lrange(QUEUE, 0, -1)) == truth(collection)[QUEUE]
+    assert sync(daemon).enqueued == 0
+
+
+def test_a_document_that_has_moved_meanwhile_keeps_its_keys(
+    collection: Collection[Document], open_app: OpenApp, redis_client: redis.Redis
+) -> None:
+    """At no moment does the older version, read before, take away what a cycle has filled."""
+    collection.insert_many([*dated(10), api("old", LONG_AGO + timedelta(hours=1), _id="m")])
+    daemon = open_app()
+    sync(open_app(cold_start="now"))
+    step, there = moved_on(collection, daemon, "m", provider_name="new"), []
+
+    def tell(report: Report) -> None:
+        if report.records_processed <= 5:
+            step()
+        there.append(redis_client.exists("config:api:new"))
+
+    assert run(open_app(page_size=5), BackfillOrder(executors=processes(1)), tell).status == "ok"
+
+    assert there == [1] * 3
+    assert held(redis_client) == truth(collection)
+
+
+def test_the_newest_of_several_claims_wins_beside_a_cycle(
+    collection: Collection[Document], open_app: OpenApp, redis_client: redis.Redis
+) -> None:
+    """A new document claims the key of one in flight, and a cycle applies it first: that stands."""
+    collection.insert_many([*dated(10), api("k", LONG_AGO + timedelta(hours=1), _id="a", status="older")])
+    daemon = open_app()
+    sync(open_app(cold_start="now"))
+    shown: list[str] = []
+
+    def tell(report: Report) -> None:
+        if report.records_processed <= 5:
+            collection.insert_one(api("k", datetime.now(UTC), _id="b", status="newer"))
+            sync(daemon)
+        shown.append(hash_at(redis_client, "config:api:k")["status"])
+
+    assert run(open_app(page_size=5), BackfillOrder(executors=processes(1)), tell).status == "ok"
+
+    assert set(shown) == {"newer"}
+
+
+def test_an_invalid_version_in_flight_leaves_no_dead_letter(
+    collection: Collection[Document], open_app: OpenApp, redis_client: redis.Redis
+) -> None:
+    """The document is mended and applied by a cycle before its older version is refused."""
+    collection.insert_many([*dated(10), api("x", LONG_AGO + timedelta(hours=1), _id="x", status=[1])])
+    daemon = open_app()
+    sync(open_app(cold_start="now"))
+    step = moved_on(collection, daemon, "x", status="mended")
+
+    report = run(open_app(page_size=5), BackfillOrder(executors=processes(1)), on_page(1, step))
+
+    assert (report.status, report.dead_lettered) == ("ok", 0)
+    assert redis_client.hlen(f"{COMPANION}dead_letters") == 0
+    assert held(redis_client) == truth(collection)
+
+
+def test_a_campaign_under_its_lock_waits(
+    collection: Collection[Document], app: App, redis_client: redis.Redis
+) -> None:
+    """It is put off, and applied by the first cycle after the lock is gone."""
+    collection.insert_many([campaign("c", LONG_AGO, _id="c"), *dated(3)])
+    redis_client.set("lock:content_generation:c", "1")
+    report = backfill(app)
+    assert (report.records_processed, report.deferred) == (3, 1)
+    redis_client.delete("lock:content_generation:c")
+    assert sync(app).records_processed == 1
+    assert held(redis_client) == truth(collection)
+
+
+def test_a_dry_run_writes_nothing(
+    collection: Collection[Document], app: App, redis_client: redis.Redis
+) -> None:
+    """Not a key, a lease or a line of history, also where it fails; it tells every reason for a rejection."""
+    sync(app)
+    good = [*dated(6), campaign("c", LONG_AGO), requested("r", LONG_AGO)]
+    bad = [api(f"b{n}", LONG_AGO, status=[1]) for n in range(3)]
+    collection.insert_many([*good, *bad, api("t", LONG_AGO, tipo="nonsense")])
+    collection.insert_one(
+        RawBSONDocument(
+            b"\x17\x00\x00\x00\x02_id\x00\x02\x00\x00\x00\x61\x00\x10\x61\x00\x01\x00\x00\x00\x00"
+        )
+    )
+    before = _without_time(contents(redis_client))
+
+    report = backfill(app, dry_run=True)
+
+    assert _without_time(contents(redis_client)) == before
+    assert (report.records_processed, report.written, report.enqueued) == (8, 7, 1)
+    assert report.dead_lettered == sum(report.reasons.values()) == 5
+    assert max(report.reasons.values()) == 3
+    app.stop()
+    assert run(app, BackfillOrder(dry_run=True)).exit_code == 130
+    assert _without_time(contents(redis_client)) == before
+
+
+def _without_time(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {key: content["value"] for key, content in found.items()}
+
+
+def test_what_would_be_done_is_done(collection: Collection[Document], open_app: OpenApp) -> None:
+    """A dry run counts what the backfill after it counts."""
+    collection.insert_many([*dated(50), *(api(f"b{n}", LONG_AGO, status=[1]) for n in range(5))])
+    app = open_app(page_size=10)
+    counts = ("records_processed", "written", "evicted", "enqueued", "dead_lettered", "unreachable")
+
+    dry, wet = backfill(app, dry_run=True), backfill(app)
+
+    assert [getattr(dry, name) for name in counts] == [getattr(wet, name) for name in counts]
+    assert dry.reasons == wet.reasons
+
+
+def test_without_the_index_it_says_so_and_works(
+    collection: Collection[Document], app: App, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, with the command that creates it; a cold start too."""
+    collection.drop_indexes()
+    collection.insert_many(dated(30))
+
+    backfill(app)
+
+    [line] = [record.getMessage() for record in caplog.records if record.name == "etl.scanning"]
+    assert f".getCollection('{NAME}').createIndex({{'updated_at': 1, '_id': 1}}" in line
+    assert held(redis_client) == truth(collection)
+    redis_client.flushdb()
+    caplog.clear()
+    sync(app)
+    assert len([record for record in caplog.records if record.name == "etl.scanning"]) == 1
