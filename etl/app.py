@@ -20,9 +20,9 @@ from etl.resp import Command
 from etl.runs import Runs
 from etl.settings import CollectionSettings, Settings
 from etl.status import CollectionStatus, read_status
-from etl.trace import KeyStory, Trace, Tracer
-from etl.verify import Tell, Verify
-from etl.verify_report import VerifyReport
+from etl.verification.report import VerifyReport
+from etl.verification.trace import KeyStory, Trace, Tracer
+from etl.verification.verify import Tell, Verify
 from schemas.documents import KINDS
 
 __all__ = [

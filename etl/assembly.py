@@ -9,22 +9,22 @@ from etl.checkpoint import CheckpointStore
 from etl.companions import Companions, companions
 from etl.crew import Crew
 from etl.errors import Transient
-from etl.inspection import Inspection
 from etl.keyspace import Keyspace
 from etl.lease import Lease
 from etl.mongo_client import connect
 from etl.ownership import Ownership
 from etl.pipeline import Executors, Work, inline
 from etl.ports import Stages
-from etl.reading import Reader, unrow
 from etl.redis_wire import Wire, open_pool
 from etl.refresh import Refresh
 from etl.retry import Retry
-from etl.second_look import Subject
 from etl.settings import CollectionSettings, Settings
 from etl.source import Source
 from etl.transform import Transform, outcomes
-from etl.verdicts import Rules
+from etl.verification.inspection import Inspection
+from etl.verification.reading import Reader, unrow
+from etl.verification.second_look import Subject
+from etl.verification.verdicts import Rules
 from etl.workers import Task, processes
 from schemas.documents import FAMILIES
 from schemas.families import LAST_SYNC

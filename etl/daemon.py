@@ -16,12 +16,12 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from etl import log
 from etl.app import App
-from etl.endpoints import Endpoints
-from etl.glance import Lookout, look
 from etl.jobs import Around, jobs
-from etl.metrics import Metrics
+from etl.monitoring.endpoints import Endpoints
+from etl.monitoring.glance import Lookout, look
+from etl.monitoring.metrics import Metrics
+from etl.monitoring.serving import Serving
 from etl.punctuality import Punctuality
-from etl.serving import Serving
 from etl.settings import Settings
 
 GRACE_SECONDS: Final = 4.0

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from etl import log
 from etl.app import App
 from etl.errors import EtlError, Interrupted, Transient, whereabouts
-from etl.metrics import Metrics
+from etl.monitoring.metrics import Metrics
 from etl.report import Report
 from etl.settings import Settings
 

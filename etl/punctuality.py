@@ -12,7 +12,7 @@ from typing import Final
 from apscheduler.events import EVENT_JOB_MAX_INSTANCES, JobSubmissionEvent
 
 from etl import log
-from etl.metrics import Metrics
+from etl.monitoring.metrics import Metrics
 
 LATE_SECONDS: Final = 1.0
 

@@ -13,8 +13,8 @@ import redis
 from pymongo.collection import Collection
 
 from etl.cache import Cache
-from etl.inspection import Inspection
 from etl.source import Source
+from etl.verification.inspection import Inspection
 from tests.support.pipeline import Clock, OpenApp, api, campaign, hash_at, sync
 from tests.support.types import Document
 

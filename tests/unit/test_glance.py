@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from etl import glance as module
 from etl.app import CollectionStatus
 from etl.errors import CacheAway
-from etl.glance import Glance, Lookout, look
+from etl.monitoring import glance as module
+from etl.monitoring.glance import Glance, Lookout, look
 from tests.support.glances import FakeSight, status
 
 CYCLE = 660

@@ -8,7 +8,7 @@ import pytest
 from etl.app import App
 from etl.errors import CacheAway, Interrupted, Misconfigured, Transient
 from etl.jobs import Around, Job, jobs
-from etl.metrics import Metrics
+from etl.monitoring.metrics import Metrics
 from etl.report import RefreshReport, Report
 from etl.settings import Settings
 from tests.unit.test_metrics import samples

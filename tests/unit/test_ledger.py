@@ -1,6 +1,6 @@
 from contextlib import closing
 
-from etl.ledger import Ledger, Note, Suspect
+from etl.verification.ledger import Ledger, Note, Suspect
 
 
 def test_what_is_noted_last_of_a_key_counts() -> None:

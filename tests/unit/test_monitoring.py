@@ -15,8 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import etl as package
 from etl.cli.main import etl
-from etl.glance import Glance
-from etl.metrics import Metrics
+from etl.monitoring.glance import Glance
+from etl.monitoring.metrics import Metrics
 from etl.settings import Settings
 from tests.support.glances import status
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from bson.datetime_ms import DatetimeMS
 
-from etl.differences import Looked, differences
-from etl.reading import Reading
-from etl.verdicts import Case, Rules, State, family_of, judge, lock_of
+from etl.verification.differences import Looked, differences
+from etl.verification.reading import Reading
+from etl.verification.verdicts import Case, Rules, State, family_of, judge, lock_of
 from schemas.entries import Evict, Put, Reject
 from schemas.position import Position, id_text
 

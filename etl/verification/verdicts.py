@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
-from etl.differences import Looked, differences
-from etl.reading import Reading
+from etl.verification.differences import Looked, differences
+from etl.verification.reading import Reading
 from schemas.documents import FAMILIES
 from schemas.entries import Evict, Put
 from schemas.families import GENERATION_LOCK, Family

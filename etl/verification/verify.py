@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, Final, get_args
 
-from etl.inspection import members_of
-from etl.ledger import Ledger, Note
-from etl.reading import Reading
-from etl.second_look import SecondLook, Subject
-from etl.verdicts import Name, glance
-from etl.verify_report import SHOWN, VerifyReport
+from etl.verification.inspection import members_of
+from etl.verification.ledger import Ledger, Note
+from etl.verification.reading import Reading
+from etl.verification.report import SHOWN, VerifyReport
+from etl.verification.second_look import SecondLook, Subject
+from etl.verification.verdicts import Name, glance
 from schemas.position import FIRST, id_in, id_text
 
 Tell = Callable[[int, int], None]

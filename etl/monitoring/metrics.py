@@ -13,7 +13,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from etl.app import CollectionStatus
-from etl.glance import Glance
+from etl.monitoring.glance import Glance
 from etl.report import RefreshReport, Report
 from etl.settings import Settings
 from schemas.documents import KINDS

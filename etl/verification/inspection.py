@@ -9,13 +9,13 @@ from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from etl.companions import companions
-from etl.differences import SURPLUS, Looked
 from etl.ownership import Ownership
-from etl.reading import Reading
 from etl.redis_wire import SCRIPTS, Wire
 from etl.resp import Command
 from etl.state import deferral_from_text
 from etl.transform import commands
+from etl.verification.differences import SURPLUS, Looked
+from etl.verification.reading import Reading
 from schemas.entries import Evict, Put
 from schemas.position import Position, id_text, position_from_text
 
@@ -26,7 +26,7 @@ Keys = Mapping[str, int]
 
 
 class Progress(NamedTuple):
-    """How far the cycles are with some documents; see `etl.verdicts.State`."""
+    """How far the cycles are with some documents; see `etl.verification.verdicts.State`."""
 
     known: bool
     position: Position | None

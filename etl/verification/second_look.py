@@ -11,16 +11,16 @@ from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import Any, Final, NamedTuple, Protocol
 
-from etl.differences import Looked
 from etl.errors import Interrupted
-from etl.inspection import Inspection, Owners, members_of
-from etl.ledger import Suspect
 from etl.pipeline import Pipeline
 from etl.ports import Page
-from etl.reading import Reader, Reading
 from etl.retry import Retry
 from etl.scan import earliest, latest
-from etl.verdicts import ACCUSATIONS, Case, Rules, State, Verdict, judge, lock_of
+from etl.verification.differences import Looked
+from etl.verification.inspection import Inspection, Owners, members_of
+from etl.verification.ledger import Suspect
+from etl.verification.reading import Reader, Reading
+from etl.verification.verdicts import ACCUSATIONS, Case, Rules, State, Verdict, judge, lock_of
 from schemas.position import LAST, Position, after, at, id_from_text, id_text
 
 _TRIES: Final = 4

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Final, NamedTuple
 
-from etl.verdicts import Name
+from etl.verification.verdicts import Name
 
 _CACHE_KIB: Final = 16 * 1024
 _KEYS_A_QUESTION: Final = 500

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
-from etl.ledger import Suspect
 from etl.moments import moment_text
-from etl.reading import Reading
-from etl.second_look import Judged, SecondLook, Subject
 from etl.state import DeadLetter
-from etl.verdicts import Name
+from etl.verification.ledger import Suspect
+from etl.verification.reading import Reading
+from etl.verification.second_look import Judged, SecondLook, Subject
+from etl.verification.verdicts import Name
 from schemas.entries import Evict, Put
 from schemas.position import id_from_text, readable_id
 

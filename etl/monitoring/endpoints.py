@@ -8,8 +8,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from etl.glance import Lookout
-from etl.metrics import Metrics
+from etl.monitoring.glance import Lookout
+from etl.monitoring.metrics import Metrics
 
 _OK, _UNAVAILABLE = 200, 503
 
