@@ -7,16 +7,27 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    InvalidStateError,
+    ProcessPoolExecutor,
+)
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from types import ModuleType
 from typing import Any, Final
+from weakref import WeakSet
 
 from etl.errors import Misconfigured, Transient
 from etl.pipeline import Executors
 from etl.transform import Row, Transform
+
+DASK_SECONDS: Final = 10.0
+"""So long a Dask cluster may take to answer, and to have a worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +106,10 @@ def dask(scheduler: str) -> Executors:
     @contextmanager
     def start() -> Iterator[tuple[Executor, int]]:
         with _client(scheduler) as client:
-            workers = sum(client.nthreads().values()) or 1
-            yield OnDask(client.get_executor(pure=False, retries=3)), workers
+            workers = sum(client.nthreads().values())
+            executor = OnDask(client.get_executor(pure=False, retries=3), lambda: client.status != "closed")
+            with closing(executor):
+                yield executor, workers
 
     return start
 
@@ -109,12 +122,20 @@ def _client(scheduler: str) -> Iterator[Any]:
     except ImportError:
         raise Misconfigured("--executor dask: pip install 'promptcontent-etl[distributed]'") from None
     try:
-        client: Any = Client(scheduler, timeout=10, set_as_default=False)  # type: ignore[no-untyped-call]
+        client: Any = Client(scheduler, timeout=DASK_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
-        raise Transient(f"no Dask scheduler at {scheduler}: {error}") from None
+        raise Transient(f"no Dask scheduler at {scheduler}: {_line(error)}") from None
     # A page of large documents is meant to travel with its task: nobody needs it twice.
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 GiB"}), client:
+        try:
+            client.wait_for_workers(1, DASK_SECONDS)
+        except TimeoutError:
+            raise Transient(f"the Dask scheduler at {scheduler} has no worker: start some") from None
         yield client
+
+
+def _line(error: Exception) -> str:
+    return str(error).replace("\n", " ")
 
 
 class OnDask(Executor):
@@ -124,28 +145,57 @@ class OnDask(Executor):
     `BrokenExecutor`; workers that lack this package end in `Misconfigured`.
     """
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor, is_there: Callable[[], bool]) -> None:
         self._executor = executor
+        self._is_there = is_there
+        self._answers: WeakSet[Future[Any]] = WeakSet()
+        self._done = threading.Event()
+        self._watch = threading.Thread(target=self._fail_when_gone, name="etl-dask", daemon=True)
+        self._watch.start()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
         """Have a worker call it."""
+        if not self._is_there():
+            raise BrokenExecutor(_GONE)
         try:
             asked = self._executor.submit(fn, *args, **kwargs)
         except Exception as error:
-            raise BrokenExecutor(f"the Dask cluster takes no more: {error}") from error
+            raise BrokenExecutor(_GONE) from error
         answer: Future[Any] = Future()
+        self._answers.add(answer)
         asked.add_done_callback(lambda done: _hand_on(done, answer))
         return answer
+
+    def close(self) -> None:
+        """Watch no longer."""
+        self._done.set()
+        self._watch.join()
+
+    def _fail_when_gone(self) -> None:
+        """Where the client has given its scheduler up, it leaves those who wait for an answer waiting."""
+        while not self._done.wait(0.5):
+            if not self._is_there():
+                for answer in list(self._answers):
+                    _fail(answer, BrokenExecutor(_GONE))
+
+
+_GONE: Final = "the Dask scheduler is gone"
 
 
 def _hand_on(done: "Future[Any]", answer: "Future[Any]") -> None:
     error = CancelledError() if done.cancelled() else done.exception()
     if error is None:
-        answer.set_result(done.result())
+        with suppress(InvalidStateError):
+            answer.set_result(done.result())
     elif isinstance(error, ImportError) or "deserializ" in str(error):
-        answer.set_exception(Misconfigured("the Dask workers lack this package: install the same one there"))
+        _fail(answer, Misconfigured("the Dask workers lack this package: install the same one there"))
     else:
-        answer.set_exception(BrokenExecutor(f"the Dask cluster has lost a page: {type(error).__name__}"))
+        _fail(answer, BrokenExecutor(f"the Dask cluster has lost a page: {type(error).__name__}"))
+
+
+def _fail(answer: "Future[Any]", error: Exception) -> None:
+    with suppress(InvalidStateError):  # there was an answer after all
+        answer.set_exception(error)
 
 
 def _begin() -> None:

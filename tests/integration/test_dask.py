@@ -1,0 +1,122 @@
+"""The transforms of a backfill on a Dask cluster: a scheduler and two workers, each a process of its own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import redis
+from distributed import Client
+from pymongo.collection import Collection
+
+from etl import workers
+from etl.app import App, BackfillOrder
+from etl.embedded.process import free_port
+from etl.report import Report
+from etl.workers import dask
+from tests.support.pipeline import OpenApp, api
+from tests.support.truth import held, truth
+from tests.support.types import Document
+from tests.support.waiting import eventually
+
+LONG_AGO = datetime(2025, 1, 15, tzinfo=UTC)
+COUNT = 1500
+
+
+class Cluster(NamedTuple):
+    """Where the scheduler is, and the processes."""
+
+    address: str
+    scheduler: "subprocess.Popen[bytes]"
+    workers: list["subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """A cluster on loopback; gone when the test ends."""
+    port, file = free_port(), tmp_path / "scheduler.json"
+    with ExitStack() as stack:
+
+        def start(*arguments: str) -> "subprocess.Popen[bytes]":
+            process = subprocess.Popen(
+                [sys.executable, "-m", "distributed.cli.dask_" + arguments[0], *arguments[1:]],
+                cwd=tmp_path,
+                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process
+
+        loopback = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
+        scheduler = start("scheduler", *loopback, "--port", f"{port}", "--scheduler-file", f"{file}")
+        assert eventually(file.exists, seconds=30)
+        address = f"tcp://127.0.0.1:{port}"
+        single = (*loopback, "--nthreads", "1", "--no-nanny", "--no-dashboard")
+        started = [start("worker", address, *single) for _ in range(2)]
+        with Client(address, timeout=30, set_as_default=False) as client:  # type: ignore[no-untyped-call]
+            client.wait_for_workers(2, 30)
+        yield Cluster(address, scheduler, started)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lost scheduler is given up sooner."""
+    monkeypatch.setattr(workers, "DASK_SECONDS", 2.0)
+
+
+def dated(count: int) -> list[Document]:
+    """Providers a second apart; every hundredth is invalid."""
+    moments = (LONG_AGO + timedelta(seconds=n) for n in range(count))
+    status = ("active", [1])
+    return [api(f"p{n}", moment, _id=n, status=status[n % 100 == 99]) for n, moment in enumerate(moments)]
+
+
+def backfill(app: App, cluster: Cluster, step: Callable[[], object]) -> Report:
+    """One that transforms on the cluster; `step` is done once a page is applied."""
+    steps = iter([step])
+
+    def tell(_: Report) -> None:
+        next(steps, lambda: None)()
+
+    return app.backfill("promptContent", BackfillOrder(executors=dask(cluster.address)), tell)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["worker", "scheduler"])
+@pytest.mark.usefixtures("impatient")
+def test_a_part_of_the_cluster_is_killed(
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    open_app: OpenApp,
+    cluster: Cluster,
+    victim: str,
+) -> None:
+    """Mid-way: the other worker does what is left, or without a cluster this process; nothing is lost."""
+    collection.insert_many(dated(COUNT))
+    doomed = cluster.workers[0] if victim == "worker" else cluster.scheduler
+
+    report = backfill(open_app(page_size=20), cluster, doomed.kill)
+
+    assert doomed.wait(5) < 0
+    assert (report.status, report.error) == ("ok", None)
+    assert (report.records_processed, report.dead_lettered) == (COUNT - COUNT // 100, COUNT // 100)
+    collection.delete_many({"status": [1]})
+    assert held(redis_client) == truth(collection)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_no_scheduler(open_app: OpenApp) -> None:
+    """One line that names the address."""
+    address = f"tcp://127.0.0.1:{free_port()}"
+
+    report = open_app().backfill("promptContent", BackfillOrder(executors=dask(address)), lambda _: None)
+
+    assert report.exit_code == 1
+    assert str(report.error).startswith(f"no Dask scheduler at {address}: ")
