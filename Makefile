@@ -1,5 +1,6 @@
 # make demo    real MongoDB and Redis, sample documents, two cycles, shown
-# make test    every check: lint, format, types, tests on real servers, coverage
+# make test    every check: lint, format, types, tests on real servers
+# make coverage  likewise, and which lines and branches they reach; it takes twice as long
 # make bench   how fast it is, beside the ceilings and a plain script; make bench BENCH=--quick is a first look
 # make soak    the daemon for a thousand cycles, a minute of writes, long outages; about six minutes
 # make clean   removes what the others made
@@ -13,7 +14,9 @@ BIN := .venv/bin
 CANDIDATES := python3.11 python3.12 python3.13 python3.14 python3
 USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: demo test bench soak clean
+COVERED :=
+
+.PHONY: demo test coverage bench soak clean
 
 demo: .venv/demo.stamp
 	$(BIN)/etl demo
@@ -22,8 +25,13 @@ test: .venv/dev.stamp
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest --numprocesses 2 --dist worksteal --cov --cov-report= --ignore tests/faults
-	$(BIN)/pytest --cov --cov-append --cov-report=term tests/faults  # alone: they watch the clock
+	$(BIN)/pytest --numprocesses 2 --dist worksteal -m 'not alone' $(COVERED)
+	$(BIN)/pytest -m alone $(COVERED)  # they watch the clock, or need the whole machine
+
+coverage: .venv/dev.stamp
+	$(BIN)/coverage erase
+	$(MAKE) test COVERED='--cov --cov-append --cov-report='
+	$(BIN)/coverage report
 
 bench: .venv/bench.stamp
 	$(BIN)/python -m bench --out docs $(BENCH)

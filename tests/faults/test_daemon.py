@@ -35,6 +35,8 @@ from tests.support.waiting import eventually
 
 LONG = bool(os.environ.get("LONG_RUNS"))
 
+pytestmark = pytest.mark.alone
+
 
 def test_every_write_is_there_within_two_cycles(
     start_etl: StartEtl, collection: Collection[Document], redis_client: redis.Redis

@@ -134,6 +134,7 @@ def test_a_long_cycle_keeps_its_lease(
     assert held(redis_client) == truth(collection)
 
 
+@pytest.mark.alone
 def test_a_dead_holder_does_not_keep_the_lease(
     collection: Collection[Document], redis_client: redis.Redis, put_to_sleep: PutToSleep, apps: Apps
 ) -> None:
