@@ -1,6 +1,6 @@
 # make demo    real MongoDB and Redis, sample documents, two cycles, shown
-# make test    every check: lint, format, types, tests on real servers
-# make coverage  likewise, and which lines and branches they reach; it takes twice as long
+# make test    every check: lint, format, types, tests on real servers; with CI set, coverage of lines and branches too
+# make coverage  likewise anywhere; it takes twice as long
 # make bench   how fast it is, beside the ceilings and a plain script; make bench BENCH=--quick is a first look
 # make soak    the daemon for a thousand cycles, a minute of writes, long outages; about six minutes
 # make clean   removes what the others made
@@ -14,7 +14,7 @@ BIN := .venv/bin
 CANDIDATES := python3.11 python3.12 python3.13 python3.14 python3
 USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 
-COVERED :=
+COVERED := $(if $(CI),--cov --cov-append --cov-report=)
 
 .PHONY: demo test coverage bench soak clean
 
@@ -22,16 +22,16 @@ demo: .venv/demo.stamp
 	$(BIN)/etl demo
 
 test: .venv/dev.stamp
+	$(BIN)/coverage erase
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/pytest --numprocesses 2 --dist worksteal -m 'not alone' $(COVERED)
 	$(BIN)/pytest -m alone $(COVERED)  # they watch the clock, or need the whole machine
+	$(if $(COVERED),$(BIN)/coverage report)
 
-coverage: .venv/dev.stamp
-	$(BIN)/coverage erase
-	$(MAKE) test COVERED='--cov --cov-append --cov-report='
-	$(BIN)/coverage report
+coverage:
+	$(MAKE) test CI=true
 
 bench: .venv/bench.stamp
 	$(BIN)/python -m bench --out docs $(BENCH)
