@@ -86,9 +86,12 @@ class _Process(ForkServerProcess):
     def _Popen(process_obj: Any) -> Any:  # noqa: N802 (the name that multiprocessing calls)
         program = sys.modules["__main__"]
         sys.modules["__main__"] = ModuleType("__main__")  # what the child is told of is looked up here
+        # Ctrl-C reaches the whole group of processes; a child takes the mask over, before it can ignore that.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
             return ForkServerProcess._Popen(process_obj)  # noqa: SLF001 (the one it stands in for)
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             sys.modules["__main__"] = program
 
 

@@ -77,4 +77,4 @@ def _notes(report: Report) -> Iterator[str]:
     if report.deferred:
         yield f"{report.deferred} wait until their campaign is no longer being generated"
     if report.unreachable:
-        yield f"{report.unreachable} have no date to be found by; only a cold start or backfill applies them"
+        yield f"{report.unreachable} have no date to be found by; only cold start and backfill apply them"

@@ -101,7 +101,7 @@ def test_killed_again_and_again(
         time.sleep(chaos.uniform(0, 0.2))
         families += psutil.Process(process.pid).children(recursive=True)
         process.kill()
-        process.communicate()
+        process.wait()  # not for the end of its output: a process left over would hold that
         assert process.returncode == -signal.SIGKILL
         moments.add(cursor(redis_client))
         assert eventually(lambda: not redis_client.exists(f"{COMPANION}backfill_lease"))
