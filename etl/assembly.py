@@ -11,7 +11,7 @@ from etl.crew import Crew
 from etl.errors import Transient
 from etl.keyspace import Keyspace
 from etl.lease import Lease
-from etl.mongo_client import connect
+from etl.mongo_client import close, connect
 from etl.ownership import Ownership
 from etl.pipeline import Executors, Work, inline
 from etl.ports import Stages
@@ -58,7 +58,7 @@ class Assembly:
         """Give all connections back."""
         self.wire.close()
         self._pool.disconnect()
-        self._client.close()
+        close(self._client)
 
     def source(self, collection: CollectionSettings) -> Source:
         """Stage 1."""

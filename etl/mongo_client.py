@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+import pymongo
 from pymongo import MongoClient, errors
 from pymongo.synchronous import monitor
 
 from etl.errors import CycleFailed, EtlError, Misconfigured, Transient
+
+_FAREWELL_SECONDS: Final = 1.0
 
 # Server error codes: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
 _CREDENTIALS: Final = {11, 18, 334, 8000}
@@ -42,6 +45,12 @@ def connect(uri: str, timeout_seconds: float = 10.0, **options: Any) -> MongoCli
         raise Misconfigured("mongo.uri: an option after the ? is unknown or has a wrong value") from None
     except (errors.InvalidURI, errors.ConfigurationError, ValueError) as error:
         raise Misconfigured(f"mongo.uri: {_safe(error, uri)}") from None
+
+
+def close(client: MongoClient[Any]) -> None:
+    """Give its connections back; its sessions too, if the server answers within `_FAREWELL_SECONDS`."""
+    with pymongo.timeout(_FAREWELL_SECONDS):
+        client.close()
 
 
 def end_without_waiting() -> None:

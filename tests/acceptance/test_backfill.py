@@ -92,7 +92,8 @@ def test_a_rate_is_an_upper_bound_and_progress_is_told(etl: Etl, collection: Col
     assert result.code == 0
     assert time.monotonic() - began >= 3
     line = (
-        r"Backfilling promptContent: \d+ documents, [\d,]+/s, \d+ s left, 1 dead letters, up to 2025-01-15T"
+        r"Backfilling promptContent: \d+ of 30 documents, [\d,]+/s, 0:00:0\d left, \d pages, 1 dead letters,"
+        r" up to 2025-01-15T"
     )
     assert re.search(line, result.err)
 

@@ -1,5 +1,6 @@
 """The line to either server breaks, stalls or goes deaf in the middle of a cycle."""
 
+import subprocess
 import threading
 import time
 
@@ -10,7 +11,7 @@ from pymongo.collection import Collection
 from etl.app import App
 from etl.cache import Cache
 from etl.embedded import MongoServer, RedisServer
-from tests.acceptance.conftest import Etl
+from tests.acceptance.conftest import StartEtl, end_of
 from tests.faults.conftest import Apps, cycle
 from tests.support.generations import delta
 from tests.support.proxy import Proxy, Way
@@ -107,16 +108,27 @@ def test_an_outage_in_the_middle(  # noqa: PLR0913, PLR0917 (pytest hands them i
     assert held(redis_client) == truth(documents)
 
 
-def test_a_server_that_never_answers(etl: Etl, line: Line) -> None:
+def test_a_server_that_never_answers(
+    start_etl: StartEtl,
+    proxy_to: ProxyTo,
+    mongod: MongoServer,
+    redis_server: RedisServer,
+    redis_url: str,
+) -> None:
     """With the default patience a command gives up in about 20 seconds, with the address and the reason."""
-    proxy, address = line
-    proxy.deafen()
-    variables = {"mongo": "ETL_MONGO__URI", "redis": "ETL_REDIS__URL"}
-    [(which, uri)] = address.items()
+    lines: list[tuple[Proxy, subprocess.Popen[str]]] = []
     began = time.monotonic()
-    result = etl("sync", **{variables[which]: uri})
-    assert 15 < time.monotonic() - began < 30
-    assert result.code == 1
-    assert result.err.count("\n") == 1
-    assert f"127.0.0.1:{proxy.port} does not answer" in result.err
-    assert proxy.swallowed > 0, "it was never asked"
+    for variable, server, address in (
+        ("ETL_MONGO__URI", mongod, mongod.uri),
+        ("ETL_REDIS__URL", redis_server, redis_url),
+    ):
+        proxy = proxy_to(server)
+        proxy.deafen()
+        lines.append((proxy, start_etl("sync", **{variable: proxy.through(address)})))
+    for proxy, process in lines:
+        result = end_of(process)
+        assert 15 < time.monotonic() - began < 30
+        assert result.code == 1
+        assert result.err.count("\n") == 1
+        assert f"127.0.0.1:{proxy.port} does not answer" in result.err
+        assert proxy.swallowed > 0, "it was never asked"
