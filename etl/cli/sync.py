@@ -66,7 +66,8 @@ def _row(report: Report) -> tuple[object, ...]:
 def _notes(report: Report) -> Iterator[str]:
     if report.status == "ok":
         position = f" up to {report.last_timestamp}, {report.last_id}" if report.last_timestamp else ""
-        yield f"in sync{position}; it took {report.sync_duration_ms} ms"
+        state = "read" if report.mode == "backfill" else "in sync"
+        yield f"{state}{position}; it took {report.sync_duration_ms} ms"
     if report.dead_lettered:
         yield f"{report.dead_lettered} not applied because they are invalid:"
     for letter in report.dead_letters:
