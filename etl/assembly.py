@@ -25,7 +25,7 @@ from etl.verification.inspection import Inspection
 from etl.verification.reading import Reader, unrow
 from etl.verification.second_look import Subject
 from etl.verification.verdicts import Rules
-from etl.workers import Task, processes
+from etl.workers import processes
 from schemas.documents import FAMILIES
 from schemas.families import LAST_SYNC
 
@@ -125,7 +125,7 @@ class Assembly:
         cache = Cache(self.wire, collection.name, own, self.ownership(collection))
         store = self.store(collection, own)
         few = 0 if executors else _FEW
-        work = Work(transform, Task(transform), outcomes)
+        work = Work(transform, transform.rows, outcomes)
         crew = Crew(work, executors or processes(self._settings.workers()), few)
         return Stages(
             source, transform, cache, store, lambda p: inline(transform, p), crew, self.retry, self.stop

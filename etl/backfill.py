@@ -6,7 +6,7 @@ newest claim is known while it is written. The cycle that follows reads again al
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from etl.moments import moment_text
 from etl.pace import Pace
 from etl.pipeline import Executors
 from etl.ports import Page, Stages
-from etl.report import Report
+from etl.report import Progress, Report
 from etl.scan import Backfilled, Bounds, Clocks, Scan, backfill
 from etl.scanning import pages
 from etl.state import Reached, State, dead_letter
@@ -25,9 +25,6 @@ from schemas.position import Position, readable_id
 
 _NEVER = 2**63
 """A window that no document is in: what a backfill applies is for the cycles to remember."""
-
-Progress = Callable[[Report], None]
-"""Is told after each batch how far a run is."""
 
 
 @dataclass(frozen=True, slots=True)

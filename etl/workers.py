@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import (
     BrokenExecutor,
     CancelledError,
@@ -16,7 +16,6 @@ from concurrent.futures import (
     ProcessPoolExecutor,
 )
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from types import ModuleType
 from typing import Any, Final
@@ -24,21 +23,9 @@ from weakref import WeakSet
 
 from etl.errors import Misconfigured, Transient
 from etl.pipeline import Executors
-from etl.transform import Row, Transform
 
 DASK_SECONDS: Final = 10.0
 """So long a Dask cluster may take to answer, and to have a worker."""
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What a worker does with a page: the transform, in a form that travels."""
-
-    transform: Transform
-
-    def __call__(self, documents: Sequence[bytes]) -> list[Row]:
-        """The outcomes of these documents, as rows."""
-        return self.transform.rows(documents)
 
 
 # A page is thousands of objects without cycles: to look through them again and again took a tenth.
@@ -66,7 +53,7 @@ def processes(count: int) -> Executors:
     def start() -> Iterator[tuple[Executor, int]]:
         # Not forked from here: threads hold locks that a fork would copy as they are.
         context = _Context()
-        context.set_forkserver_preload([__name__])
+        context.set_forkserver_preload(["etl.transform"])
         executor = ProcessPoolExecutor(count, context, _begin)
         try:
             yield executor, count
