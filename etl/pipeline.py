@@ -89,6 +89,7 @@ class Pool(Generic[Made]):
         self._executor = executor
         self._work = work
         self._in_flight = in_flight
+        self._told = False
 
     def __call__(self, pages: Iterable[Page]) -> Iterator[Batch[Made]]:
         """What becomes of each page, in order; raises what reading a page raised, in its place."""
@@ -103,13 +104,19 @@ class Pool(Generic[Made]):
             return _Job(page, None)
 
     def _made(self, job: _Job) -> list[Made]:
-        if job.future is None:
-            return self._work.local(job.page.documents)
         try:
-            return self._work.unpack(job.future.result())
+            if job.future is not None:
+                return self._work.unpack(job.future.result())
         except BrokenExecutor:
+            pass
+        self._tell()
+        return self._work.local(job.page.documents)
+
+    def _tell(self) -> None:
+        """Say once that the workers are lost: it may show when a page is handed over or when it is due."""
+        if not self._told:
+            self._told = True
             _log.warning("a worker has died (killed, or out of memory): going on without workers")
-            return self._work.local(job.page.documents)
 
 
 class _ReadAhead:

@@ -176,9 +176,10 @@ def test_nobody_wants_any_more(threads: Executor) -> None:
 
 
 @pytest.mark.parametrize("calls", [0, 2, 100], ids=["takes none", "takes two", "takes all and fails"])
-def test_a_broken_executor(calls: int) -> None:
-    """The pages are transformed here instead, in order and each once."""
+def test_a_broken_executor(calls: int, caplog: pytest.LogCaptureFixture) -> None:
+    """The pages are transformed here instead, in order and each once; the log says so, once."""
     assert told(pool(Broken(calls))(pages(20))) == list(range(20))
+    assert caplog.text.count("going on without workers") == 1
 
 
 def test_an_executor_that_was_shut_down() -> None:
