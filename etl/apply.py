@@ -8,11 +8,13 @@ is away.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
-from etl.batch import Decision, Outcome, Sight, confirmed, contested, decide
+from etl.batch import Decision, Sight, confirmed, contested, decide
 from etl.errors import Overtaken
 from etl.moments import moment_text
+from etl.outcome import Outcome
 from etl.ports import Stages
 from etl.report import SHOWN_DEAD_LETTERS, Report
+from etl.sheet import Sheet
 from etl.state import DeadLetter, Reached, State, dead_letter
 from schemas.position import id_from_text, id_in
 
@@ -99,6 +101,8 @@ class Applier:
         It would be queued after the newer one, or take its keys away. Whoever applies the newer version
         from now on breaks the transaction that the look has begun; what is left out here is caught up with.
         """
+        if sight.is_clear and isinstance(outcomes, Sheet) and outcomes.draft:
+            return outcomes  # it asks for nothing, and takes no key away
         harmful = {o.id for o in outcomes if o.requests or set(sight.filled.get(o.id, ())) - set(o.claimed)}
         now = {outcome.id: outcome.text for outcome in self._fetch(harmful)}
         return [o for o in outcomes if o.id not in harmful or now.get(o.id) == o.text]
@@ -110,12 +114,12 @@ class Applier:
             return sight
         return confirmed(sight, doubtful, self._fetch({id_in(claim) for claim in doubtful.values()}))
 
-    def _heirs(self, decision: Decision) -> list[Outcome]:
+    def _heirs(self, decision: Decision) -> Sequence[Outcome]:
         """The documents that claim keys which the newest one has left, as they are now."""
         left = set(decision.vacated.values())
         return self._fetch(i for i in self._stages.cache.rivals(list(decision.vacated)) if i not in left)
 
-    def _fetch(self, ids: Iterable[str]) -> list[Outcome]:
+    def _fetch(self, ids: Iterable[str]) -> Sequence[Outcome]:
         found = [id_from_text(text) for text in ids]
         return self._stages.transform(self._stages.source.fetch(found)) if found else []
 
@@ -133,12 +137,11 @@ class Applier:
 
 def tally(report: Report, decision: Decision, letters: Sequence[DeadLetter]) -> None:
     """Count what a decision did."""
-    report.records_processed += len(decision.applied)
-    claiming = [outcome for outcome in decision.applied if outcome.fills]
-    written = len([outcome for outcome in claiming if outcome.filled])
-    report.written += written
-    report.evicted += len(claiming) - written
-    report.entries.update([fill.family for fill in decision.writes.values() if fill.commands])
+    counts = decision.counts()
+    report.records_processed += counts.applied
+    report.written += counts.written
+    report.evicted += counts.evicted
+    report.entries.update(counts.families)
     report.dead_lettered += len(letters)
     report.reasons.update(letter.why() for letter in letters)
     room = SHOWN_DEAD_LETTERS - len(report.dead_letters)

@@ -19,8 +19,9 @@ from etl.redis_wire import Wire, open_pool
 from etl.refresh import Refresh
 from etl.retry import Retry
 from etl.settings import CollectionSettings, Settings
+from etl.sheet import unpacked
 from etl.source import Source
-from etl.transform import Transform, outcomes
+from etl.transform import Transform
 from etl.verification.inspection import Inspection
 from etl.verification.reading import Reader, unrow
 from etl.verification.second_look import Subject
@@ -125,7 +126,7 @@ class Assembly:
         cache = Cache(self.wire, collection.name, own, self.ownership(collection))
         store = self.store(collection, own)
         few = 0 if executors else _FEW
-        work = Work(transform, transform.rows, outcomes)
+        work = Work(transform, transform.parcel, unpacked)
         crew = Crew(work, executors or processes(self._settings.workers()), few)
         return Stages(
             source, transform, cache, store, lambda p: inline(transform, p), crew, self.retry, self.stop

@@ -6,12 +6,12 @@ newest claim is known while it is written. The cycle that follows reads again al
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from etl.apply import Applier, Treatment, tally
-from etl.batch import Outcome, Sight, decide
+from etl.batch import Sight, decide
 from etl.errors import Interrupted
 from etl.moments import moment_text
 from etl.pace import Pace
@@ -20,6 +20,7 @@ from etl.ports import Page, Stages
 from etl.report import Progress, Report
 from etl.scan import Backfilled, Bounds, Clocks, Scan, backfill
 from etl.scanning import pages
+from etl.sheet import Sheet
 from etl.state import Reached, State, dead_letter
 from schemas.position import Position, readable_id
 
@@ -77,14 +78,14 @@ class Backfill:
         """
         self._begin()
         applier = Applier(self._stages, self._token, self._state, self._report, self._reached)
-        for outcomes, last in self._stages.crew(self._pages()):
+        for sheet, last in self._stages.crew(self._pages()):
             _check(self._stages)
-            self._rules.pace.take(len(outcomes))
+            self._rules.pace.take(len(sheet))
             if last is not None:
-                self._move(outcomes, last)
-            if outcomes:
-                applier.apply(outcomes, Treatment(waiting=self._state.waiting, read_ahead=True))
-            self._tell(outcomes)
+                self._move(sheet, last)
+            if sheet:
+                applier.apply(sheet, Treatment(waiting=self._state.waiting, read_ahead=True))
+            self._tell(sheet)
         return Backfilled(self._scan.clocks, self._newest)
 
     def end(self) -> None:
@@ -104,10 +105,10 @@ class Backfill:
         stood, clock = self._scan.cursor, self._scan.clocks.mongo
         self._newest = stood if stood != self._scan.begin and (stood.ms or clock) < clock else None
 
-    def _move(self, outcomes: Sequence[Outcome], cursor: Position) -> None:
+    def _move(self, sheet: Sheet, cursor: Position) -> None:
         self._scan = self._scan.moved(cursor)
         clock = self._scan.clocks.mongo
-        newest = next((o for o in reversed(outcomes) if o.ms is not None and o.ms <= clock), None)
+        newest = sheet.newest(clock)
         self._newest = newest.position if newest else self._newest
 
     def _pages(self) -> Iterator[Page]:
@@ -116,8 +117,8 @@ class Backfill:
     def _reached(self) -> Reached:
         return Reached(self._scan, None, _NEVER)
 
-    def _tell(self, outcomes: Sequence[Outcome]) -> None:
-        _note_position(self._report, outcomes)
+    def _tell(self, sheet: Sheet) -> None:
+        _note_position(self._report, sheet)
         self._time()
         self._rules.progress(self._report)
 
@@ -135,15 +136,15 @@ def rehearse(stages: Stages, rules: Rules, report: Report) -> None:
     stages.retry(stages.source.prepare)
     clock = stages.retry(stages.source.clock)
     scan = backfill(None, Clocks(clock, clock), rules.bounds)
-    for outcomes, _ in stages.crew(pages(stages.source, scan, rules.page_size, stages.retry)):
+    for sheet, _ in stages.crew(pages(stages.source, scan, rules.page_size, stages.retry)):
         _check(stages)
-        rules.pace.take(len(outcomes))
-        decision = decide(outcomes, Sight(), frozenset())
+        rules.pace.take(len(sheet))
+        decision = decide(sheet, Sight(), frozenset())
         now = moment_text(clock)
-        letters = [dead_letter(o.id, o.reject, now, None) for o in outcomes if o.reject is not None]
+        letters = [dead_letter(o.id, o.reject, now, None) for o in decision.rejected if o.reject]
         tally(report, decision, letters)
         report.enqueued += len(decision.requests)
-        _note_position(report, outcomes)
+        _note_position(report, sheet)
         report.sync_duration_ms = round((time.monotonic() - began) * 1000)
         rules.progress(report)
     report.unreachable = stages.retry(stages.source.unreachable)
@@ -154,8 +155,8 @@ def _check(stages: Stages) -> None:
         raise Interrupted("stopped between two batches; the same command goes on from there")
 
 
-def _note_position(report: Report, outcomes: Sequence[Outcome]) -> None:
-    newest = next((outcome for outcome in reversed(outcomes) if outcome.ms is not None), None)
+def _note_position(report: Report, sheet: Sheet) -> None:
+    newest = sheet.newest()
     if newest is not None and newest.ms is not None:
         report.last_id = readable_id(newest.position.id)
         report.last_timestamp = moment_text(newest.ms)

@@ -1,67 +1,20 @@
 """What to do with one batch of documents: pure decisions between transform and cache, no I/O.
 
 A batch comes in `(updated_at, _id)` order. Of several documents that claim one key the greatest
-pair decides, within the batch by order and against earlier batches by the claims in `Sight`.
+pair decides, within the batch by order and against earlier batches by the claims in `Sight`. Where nothing
+in sight concerns a page, and its documents do not concern one another, it is applied by its draft.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from etl.encoded import Draft
+from etl.outcome import Fill, Outcome
+from etl.sheet import Sheet, since
 from schemas.entries import Reject
-from schemas.position import Position, id_in, is_after, position_from_text, version_name
-
-
-class Fill(NamedTuple):
-    """One key that a document claims, and the commands that fill it once it is removed."""
-
-    key: str
-    family: str
-    commands: bytes
-    """As Redis takes them; none where the key is to stay removed."""
-    length: int
-    """How many commands."""
-
-
-class Outcome(NamedTuple):
-    """One document after the transform: where it stands and what becomes of it.
-
-    Of texts and numbers only, so that it travels from a worker in a tenth of the time its position would.
-    """
-
-    text: str
-    """Its position, as `Position.text`."""
-    ms: int | None
-    """Its timestamp in milliseconds since the epoch; None where that is no date."""
-    id: str
-    """Its `_id` as canonical Extended JSON."""
-    fills: tuple[Fill, ...] = ()
-    requests: tuple[tuple[str, str], ...] = ()
-    """Queues, and the item it asks each for."""
-    lock: str | None = None
-    """The key of the lock that puts it off while that exists."""
-    reject: Reject | None = None
-    """Why it cannot be applied."""
-
-    @property
-    def position(self) -> Position:
-        """Its position."""
-        return position_from_text(self.text)
-
-    @property
-    def version(self) -> str:
-        """A short unique name of this version of the document."""
-        return version_name(self.text)
-
-    @property
-    def filled(self) -> list[str]:
-        """The keys that it fills."""
-        return [fill.key for fill in self.fills if fill.commands]
-
-    @property
-    def claimed(self) -> list[str]:
-        """The keys that it fills, or wants removed."""
-        return [fill.key for fill in self.fills]
+from schemas.position import id_in, is_after
 
 
 class Request(NamedTuple):
@@ -85,12 +38,26 @@ class Sight:
     filled: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Which keys each document claimed when it was last applied, by `_id`."""
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether Redis holds nothing that concerns the batch."""
+        return not (self.seen or self.held or self.claims or self.filled)
+
+
+class Counts(NamedTuple):
+    """What a decision comes to: documents applied, those that fill keys or evict them, keys by family."""
+
+    applied: int
+    written: int
+    evicted: int
+    families: Mapping[str, int]
+
 
 @dataclass(slots=True)
 class Decision:
-    """What is done with a batch: each outcome that was not seen before is in one of the lists."""
+    """What is done with a batch: each document that was not seen before is in one of the lists."""
 
-    applied: list[Outcome] = field(default_factory=list)
+    applied: Sequence[Outcome] = field(default_factory=list)
     rejected: list[Outcome] = field(default_factory=list)
     deferred: list[Outcome] = field(default_factory=list)
     passed: list[Outcome] = field(default_factory=list)
@@ -104,17 +71,36 @@ class Decision:
     """Keys whose document fills others now, each with the `_id` of that document."""
     rivals: list[tuple[str, str]] = field(default_factory=list)
     """Keys, and the `_id` of a document that claims them too but is not the newest."""
+    draft: Draft | None = None
+    """How all that is applied is written and claimed; `writes` and `claims` hold nothing of it then."""
 
-    @property
-    def handled(self) -> list[Outcome]:
-        """Every outcome that must not be read again for this version."""
-        return [*self.applied, *self.rejected, *self.deferred, *self.passed]
+    def handled_since(self, ms: int) -> list[Outcome]:
+        """Every outcome dated from `ms` on that must not be read again for this version."""
+        lists = (self.applied, self.rejected, self.deferred, self.passed)
+        return [outcome for some in lists for outcome in since(some, ms)]
+
+    def claims_since(self, ms: int) -> dict[str, Outcome]:
+        """The keys that documents dated from `ms` on claim, each with the newest."""
+        claims = {key: one for key, one in self.claims.items() if one.ms is not None and one.ms >= ms}
+        if self.draft is not None:
+            claims |= {fill.key: one for one in since(self.applied, ms) for fill in one.fills}
+        return claims
+
+    def counts(self) -> Counts:
+        """What it comes to."""
+        applied, draft = len(self.applied), self.draft
+        if draft is not None:
+            return Counts(applied, draft.written, draft.evicted, draft.families)
+        claiming = [outcome for outcome in self.applied if outcome.fills]
+        written = sum(bool(outcome.filled) for outcome in claiming)
+        families = Counter([fill.family for fill in self.writes.values() if fill.commands])
+        return Counts(applied, written, len(claiming) - written, families)
 
     def refuse(self, refused: Iterable[tuple[Outcome, Reject]]) -> None:
         """Turn outcomes that the cache could not carry out into rejected ones."""
         for outcome, reject in refused:
             if outcome in self.applied:
-                self.applied.remove(outcome)
+                self.applied = [one for one in self.applied if one is not outcome]
                 self.rejected.append(Outcome(outcome.text, outcome.ms, outcome.id, reject=reject))
 
     def claim(self, outcome: Outcome, fill: Fill, standing: str | None) -> None:
@@ -188,22 +174,38 @@ def decide(outcomes: Sequence[Outcome], sight: Sight, waiting: frozenset[str]) -
         waiting: locks for which earlier documents wait already: later ones of the same campaign
             join them, so that their order is kept.
     """
-    decision = Decision()
-    closed = sight.held | waiting
+    if isinstance(outcomes, Sheet) and outcomes.draft and sight.is_clear and not waiting:
+        return _whole(outcomes, outcomes.draft)
+    return _one_by_one(outcomes, sight, sight.held | waiting)
+
+
+def _whole(sheet: Sheet, draft: Draft) -> Decision:
+    if draft.valid == len(sheet):
+        return Decision(sheet, draft=draft)
+    valid = [outcome for outcome in sheet if outcome.reject is None]
+    return Decision(valid, [outcome for outcome in sheet if outcome.reject is not None], draft=draft)
+
+
+def _one_by_one(outcomes: Sequence[Outcome], sight: Sight, closed: frozenset[str]) -> Decision:
+    applied: list[Outcome] = []
+    decision = Decision(applied)
+    latest = {outcome.id: outcome for outcome in outcomes}
     for outcome in outcomes:
         if sight.seen and outcome.version in sight.seen:
             continue
+        if latest[outcome.id] is not outcome:
+            continue  # written again while the page was read, which then met it twice
         if outcome.reject is not None:
             decision.rejected.append(outcome)
         elif outcome.lock in closed:
             decision.deferred.append(outcome)
         else:
+            applied.append(outcome)
             _apply(decision, outcome, sight)
     return decision
 
 
 def _apply(decision: Decision, outcome: Outcome, sight: Sight) -> None:
-    decision.applied.append(outcome)
     for queue, item in outcome.requests:
         decision.requests.append(Request(queue, item, outcome))
     for fill in outcome.fills:

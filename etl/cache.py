@@ -9,14 +9,18 @@ a cycle, or a batch that the network delivers a second time) makes it fail, and 
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from etl.batch import Decision, Fill, Outcome, Request, Sight
+from etl.batch import Decision, Request, Sight
 from etl.companions import Companions
+from etl.encoded import Arguments, Encoded, Packed
+from etl.encoding import encode
 from etl.errors import LeaseLost, Overtaken
+from etl.outcome import Fill, Outcome
 from etl.ownership import Owned, Ownership
 from etl.redis_wire import SCRIPTS, Wire
-from etl.resp import Command, Packed, Sent
+from etl.resp import Command, Sent, arguments, call, pairs
+from etl.sheet import Sheet, since
 from schemas.entries import Reject
 from schemas.keys import companion
 
@@ -56,25 +60,38 @@ class Cache:
         self._generation = 0
         self._now = 0
 
-    def look(self, outcomes: Sequence[Outcome], token: str, since: int | None, *, has_claims: bool) -> Sight:
+    def look(self, outcomes: Sequence[Outcome], token: str, dated: int | None, *, has_claims: bool) -> Sight:
         """What Redis holds about a batch, in one round trip that also begins its fenced transaction.
 
         Args:
             outcomes: the batch.
             token: the fencing token of the lease under which it is written.
-            since: ask for versions handled before only where dated from this millisecond on;
+            dated: ask for versions handled before only where dated from this millisecond on;
                 None asks for none.
             has_claims: whether any key has a claim at all, apart from its owner.
         """
-        names, locks, keys = _versions(outcomes, since), _locks(outcomes), _keys(outcomes)
-        claimed = keys if has_claims else []
-        own = self._own
+        page = outcomes.encoded if isinstance(outcomes, Sheet) else encode(outcomes)
+        names = [] if dated is None else [outcome.version for outcome in since(outcomes, dated)]
+        scores, claims, held = self._begin(page, names, token, has_claims=has_claims)
+        owned = self._owned(page, outcomes)
+        return Sight(
+            seen=_found(names, scores),
+            held=self.held(_locks(outcomes)) if held else frozenset(),
+            claims=_known(outcomes, claims) | dict(owned.owners),
+            filled=owned.filled,
+        )
+
+    def _begin(
+        self, page: Encoded, names: Sequence[str], token: str, *, has_claims: bool
+    ) -> tuple[Any, Any, Any]:
+        """Begin the transaction; returns which versions were seen, the claims, and how many locks exist."""
+        own, before = self._own, self._now
         # A batch that wrote nothing has left its WATCH behind, which a later lease has since broken.
-        commands: list[Command] = [("UNWATCH",), ("WATCH", own.fence, own.turnstile)]
+        commands: list[Sent] = [("UNWATCH",), ("WATCH", own.fence, own.turnstile)]
         # The last three take at least one member: the empty one stands for none and is never found.
         commands += [("GET", own.fence), ("TIME",), ("ZMSCORE", own.seen, "", *names)]
-        commands += [("HMGET", own.claimants, "", *claimed), ("EXISTS", "", *locks)]
-        before = self._now
+        commands.append(call(("HMGET", own.claimants, ""), page.keys if has_claims else _NOTHING))
+        commands.append(call(("EXISTS", ""), page.locks))
         if self._ownership is not None:
             commands.append(self._ownership.earlier(before))
         _, _, newest, (seconds, micros), scores, claims, held, *left = self._wire.exchange(commands)
@@ -84,13 +101,7 @@ class Cache:
             raise LeaseLost("another holder has taken over the lease")
         if self._ownership is not None and left == [0]:
             self._ownership.is_first(before)
-        owned = self._owned(keys, outcomes)
-        return Sight(
-            seen=frozenset(n for n, score in zip(names, scores[1:], strict=True) if score is not None),
-            held=self.held(locks) if held else frozenset(),
-            claims={k: c for k, c in zip(claimed, claims[1:], strict=True) if c} | dict(owned.owners),
-            filled=owned.filled,
-        )
+        return scores, claims, held
 
     def held(self, locks: Sequence[str]) -> frozenset[str]:
         """Which of these locks exist."""
@@ -114,7 +125,7 @@ class Cache:
         """
         calls = [*self._calls(decision.requests)]
         commands: list[Sent] = [
-            *replacement(decision.writes.values()),
+            *_data(decision),
             *self._record(decision),
             *self._forget(decision, queues),
             *(command for command, _ in calls),
@@ -132,32 +143,32 @@ class Cache:
             for pair in zip(asked, reply, strict=True)
         )
 
-    def _owned(self, keys: Sequence[str], outcomes: Sequence[Outcome]) -> Owned:
+    def _owned(self, page: Encoded, outcomes: Sequence[Outcome]) -> Owned:
         if self._ownership is None or not outcomes:
-            return Owned({}, {})
-        documents = [outcome.id for outcome in outcomes]
-        owned = self._ask(keys, documents)
+            return _NOBODY
+        replies = self._ask(page.keys, page.documents)
+        if not any(map(_has_any, replies)):
+            return _NOBODY
+        keys = _keys(outcomes)
+        owned = self._ownership.answers(keys, [outcome.id for outcome in outcomes], replies)
         # Documents rarely move: only then who owns the keys that they filled before is asked too.
         known = frozenset(keys)
         left = [key for before in owned.filled.values() for key in before if key not in known]
-        return Owned({**owned.owners, **self._ask(left, []).owners}, owned.filled) if left else owned
+        if not left:
+            return owned
+        others = self._ownership.answers(left, (), self._ask(arguments(left), _NOTHING))
+        return Owned({**owned.owners, **others.owners}, owned.filled)
 
-    def _ask(self, keys: Sequence[str], documents: Sequence[str]) -> Owned:
-        if self._ownership is None:
-            return Owned({}, {})
-        asked = self._ownership.questions(keys, documents, self._now)
-        return self._ownership.answers(keys, documents, self._wire.exchange(asked, self._generation))
-
-    def _record(self, decision: Decision) -> list[Command]:
+    def _ask(self, keys: Arguments, documents: Arguments) -> list[Any]:
         if self._ownership is None:
             return []
-        return self._ownership.record(
-            {key: outcome.text for key, outcome in decision.claims.items()},
-            {outcome.id: outcome.claimed for outcome in decision.applied if outcome.fills},
-            decision.rivals,
-            list(decision.vacated),
-            self._now,
-        )
+        return self._wire.exchange(self._ownership.questions(keys, documents, self._now), self._generation)
+
+    def _record(self, decision: Decision) -> list[Sent]:
+        if self._ownership is None:
+            return []
+        owners, filled = _claims(decision)
+        return self._ownership.record(owners, filled, decision.rivals, list(decision.vacated), self._now)
 
     def _calls(self, requests: Sequence[Request]) -> list[tuple[Command, Sequence[Request]]]:
         by_queue: dict[str, list[Request]] = {}
@@ -189,10 +200,42 @@ class Cache:
         return f"{self._collection} {document}"
 
 
-def _versions(outcomes: Sequence[Outcome], since: int | None) -> list[str]:
-    if since is None:
-        return []
-    return [outcome.version for outcome in outcomes if outcome.ms is not None and outcome.ms >= since]
+_NOBODY: Final = Owned({}, {})
+_NOTHING: Final = arguments(())
+
+
+def _data(decision: Decision) -> list[Sent]:
+    draft = decision.draft
+    if draft is None:
+        return replacement(decision.writes.values())
+    return [call(("DEL",), draft.keys), draft.fills] if draft.keys.length else []
+
+
+def _claims(decision: Decision) -> tuple[Arguments, Arguments]:
+    """Each key that is claimed with its owner, and each document with the keys that it claims."""
+    draft = decision.draft
+    if draft is not None:
+        return draft.owners, draft.filled
+    claiming = (outcome for outcome in decision.applied if outcome.fills)
+    return (
+        pairs((key, outcome.text) for key, outcome in decision.claims.items()),
+        pairs((outcome.id, " ".join(outcome.claimed)) for outcome in claiming),
+    )
+
+
+def _has_any(reply: Sequence[Any]) -> bool:
+    return reply.count(None) < len(reply)
+
+
+def _found(names: Sequence[str], scores: Sequence[Any]) -> frozenset[str]:
+    return frozenset(name for name, score in zip(names, scores[1:], strict=True) if score is not None)
+
+
+def _known(outcomes: Sequence[Outcome], claims: Sequence[str | None]) -> dict[str, str]:
+    """The claims by key, of which there may be none: then the outcomes are left alone."""
+    if not _has_any(claims):
+        return {}
+    return {key: claim for key, claim in zip(_keys(outcomes), claims[1:], strict=True) if claim}
 
 
 def _locks(outcomes: Sequence[Outcome]) -> list[str]:
@@ -200,6 +243,7 @@ def _locks(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def _keys(outcomes: Sequence[Outcome]) -> list[str]:
+    """As `encode` orders them."""
     return list(dict.fromkeys([fill.key for outcome in outcomes for fill in outcome.fills]))
 
 

@@ -11,11 +11,12 @@ from typing import Any, Final, cast
 
 from bson.datetime_ms import DatetimeMS
 
-from etl.batch import Decision, Outcome
+from etl.batch import Decision
 from etl.companions import Companions
 from etl.dead_letters import DeadLetters
 from etl.errors import CycleFailed, LeaseLost
 from etl.moments import moment_text
+from etl.outcome import Outcome
 from etl.redis_wire import SCRIPTS, Wire
 from etl.report import Report
 from etl.resp import Command
@@ -148,8 +149,7 @@ class CheckpointStore:
         Both are forgotten together. A version that is not remembered is applied again, after every
         older one; a remembered version without its claims could be displaced by an older one.
         """
-        recent = [o for o in decision.handled if o.ms is not None and o.ms >= window]
-        claims = {k: o for k, o in decision.claims.items() if o.ms is not None and o.ms >= window}
+        recent, claims = decision.handled_since(window), decision.claims_since(window)
         if state.overflowed or state.seen + len(recent) > SEEN_CAP:
             for key in ("seen", "claims", "claimants"):
                 step.add(key, "DEL")

@@ -9,14 +9,16 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from etl.apply import Applier, Treatment
-from etl.batch import Decision, Outcome
+from etl.batch import Decision
 from etl.errors import Interrupted
 from etl.moments import moment_text
+from etl.outcome import Outcome
 from etl.pipeline import Pipeline
 from etl.ports import Stages
 from etl.report import Progress, Report, unheard
 from etl.scan import Backfilled, Clocks, Limits, Scan, caught_up, earliest, latest, plan, remembered_since
 from etl.scanning import pages
+from etl.sheet import Sheet
 from etl.state import Reached, State
 from schemas.position import Position, after, at, readable_id
 
@@ -87,23 +89,23 @@ class Cycle:
         fresh_from_now = self._state.checkpoint is None and self._rules.limits.cold_start == "now"
         treat = self._pass if fresh_from_now and self._scan.mode == "cold_start" else self._apply
         found = pages(self._stages.source, self._scan, self._rules.page_size, self._stages.retry)
-        for outcomes, last in self._pipeline()(found):
+        for sheet, last in self._pipeline()(found):
             if self._stages.stop.is_set():
                 raise Interrupted("stopped between two batches; the next cycle goes on from there")
-            self._move(outcomes, last)
-            if outcomes:
-                treat(outcomes)
+            self._move(sheet, last)
+            if sheet:
+                treat(sheet)
             self._rules.progress(self._report)
 
-    def _pipeline(self) -> Pipeline[Outcome]:
+    def _pipeline(self) -> Pipeline[Sheet]:
         return self._stages.crew if self._scan.mode == "cold_start" else self._stages.inline
 
-    def _move(self, outcomes: Sequence[Outcome], last: Position | None) -> None:
+    def _move(self, sheet: Sheet, last: Position | None) -> None:
         """Advance the cursor, and the watermark as far as the server's clock allows."""
         if last is not None:
             self._scan = self._scan.moved(last)
         clock = self._scan.clocks.mongo
-        newest = next((o for o in reversed(outcomes) if o.ms is not None and o.ms <= clock), None)
+        newest = sheet.newest(clock)
         self._position = latest(self._position, newest.position if newest else None)
 
     def _apply(self, outcomes: Sequence[Outcome]) -> None:

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from etl.batch import Fill
 from etl.cache import replacement
+from etl.outcome import Fill
 from etl.redis_wire import Wire
 from etl.resp import Command, Sent
 

@@ -15,8 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Final, NamedTuple
 
+from etl.encoded import Arguments
 from etl.redis_wire import Wire
-from etl.resp import Command
+from etl.resp import Command, Sent, arguments, call
 from schemas.families import LAST_SYNC
 from schemas.keys import companion
 
@@ -47,31 +48,38 @@ class Ownership:
 
     def record(
         self,
-        owners: Mapping[str, str],
-        filled: Mapping[str, Iterable[str]],
+        owners: Arguments,
+        filled: Arguments,
         rivals: Iterable[tuple[str, str]],
         vacated: Sequence[str],
         now: int,
-    ) -> list[Command]:
-        """The commands that keep what a batch has changed; `vacated` are keys that are nobody's now."""
-        ranked = chain.from_iterable(("0", f"{key} {document}") for key, document in rivals)
-        joined = chain.from_iterable((document, " ".join(keys)) for document, keys in filled.items())
+    ) -> list[Sent]:
+        """The commands that keep what a batch has changed.
+
+        Args:
+            owners: keys, each followed by the position of the document that claims it.
+            filled: documents by `_id`, each followed by the keys that it claims, with spaces between them.
+            rivals: keys, and the `_id` of a document that claims them too.
+            vacated: keys that are nobody's now.
+            now: by the clock of Redis.
+        """
+        ranked = arguments([*chain.from_iterable(("0", f"{key} {document}") for key, document in rivals)])
         return [
-            *self._keep("HSET", "owners", now, chain.from_iterable(owners.items())),
-            *self._keep("HSET", "filled", now, joined),
+            *self._keep("HSET", "owners", now, owners),
+            *self._keep("HSET", "filled", now, filled),
             *self._keep("ZADD", "rivals", now, ranked),
             *(("HDEL", name, *vacated) for name in self._names("owners", now) if vacated),
         ]
 
-    def _keep(self, command: str, role: str, now: int, items: Iterable[str]) -> list[Command]:
-        name, arguments = self._names(role, now)[0], tuple(items)
-        return [(command, name, *arguments), ("EXPIRE", name, 2 * self._life)] if arguments else []
+    def _keep(self, command: str, role: str, now: int, items: Arguments) -> list[Sent]:
+        name = self._names(role, now)[0]
+        return [call((command, name), items), ("EXPIRE", name, 2 * self._life)] if items.length else []
 
-    def questions(self, keys: Sequence[str], documents: Sequence[str], now: int) -> list[Command]:
+    def questions(self, keys: Arguments, documents: Arguments, now: int) -> list[Sent]:
         """The commands that ask for the owners of keys, and for what documents filled (by `_id`)."""
         # HMGET takes at least one field: the empty one stands for none and is never found.
-        asked: list[Command] = [("HMGET", name, "", *keys) for name in self._names("owners", now)]
-        return asked + [("HMGET", name, "", *documents) for name in self._names("filled", now)]
+        asked = (("owners", keys), ("filled", documents))
+        return [call(("HMGET", name, ""), of) for role, of in asked for name in self._names(role, now)]
 
     def answers(
         self, keys: Sequence[str], documents: Sequence[str], replies: Sequence[Sequence[str | None]]
@@ -95,7 +103,7 @@ class Ownership:
 
     def of(self, wire: Wire, keys: Sequence[str], documents: Sequence[str] = ()) -> Owned:
         """Who owns these keys, and what these documents filled."""
-        asked = self.questions(keys, documents, _clock(wire))
+        asked = self.questions(arguments(keys), arguments(documents), _clock(wire))
         return self.answers(keys, documents, wire.exchange(asked))
 
     def rivals(self, wire: Wire, keys: Sequence[str], now: int) -> list[str]:

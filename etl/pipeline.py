@@ -1,6 +1,6 @@
 """Pages read ahead and worked on by others, and given back in order: the shape of a backfill.
 
-What is made of a document is up to the `Work`: outcomes for a cycle, readings for a verification. One thread
+What is made of a page is up to the `Work`: a sheet for a cycle, readings for a verification. One thread
 reads pages and hands them to an executor; whoever iterates gets what became of each, in the order of
 the pages. What is in flight is bounded by number and by weight, so that memory stays flat however
 slow the writer and however large the documents.
@@ -20,7 +20,7 @@ WEIGHT: Final = 16 * 1024 * 1024
 """So many bytes of documents are in flight at most, or one page where that weighs more."""
 
 Made = TypeVar("Made")
-"""What a document becomes."""
+"""What a page becomes."""
 
 _log = logging.getLogger("etl.pipeline")
 
@@ -40,9 +40,9 @@ class Page(Protocol):
 
 
 class Batch(NamedTuple, Generic[Made]):
-    """What became of one page, in the order of its documents."""
+    """What became of one page, and where to read on."""
 
-    made: list[Made]
+    made: Made
     last: Position | None
 
 
@@ -53,14 +53,14 @@ Pipeline = Callable[[Iterable[Page]], Iterator[Batch[Made]]]
 class Work(NamedTuple, Generic[Made]):
     """What is made of the documents of a page: by this process, or by one that sends it back."""
 
-    local: Callable[[Sequence[bytes]], list[Made]]
+    local: Callable[[Sequence[bytes]], Made]
     remote: Callable[[Sequence[bytes]], Any]
     """The same in a form that travels; picklable itself."""
-    unpack: Callable[[Any], list[Made]]
+    unpack: Callable[[Any], Made]
     """Makes what `local` returns of what `remote` does."""
 
 
-def inline(local: Callable[[Sequence[bytes]], list[Made]], pages: Iterable[Page]) -> Iterator[Batch[Made]]:
+def inline(local: Callable[[Sequence[bytes]], Made], pages: Iterable[Page]) -> Iterator[Batch[Made]]:
     """One page after the other, by who asks: right for the few pages of a delta."""
     for page in pages:
         yield Batch(local(page.documents), page.last)
@@ -103,7 +103,7 @@ class Pool(Generic[Made]):
         except (BrokenExecutor, RuntimeError):
             return _Job(page, None)
 
-    def _made(self, job: _Job) -> list[Made]:
+    def _made(self, job: _Job) -> Made:
         try:
             if job.future is not None:
                 return self._work.unpack(job.future.result())

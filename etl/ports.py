@@ -7,11 +7,13 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from etl.batch import Decision, Outcome, Sight
+from etl.batch import Decision, Sight
+from etl.outcome import Outcome
 from etl.pipeline import Pipeline
 from etl.report import Report
 from etl.retry import Retry
 from etl.scan import Scan
+from etl.sheet import Sheet
 from etl.state import DeadLetter, Reached, State
 from schemas.entries import Reject
 from schemas.position import Position
@@ -132,7 +134,7 @@ class CheckpointStore(Protocol):
 class Transform(Protocol):
     """Stage 2 as the heart needs it: see `etl.transform.Transform`."""
 
-    def __call__(self, documents: Sequence[bytes]) -> list[Outcome]:
+    def __call__(self, documents: Sequence[bytes]) -> Sheet:
         """The outcome of each document, in the same order."""
         ...
 
@@ -144,9 +146,9 @@ class Stages(NamedTuple):
     transform: Transform
     cache: Cache
     checkpoint: CheckpointStore
-    inline: Pipeline[Outcome]
+    inline: Pipeline[Sheet]
     """The transform of the few pages of a delta."""
-    crew: Pipeline[Outcome]
+    crew: Pipeline[Sheet]
     """That of the many pages of a cold start."""
     retry: Retry
     stop: threading.Event

@@ -17,8 +17,9 @@ from redis.backoff import NoBackoff
 from redis.connection import DefaultParser
 from redis.retry import Retry
 
+from etl.encoded import Packed
 from etl.errors import CacheAway, CycleFailed, EtlError, Misconfigured, Transient
-from etl.resp import Command, Packed, Replies, Sent, pack, pack_one
+from etl.resp import Command, Replies, Sent, pack, pack_one
 
 _TRANSIENT_ERRORS: Final = (
     redis.BusyLoadingError,

@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 from bson.datetime_ms import DatetimeMS
 
-from etl.batch import Fill, Outcome, Sight, decide
+from etl.batch import Sight, decide
 from etl.errors import CycleFailed
+from etl.outcome import Fill, Outcome
 from etl.report import RefreshReport
 from etl.retry import Retry
 from etl.transform import Transform

@@ -4,20 +4,16 @@ See https://redis.io/docs/latest/develop/reference/protocol-spec/. The only modu
 """
 
 import socket
-from collections.abc import Callable, Iterable
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from typing import Any, Final
 
 import hiredis
 
+from etl.encoded import Arguments, Packed
+
 Command = tuple[str | bytes | int, ...]
 """A command and its arguments."""
-
-
-class Packed(NamedTuple):
-    """Commands that are encoded already, and how many they are."""
-
-    data: bytes
-    length: int
 
 
 Sent = Command | Packed
@@ -84,3 +80,28 @@ def pack(commands: Iterable[Command]) -> bytes:
         UnicodeEncodeError: a text holds a lone surrogate, which UTF-8 cannot carry.
     """
     return b"".join(map(pack_one, commands))
+
+
+def arguments(values: Sequence[str | bytes | int]) -> Arguments:
+    """These arguments, as they follow the name of a command.
+
+    Raises:
+        UnicodeEncodeError: as above.
+    """
+    packed = pack_one(tuple(values))
+    return Arguments(packed[packed.index(b"\n") + 1 :], len(values))
+
+
+def pairs(items: Iterable[tuple[str, str]]) -> Arguments:
+    """Fields and their values in turn, as HSET takes them.
+
+    Raises:
+        UnicodeEncodeError: as above.
+    """
+    return arguments([*chain.from_iterable(items)])
+
+
+def call(command: Command, more: Arguments) -> Packed:
+    """A command with more arguments after its own."""
+    own = arguments(command)
+    return Packed(b"*%d\r\n%b%b" % (own.length + more.length, own.data, more.data), 1)

@@ -5,23 +5,19 @@ Pure, so that any executor can run it.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
-from typing import Any
 
 import bson
 
-from etl.batch import Fill, Outcome
+from etl.encoding import encode
+from etl.outcome import Row
 from etl.resp import Command, pack_one
+from etl.sheet import Parcel, Sheet, parcel, sheet
 from schemas.documents import project
 from schemas.entries import Enqueue, Evict, Projection, Put, Reject
 from schemas.position import DECODING, LENIENT, Place, place_in, position_in
 
 _UNDECODABLE = (bson.errors.BSONError, ValueError, OverflowError)
-
-Row = tuple[Any, ...]
-"""The fields of an `Outcome`, its fills as tuples too: what travels from a worker, as a tuple of a class
-takes five times as long to pickle."""
 
 Value = Mapping[str, str] | Sequence[str | bytes]
 """What a key is filled with."""
@@ -39,12 +35,17 @@ class Transform:
     timestamp_field: str
     ttls: Lives
 
-    def __call__(self, documents: Sequence[bytes]) -> list[Outcome]:
+    def __call__(self, documents: Sequence[bytes]) -> Sheet:
         """The outcome of each document, in the same order; a bad one never stops its neighbours."""
-        return outcomes(self.rows(documents))
+        rows = self._rows(documents)
+        return sheet(rows, encode(rows))
 
-    def rows(self, documents: Sequence[bytes]) -> list[Row]:
-        """The same, ready to travel: see `outcomes`."""
+    def parcel(self, documents: Sequence[bytes]) -> Parcel:
+        """The same, ready to travel: see `etl.sheet.unpacked`."""
+        rows = self._rows(documents)
+        return parcel(rows, encode(rows))
+
+    def _rows(self, documents: Sequence[bytes]) -> list[Row]:
         return [self._row(raw) for raw in documents]
 
     def _row(self, raw: bytes) -> Row:
@@ -98,16 +99,3 @@ def _filling(key: str, value: Value) -> Command:
     if type(value) is not list and isinstance(value, Mapping):
         return ("HSET", key, *chain.from_iterable(value.items()))
     return ("RPUSH", key, *value)
-
-
-def outcomes(rows: Sequence[Row]) -> list[Outcome]:
-    """Outcomes of rows."""
-    return [
-        _outcome((text, ms, document_id, tuple(map(_to_fill, fills)), requests, lock, reject))
-        for text, ms, document_id, fills, requests, lock, reject in rows
-    ]
-
-
-# What `_make` does, but not in Python: that took as long as all else a page costs who receives it.
-_outcome = partial(tuple.__new__, Outcome)
-_to_fill = partial(tuple.__new__, Fill)

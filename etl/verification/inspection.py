@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from etl.companions import companions
 from etl.ownership import Ownership
 from etl.redis_wire import SCRIPTS, Wire
-from etl.resp import Command
+from etl.resp import Command, Sent, arguments, pairs
 from etl.state import deferral_from_text
 from etl.transform import commands
 from etl.verification.differences import SURPLUS, Looked
@@ -110,7 +110,7 @@ class Inspection:
         False when a key or a lock has changed since `watch`: nothing was written then.
         """
         now = self._clock()
-        sent: list[Command] = [("MULTI",), *self._mending(readings, evicted, now), ("EXEC",)]
+        sent: list[Sent] = [("MULTI",), *self._mending(readings, evicted, now), ("EXEC",)]
         done = self._exchange(sent)[-1] is not None
         self._generation = None
         return done
@@ -142,9 +142,7 @@ class Inspection:
         value, ttl = self._exchange([("GET", lock), ("PTTL", lock)])
         return None if value is None else (value, ttl if ttl >= 0 else None)
 
-    def _mending(
-        self, readings: Mapping[str, Reading], evicted: Sequence[str], now: int
-    ) -> Iterator[Command]:
+    def _mending(self, readings: Mapping[str, Reading], evicted: Sequence[str], now: int) -> Iterator[Sent]:
         if not readings and not evicted:
             return
         yield ("INCR", self._own.turnstile)  # whoever is about to write by what it saw looks again
@@ -153,15 +151,15 @@ class Inspection:
             if isinstance(entry := reading.claims[key], Put):
                 yield from commands(key, entry.value, self._ttls.get(entry.family))
         if self._ownership is not None:
-            filled = {reading.id: reading.fills for reading in readings.values()}
-            owners = {key: reading.text for key, reading in readings.items()}
+            filled = pairs((reading.id, " ".join(reading.fills)) for reading in readings.values())
+            owners = pairs((key, reading.text) for key, reading in readings.items())
             yield from self._ownership.record(owners, filled, (), evicted, now)
 
     def _owners(self, ownership: Ownership, keys: Sequence[str], now: int) -> Mapping[str, str]:
-        replies = self._exchange(ownership.questions(keys, (), now))
+        replies = self._exchange(ownership.questions(arguments(keys), arguments(()), now))
         return ownership.answers(keys, (), replies).owners
 
-    def _exchange(self, commands: Sequence[Command]) -> list[Any]:
+    def _exchange(self, commands: Sequence[Sent]) -> list[Any]:
         """Over the connection of the watch, where there is one."""
         return self._wire.exchange(commands, self._generation)
 

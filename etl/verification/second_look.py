@@ -63,7 +63,7 @@ class Subject:
     collection: str
     source: Source
     reader: Reader
-    read: Pipeline[Reading]
+    read: Pipeline[list[Reading]]
     """Reads many documents, whoever does it."""
     inspection: Inspection
     rules: Rules

@@ -8,11 +8,12 @@ import redis
 from bson import ObjectId
 from bson.datetime_ms import DatetimeMS
 
-from etl.batch import Decision, Outcome, Request
+from etl.batch import Decision, Request
 from etl.cache import Cache
 from etl.companions import companions
 from etl.errors import LeaseLost, Overtaken, Transient
 from etl.keyspace import Keyspace, Shown
+from etl.outcome import Outcome
 from etl.redis_wire import Wire
 from schemas.entries import Enqueue, Evict, Put
 from schemas.families import CAMPAIGN_MESSAGES, CONFIG_API, GENERATION_QUEUE

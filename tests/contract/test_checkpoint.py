@@ -10,11 +10,12 @@ import redis
 from bson import ObjectId
 from bson.datetime_ms import DatetimeMS
 
-from etl.batch import Decision, Outcome
+from etl.batch import Decision
 from etl.checkpoint import CheckpointStore
 from etl.companions import companions
 from etl.errors import CycleFailed, LeaseLost, Locked
 from etl.lease import Lease, this_process
+from etl.outcome import Outcome
 from etl.redis_wire import SCRIPTS, Wire
 from etl.report import Report
 from etl.scan import Checkpoint, Clocks, Scan

@@ -10,11 +10,12 @@ from bson.datetime_ms import DatetimeMS
 
 from etl import ports
 from etl.apply import Applier, Treatment
-from etl.batch import Decision, Outcome
+from etl.batch import Decision
 from etl.cache import Cache
 from etl.checkpoint import CheckpointStore
 from etl.companions import Companions, companions, of_backfill
 from etl.errors import Overtaken
+from etl.outcome import Outcome
 from etl.redis_wire import Wire
 from etl.report import Report
 from etl.scan import Clocks, Scan

@@ -8,8 +8,8 @@ import pytest
 import redis
 from pymongo.collection import Collection
 
-from etl.batch import Fill
 from etl.keyspace import Keyspace
+from etl.outcome import Fill
 from etl.report import RefreshReport
 from etl.source import Source
 from tests.support.pipeline import Clock, OpenApp, api, campaign, hash_at, sync

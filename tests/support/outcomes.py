@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from etl.batch import Fill, Outcome
-from etl.transform import outcomes, row
+from etl.outcome import Fill, Outcome
+from etl.sheet import outcomes
+from etl.transform import row
 from schemas.documents import FAMILIES
 from schemas.entries import Entry, Evict, Projection, Put, Reject
 from schemas.position import Position

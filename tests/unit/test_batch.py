@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from bson.datetime_ms import DatetimeMS
 
-from etl.batch import Outcome, Request, Sight, confirmed, contested, decide
+from etl.batch import Request, Sight, confirmed, contested, decide
+from etl.outcome import Outcome
 from schemas.entries import Enqueue, Entry, Evict, Put, Reject
 from schemas.position import Position
 from tests.support.outcomes import applied, fill, refused
@@ -24,18 +25,19 @@ def put(text: str, key: str = "k") -> Put:
     return Put(FAMILY, key, {"text": text})
 
 
-def outcome(ms: int, *entries: Entry, document_id: Any = "id", lock: str | None = None) -> Outcome:
-    """A valid document that asks for these entries."""
-    return applied(position(ms, document_id), *entries, lock=lock)
+def outcome(ms: int, *entries: Entry, document_id: Any = None, lock: str | None = None) -> Outcome:
+    """A valid document that asks for these entries, another one for each `ms`."""
+    return applied(position(ms, document_id or f"{ms}"), *entries, lock=lock)
 
 
 def test_the_last_of_a_batch_wins() -> None:
     """A batch comes in order, so the last claim on a key is the newest; earlier ones count as applied."""
-    batch = [outcome(1, put("old")), outcome(2, put("new")), outcome(3, put("else", "other"))]
+    entries = [put("old"), put("new"), put("else", "other")]
+    batch = [outcome(n, entry, document_id=n) for n, entry in enumerate(entries)]
     decision = decide(batch, Sight(), frozenset())
     assert decision.writes == {"k": fill(put("new")), "other": fill(put("else", "other"))}
     assert decision.claims == {"k": batch[1], "other": batch[2]}
-    assert decision.applied == batch == decision.handled
+    assert decision.applied == batch == decision.handled_since(0)
 
 
 @pytest.mark.parametrize(("document_id", "wins"), [("a", False), ("b", True), ("c", True)])
@@ -57,9 +59,9 @@ def test_only_the_contested_key_is_held_back() -> None:
 def test_versions_that_were_seen_are_passed_over() -> None:
     """They are in no list; the same document at another date is a version of its own."""
     seen = Sight(seen=frozenset([position(1).name()]))
-    newer = outcome(2, put("new"))
-    decision = decide([outcome(1, put("old")), newer], seen, frozenset())
-    assert decision.handled == [newer]
+    older, newer = (outcome(ms, put("text"), document_id="id") for ms in (1, 2))
+    decision = decide([older, newer], seen, frozenset())
+    assert decision.handled_since(0) == [newer]
 
 
 def test_a_held_lock_puts_off_all_of_its_campaign() -> None:
@@ -102,7 +104,7 @@ def test_what_redis_has_no_place_for_is_rejected() -> None:
     decision = decide([wish, other], Sight(), frozenset())
     decision.refuse([(wish, NOTHING), (wish, NOTHING)])
     assert decision.applied == [other]
-    assert decision.rejected == [refused(position(1), NOTHING)]
+    assert decision.rejected == [refused(position(1, "1"), NOTHING)]
 
 
 CLAIM = position(9, "claimant").text()

@@ -82,12 +82,14 @@ def numbers(documents: Sequence[bytes]) -> Any:
     return [int(document) for document in documents]
 
 
-def pool(executor: Executor, in_flight: int = 3, transform: Callable[[Any], Any] = numbers) -> Pool[int]:
+def pool(
+    executor: Executor, in_flight: int = 3, transform: Callable[[Any], Any] = numbers
+) -> Pool[list[int]]:
     """A pool whose outcomes are numbers."""
     return Pool(executor, Work(numbers, transform, lambda given: given), in_flight)
 
 
-def told(batches: Iterator[Batch[int]]) -> list[int]:
+def told(batches: Iterator[Batch[list[int]]]) -> list[int]:
     """The numbers of all of them."""
     return [number for batch in batches for number in batch.made]
 
