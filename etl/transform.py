@@ -95,7 +95,7 @@ def commands(key: str, value: Value, ttl: int | None) -> list[Command]:
 
 
 def _filling(key: str, value: Value) -> Command:
-    # A list is known by its type: to find out that it is no Mapping takes longer than all else here.
-    if type(value) is not list and isinstance(value, Mapping):
+    # By type: to find out whether it is a Mapping takes longer than all else here.
+    if type(value) is dict or (type(value) is not list and isinstance(value, Mapping)):
         return ("HSET", key, *chain.from_iterable(value.items()))
     return ("RPUSH", key, *value)

@@ -18,7 +18,7 @@ Messages of errors name types, never values: they may be logged.
 """
 
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from json.encoder import encode_basestring
@@ -61,8 +61,8 @@ def json_text(value: Any) -> str:
     raise ValueError(f"{kind.__name__} has no JSON form")
 
 
-def plain_json(value: Mapping[str, Any]) -> bytes:
-    """What `json_text` gives for an object of strings and integers only, in a quarter of the time.
+def plain_json(values: Iterable[Mapping[str, Any]]) -> list[bytes]:
+    """What `json_text` gives for each of these objects of strings and integers, in a quarter of the time.
 
     In UTF-8, as Redis takes it: to make a text of it and bytes of that took a fifth of all of a transform.
 
@@ -70,7 +70,7 @@ def plain_json(value: Mapping[str, Any]) -> bytes:
         ValueError: a string is not valid Unicode.
     """
     try:
-        return to_json(value)
+        return [to_json(value) for value in values]
     except PydanticSerializationError:
         raise ValueError("text is not valid Unicode") from None
 

@@ -14,7 +14,7 @@ from pydantic import Field, GetPydanticSchema, PlainValidator
 from pydantic_core import CoreSchema, core_schema
 
 from schemas.keys import canonical
-from schemas.values import date_text, exact, json_text, text, unicode_text
+from schemas.values import date_text, exact, json_text, number_text, text, unicode_text
 
 # By exact type: a bool is an int to Python.
 _NUMBERS = frozenset({int, Int64, float, Decimal128})
@@ -38,6 +38,8 @@ def _whole_text(value: Any) -> str:
 
 
 def _number_text(value: Any) -> str:
+    if type(value) is float:
+        return number_text(value)
     if type(value) not in _NUMBERS:
         raise ValueError("should be a number")
     return text(value)

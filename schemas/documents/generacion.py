@@ -80,7 +80,7 @@ def _members(messages: list[Message]) -> list[bytes]:
     messages.sort(key=_NUMERO)
     if len(set(map(_NUMERO, messages))) < len(messages):
         raise invalid("mensajes", "should hold each numero once")
-    return [plain_json(message) for message in messages]
+    return plain_json(messages)
 
 
 def _meta(key: str, metadata: Metadata | None) -> Put | Evict:
@@ -92,8 +92,8 @@ def _meta(key: str, metadata: Metadata | None) -> Put | Evict:
 def _pendiente(document: Document) -> Projection:
     valid = validated(_PENDIENTE, document)
     key = GENERATION_QUEUE.key(priority=valid.get("prioridad") or "media")
-    item = plain_json({"campana_id": valid["campana_id"], "segmento": valid["segmento"]}).decode()
-    return _locked(valid, Enqueue(GENERATION_QUEUE.name, key, item))
+    [item] = plain_json([{"campana_id": valid["campana_id"], "segmento": valid["segmento"]}])
+    return _locked(valid, Enqueue(GENERATION_QUEUE.name, key, item.decode()))
 
 
 def _archivado(document: Document) -> Projection:

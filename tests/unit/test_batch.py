@@ -6,7 +6,9 @@ import pytest
 from bson.datetime_ms import DatetimeMS
 
 from etl.batch import Request, Sight, confirmed, contested, decide
+from etl.encoding import encode
 from etl.outcome import Outcome
+from etl.sheet import sheet
 from schemas.entries import Enqueue, Entry, Evict, Put, Reject
 from schemas.position import Position
 from tests.support.outcomes import applied, fill, refused
@@ -132,3 +134,43 @@ def test_a_claim_counts_as_long_as_its_document_makes_it(claimants: list[Outcome
     """What a document that has become invalid said before still stands in the cache, so its claim does."""
     claims = confirmed(SIGHT, {"k": CLAIM}, claimants).claims
     assert (claims.get("k"), claims["other"]) == (claim, position(1).text())
+
+
+def test_a_document_that_a_page_met_twice() -> None:
+    """It was written again while the page was read: what it said before is passed over."""
+    before = outcome(1, put("old", "before"), Enqueue("queue", "q", "old"), document_id="id")
+    now = outcome(2, put("new", "now"), document_id="id")
+    decision = decide([before, now], Sight(), frozenset())
+    assert (decision.applied, decision.requests) == ([now], [])
+    assert decision.claims == {"now": now}
+
+
+@pytest.mark.parametrize(
+    ("sight", "waiting"),
+    [
+        (Sight(seen=frozenset([position(1, "a").name()])), frozenset[str]()),
+        (Sight(held=frozenset(["lock:a"])), frozenset[str]()),
+        (Sight(claims={"k": position(2, "b").text()}), frozenset[str]()),
+        (Sight(filled={'"a"': ["before"]}, claims={"before": position(0, "a").text()}), frozenset[str]()),
+        (Sight(filled={'"a"': ["before"]}), frozenset[str]()),
+        (Sight(), frozenset(["lock:a"])),
+    ],
+    ids=["seen", "held", "claimed", "moved", "filled", "waiting"],
+)
+def test_what_redis_holds_is_weighed_document_by_document(sight: Sight, waiting: frozenset[str]) -> None:
+    """A page that could be written as a whole is decided as its documents are."""
+    page = [outcome(1, put("text"), document_id="a", lock="lock:a")]
+    decision = decide(sheet(page, encode(page)), sight, waiting)
+    assert decision == decide(page, sight, waiting)
+    assert decision.draft is None
+
+
+def test_a_page_as_a_whole() -> None:
+    """Nothing in sight concerns it: its valid documents are applied by its draft."""
+    good, bad = outcome(1, put("text"), document_id="a"), refused(position(2), NOTHING)
+    page = sheet([good, bad], encode([good, bad]))
+    decision = decide(page, Sight(), frozenset())
+    assert (decision.applied, decision.rejected, decision.draft) == ([good], [bad], page.draft)
+    assert decision.counts() == decide([good, bad], Sight(), frozenset()).counts()
+    assert decision.handled_since(1) == [good, bad]
+    assert (decision.claims_since(1), decision.claims_since(2)) == ({"k": good}, {})
