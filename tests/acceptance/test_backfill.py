@@ -38,7 +38,9 @@ def test_json(etl: Etl, collection: Collection[Document], redis_client: redis.Re
 
     result = etl("backfill", "promptContent", *WORKERS, "--json")
 
-    assert (result.code, result.err) == (0, "")
+    assert result.code == 0, result.err
+    # A slow machine may be told how far it is.
+    assert all(line.startswith("Backfilling promptContent: ") for line in result.err.splitlines())
     report = result.json
     assert (report["collection"], report["status"], report["mode"]) == ("promptContent", "ok", "backfill")
     assert (report["records_processed"], report["written"], report["dead_lettered"]) == (1200, 1200, 1)
