@@ -138,7 +138,7 @@ def order(value: Any) -> tuple[int, Any]:
 def id_text(value: Any) -> str:
     """An `_id` as canonical Extended JSON: lossless, and the same text for the same value."""
     if type(value) is ObjectId:  # the usual case, 20 times faster than the general one
-        return f'{{"$oid": "{value}"}}'
+        return f'{{"$oid": "{value.binary.hex()}"}}'
     return dumps(value, json_options=_LOSSLESS)
 
 
