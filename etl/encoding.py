@@ -14,32 +14,33 @@ from etl.resp import arguments, pairs
 
 def encode(rows: Sequence[Row]) -> Encoded:
     """The encoded form of a page, given as outcomes or their rows."""
-    fills = [fill for row in rows for fill in row[3]]
-    keys = list(dict.fromkeys([fill[0] for fill in fills]))
-    ids = [row[2] for row in rows]
-    alone = len(keys) == len(fills) and len(set(ids)) == len(ids) and not any(row[4] for row in rows)
-    claimed = arguments(keys)
-    packed = Packed(b"".join([fill[2] for fill in fills]), sum([fill[3] for fill in fills]))
+    claims = [fill for row in rows for fill in row[3]]
+    keys = arguments(list(dict.fromkeys([fill[0] for fill in claims])))
+    fills = Packed(b"".join([fill[2] for fill in claims]), sum([fill[3] for fill in claims]))
     return Encoded(
-        claimed,
-        packed,
-        arguments(ids),
-        arguments(sorted({row[5] for row in rows if row[5] is not None})),
-        _draft(rows, claimed, packed) if alone else None,
+        keys=keys,
+        fills=fills,
+        documents=arguments([row[2] for row in rows]),
+        locks=arguments(sorted({row[5] for row in rows} - {None})),
+        draft=_draft(rows, keys, fills) if keys.length == len(claims) and _are_apart(rows) else None,
     )
+
+
+def _are_apart(rows: Sequence[Row]) -> bool:
+    """Whether each is a document of its own, and none asks for messages."""
+    return len({row[2] for row in rows}) == len(rows) == [row[4] for row in rows].count(())
 
 
 def _draft(rows: Sequence[Row], keys: Arguments, fills: Packed) -> Draft:
     claiming = [row for row in rows if row[3]]
-    valid = len(rows) - sum(row[6] is not None for row in rows)
-    written = sum(any(fill[2] for fill in row[3]) for row in claiming)
+    evicted = [sum([fill[3] for fill in row[3]]) for row in claiming].count(0)  # those without any command
     return Draft(
         keys=keys,
         fills=fills,
-        owners=pairs((fill[0], row[0]) for row in claiming for fill in row[3]),
-        filled=pairs((row[2], " ".join([fill[0] for fill in row[3]])) for row in claiming),
-        valid=valid,
-        written=written,
-        evicted=len(claiming) - written,
+        owners=pairs([(fill[0], row[0]) for row in claiming for fill in row[3]]),
+        filled=pairs([(row[2], " ".join([fill[0] for fill in row[3]])) for row in claiming]),
+        valid=[row[6] for row in rows].count(None),
+        written=len(claiming) - evicted,
+        evicted=evicted,
         families=Counter([fill[1] for row in claiming for fill in row[3] if fill[2]]),
     )
