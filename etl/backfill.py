@@ -102,11 +102,12 @@ class Backfill:
         now = Clocks(retry(source.clock), self._state.now)
         before = None if self._rules.restart else self._state.checkpoint
         self._scan = backfill(before, now, self._rules.bounds)
+        self._report.before = self._scan.done
         stood, clock = self._scan.cursor, self._scan.clocks.mongo
         self._newest = stood if stood != self._scan.begin and (stood.ms or clock) < clock else None
 
     def _move(self, sheet: Sheet, cursor: Position) -> None:
-        self._scan = self._scan.moved(cursor)
+        self._scan = self._scan.moved(cursor, len(sheet))
         clock = self._scan.clocks.mongo
         newest = sheet.newest(clock)
         self._newest = newest.position if newest else self._newest

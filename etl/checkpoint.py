@@ -198,13 +198,13 @@ class CheckpointStore:
 
 
 _SCAN_FIELDS: Final = tuple(
-    f"scan_{part}" for part in ("mode", "mongo_clock", "redis_clock", "cursor", "end", "begin")
+    f"scan_{part}" for part in ("mode", "mongo_clock", "redis_clock", "cursor", "end", "begin", "done")
 )
 
 
 def _scan_fields(scan: Scan) -> list[str | int]:
     begin = scan.begin.text() if scan.begin else ""
-    values = (scan.mode, *scan.clocks, scan.cursor.text(), scan.end.text(), begin)
+    values = (scan.mode, *scan.clocks, scan.cursor.text(), scan.end.text(), begin, scan.done)
     return _flat(zip(_SCAN_FIELDS, values, strict=True))
 
 
@@ -258,6 +258,7 @@ def _scan(kept: Mapping[str, str]) -> Scan:
         cursor=position_from_text(kept["scan_cursor"]),
         end=position_from_text(kept["scan_end"]),
         begin=position_from_text(kept["scan_begin"]) if kept.get("scan_begin") else None,
+        done=int(kept.get("scan_done", 0)),
     )
 
 

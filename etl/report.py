@@ -41,11 +41,14 @@ class Report:
     """How many entries of each family were written."""
     reasons: Counter[str] = field(default_factory=Counter)
     """Why documents were not applied, and how many for each reason."""
+    before: int = 0
+    """How many documents were done before, where this goes on with a backfill that was cut short."""
 
     def as_dict(self) -> dict[str, Any]:
         """The report as `etl sync --json` prints it, in the order of the fields above."""
         shown = asdict(self)
-        del shown["exit_code"], shown["entries"], shown["reasons"]
+        for inner in ("exit_code", "entries", "reasons", "before"):
+            del shown[inner]
         return shown
 
     def failed(self, error: str, exit_code: int, status: Status = "failed") -> "Report":

@@ -36,10 +36,12 @@ class Scan:
     end: Position
     begin: Position | None = None
     """Where it was first to begin; of a backfill only, which may be asked for with other bounds."""
+    done: int = 0
+    """How many documents it has passed, however often it was cut; of a backfill only."""
 
-    def moved(self, cursor: Position) -> "Scan":
-        """The same scan, further on."""
-        return replace(self, cursor=cursor)
+    def moved(self, cursor: Position, documents: int = 0) -> "Scan":
+        """The same scan, further on by so many documents."""
+        return replace(self, cursor=cursor, done=self.done + documents)
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,16 +59,17 @@ class Bar:
         self._reports[report.collection] = report
         dead = sum(one.dead_lettered for one in self._reports.values())
         done = sum(one.records_processed for one in self._reports.values()) + dead
+        before = sum(one.before for one in self._reports.values())
         notes = [f"{self._pages:,} pages", f"{dead:,} dead letters"]
         if report.last_timestamp:
             notes.append(f"up to {report.last_timestamp}")
-        self._tell(done, self._total, notes)
+        self._tell(done, self._total, notes, before)
 
-    def _tell(self, done: int, total: int | None, notes: Sequence[str]) -> None:
+    def _tell(self, done: int, total: int | None, notes: Sequence[str], before: int = 0) -> None:
         seconds = time.monotonic() - self._began
         if seconds < PATIENCE_SECONDS or not done:
             return
-        rate = done / seconds
+        rate, done = done / seconds, before + done
         of = "" if total is None else f" of {total:,}"
         left = [] if total is None else [f"{timedelta(seconds=round(max(0, total - done) / rate))} left"]
         self._show(done, total, ", ".join([f"{done:,}{of} documents", f"{rate:,.0f}/s", *left, *notes]))

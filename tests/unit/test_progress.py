@@ -49,3 +49,17 @@ def test_runs_that_report_say_more(
         "Syncing: 3,001 documents, 1,200/s, 2 pages, 1 dead letters",
         "Syncing: 4,000 documents, 500/s, 3 pages, 1 dead letters, up to 2025-01-15T10:30:00Z",
     ]
+
+
+def test_what_was_done_before_counts_as_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A backfill that was cut short goes on from there; its speed is that of now."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with Bar("Backfilling c", 10_000) as bar:
+        now[0] += 2.0
+        bar.tell(Report("c", records_processed=1_000, before=5_000))
+    assert capsys.readouterr().err.splitlines() == [
+        "Backfilling c: 6,000 of 10,000 documents, 500/s, 0:00:08 left, 1 pages, 0 dead letters"
+    ]
