@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import (
     BrokenExecutor,
@@ -97,7 +98,7 @@ def dask(scheduler: str) -> Executors:
     def start() -> Iterator[tuple[Executor, int]]:
         with _client(scheduler) as client:
             workers = sum(client.nthreads().values())
-            executor = OnDask(client.get_executor(pure=False, retries=3), lambda: client.status != "closed")
+            executor = OnDask(client.get_executor(pure=False, retries=3), _Presence(client))
             with closing(executor):
                 yield executor, workers
 
@@ -124,6 +125,27 @@ def _client(scheduler: str) -> Iterator[Any]:
         yield client
 
 
+class _Presence:
+    """Whether a cluster can be expected to answer: a scheduler without workers is given time to get some."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._seen = time.monotonic()
+
+    def __call__(self) -> bool:
+        if self._client.status == "closed":
+            return False
+        if self._has_workers():
+            self._seen = time.monotonic()
+        return time.monotonic() - self._seen < DASK_SECONDS
+
+    def _has_workers(self) -> bool:
+        """None of a scheduler that is lost: the client itself tries to find that again, and gives up."""
+        with suppress(OSError, TimeoutError):
+            return self._client.status != "running" or bool(self._client.nthreads())
+        return True
+
+
 def _line(error: Exception) -> str:
     return str(error).replace("\n", " ")
 
@@ -131,13 +153,14 @@ def _line(error: Exception) -> str:
 class OnDask(Executor):
     """A cluster's executor whose failures are those of any executor.
 
-    What the cluster has lost (its workers died again and again, or the scheduler did) ends in
-    `BrokenExecutor`; workers that lack this package end in `Misconfigured`.
+    What the cluster has lost (its workers died again and again, or all of them, or the scheduler did) ends
+    in `BrokenExecutor`; workers that lack this package end in `Misconfigured`.
     """
 
     def __init__(self, executor: Executor, is_there: Callable[[], bool]) -> None:
         self._executor = executor
         self._is_there = is_there
+        self._gone = False
         self._answers: WeakSet[Future[Any]] = WeakSet()
         self._done = threading.Event()
         self._watch = threading.Thread(target=self._fail_when_gone, name="etl-dask", daemon=True)
@@ -145,7 +168,7 @@ class OnDask(Executor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
         """Have a worker call it."""
-        if not self._is_there():
+        if self._gone:
             raise BrokenExecutor(_GONE)
         try:
             asked = self._executor.submit(fn, *args, **kwargs)
@@ -162,14 +185,15 @@ class OnDask(Executor):
         self._watch.join()
 
     def _fail_when_gone(self) -> None:
-        """Where the client has given its scheduler up, it leaves those who wait for an answer waiting."""
+        """Without a scheduler, or workers, the client leaves those who wait for an answer waiting."""
         while not self._done.wait(0.5):
-            if not self._is_there():
+            self._gone = not self._is_there()
+            if self._gone:
                 for answer in list(self._answers):
                     _fail(answer, BrokenExecutor(_GONE))
 
 
-_GONE: Final = "the Dask scheduler is gone"
+_GONE: Final = "the Dask cluster is gone"
 
 
 def _hand_on(done: "Future[Any]", answer: "Future[Any]") -> None:

@@ -89,7 +89,7 @@ def backfill(app: App, cluster: Cluster, step: Callable[[], object]) -> Report:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", ["worker", "scheduler"])
+@pytest.mark.parametrize("victim", ["worker", "workers", "scheduler"])
 @pytest.mark.usefixtures("impatient")
 def test_a_part_of_the_cluster_is_killed(
     collection: Collection[Document],
@@ -98,13 +98,18 @@ def test_a_part_of_the_cluster_is_killed(
     cluster: Cluster,
     victim: str,
 ) -> None:
-    """Mid-way: the other worker does what is left, or without a cluster this process; nothing is lost."""
+    """Mid-way: the other worker does what is left, or without any this process; nothing is lost."""
     collection.insert_many(dated(COUNT))
-    doomed = cluster.workers[0] if victim == "worker" else cluster.scheduler
+    parts = {"worker": cluster.workers[:1], "workers": cluster.workers, "scheduler": [cluster.scheduler]}
+    doomed = parts[victim]
 
-    report = backfill(open_app(page_size=20), cluster, doomed.kill)
+    def kill() -> None:
+        for process in doomed:
+            process.kill()
 
-    assert doomed.wait(5) < 0
+    report = backfill(open_app(page_size=20), cluster, kill)
+
+    assert all(process.wait(5) < 0 for process in doomed)
     assert (report.status, report.error) == ("ok", None)
     assert (report.records_processed, report.dead_lettered) == (COUNT - COUNT // 100, COUNT // 100)
     collection.delete_many({"status": [1]})
