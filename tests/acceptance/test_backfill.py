@@ -104,13 +104,13 @@ def test_ctrl_c(
     """It ends in order within seconds, leaves no process behind, and the same command goes on."""
     collection.insert_many(dated(100))
     process = start_etl("backfill", "promptContent", *WORKERS, "--rate", "20", ETL_COLLECTIONS=_pages_of(5))
-    assert eventually(lambda: is_at_work(redis_client), seconds=20)
+    assert eventually(lambda: is_at_work(redis_client))
     family = psutil.Process(process.pid).children(recursive=True)
 
     began = time.monotonic()
     result = interrupt(process)
 
-    assert (result.code, time.monotonic() - began < 5) == (130, True)
+    assert (result.code, time.monotonic() - began < 10) == (130, True)
     assert result.err.splitlines()[-1].startswith("error: promptContent: stopped between two batches")
     assert len(family) >= 2
     assert eventually(lambda: not any(child.is_running() for child in family))
@@ -124,8 +124,8 @@ def test_a_second_one(
 ) -> None:
     """It is told who is at work, and 75; a cycle may run beside the first one."""
     collection.insert_many(dated(100))
-    process = start_etl("backfill", "promptContent", "--rate", "10", ETL_COLLECTIONS=_pages_of(5))
-    assert eventually(lambda: is_at_work(redis_client), seconds=20)
+    process = start_etl("backfill", "promptContent", "--rate", "4", ETL_COLLECTIONS=_pages_of(5))
+    assert eventually(lambda: is_at_work(redis_client))
 
     second, cycle = etl("backfill", "promptContent", "--json"), etl("sync")
 

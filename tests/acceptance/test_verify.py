@@ -87,8 +87,8 @@ def test_the_daemon_reconciles_if_it_is_told_to(
     collection.delete_one({"tipo": "cliente_mcp"})
     redis_client.hset("config:api:openai", "status", "spoiled")
     start_etl("run", ETL_RECONCILE__INTERVAL_SECONDS="1")
-    assert eventually(lambda: not redis_client.exists("config:client:marketing-web"), seconds=10)
-    assert eventually(lambda: redis_client.hget("config:api:openai", "status") != "spoiled", seconds=5)
+    assert eventually(lambda: not redis_client.exists("config:client:marketing-web"))
+    assert eventually(lambda: redis_client.hget("config:api:openai", "status") != "spoiled")
 
 
 def test_nothing_is_accused_beside_a_daemon_and_a_writer(  # noqa: PLR0913, PLR0917 (pytest hands them in)
@@ -104,7 +104,7 @@ def test_nothing_is_accused_beside_a_daemon_and_a_writer(  # noqa: PLR0913, PLR0
     settings = settings.model_copy(update={"schedule": ScheduleSettings(cycle_seconds=1)})
     collection.insert_many([_written(number, Random(number)) for number in range(200)])
     start_etl("run", ETL_SCHEDULE__CYCLE_SECONDS="1")
-    assert eventually(lambda: len(redis_client.keys("ai:generation:meta:*")) > 50, seconds=10)
+    assert eventually(lambda: len(redis_client.keys("ai:generation:meta:*")) > 50)
     stop, chance = threading.Event(), Random(11)
 
     def write() -> None:

@@ -60,7 +60,7 @@ def is_ready(url: str) -> bool:
 def ended(process: Process, number: signal.Signals = signal.SIGTERM) -> list[dict[str, Any]]:
     """Stop a daemon, in order and in time; what it has logged."""
     process.send_signal(number)
-    _, said = process.communicate(timeout=5)
+    _, said = process.communicate(timeout=8)
     assert process.returncode == 0
     return [json.loads(line) for line in said.splitlines()]
 
