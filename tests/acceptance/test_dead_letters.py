@@ -52,25 +52,25 @@ def test_a_bad_document_is_listed_shown_retried_and_cleared(
     assert etl("dead-letters", "list", "--json").json == {"dead_letters": [], "beyond": 0}
 
 
-def test_a_retry_clears_what_is_gone(etl: Etl, collection: Collection[Document]) -> None:
+def test_a_retry_clears_what_is_gone(typed: Etl, collection: Collection[Document]) -> None:
     """A document that was deleted is no dead letter any more."""
     collection.insert_one(provider(_id="lost"))
-    etl("sync")
+    typed("sync")
     collection.delete_one({"_id": "lost"})
-    assert etl("dead-letters", "retry", "lost").code == 0
-    assert etl("dead-letters", "list", "--json").json["dead_letters"] == []
+    assert typed("dead-letters", "retry", "lost").code == 0
+    assert typed("dead-letters", "list", "--json").json["dead_letters"] == []
 
 
-def test_a_purge_forgets(etl: Etl, collection: Collection[Document]) -> None:
+def test_a_purge_forgets(typed: Etl, collection: Collection[Document]) -> None:
     """One by its id, then all that are left."""
     collection.insert_many([provider(_id=number) for number in range(3)])
-    etl("sync")
-    assert etl("dead-letters", "purge", "1", "--json").json == {"purged": 1}
-    assert etl("dead-letters", "purge", "--all").out == "2 purged\n"
-    assert etl("dead-letters", "list", "--json").json["dead_letters"] == []
+    typed("sync")
+    assert typed("dead-letters", "purge", "1", "--json").json == {"purged": 1}
+    assert typed("dead-letters", "purge", "--all").out == "2 purged\n"
+    assert typed("dead-letters", "list", "--json").json["dead_letters"] == []
 
 
-def test_what_cannot_be_meant_is_refused(etl: Etl) -> None:
+def test_what_cannot_be_meant_is_refused(typed: Etl) -> None:
     """Unknown ids, no ids, ids and --all, unknown collections: one line and the right code."""
     for words, code, said in (
         (("show", "nobody"), 1, "nobody is no dead letter of promptContent"),
@@ -79,7 +79,7 @@ def test_what_cannot_be_meant_is_refused(etl: Etl) -> None:
         (("list", "nope"), 2, "unknown collection 'nope'"),
         (("show", "1", "--collection", "nope"), 2, "unknown collection 'nope'"),
     ):
-        result = etl("dead-letters", *words)
+        result = typed("dead-letters", *words)
         assert (result.code, result.out) == (code, "")
         assert result.err.count("\n") == 1
         assert said in result.err

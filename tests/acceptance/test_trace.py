@@ -34,7 +34,7 @@ def test_everything_that_is_known_is_told(
 
 
 @pytest.mark.parametrize("words", [("trace", "nowhere", "d"), ("trace", NAME)])
-def test_a_wrong_usage_is_refused(etl: Etl, words: tuple[str, ...]) -> None:
+def test_a_wrong_usage_is_refused(typed: Etl, words: tuple[str, ...]) -> None:
     """In one line."""
-    result = etl(*words)
+    result = typed(*words)
     assert (result.code, result.err.count("\n")) == (2, 1)

@@ -29,9 +29,9 @@ def synced(samples: list[Document], etl: Etl, collection: Collection[Document]) 
     return samples
 
 
-def test_a_true_cache_ends_with_0(etl: Etl) -> None:
+def test_a_true_cache_ends_with_0(typed: Etl) -> None:
     """With the numbers, and nothing on stderr."""
-    result = etl("verify", NAME)
+    result = typed("verify", NAME)
     assert (result.code, result.err) == (0, "")
     assert re.search(r"matching +\d+  as their documents say", result.out)
     assert result.out.splitlines()[-1].startswith("promptContent: true; 6 documents read in ")
@@ -56,10 +56,10 @@ def test_what_is_wrong_ends_with_3_until_it_is_repaired(
     assert not redis_client.exists("config:client:marketing-web")
 
 
-def test_the_answer_is_one_json_document(etl: Etl, redis_client: redis.Redis) -> None:
+def test_the_answer_is_one_json_document(typed: Etl, redis_client: redis.Redis) -> None:
     """With every number, and the keys that are not as they should be."""
     redis_client.hset("config:api:openai", "status", "spoiled")
-    result = etl("verify", NAME, "--json", "--sample", "100")
+    result = typed("verify", NAME, "--json", "--sample", "100")
     answer = result.json
     assert (result.code, result.err) == (3, "")
     assert [*answer] == [
@@ -74,9 +74,9 @@ def test_the_answer_is_one_json_document(etl: Etl, redis_client: redis.Redis) ->
     ("words", "code"),
     [(("verify", "nowhere"), 2), (("verify",), 2), (("verify", NAME, "--sample", "0"), 2)],
 )
-def test_a_wrong_usage_is_refused(etl: Etl, words: tuple[str, ...], code: int) -> None:
+def test_a_wrong_usage_is_refused(typed: Etl, words: tuple[str, ...], code: int) -> None:
     """In one line."""
-    result = etl(*words)
+    result = typed(*words)
     assert (result.code, result.err.count("\n")) == (code, 1)
 
 

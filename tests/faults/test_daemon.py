@@ -93,7 +93,7 @@ def test_it_ends_in_time_though_a_server_is_deaf(
 ) -> None:
     """Exit code 0 in under five seconds, however long the server keeps it waiting."""
     process, proxy = deaf(start_etl, collection, lines, which)
-    ended(process)
+    ended(process, seconds=5)
     assert proxy.swallowed > 0, "the server was never asked"
 
 
