@@ -32,9 +32,10 @@ def start_app(settings: Settings) -> "App":
 
 
 def all_is_loaded() -> None:
-    """Collect garbage from now on, but not among what is there: that lives as long as the process."""
-    gc.freeze()
-    gc.enable()
+    """Look for garbage from now on, where `etl.__main__` has put that off; but not in what was loaded."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
 
 
 @dataclass(slots=True)

@@ -18,13 +18,13 @@ def provider(**fields: object) -> Document:
 
 
 def test_a_bad_document_is_listed_shown_retried_and_cleared(
-    etl: Etl, collection: Collection[Document], redis_client: redis.Redis
+    etl: Etl, typed: Etl, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """From the refusal to the mended document, and nothing of its content on the way."""
     collection.insert_one(provider(_id=OID, provider_name=7, status="geheim-777"))
     collection.insert_one(provider(provider_name="openai"))
 
-    assert etl("sync", "--json").json["collections"][0]["dead_lettered"] == 1
+    assert typed("sync", "--json").json["collections"][0]["dead_lettered"] == 1
     assert redis_client.exists("config:api:openai")
 
     listed = etl("dead-letters", "list", "--json")
@@ -34,22 +34,22 @@ def test_a_bad_document_is_listed_shown_retried_and_cleared(
     assert [error["field"] for error in letter["errors"]] == ["provider_name"]
     assert "geheim" not in listed.out
 
-    table = etl("dead-letters", "list").out
+    table = typed("dead-letters", "list").out
     assert "provider_name" in table
     assert "geheim" not in table
-    shown = etl("dead-letters", "show", str(OID))
+    shown = typed("dead-letters", "show", str(OID))
     assert "provider_name" in shown.out
     assert "attempts 1" in shown.out
 
     again = etl("dead-letters", "retry", "--all", "--json").json["collections"][0]
     assert again["dead_lettered"] == 1
-    assert etl("dead-letters", "show", f"ObjectId('{OID}')", "--json").json["attempts"] == 2
+    assert typed("dead-letters", "show", f"ObjectId('{OID}')", "--json").json["attempts"] == 2
 
     # Mended without moving updated_at: no delta finds it, but a retry does.
     collection.update_one({"_id": OID}, {"$set": {"provider_name": "anthropic"}})
-    assert etl("dead-letters", "retry", str(OID), "--json").json["collections"][0]["records_processed"] == 1
+    assert typed("dead-letters", "retry", str(OID), "--json").json["collections"][0]["records_processed"] == 1
     assert redis_client.hget("config:api:anthropic", "status") == "geheim-777"
-    assert etl("dead-letters", "list", "--json").json == {"dead_letters": [], "beyond": 0}
+    assert typed("dead-letters", "list", "--json").json == {"dead_letters": [], "beyond": 0}
 
 
 def test_a_retry_clears_what_is_gone(typed: Etl, collection: Collection[Document]) -> None:

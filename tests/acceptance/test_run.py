@@ -104,7 +104,7 @@ def test_a_process_that_slept_says_so(start_etl: StartEtl, redis_client: redis.R
 
 
 def test_it_stops_between_two_batches(
-    start_etl: StartEtl, etl: Etl, collection: Collection[Document], redis_client: redis.Redis
+    start_etl: StartEtl, typed: Etl, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """In the middle of a cold start: the lease is given back, and the next cycle goes on there."""
     collection.insert_many([provider(number) for number in range(20_000)])
@@ -115,7 +115,7 @@ def test_it_stops_between_two_batches(
     assert not redis_client.exists("etl:last_sync:promptContent"), "it was done before it was stopped"
     cut = len(list(redis_client.scan_iter("config:api:*", count=5000)))
     assert 600 < cut < 20_000
-    report = etl("sync", "--json").json["collections"][0]
+    report = typed("sync", "--json").json["collections"][0]
     assert report["records_processed"] <= 20_000 - cut + 500
     assert len(list(redis_client.scan_iter("config:api:*", count=5000))) == 20_000
 

@@ -19,9 +19,9 @@ SHOWN = {
 
 
 @pytest.fixture
-def synced(samples: list[Document], etl: Etl) -> list[Document]:
+def synced(samples: list[Document], typed: Etl) -> list[Document]:
     """The samples are in Redis."""
-    assert etl("sync").code == 0
+    assert typed("sync").code == 0
     return samples
 
 

@@ -14,12 +14,12 @@ NAME = "promptContent"
 
 
 def test_everything_that_is_known_is_told(
-    etl: Etl, collection: Collection[Document], redis_client: redis.Redis
+    etl: Etl, typed: Etl, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """The keys with their TTL and what is wrong, the dead letter with its fields; the last line says why."""
     now = datetime.now(UTC)
     collection.insert_many([api("p", now, _id="d"), api("q", now, _id="e", status=5)])
-    assert etl("sync").code == 0
+    assert typed("sync").code == 0
     redis_client.hset("config:api:p", "more", "1")
     told = etl("trace", NAME, "d")
     assert (told.code, told.err) == (0, "")

@@ -22,10 +22,10 @@ NAME = "promptContent"
 
 
 @pytest.fixture(autouse=True)
-def synced(samples: list[Document], etl: Etl, collection: Collection[Document]) -> list[Document]:
+def synced(samples: list[Document], typed: Etl, collection: Collection[Document]) -> list[Document]:
     """The samples are in Redis, as young as their keys, and their owners are known."""
     collection.update_many({}, [{"$set": {"updated_at": "$$NOW"}}])
-    assert etl("sync").code == 0
+    assert typed("sync").code == 0
     return samples
 
 
