@@ -276,7 +276,8 @@ def test_documents_of_ten_megabytes_beside_invalid_ones(
     assert (report.records_processed, report.dead_lettered) == (400 - 19, 19)
     dead = redis_client.hkeys(f"{COMPANION}dead_letters")
     assert set(dead) == {f'"s{n}"' for n in range(0, 380, 20)}
-    assert peak[0] < 200_000_000, f"{peak[0]:,} bytes more than before"
+    # About 200 MB; without a limit to the weight of a page it is more than 500.
+    assert peak[0] < 300_000_000, f"{peak[0]:,} bytes more than before"
 
 
 @contextmanager
@@ -299,11 +300,11 @@ def peak_memory() -> Iterator[list[int]]:
 
 def _taken() -> int:
     """Unique bytes of memory; the servers of the tests are children too, and do not count."""
-    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    this = psutil.Process()
     taken = 0
-    for process in family:
+    for process in (this, *this.children(recursive=True)):
         try:
-            if process.name().startswith("python"):
+            if process == this or process.name().startswith("python"):
                 taken += process.memory_full_info().uss
         except psutil.Error:
             continue
