@@ -5,6 +5,7 @@ A test that stops, kills, freezes or configures a server starts one for itself.
 """
 
 import itertools
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -112,6 +113,18 @@ def proxy_to() -> Iterator[ProxyTo]:
     """Put a proxy in front of a server."""
     with ExitStack() as stack:
         yield lambda server: stack.enter_context(Proxy(server))
+
+
+@pytest.fixture
+def loggers_as_they_were() -> Iterator[None]:
+    """Put back what a test, or the command line that it runs, has configured."""
+    root, level, etl_level = logging.getLogger(), logging.getLogger().level, logging.getLogger("etl").level
+    handlers = root.handlers[:]
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.getLogger("etl").setLevel(etl_level)
+    logging.captureWarnings(capture=False)
 
 
 def _start(stack: ExitStack, make: Callable[[], AnyServer]) -> AnyServer:

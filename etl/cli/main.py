@@ -54,7 +54,7 @@ for _command in _COMMANDS:
 
 
 def main() -> NoReturn:
-    """The entry point of the console script and of `python -m etl`."""
+    """Carry out the command line of this process, and end it."""
     sys.exit(run(sys.argv[1:]))
 
 

@@ -1,4 +1,7 @@
-"""How answers look: rich on a terminal, aligned text in a pipe, JSON for programs, errors on stderr."""
+"""How answers look: rich on a terminal, aligned text in a pipe, JSON for programs, errors on stderr.
+
+Only what writes to a terminal loads rich: it would take a twentieth of the start of every command.
+"""
 
 import io
 import json
@@ -8,9 +11,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from etl.plain import plain
 
@@ -43,7 +43,12 @@ def say(text: str = "") -> None:
 
 def heading(text: str) -> None:
     """The title of what follows, bold on a terminal."""
-    Console(highlight=False).print(Text(plain(text), style="bold"), soft_wrap=True)
+    if sys.stdout.isatty():
+        from etl.cli import terminal  # noqa: PLC0415 (see above)
+
+        terminal.heading(plain(text))
+    else:
+        click.echo(plain(text))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -53,23 +58,11 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         bool(rows) and all(isinstance(row[place], int) for row in rows) for place in range(len(columns))
     ]
     if sys.stdout.isatty():
-        _rich_table(columns, texts, numeric)
+        from etl.cli import terminal  # noqa: PLC0415 (see above)
+
+        terminal.table(columns, texts, numeric)
     else:
         _plain_table(columns, texts, numeric)
-
-
-def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> None:
-    drawn = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for place, (column, right) in enumerate(zip(columns, numeric, strict=True)):
-        short = all(len(row[place]) <= _UNBROKEN for row in rows)
-        drawn.add_column(column, justify="right" if right else "left", overflow="fold", no_wrap=short)
-    for row in rows:
-        drawn.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    Console(highlight=False).print(drawn)
-
-
-_UNBROKEN = 24  # a terminal too narrow for a table breaks longer cells than this first
-_STYLES = {"ok": "green", "failed": "red", "locked": "yellow", "note": "yellow"}
 
 
 def _plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> None:
@@ -85,9 +78,10 @@ def _plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric:
 @contextmanager
 def progress(what: str) -> Iterator[None]:
     """A spinner on stderr while something takes its time; nothing where stderr is no terminal."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    if not sys.stderr.isatty():
         yield
         return
-    with console.status(Text(plain(what))):
+    from etl.cli import terminal  # noqa: PLC0415 (see above)
+
+    with terminal.spinner(plain(what)):
         yield

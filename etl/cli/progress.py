@@ -1,18 +1,19 @@
 """How far a long command is, on stderr: a bar on a terminal, a line every few seconds in a pipe."""
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Column
 
 from etl.plain import plain
 from etl.report import Report
+
+if TYPE_CHECKING:
+    from etl.cli.terminal import Drawn
 
 PATIENCE_SECONDS: Final = 2.0
 """What ends sooner shows no progress."""
@@ -30,8 +31,7 @@ class Bar:
     """
 
     def __init__(self, what: str, total: int | None = None) -> None:
-        console = Console(stderr=True)
-        self._drawn = _Drawn(console, plain(what)) if console.is_terminal else None
+        self._drawn = _drawn(plain(what)) if sys.stderr.isatty() else None
         self._show: Show = self._drawn.show if self._drawn else _Lines(plain(what)).show
         self._total = total
         self._began = time.monotonic()
@@ -75,18 +75,10 @@ class Bar:
         self._show(done, total, ", ".join([f"{done:,}{of} documents", f"{rate:,.0f}/s", *left, *notes]))
 
 
-class _Drawn:
-    """A bar with the text beside it, as wide as the terminal."""
+def _drawn(what: str) -> "Drawn":
+    from etl.cli.terminal import Drawn  # noqa: PLC0415 (rich loads slowly, and a pipe does not need it)
 
-    def __init__(self, console: Console, what: str) -> None:
-        text = TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=True))
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(20), text)
-        self.bar = Progress(*columns, console=console, transient=True)
-        self._task = self.bar.add_task(what, total=None, visible=False, text="")
-
-    def show(self, done: int, total: int | None, text: str) -> None:
-        """Draw it anew."""
-        self.bar.update(self._task, completed=done, total=total, text=text, visible=True)
+    return Drawn(what)
 
 
 class _Lines:

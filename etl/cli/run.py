@@ -8,7 +8,7 @@ from types import FrameType
 import click
 
 from etl import log
-from etl.cli.runtime import Runtime, pass_runtime
+from etl.cli.runtime import Runtime, all_is_loaded, pass_runtime
 
 
 @click.command()
@@ -21,6 +21,7 @@ def run(runtime: Runtime) -> None:
     """
     from etl.daemon import Daemon  # noqa: PLC0415 (the drivers load slowly, and `--help` does not need them)
 
+    all_is_loaded()
     settings = runtime.loaded().settings
     detailed = logging.getLogger("etl").isEnabledFor(logging.DEBUG)
     log.configure(logging.DEBUG if detailed else logging.INFO, settings.log.format)

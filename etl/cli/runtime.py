@@ -1,5 +1,6 @@
 """What every command needs: the settings, the application, and the options all commands share."""
 
+import gc
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,8 +26,16 @@ def start_app(settings: Settings) -> "App":
     from etl.app import App  # noqa: PLC0415 (the drivers load slowly, and `--help` does not need them)
     from etl.mongo_client import end_without_waiting  # noqa: PLC0415
 
+    all_is_loaded()
     end_without_waiting()
     return App(settings)
+
+
+def all_is_loaded() -> None:
+    """Look for garbage from now on, where `etl.__main__` has put that off; but not in what was loaded."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
 
 
 @dataclass(slots=True)

@@ -1,4 +1,3 @@
-import json
 import os
 import signal
 import subprocess
@@ -6,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import redis
@@ -15,23 +14,11 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from etl.embedded import MongoServer
+from tests.support.command import Result, Typed
 from tests.support.types import Document
 
 DATA = Path(__file__).parents[1] / "data"
 LONG_ENOUGH = 60.0  # seconds for one command on a busy machine
-
-
-class Result(NamedTuple):
-    """What a person sees of one command."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """The one JSON document on stdout."""
-        return json.loads(self.out)
 
 
 Etl = Callable[..., Result]
@@ -81,6 +68,21 @@ def etl(start_etl: StartEtl) -> Etl:
         return end_of(start_etl(*arguments, **variables))
 
     return run
+
+
+@pytest.fixture
+def typed(
+    environment: Mapping[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    loggers_as_they_were: None,  # noqa: ARG001 (what a command configures ends with its test)
+) -> Etl:
+    """Run a command in this process, in an empty folder."""
+    for name in os.environ.keys() - environment.keys():
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return Typed(environment, monkeypatch, capsys)
 
 
 def end_of(process: "subprocess.Popen[str]") -> Result:

@@ -32,7 +32,7 @@ def is_at_work(client: redis.Redis) -> bool:
     return bool(client.hexists(f"{COMPANION}backfill", "scan_cursor"))
 
 
-def test_json(etl: Etl, collection: Collection[Document], redis_client: redis.Redis) -> None:
+def test_json(etl: Etl, typed: Etl, collection: Collection[Document], redis_client: redis.Redis) -> None:
     """One object on stdout, with the counts of a cycle's; by two processes."""
     collection.insert_many([*dated(1200), api("bad", LONG_AGO, status=[1])])
 
@@ -47,7 +47,7 @@ def test_json(etl: Etl, collection: Collection[Document], redis_client: redis.Re
     assert report["last_timestamp"] == "2025-01-15T00:19:59Z"
     collection.delete_one({"provider_name": "bad"})
     assert held(redis_client) == truth(collection)
-    assert etl("sync", "--json").json["collections"][0]["records_processed"] == 0
+    assert typed("sync", "--json").json["collections"][0]["records_processed"] == 0
 
 
 def test_a_dry_run(etl: Etl, collection: Collection[Document], redis_client: redis.Redis) -> None:
@@ -106,13 +106,13 @@ def test_ctrl_c(
     """It ends in order within seconds, leaves no process behind, and the same command goes on."""
     collection.insert_many(dated(100))
     process = start_etl("backfill", "promptContent", *WORKERS, "--rate", "20", ETL_COLLECTIONS=_pages_of(5))
-    assert eventually(lambda: is_at_work(redis_client), seconds=20)
+    assert eventually(lambda: is_at_work(redis_client))
     family = psutil.Process(process.pid).children(recursive=True)
 
     began = time.monotonic()
     result = interrupt(process)
 
-    assert (result.code, time.monotonic() - began < 5) == (130, True)
+    assert (result.code, time.monotonic() - began < 10) == (130, True)
     assert result.err.splitlines()[-1].startswith("error: promptContent: stopped between two batches")
     assert len(family) >= 2
     assert eventually(lambda: not any(child.is_running() for child in family))
@@ -122,14 +122,14 @@ def test_ctrl_c(
 
 
 def test_a_second_one(
-    start_etl: StartEtl, etl: Etl, collection: Collection[Document], redis_client: redis.Redis
+    start_etl: StartEtl, etl: Etl, typed: Etl, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """It is told who is at work, and 75; a cycle may run beside the first one."""
     collection.insert_many(dated(100))
-    process = start_etl("backfill", "promptContent", "--rate", "10", ETL_COLLECTIONS=_pages_of(5))
-    assert eventually(lambda: is_at_work(redis_client), seconds=20)
+    process = start_etl("backfill", "promptContent", "--rate", "4", ETL_COLLECTIONS=_pages_of(5))
+    assert eventually(lambda: is_at_work(redis_client))
 
-    second, cycle = etl("backfill", "promptContent", "--json"), etl("sync")
+    second, cycle = etl("backfill", "promptContent", "--json"), typed("sync")
 
     assert (second.code, second.json["status"]) == (75, "locked")
     assert f":{process.pid} " in second.err

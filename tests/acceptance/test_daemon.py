@@ -73,7 +73,7 @@ class Follower:
         settings = every(2) | {"ETL_MONGO__URI": servers.mongo.uri, "ETL_REDIS__URL": servers.redis.url}
         self._url = url_of(settings)
         self.process = start_etl("run", **settings, ETL_RETRY__SECONDS=str(patience))
-        assert eventually(self.is_ready, seconds=10)
+        assert eventually(self.is_ready)
 
     def is_ready(self) -> bool:
         """Whether `/readyz` is green."""
@@ -95,14 +95,14 @@ class Follower:
         with self.servers.away(*names):
             if "mongo" not in names:
                 self.write()
-            assert eventually(lambda: not self.is_ready(), seconds=4)
+            assert eventually(lambda: not self.is_ready())
             time.sleep(seconds)
             assert not self.is_ready()
             answers = [get(f"{self._url}/{path}").code for path in ("healthz", "metrics")]
             assert answers == [200, 200]
-        assert eventually(self.is_ready, seconds=20), get(f"{self._url}/readyz").text
+        assert eventually(self.is_ready), get(f"{self._url}/readyz").text
         self.write()
-        assert eventually(self.has_all, seconds=10)
+        assert eventually(self.has_all)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -161,11 +161,11 @@ def test_one_that_is_cut_off_from_mongodb_makes_way(
     proxy = proxy_to(mongod)
     cut_off = {"ETL_MONGO__URI": proxy.through(mongod.uri), "ETL_MONGO__TIMEOUT_SECONDS": "1"}
     first = start_etl("run", **every(1), **cut_off, ETL_RETRY__SECONDS="1")
-    assert eventually(lambda: str(redis_client.get(TURN)).endswith(f":{first.pid}"), seconds=10)
+    assert eventually(lambda: str(redis_client.get(TURN)).endswith(f":{first.pid}"))
     second = start_etl("run", **every(1))
     assert not eventually(lambda: second.poll() is not None, seconds=2)
     assert proxy.cut() > 0
-    assert eventually(lambda: str(redis_client.get(TURN)).endswith(f":{second.pid}"), seconds=10)
+    assert eventually(lambda: str(redis_client.get(TURN)).endswith(f":{second.pid}"))
     collection.insert_one(provider(1))
-    assert eventually(lambda: bool(redis_client.exists(key(1))), seconds=10)
+    assert eventually(lambda: bool(redis_client.exists(key(1))))
     assert str(redis_client.get(TURN)).endswith(f":{second.pid}")

@@ -18,13 +18,13 @@ def provider(**fields: object) -> Document:
 
 
 def test_a_bad_document_is_listed_shown_retried_and_cleared(
-    etl: Etl, collection: Collection[Document], redis_client: redis.Redis
+    etl: Etl, typed: Etl, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """From the refusal to the mended document, and nothing of its content on the way."""
     collection.insert_one(provider(_id=OID, provider_name=7, status="geheim-777"))
     collection.insert_one(provider(provider_name="openai"))
 
-    assert etl("sync", "--json").json["collections"][0]["dead_lettered"] == 1
+    assert typed("sync", "--json").json["collections"][0]["dead_lettered"] == 1
     assert redis_client.exists("config:api:openai")
 
     listed = etl("dead-letters", "list", "--json")
@@ -34,43 +34,43 @@ def test_a_bad_document_is_listed_shown_retried_and_cleared(
     assert [error["field"] for error in letter["errors"]] == ["provider_name"]
     assert "geheim" not in listed.out
 
-    table = etl("dead-letters", "list").out
+    table = typed("dead-letters", "list").out
     assert "provider_name" in table
     assert "geheim" not in table
-    shown = etl("dead-letters", "show", str(OID))
+    shown = typed("dead-letters", "show", str(OID))
     assert "provider_name" in shown.out
     assert "attempts 1" in shown.out
 
     again = etl("dead-letters", "retry", "--all", "--json").json["collections"][0]
     assert again["dead_lettered"] == 1
-    assert etl("dead-letters", "show", f"ObjectId('{OID}')", "--json").json["attempts"] == 2
+    assert typed("dead-letters", "show", f"ObjectId('{OID}')", "--json").json["attempts"] == 2
 
     # Mended without moving updated_at: no delta finds it, but a retry does.
     collection.update_one({"_id": OID}, {"$set": {"provider_name": "anthropic"}})
-    assert etl("dead-letters", "retry", str(OID), "--json").json["collections"][0]["records_processed"] == 1
+    assert typed("dead-letters", "retry", str(OID), "--json").json["collections"][0]["records_processed"] == 1
     assert redis_client.hget("config:api:anthropic", "status") == "geheim-777"
-    assert etl("dead-letters", "list", "--json").json == {"dead_letters": [], "beyond": 0}
+    assert typed("dead-letters", "list", "--json").json == {"dead_letters": [], "beyond": 0}
 
 
-def test_a_retry_clears_what_is_gone(etl: Etl, collection: Collection[Document]) -> None:
+def test_a_retry_clears_what_is_gone(typed: Etl, collection: Collection[Document]) -> None:
     """A document that was deleted is no dead letter any more."""
     collection.insert_one(provider(_id="lost"))
-    etl("sync")
+    typed("sync")
     collection.delete_one({"_id": "lost"})
-    assert etl("dead-letters", "retry", "lost").code == 0
-    assert etl("dead-letters", "list", "--json").json["dead_letters"] == []
+    assert typed("dead-letters", "retry", "lost").code == 0
+    assert typed("dead-letters", "list", "--json").json["dead_letters"] == []
 
 
-def test_a_purge_forgets(etl: Etl, collection: Collection[Document]) -> None:
+def test_a_purge_forgets(typed: Etl, collection: Collection[Document]) -> None:
     """One by its id, then all that are left."""
     collection.insert_many([provider(_id=number) for number in range(3)])
-    etl("sync")
-    assert etl("dead-letters", "purge", "1", "--json").json == {"purged": 1}
-    assert etl("dead-letters", "purge", "--all").out == "2 purged\n"
-    assert etl("dead-letters", "list", "--json").json["dead_letters"] == []
+    typed("sync")
+    assert typed("dead-letters", "purge", "1", "--json").json == {"purged": 1}
+    assert typed("dead-letters", "purge", "--all").out == "2 purged\n"
+    assert typed("dead-letters", "list", "--json").json["dead_letters"] == []
 
 
-def test_what_cannot_be_meant_is_refused(etl: Etl) -> None:
+def test_what_cannot_be_meant_is_refused(typed: Etl) -> None:
     """Unknown ids, no ids, ids and --all, unknown collections: one line and the right code."""
     for words, code, said in (
         (("show", "nobody"), 1, "nobody is no dead letter of promptContent"),
@@ -79,7 +79,7 @@ def test_what_cannot_be_meant_is_refused(etl: Etl) -> None:
         (("list", "nope"), 2, "unknown collection 'nope'"),
         (("show", "1", "--collection", "nope"), 2, "unknown collection 'nope'"),
     ):
-        result = etl("dead-letters", *words)
+        result = typed("dead-letters", *words)
         assert (result.code, result.out) == (code, "")
         assert result.err.count("\n") == 1
         assert said in result.err

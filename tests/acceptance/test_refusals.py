@@ -1,11 +1,15 @@
-"""Whatever is wrong: one clear line on stderr, the right exit code, the password nowhere."""
+"""Whatever is wrong: one clear line on stderr, the right exit code, the password nowhere.
+
+What is refused before any server is asked is typed in this process; a process of its own would say the same.
+"""
 
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
-from tests.acceptance.conftest import Etl, Result
+from tests.acceptance.conftest import Etl
+from tests.support.command import Result
 from tests.support.types import StartMongo, StartRedis
 
 SECRET = "hunter2"
@@ -32,12 +36,12 @@ def line(result: Result, code: int) -> str:
         ("mongo: {uri: 'mongodb://u:hunter2@h", "etl.yaml:2: "),
     ],
 )
-def test_a_wrong_file(etl: Etl, tmp_path: Path, text: str, expected: str) -> None:
+def test_a_wrong_file(typed: Etl, tmp_path: Path, text: str, expected: str) -> None:
     """Types, contradictions, unknown names and broken YAML are told with file and path."""
     path = tmp_path / "etl.yaml"
     path.write_text(f"{text}\n")
 
-    problem = line(etl("sync", "--config", "etl.yaml"), 2)
+    problem = line(typed("sync", "--config", "etl.yaml"), 2)
 
     assert expected in problem
     assert "etl.yaml" in problem
@@ -52,9 +56,9 @@ def test_a_wrong_file(etl: Etl, tmp_path: Path, text: str, expected: str) -> Non
         "mongodb://u:x:hunter2@127.0.0.1",
     ],
 )
-def test_a_malformed_mongodb_uri(etl: Etl, uri: str) -> None:
+def test_a_malformed_mongodb_uri(typed: Etl, uri: str) -> None:
     """It is refused without being quoted, in the traceback of `--verbose` neither."""
-    result = etl("sync", "--verbose", ETL_MONGO__URI=uri)
+    result = typed("sync", "--verbose", ETL_MONGO__URI=uri)
 
     assert result.code == 2
     assert SECRET not in result.out + result.err
@@ -69,9 +73,9 @@ def test_a_malformed_mongodb_uri(etl: Etl, uri: str) -> None:
         "redis://127.0.0.1/0?socket_timeout=hunter2",
     ],
 )
-def test_a_malformed_redis_url(etl: Etl, url: str) -> None:
+def test_a_malformed_redis_url(typed: Etl, url: str) -> None:
     """It is refused without being quoted, in the traceback of `--verbose` neither."""
-    result = etl("sync", "--verbose", ETL_REDIS__URL=url)
+    result = typed("sync", "--verbose", ETL_REDIS__URL=url)
 
     assert result.code == 2, result
     assert SECRET not in result.out + result.err
@@ -150,20 +154,20 @@ def test_no_mongodb_for_a_refresh(etl: Etl) -> None:
     assert "127.0.0.1:1" in line(result, 1)
 
 
-def test_an_unknown_collection(etl: Etl) -> None:
+def test_an_unknown_collection(typed: Etl) -> None:
     """The known ones are named."""
-    assert "promptContent" in line(etl("sync", "promtContent"), 2)
+    assert "promptContent" in line(typed("sync", "promtContent"), 2)
 
 
 @pytest.mark.parametrize("command", ["show", "refresh"])
-def test_an_unknown_family(etl: Etl, command: str) -> None:
+def test_an_unknown_family(typed: Etl, command: str) -> None:
     """The known ones are named."""
-    assert "config:api" in line(etl(command, "config:apy", "x"), 2)
+    assert "config:api" in line(typed(command, "config:apy", "x"), 2)
 
 
-def test_an_absent_key(etl: Etl) -> None:
+def test_an_absent_key(typed: Etl) -> None:
     """It is named, with what to try."""
-    assert "config:api:nobody" in line(etl("show", "config:api", "nobody"), 1)
+    assert "config:api:nobody" in line(typed("show", "config:api", "nobody"), 1)
 
 
 def test_a_failure_is_json_too(etl: Etl) -> None:

@@ -14,12 +14,12 @@ NAME = "promptContent"
 
 
 def test_everything_that_is_known_is_told(
-    etl: Etl, collection: Collection[Document], redis_client: redis.Redis
+    etl: Etl, typed: Etl, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """The keys with their TTL and what is wrong, the dead letter with its fields; the last line says why."""
     now = datetime.now(UTC)
     collection.insert_many([api("p", now, _id="d"), api("q", now, _id="e", status=5)])
-    assert etl("sync").code == 0
+    assert typed("sync").code == 0
     redis_client.hset("config:api:p", "more", "1")
     told = etl("trace", NAME, "d")
     assert (told.code, told.err) == (0, "")
@@ -34,7 +34,7 @@ def test_everything_that_is_known_is_told(
 
 
 @pytest.mark.parametrize("words", [("trace", "nowhere", "d"), ("trace", NAME)])
-def test_a_wrong_usage_is_refused(etl: Etl, words: tuple[str, ...]) -> None:
+def test_a_wrong_usage_is_refused(typed: Etl, words: tuple[str, ...]) -> None:
     """In one line."""
-    result = etl(*words)
+    result = typed(*words)
     assert (result.code, result.err.count("\n")) == (2, 1)

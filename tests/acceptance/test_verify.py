@@ -22,16 +22,16 @@ NAME = "promptContent"
 
 
 @pytest.fixture(autouse=True)
-def synced(samples: list[Document], etl: Etl, collection: Collection[Document]) -> list[Document]:
+def synced(samples: list[Document], typed: Etl, collection: Collection[Document]) -> list[Document]:
     """The samples are in Redis, as young as their keys, and their owners are known."""
     collection.update_many({}, [{"$set": {"updated_at": "$$NOW"}}])
-    assert etl("sync").code == 0
+    assert typed("sync").code == 0
     return samples
 
 
-def test_a_true_cache_ends_with_0(etl: Etl) -> None:
+def test_a_true_cache_ends_with_0(typed: Etl) -> None:
     """With the numbers, and nothing on stderr."""
-    result = etl("verify", NAME)
+    result = typed("verify", NAME)
     assert (result.code, result.err) == (0, "")
     assert re.search(r"matching +\d+  as their documents say", result.out)
     assert result.out.splitlines()[-1].startswith("promptContent: true; 6 documents read in ")
@@ -56,10 +56,10 @@ def test_what_is_wrong_ends_with_3_until_it_is_repaired(
     assert not redis_client.exists("config:client:marketing-web")
 
 
-def test_the_answer_is_one_json_document(etl: Etl, redis_client: redis.Redis) -> None:
+def test_the_answer_is_one_json_document(typed: Etl, redis_client: redis.Redis) -> None:
     """With every number, and the keys that are not as they should be."""
     redis_client.hset("config:api:openai", "status", "spoiled")
-    result = etl("verify", NAME, "--json", "--sample", "100")
+    result = typed("verify", NAME, "--json", "--sample", "100")
     answer = result.json
     assert (result.code, result.err) == (3, "")
     assert [*answer] == [
@@ -74,9 +74,9 @@ def test_the_answer_is_one_json_document(etl: Etl, redis_client: redis.Redis) ->
     ("words", "code"),
     [(("verify", "nowhere"), 2), (("verify",), 2), (("verify", NAME, "--sample", "0"), 2)],
 )
-def test_a_wrong_usage_is_refused(etl: Etl, words: tuple[str, ...], code: int) -> None:
+def test_a_wrong_usage_is_refused(typed: Etl, words: tuple[str, ...], code: int) -> None:
     """In one line."""
-    result = etl(*words)
+    result = typed(*words)
     assert (result.code, result.err.count("\n")) == (code, 1)
 
 
@@ -87,8 +87,8 @@ def test_the_daemon_reconciles_if_it_is_told_to(
     collection.delete_one({"tipo": "cliente_mcp"})
     redis_client.hset("config:api:openai", "status", "spoiled")
     start_etl("run", ETL_RECONCILE__INTERVAL_SECONDS="1")
-    assert eventually(lambda: not redis_client.exists("config:client:marketing-web"), seconds=10)
-    assert eventually(lambda: redis_client.hget("config:api:openai", "status") != "spoiled", seconds=5)
+    assert eventually(lambda: not redis_client.exists("config:client:marketing-web"))
+    assert eventually(lambda: redis_client.hget("config:api:openai", "status") != "spoiled")
 
 
 def test_nothing_is_accused_beside_a_daemon_and_a_writer(  # noqa: PLR0913, PLR0917 (pytest hands them in)
@@ -104,7 +104,7 @@ def test_nothing_is_accused_beside_a_daemon_and_a_writer(  # noqa: PLR0913, PLR0
     settings = settings.model_copy(update={"schedule": ScheduleSettings(cycle_seconds=1)})
     collection.insert_many([_written(number, Random(number)) for number in range(200)])
     start_etl("run", ETL_SCHEDULE__CYCLE_SECONDS="1")
-    assert eventually(lambda: len(redis_client.keys("ai:generation:meta:*")) > 50, seconds=10)
+    assert eventually(lambda: len(redis_client.keys("ai:generation:meta:*")) > 50)
     stop, chance = threading.Event(), Random(11)
 
     def write() -> None:

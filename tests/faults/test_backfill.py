@@ -97,7 +97,7 @@ def test_killed_again_and_again(
     for _ in range(KILLS):
         before = cursor(redis_client)
         process = begin()
-        assert eventually(lambda: cursor(redis_client) != before, seconds=30)  # noqa: B023 (called at once)
+        assert eventually(lambda: cursor(redis_client) != before)  # noqa: B023 (called at once)
         time.sleep(chaos.uniform(0, 0.2))
         families += psutil.Process(process.pid).children(recursive=True)
         process.kill()
@@ -156,7 +156,7 @@ def test_mongodb_is_away_for_a_while(
 
 
 def _heal_after(collection: Collection[Document], failure: Any, count: int) -> None:
-    assert eventually(lambda: failure.injected() >= count, seconds=20)
+    assert eventually(lambda: failure.injected() >= count)
     collection.database.client.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
 
 
@@ -219,17 +219,15 @@ def test_beside_a_daemon_and_a_writer(
     collection.insert_many(contested(2000, random.Random(SEED)))
     rules = f'[{{"name": "{NAME}", "cold_start": "now"}}]'
     daemon = start_etl("run", **every(1), ETL_COLLECTIONS=rules)
-    assert eventually(lambda: bool(redis_client.exists(f"etl:last_sync:{NAME}")), seconds=30)
+    assert eventually(lambda: bool(redis_client.exists(f"etl:last_sync:{NAME}")))
 
     with watching(redis_client) as looks, writing(collection) as writes:
         backfill(apps(), workers=2)
         finished = redis_client.hget(f"{COMPANION}checkpoint", "mongo_clock")
     assert min(writes[0], looks[0]) > 20
 
-    assert eventually(
-        lambda: redis_client.hget(f"{COMPANION}checkpoint", "mongo_clock") != finished, seconds=10
-    )
-    assert eventually(lambda: held(redis_client) == truth(collection), seconds=5)
+    assert eventually(lambda: redis_client.hget(f"{COMPANION}checkpoint", "mongo_clock") != finished)
+    assert eventually(lambda: held(redis_client) == truth(collection))
     ended(daemon)
 
 
@@ -278,7 +276,8 @@ def test_documents_of_ten_megabytes_beside_invalid_ones(
     assert (report.records_processed, report.dead_lettered) == (400 - 19, 19)
     dead = redis_client.hkeys(f"{COMPANION}dead_letters")
     assert set(dead) == {f'"s{n}"' for n in range(0, 380, 20)}
-    assert peak[0] < 200_000_000, f"{peak[0]:,} bytes more than before"
+    # About 200 MB; without a limit to the weight of a page it is more than 500.
+    assert peak[0] < 300_000_000, f"{peak[0]:,} bytes more than before"
 
 
 @contextmanager
@@ -301,11 +300,11 @@ def peak_memory() -> Iterator[list[int]]:
 
 def _taken() -> int:
     """Unique bytes of memory; the servers of the tests are children too, and do not count."""
-    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    this = psutil.Process()
     taken = 0
-    for process in family:
+    for process in (this, *this.children(recursive=True)):
         try:
-            if process.name().startswith("python"):
+            if process == this or process.name().startswith("python"):
                 taken += process.memory_full_info().uss
         except psutil.Error:
             continue

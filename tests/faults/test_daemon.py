@@ -44,7 +44,7 @@ def test_every_write_is_there_within_two_cycles(
     """Under a steady writer, also while the one of two daemons that works is killed: the other takes over."""
     cycle, seconds = 2, 60 if LONG else 8
     daemons = {daemon.pid: daemon for daemon in (start_etl("run", **every(cycle)) for _ in range(2))}
-    assert eventually(lambda: bool(redis_client.exists(TURN)), seconds=10)
+    assert eventually(lambda: bool(redis_client.exists(TURN)))
     writer = Writer(collection)
     reader = Reader(redis_client, writer)
     writing = threading.Thread(target=writer.write, args=(seconds,))
@@ -76,7 +76,7 @@ def test_a_family_that_is_refreshed_is_never_missing(
     collection.insert_one(document | {"updated_at": datetime.now(UTC)})
     life = '{"mcp:server:status": {"ttl": 5, "refresh_seconds": 4}}'
     start_etl("run", ETL_FAMILIES=life, ETL_SCHEDULE__CYCLE_SECONDS="11")
-    assert eventually(lambda: bool(redis_client.exists("mcp:server:status:content")), seconds=10)
+    assert eventually(lambda: bool(redis_client.exists("mcp:server:status:content")))
     end, reads, missing = time.monotonic() + (66 if LONG else 7), 0, 0
     while time.monotonic() < end:
         reads += 1
@@ -93,7 +93,7 @@ def test_it_ends_in_time_though_a_server_is_deaf(
 ) -> None:
     """Exit code 0 in under five seconds, however long the server keeps it waiting."""
     process, proxy = deaf(start_etl, collection, lines, which)
-    ended(process)
+    ended(process, seconds=5)
     assert proxy.swallowed > 0, "the server was never asked"
 
 
@@ -129,10 +129,10 @@ def deaf(
     [(_, mongo, uri), (_, cache, address)] = lines
     settings = every(1) | {"ETL_MONGO__URI": uri, "ETL_REDIS__URL": address}
     process = start_etl("run", **settings)
-    assert eventually(lambda: is_ready(url_of(settings)), seconds=10)
+    assert eventually(lambda: is_ready(url_of(settings)))
     proxy = mongo if which == "mongo" else cache
     collection.insert_one(provider(0))
     proxy.deafen()
-    assert eventually(lambda: proxy.swallowed > 0, seconds=5)
+    assert eventually(lambda: proxy.swallowed > 0)
     time.sleep(0.5)
     return process, proxy

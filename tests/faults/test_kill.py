@@ -91,7 +91,7 @@ class Killer:
                 step *= 1.3
 
     def _kill(self, process: BaseProcess, moment: float) -> None:
-        assert eventually(lambda: self._is_working(process) or not process.is_alive(), seconds=30)
+        assert eventually(lambda: self._is_working(process) or not process.is_alive())
         time.sleep(moment)
         process.kill()
         process.join()

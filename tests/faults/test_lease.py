@@ -54,7 +54,7 @@ def put_to_sleep(
     def start(needle: bytes) -> Sleeper:
         proxy.hold_at(needle)
         process = start_etl("sync", **SHORT, ETL_REDIS__URL=proxy.through(redis_url))
-        assert eventually(lambda: proxy.is_holding, seconds=30)
+        assert eventually(lambda: proxy.is_holding)
         process.send_signal(signal.SIGSTOP)
         return Sleeper(process, proxy)
 
@@ -121,7 +121,7 @@ def test_a_long_cycle_keeps_its_lease(
 
     with fail_command(mongo_client, "find", **slow) as failure:
         first = start_etl("sync", **SHORT)
-        assert eventually(lambda: failure.injected() == 1, seconds=30)
+        assert eventually(lambda: failure.injected() == 1)
         time.sleep(2)
         second = etl("sync", **SHORT)
         assert first.poll() is None

@@ -56,7 +56,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
         loopback = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
         scheduler = start("scheduler", *loopback, "--port", f"{port}", "--scheduler-file", f"{file}")
-        assert eventually(file.exists, seconds=30)
+        assert eventually(file.exists)
         address = f"tcp://127.0.0.1:{port}"
         single = (*loopback, "--nthreads", "1", "--no-nanny", "--no-dashboard")
         started = [start("worker", address, *single) for _ in range(2)]

@@ -57,10 +57,12 @@ def is_ready(url: str) -> bool:
         return False
 
 
-def ended(process: Process, number: signal.Signals = signal.SIGTERM) -> list[dict[str, Any]]:
-    """Stop a daemon, in order and in time; what it has logged."""
+def ended(
+    process: Process, number: signal.Signals = signal.SIGTERM, seconds: float = 20
+) -> list[dict[str, Any]]:
+    """Stop a daemon, in order and in so many seconds; what it has logged."""
     process.send_signal(number)
-    _, said = process.communicate(timeout=5)
+    _, said = process.communicate(timeout=seconds)
     assert process.returncode == 0
     return [json.loads(line) for line in said.splitlines()]
 

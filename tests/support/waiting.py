@@ -4,8 +4,11 @@ import time
 from collections.abc import Callable
 
 
-def eventually(fact: Callable[[], bool], seconds: float = 5) -> bool:
-    """Whether `fact` comes true within so many seconds; returns as soon as it is."""
+def eventually(fact: Callable[[], bool], seconds: float = 30) -> bool:
+    """Whether `fact` comes true within so many seconds, by default longer than a busy machine needs.
+
+    Returns as soon as it does.
+    """
     deadline = time.monotonic() + seconds
     while not fact() and time.monotonic() < deadline:
         time.sleep(0.005)

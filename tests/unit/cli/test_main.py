@@ -139,3 +139,14 @@ def test_a_poor_terminal_gets_escapes() -> None:
     )
     values = [setting["value"] for setting in json.loads(answer.stdout)["settings"]]
     assert "ñ" in values
+
+
+def test_what_a_command_does_not_need_is_not_loaded() -> None:
+    """Neither driver for a look at the settings, and rich on a terminal only: each would take long."""
+    script = (
+        "import sys, etl.cli; etl.cli.run(['config']);"
+        " print({'pymongo', 'redis', 'rich', 'uvicorn'} & sys.modules.keys(), file=sys.stderr)"
+    )
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert answer.stderr == "set()\n"
+    assert "mongo.uri" in answer.stdout

@@ -1,0 +1,45 @@
+"""The command line run in this process: for what needs no process of its own to be seen.
+
+How a process starts, is stopped and ends is shown by those tests that start one.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import pytest
+
+from etl.cli import run
+
+
+class Result(NamedTuple):
+    """What a person sees of one command."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one JSON document on stdout."""
+        return json.loads(self.out)
+
+
+class Typed:
+    """Runs commands with these variables, in the folder that is current."""
+
+    def __init__(
+        self, variables: Mapping[str, str], patch: pytest.MonkeyPatch, captured: pytest.CaptureFixture[str]
+    ) -> None:
+        self._patch = patch
+        self._captured = captured
+        for name, value in variables.items():
+            patch.setenv(name, value)
+
+    def __call__(self, *arguments: str, **variables: str) -> Result:
+        """One command, with these variables beside the others."""
+        with self._patch.context() as patch:
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            self._captured.readouterr()
+            return Result(run(arguments), *self._captured.readouterr())
