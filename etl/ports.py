@@ -7,6 +7,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from etl import pipeline
 from etl.batch import Decision, Sight
 from etl.outcome import Outcome
 from etl.pipeline import Pipeline
@@ -19,18 +20,8 @@ from schemas.entries import Reject
 from schemas.position import Position
 
 
-class Page(Protocol):
+class Page(pipeline.Page, Protocol):
     """Raw documents in order, where to read on, and whether to."""
-
-    @property
-    def documents(self) -> list[bytes]:
-        """The documents, in order."""
-        ...
-
-    @property
-    def last(self) -> Position | None:
-        """Where to read on, None where no document of the page says so."""
-        ...
 
     @property
     def more(self) -> bool:

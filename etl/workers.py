@@ -17,6 +17,7 @@ from concurrent.futures import (
     ProcessPoolExecutor,
 )
 from contextlib import closing, contextmanager, suppress
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from types import ModuleType
 from typing import Any, Final
@@ -28,6 +29,10 @@ from etl.pipeline import Executors
 DASK_SECONDS: Final = 10.0
 """So long a Dask cluster may take to answer, and to have a worker."""
 
+
+# Workers are forked from a process that has loaded this, and not from here: threads hold locks that a
+# fork would copy as they are.
+_LOADED: Final = ["etl.transform"]
 
 # A page is thousands of objects without cycles: to look through them again and again took a tenth.
 _RARELY: Final = (100_000, 20, 20)
@@ -52,16 +57,31 @@ def processes(count: int) -> Executors:
 
     @contextmanager
     def start() -> Iterator[tuple[Executor, int]]:
-        # Not forked from here: threads hold locks that a fork would copy as they are.
-        context = _Context()
-        context.set_forkserver_preload(["etl.transform"])
-        executor = ProcessPoolExecutor(count, context, _begin)
+        forkserver.set_forkserver_preload(_LOADED)
+        executor = ProcessPoolExecutor(count, _Context(), _begin)
         try:
             yield executor, count
         finally:
             executor.shutdown(wait=True, cancel_futures=True)
 
     return start
+
+
+def make_ready() -> None:
+    """Have what `processes` need loaded meanwhile; without this it is loaded when the first one starts."""
+    forkserver.set_forkserver_preload(_LOADED)
+    with _uninterrupted():
+        forkserver.ensure_running()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C reaches the whole group of processes; a child takes this over, before it can ignore that."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 class _Process(ForkServerProcess):
@@ -74,12 +94,10 @@ class _Process(ForkServerProcess):
     def _Popen(process_obj: Any) -> Any:  # noqa: N802 (the name that multiprocessing calls)
         program = sys.modules["__main__"]
         sys.modules["__main__"] = ModuleType("__main__")  # what the child is told of is looked up here
-        # Ctrl-C reaches the whole group of processes; a child takes the mask over, before it can ignore that.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
-            return ForkServerProcess._Popen(process_obj)  # noqa: SLF001 (the one it stands in for)
+            with _uninterrupted():
+                return ForkServerProcess._Popen(process_obj)  # noqa: SLF001 (the one it stands in for)
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             sys.modules["__main__"] = program
 
 

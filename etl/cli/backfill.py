@@ -69,15 +69,16 @@ def backfill(runtime: Runtime, /, collection: str, *, as_json: bool, **options: 
 
 
 def _order(since: int | None, until: int | None, rate: float | None, **options: Any) -> "BackfillOrder":
+    restart, dry_run = options.pop("restart"), options.pop("dry_run")
+    executors = _executors(**options)
     from etl.app import BackfillOrder  # noqa: PLC0415 (the drivers load slowly, and `--help` does not need them)
     from etl.scan import Bounds  # noqa: PLC0415
 
-    restart, dry_run = options.pop("restart"), options.pop("dry_run")
-    return BackfillOrder(Bounds(since, until), _executors(**options), rate, restart, dry_run)
+    return BackfillOrder(Bounds(since, until), executors, rate, restart, dry_run)
 
 
 def _executors(executor: str, scheduler: str | None, workers: int | None) -> "Executors | None":
-    from etl.workers import dask, processes  # noqa: PLC0415 (loads the transform)
+    from etl.workers import dask, make_ready, processes  # noqa: PLC0415 (loads slowly, too)
 
     if executor == "dask":
         if scheduler is None or workers is not None:
@@ -85,6 +86,7 @@ def _executors(executor: str, scheduler: str | None, workers: int | None) -> "Ex
         return dask(scheduler)
     if scheduler is not None:
         raise click.UsageError("--scheduler goes with --executor dask")
+    make_ready()
     return processes(workers) if workers else None
 
 
