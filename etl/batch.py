@@ -8,7 +8,7 @@ in sight concerns a page, and its documents do not concern one another, it is ap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from etl.encoded import Draft
 from etl.outcome import Fill, Outcome
@@ -193,7 +193,7 @@ def _one_by_one(outcomes: Sequence[Outcome], sight: Sight, closed: frozenset[str
     for outcome in outcomes:
         if sight.seen and outcome.version in sight.seen:
             continue
-        if latest[outcome.id] is not outcome:
+        if latest[outcome.id] is not outcome and _REPLACED not in outcome.id:
             continue  # written again while the page was read, which then met it twice
         if outcome.reject is not None:
             decision.rejected.append(outcome)
@@ -203,6 +203,10 @@ def _one_by_one(outcomes: Sequence[Outcome], sight: Sight, closed: frozenset[str
             applied.append(outcome)
             _apply(decision, outcome, sight)
     return decision
+
+
+_REPLACED: Final = r"\ufffd"
+"""What stands, in an `_id` as JSON has it, for what is no UTF-8: several documents may look alike then."""
 
 
 def _apply(decision: Decision, outcome: Outcome, sight: Sight) -> None:

@@ -1,5 +1,6 @@
 """A bad document stops nothing: it becomes a dead letter, and its neighbours go through."""
 
+from datetime import timedelta
 from typing import Any
 
 import bson
@@ -36,6 +37,20 @@ def test_undecodable_bson_is_isolated(
     assert (report.records_processed, report.dead_lettered) == (6, 7)
     assert len(list(redis_client.scan_iter("config:api:*"))) == 6
     assert sync(open_app(page_size=2)).records_processed == 0
+
+
+def test_one_that_looks_like_its_neighbour(
+    open_app: OpenApp, collection: Collection[Any], redis_client: redis.Redis, clock: Clock
+) -> None:
+    """Of an `_id` that is not UTF-8 not all is known: it is not taken for a newer version of another."""
+    moment = clock.now()
+    later = moment + timedelta(milliseconds=1)
+    collection.insert_many([api("good", moment, _id="\ufffdQ"), not_utf8(api("bad", later, _id="QQ"), "QQ")])
+
+    report = sync(open_app())
+
+    assert (report.records_processed, report.dead_lettered) == (1, 1)
+    assert redis_client.exists("config:api:good")
 
 
 @pytest.mark.parametrize(
