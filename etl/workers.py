@@ -17,7 +17,7 @@ from concurrent.futures import (
     ProcessPoolExecutor,
 )
 from contextlib import closing, contextmanager, suppress
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from types import ModuleType
 from typing import Any, Final
@@ -77,6 +77,7 @@ def make_ready() -> None:
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
     """Ctrl-C reaches the whole group of processes; a child takes this over, before it can ignore that."""
+    resource_tracker.ensure_running()  # when it is started it lets them through again, whatever was blocked
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield

@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -134,6 +135,34 @@ def test_a_worker_is_killed(
     assert report.records_processed == collection.count_documents({})
     assert "going on without workers" in caplog.text
     assert held(redis_client) == truth(collection)
+
+
+def test_ctrl_c_while_what_workers_need_is_loaded() -> None:
+    """It reaches the whole group; who started them decides what becomes of them, and they say nothing."""
+    script = (
+        "import os, signal, time\n"
+        "import psutil\n"
+        "from etl.workers import make_ready, processes\n"
+        "make_ready()\n"
+        "loading = set(psutil.Process().children())\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "for _ in range(10):\n"
+        "    os.killpg(0, signal.SIGINT)\n"
+        "    time.sleep(0.03)\n"
+        "with processes(1)() as (executor, _):\n"
+        "    print(executor.submit(int, '7').result(), set(psutil.Process().children()) == loading)\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        start_new_session=True,
+    )
+
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "7 True\n")
 
 
 def test_mongodb_is_away_for_a_while(
