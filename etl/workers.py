@@ -144,6 +144,9 @@ def _client(scheduler: str) -> Iterator[Any]:
         yield client
 
 
+_ANSWER: Final = 1.0  # seconds
+
+
 class _Presence:
     """Whether a cluster can be expected to answer: a scheduler without workers is given time to get some."""
 
@@ -159,9 +162,12 @@ class _Presence:
         return time.monotonic() - self._seen < DASK_SECONDS
 
     def _has_workers(self) -> bool:
-        """None of a scheduler that is lost: the client itself tries to find that again, and gives up."""
+        """Not asked of a scheduler that is lost: the client itself tries to find that again, and gives up.
+
+        One that does not answer in time is at work, or hangs: nobody who wants to end waits for it.
+        """
         with suppress(OSError, TimeoutError):
-            return self._client.status != "running" or bool(self._client.nthreads())
+            return self._client.status != "running" or bool(self._client.nthreads(callback_timeout=_ANSWER))
         return True
 
 

@@ -1,8 +1,11 @@
 """The transforms of a backfill on a Dask cluster: a scheduler and two workers, each a process of its own."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -18,7 +21,7 @@ from etl import workers
 from etl.app import App, BackfillOrder
 from etl.embedded.process import free_port
 from etl.report import Report
-from etl.workers import dask
+from etl.workers import OnDask, dask
 from tests.support.pipeline import OpenApp, api
 from tests.support.truth import held, truth
 from tests.support.types import Document
@@ -114,6 +117,24 @@ def test_a_part_of_the_cluster_is_killed(
     assert (report.records_processed, report.dead_lettered) == (COUNT - COUNT // 100, COUNT // 100)
     collection.delete_many({"status": [1]})
     assert held(redis_client) == truth(collection)
+
+
+def test_a_scheduler_that_hangs(cluster: Cluster) -> None:
+    """It may be at work, so it is not given up; but who has had enough of it need not wait for it."""
+    with dask(cluster.address)() as (executor, _):
+        assert isinstance(executor, OnDask)
+        cluster.scheduler.send_signal(signal.SIGSTOP)
+        try:
+            time.sleep(1)  # by then it has been asked for its workers
+            answer = executor.submit(int, "7")
+            closing = threading.Thread(target=executor.close, daemon=True)
+            closing.start()
+            closing.join(5)
+            assert not closing.is_alive()
+            assert not answer.done()
+        finally:
+            cluster.scheduler.send_signal(signal.SIGCONT)
+        assert answer.result(10) == 7
 
 
 @pytest.mark.usefixtures("impatient")
