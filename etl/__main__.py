@@ -1,6 +1,7 @@
 """The command `etl`; `python -m etl` is the same."""
 
 import gc
+import sys
 from typing import NoReturn
 
 
@@ -11,8 +12,10 @@ def main() -> NoReturn:
     until all that a command needs is there (`all_is_loaded`).
     """
     gc.disable()
-    from etl.cli import main as carry_out  # noqa: PLC0415 (it loads the rest)
-
+    try:
+        from etl.cli import main as carry_out  # noqa: PLC0415 (it loads the rest)
+    except KeyboardInterrupt:
+        sys.exit(130)
     carry_out()
 
 

@@ -59,6 +59,7 @@ class Cache:
         self._ownership = ownership
         self._generation = 0
         self._now = 0
+        self._first: int | None = None  # a moment of a period before which nothing was kept, when last looked
 
     def look(self, outcomes: Sequence[Outcome], token: str, dated: int | None, *, has_claims: bool) -> Sight:
         """What Redis holds about a batch, in one round trip that also begins its fenced transaction.
@@ -99,8 +100,7 @@ class Cache:
         self._now = int(seconds) * 1000 + int(micros) // 1000
         if newest != token:
             raise LeaseLost("another holder has taken over the lease")
-        if self._ownership is not None and left == [0]:
-            self._ownership.is_first(before)
+        self._first = before if left == [0] else None
         return scores, claims, held
 
     def held(self, locks: Sequence[str]) -> frozenset[str]:
@@ -136,6 +136,9 @@ class Cache:
         results = self._wire.exchange(sent, self._generation)[-1]
         if results is None:
             raise Overtaken("somebody else has written since this batch was looked at")
+        if self._ownership is not None and self._first is not None:
+            # Only now: who looked earlier, and would still write into the period before, is overtaken.
+            self._ownership.is_first(self._first)
         answers = results[len(results) - len(calls) :]
         return _written(
             pair

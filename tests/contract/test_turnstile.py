@@ -10,22 +10,26 @@ from bson.datetime_ms import DatetimeMS
 
 from etl import ports
 from etl.apply import Applier, Treatment
-from etl.batch import Decision
+from etl.batch import Decision, Sight, decide
 from etl.cache import Cache
 from etl.checkpoint import CheckpointStore
 from etl.companions import Companions, companions, of_backfill
 from etl.errors import Overtaken
 from etl.outcome import Outcome
+from etl.ownership import Ownership
 from etl.redis_wire import Wire
 from etl.report import Report
 from etl.scan import Clocks, Scan
 from etl.state import Reached, State
+from schemas.entries import Put
 from schemas.position import FIRST, LAST, Position
 from tests.support.outcomes import applied, put
 from tests.support.twins import NAME, Insistent, SourceTwin, assemble, fake_documents, take_lease
+from tests.support.waiting import eventually
 
 OWN = companions(NAME)
 KEY = "config:api:a"
+_PERIOD = 2  # seconds
 REACHED = Reached(Scan("delta", Clocks(5_000, 5_000), FIRST, LAST), None, 1_000)
 
 
@@ -136,3 +140,31 @@ def test_the_steps_of_another_token_begin_anew(wire: Wire, client: redis.Redis) 
         for _ in range(2):
             store.finish(token, REACHED, 0, Report(NAME))
     assert client.llen(OWN.history) == 4
+
+
+def test_who_writes_late_into_the_period_before_is_seen(
+    connect: Callable[[], Wire], client: redis.Redis
+) -> None:
+    """It had looked in one period of the companions, and writes in the next, while another one was idle."""
+    token, claimant = (
+        take_lease(client),
+        applied(Position(DatetimeMS(9_000), 9), Put("config:api", KEY, {"a": "b"})),
+    )
+    late, idle = (Cache(connect(), NAME, OWN, Ownership(NAME, _PERIOD)) for _ in range(2))
+    period = _period(client)
+    assert eventually(lambda: _period(client) > period)
+    late.look([claimant], token, None, has_claims=False)
+    assert eventually(lambda: _period(client) > period + 1)
+    for _ in range(2):
+        idle.look([], token, None, has_claims=False)
+        idle.write(Decision(), frozenset())
+    decision = decide([claimant], Sight(), frozenset())
+
+    late.write(decision, frozenset())
+
+    assert idle.look([claimant], token, None, has_claims=False).claims == {KEY: claimant.text}
+
+
+def _period(client: redis.Redis) -> int:
+    seconds: Any = client.time()
+    return int(seconds[0]) // _PERIOD
