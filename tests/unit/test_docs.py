@@ -1,5 +1,6 @@
 """The README and the settings file say what the code does."""
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,8 +100,10 @@ def test_the_readme_shows_no_option_that_is_not_there(command: click.Command) ->
         assert set(re.findall(r"--[a-z-]+", line)) <= known | shared
 
 
-def test_the_settings_file_holds_the_defaults() -> None:
+def test_the_settings_file_holds_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     """config/etl.yaml changes nothing."""
+    for name in [name for name in os.environ if name.startswith("ETL_")]:
+        monkeypatch.delenv(name)
     assert load(ROOT / "config" / "etl.yaml") == Settings()
 
 
