@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import redis
 from pymongo.collection import Collection
@@ -34,7 +36,8 @@ def test_an_entry_is_shown(etl: Etl, typed: Etl) -> None:
         assert (result.code, result.err) == (0, ""), words
         assert expected in result.out
     words = ("show", "config:api", "openai")
-    assert etl(*words).out == typed(*words).out
+    here, there = (re.sub(r"\d+ s left", "", one(*words).out) for one in (typed, etl))
+    assert here == there
 
 
 @pytest.mark.usefixtures("synced")
