@@ -8,13 +8,13 @@ in sight concerns a page, and its documents do not concern one another, it is ap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from etl.encoded import Draft
+from etl.encoded import Draft, Encoded
 from etl.outcome import Fill, Outcome
 from etl.sheet import Sheet, since
 from schemas.entries import Reject
-from schemas.position import id_in, is_after
+from schemas.position import id_in, is_after, is_faithful
 
 
 class Request(NamedTuple):
@@ -71,8 +71,13 @@ class Decision:
     """Keys whose document fills others now, each with the `_id` of that document."""
     rivals: list[tuple[str, str]] = field(default_factory=list)
     """Keys, and the `_id` of a document that claims them too but is not the newest."""
-    draft: Draft | None = None
-    """How all that is applied is written and claimed; `writes` and `claims` hold nothing of it then."""
+    page: Encoded | None = None
+    """The page that is applied as a whole, by its draft; `writes` and `claims` hold nothing of it then."""
+
+    @property
+    def draft(self) -> Draft | None:
+        """How that page is claimed."""
+        return self.page.draft if self.page else None
 
     def handled_since(self, ms: int) -> list[Outcome]:
         """Every outcome dated from `ms` on that must not be read again for this version."""
@@ -175,15 +180,15 @@ def decide(outcomes: Sequence[Outcome], sight: Sight, waiting: frozenset[str]) -
             join them, so that their order is kept.
     """
     if isinstance(outcomes, Sheet) and outcomes.draft and sight.is_clear and not waiting:
-        return _whole(outcomes, outcomes.draft)
+        return _whole(outcomes, outcomes.draft.valid)
     return _one_by_one(outcomes, sight, sight.held | waiting)
 
 
-def _whole(sheet: Sheet, draft: Draft) -> Decision:
-    if draft.valid == len(sheet):
-        return Decision(sheet, draft=draft)
+def _whole(sheet: Sheet, count: int) -> Decision:
+    if count == len(sheet):
+        return Decision(sheet, page=sheet.encoded)
     valid = [outcome for outcome in sheet if outcome.reject is None]
-    return Decision(valid, [outcome for outcome in sheet if outcome.reject is not None], draft=draft)
+    return Decision(valid, [outcome for outcome in sheet if outcome.reject is not None], page=sheet.encoded)
 
 
 def _one_by_one(outcomes: Sequence[Outcome], sight: Sight, closed: frozenset[str]) -> Decision:
@@ -193,8 +198,9 @@ def _one_by_one(outcomes: Sequence[Outcome], sight: Sight, closed: frozenset[str
     for outcome in outcomes:
         if sight.seen and outcome.version in sight.seen:
             continue
-        if latest[outcome.id] is not outcome and _REPLACED not in outcome.id:
-            continue  # written again while the page was read, which then met it twice
+        # Written again while the page was read, which then met it twice; unless it only looks the same.
+        if latest[outcome.id] is not outcome and is_faithful(outcome.id):
+            continue
         if outcome.reject is not None:
             decision.rejected.append(outcome)
         elif outcome.lock in closed:
@@ -203,10 +209,6 @@ def _one_by_one(outcomes: Sequence[Outcome], sight: Sight, closed: frozenset[str
             applied.append(outcome)
             _apply(decision, outcome, sight)
     return decision
-
-
-_REPLACED: Final = r"\ufffd"
-"""What stands, in an `_id` as JSON has it, for what is no UTF-8: several documents may look alike then."""
 
 
 def _apply(decision: Decision, outcome: Outcome, sight: Sight) -> None:

@@ -132,19 +132,23 @@ class Cache:
         ]
         if not commands:
             return Written(0, [])
-        sent: list[Sent] = [("MULTI",), ("INCR", self._own.turnstile), *commands, ("EXEC",)]
-        results = self._wire.exchange(sent, self._generation)[-1]
-        if results is None:
-            raise Overtaken("somebody else has written since this batch was looked at")
-        if self._ownership is not None and self._first is not None:
-            # Only now: who looked earlier, and would still write into the period before, is overtaken.
-            self._ownership.is_first(self._first)
+        results = self._carry_out(commands)
         answers = results[len(results) - len(calls) :]
         return _written(
             pair
             for (_, asked), reply in zip(calls, answers, strict=True)
             for pair in zip(asked, reply, strict=True)
         )
+
+    def _carry_out(self, commands: Sequence[Sent]) -> Sequence[Any]:
+        sent: list[Sent] = [("MULTI",), ("INCR", self._own.turnstile), *commands, ("EXEC",)]
+        results: Sequence[Any] | None = self._wire.exchange(sent, self._generation)[-1]
+        if results is None:
+            raise Overtaken("somebody else has written since this batch was looked at")
+        if self._ownership is not None and self._first is not None:
+            # Only now: who looked earlier, and would still write into the period before, is overtaken.
+            self._ownership.is_first(self._first)
+        return results
 
     def _owned(self, page: Encoded, outcomes: Sequence[Outcome]) -> Owned:
         if self._ownership is None or not outcomes:
@@ -208,10 +212,10 @@ _NOTHING: Final = arguments(())
 
 
 def _data(decision: Decision) -> list[Sent]:
-    draft = decision.draft
-    if draft is None:
+    page = decision.page
+    if page is None:
         return replacement(decision.writes.values())
-    return [call(("DEL",), draft.keys), draft.fills] if draft.keys.length else []
+    return [call(("DEL",), page.keys), page.fills] if page.keys.length else []
 
 
 def _claims(decision: Decision) -> tuple[Arguments, Arguments]:

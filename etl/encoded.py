@@ -21,8 +21,6 @@ class Arguments(NamedTuple):
 class Draft(NamedTuple):
     """How all valid documents of a page are written where nothing that Redis holds speaks against it."""
 
-    keys: Arguments
-    fills: Packed
     owners: Arguments
     """Each key that is claimed, followed by the position of the document that claims it."""
     filled: Arguments

@@ -7,7 +7,7 @@ each fill `key, family, commands, length` (see `etl.outcome`).
 from collections import Counter
 from collections.abc import Sequence
 
-from etl.encoded import Arguments, Draft, Encoded, Packed
+from etl.encoded import Draft, Encoded, Packed
 from etl.outcome import Row
 from etl.resp import arguments, pairs
 
@@ -22,7 +22,7 @@ def encode(rows: Sequence[Row]) -> Encoded:
         fills=fills,
         documents=arguments([row[2] for row in rows]),
         locks=arguments(sorted({row[5] for row in rows} - {None})),
-        draft=_draft(rows, keys, fills) if keys.length == len(claims) and _are_apart(rows) else None,
+        draft=_draft(rows) if keys.length == len(claims) and _are_apart(rows) else None,
     )
 
 
@@ -31,12 +31,10 @@ def _are_apart(rows: Sequence[Row]) -> bool:
     return len({row[2] for row in rows}) == len(rows) == [row[4] for row in rows].count(())
 
 
-def _draft(rows: Sequence[Row], keys: Arguments, fills: Packed) -> Draft:
+def _draft(rows: Sequence[Row]) -> Draft:
     claiming = [row for row in rows if row[3]]
     evicted = [sum([fill[3] for fill in row[3]]) for row in claiming].count(0)  # those without any command
     return Draft(
-        keys=keys,
-        fills=fills,
         owners=pairs([(fill[0], row[0]) for row in claiming for fill in row[3]]),
         filled=pairs([(row[2], " ".join([fill[0] for fill in row[3]])) for row in claiming]),
         valid=[row[6] for row in rows].count(None),

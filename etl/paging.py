@@ -6,7 +6,7 @@ Pure, so that the source is left with what talks to MongoDB.
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from schemas.position import Position
+from schemas.position import Position, is_faithful
 
 PAGE_BYTES: Final = 8 * 1024 * 1024
 """A page ends early once its documents weigh this much, so that large ones stay few in memory."""
@@ -51,4 +51,4 @@ def beyond(operator: str, moment: Mapping[str, Any], position: Position) -> dict
 
 def faithful(position: Position) -> bool:
     """Whether the position is the index key itself: no replaced text, and no array (a multikey)."""
-    return not isinstance(position.timestamp, list) and r"\ufffd" not in position.text()  # as JSON has it
+    return not isinstance(position.timestamp, list) and is_faithful(position.text())

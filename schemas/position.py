@@ -258,6 +258,11 @@ def id_in(text: str) -> str:
     return text.partition(" ")[2]
 
 
+def is_faithful(text: str) -> bool:
+    """Whether nothing in the text of a position, or of an `_id`, stands for bytes that are no UTF-8."""
+    return r"\ufffd" not in text  # as JSON has it
+
+
 def is_after(text: str, other: str) -> bool:
     """Whether the position with the one text comes after that with the other."""
     if text == other:
