@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from bench.meter import Failed, Measured, Meter
 from bench.recorder import Recorder, Recording, keep_data, without_transactions
 from bench.servers import COLLECTION, DATABASE, Bench
-from etl.embedded.process import HOST
+from etl.demo.process import HOST
 
 INSERTION: Final = "mass insertion"
 INSERTION_BARE: Final = "  the same without MULTI"

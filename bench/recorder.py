@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, Self
 
 import hiredis
 
-from etl.embedded.process import HOST, free_port
+from etl.demo.process import HOST, free_port
 from schemas.families import CONTRACT, LAST_SYNC
 
 Command = list[bytes]

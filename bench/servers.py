@@ -11,10 +11,10 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 
 from bench.documents import Document, document, documents
-from etl import embedded
+from etl import demo as embedded
 from schemas.documents import project
-from schemas.entries import Projection, Put
 from schemas.families import CAMPAIGN_MESSAGES, GENERATION_META
+from schemas.operations import Projection, Put
 
 DATABASE: Final = "campaigns"
 COLLECTION: Final = "promptContent"

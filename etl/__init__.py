@@ -1,1 +1,1 @@
-"""promptContent ETL: keeps Redis caches true to MongoDB. Start reading at `etl.cycle`."""
+"""promptContent ETL: keeps Redis caches true to MongoDB. Start reading at `etl.sync.cycle`."""

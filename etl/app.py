@@ -6,23 +6,23 @@ from contextlib import closing
 from types import TracebackType
 from typing import Self
 
-from etl.assembly import Assembly
-from etl.backfill import BackfillOrder
-from etl.companions import companions
-from etl.dead_letters import DeadLetters
+from etl.backfill.backfill import BackfillOrder
+from etl.cache.keys import companions
+from etl.cache.keyspace import Keyspace, Shown
+from etl.cache.resp import Command
+from etl.checkpoint.dead_letters import DeadLetters
+from etl.checkpoint.history import Entry, History
+from etl.checkpoint.lease import this_process
+from etl.container import Assembly
 from etl.doctor import Finding, examine
 from etl.errors import EtlError, Misconfigured, Transient
-from etl.history import Entry, History
-from etl.keyspace import Keyspace, Shown
-from etl.lease import this_process
-from etl.report import Progress, RefreshReport, Report, unheard
-from etl.resp import Command
-from etl.runs import Runs
+from etl.model.report import Progress, RefreshReport, Report, unheard
+from etl.monitoring.status import CollectionStatus, read_status
 from etl.settings import CollectionSettings, Settings
-from etl.status import CollectionStatus, read_status
-from etl.verification.report import VerifyReport
-from etl.verification.trace import KeyStory, Trace, Tracer
-from etl.verification.verify import Tell, Verify
+from etl.sync.runs import Runs
+from etl.verify.report import VerifyReport
+from etl.verify.trace import KeyStory, Trace, Tracer
+from etl.verify.verifier import Tell, Verify
 from schemas.documents import KINDS
 
 __all__ = [

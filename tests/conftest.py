@@ -17,9 +17,9 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from etl.embedded import MongoServer, RedisServer
-from etl.embedded.process import Server
-from etl.embedded.redis_server import DATABASES
+from etl.demo import MongoServer, RedisServer
+from etl.demo.process import Server
+from etl.demo.redis_server import DATABASES
 from etl.errors import EtlError
 from tests.support.proxy import Proxy
 from tests.support.types import Document, ProxyTo, StartMongo, StartRedis

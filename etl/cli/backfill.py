@@ -12,8 +12,8 @@ from etl.cli.sync import show_reports
 
 if TYPE_CHECKING:
     from etl.app import App, BackfillOrder
-    from etl.pipeline import Executors
-    from etl.report import Report
+    from etl.backfill.pipeline import Executors
+    from etl.model.report import Report
 
 
 class _Moment(click.ParamType[int]):
@@ -72,13 +72,13 @@ def _order(since: int | None, until: int | None, rate: float | None, **options: 
     restart, dry_run = options.pop("restart"), options.pop("dry_run")
     executors = _executors(**options)
     from etl.app import BackfillOrder  # noqa: PLC0415 (the drivers load slowly, and `--help` does not need them)
-    from etl.scan import Bounds  # noqa: PLC0415
+    from etl.sync.planner import Bounds  # noqa: PLC0415
 
     return BackfillOrder(Bounds(since, until), executors, rate, restart, dry_run)
 
 
 def _executors(executor: str, scheduler: str | None, workers: int | None) -> "Executors | None":
-    from etl.workers import dask, make_ready, processes  # noqa: PLC0415 (loads slowly, too)
+    from etl.backfill.executors import dask, make_ready, processes  # noqa: PLC0415 (loads slowly, too)
 
     if executor == "dask":
         if scheduler is None or workers is not None:

@@ -9,7 +9,7 @@ from etl.cli import ids, output
 from etl.cli.runtime import Runtime, json_option, pass_runtime, shared_options
 from etl.cli.sync import end_with_reports
 from etl.errors import EtlError
-from etl.state import DeadLetter
+from etl.model.state import DeadLetter
 
 if TYPE_CHECKING:
     from etl.app import App

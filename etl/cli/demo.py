@@ -18,13 +18,13 @@ from etl.cli.sync import show_reports
 from etl.errors import EtlError
 from etl.settings import Settings
 from schemas.documents import project
-from schemas.entries import Projection
 from schemas.families import LAST_SYNC
+from schemas.operations import Projection
 from schemas.values import text
 
 if TYPE_CHECKING:
     from etl.app import App
-    from etl.embedded import Servers
+    from etl.demo import Servers
 
 COLLECTION = "promptContent"
 NEW_TEXT = "Domina Arenal antes del amanecer"
@@ -39,10 +39,10 @@ def demo(runtime: Runtime, *, keep: bool) -> None:
     Sample documents, a cycle, a change, the next cycle: on a MongoDB and a Redis of its own, on free
     ports, gone afterwards. Your own servers and settings are not touched.
     """
-    from etl import embedded  # noqa: PLC0415 (no other command needs servers of its own)
+    from etl import demo as embedded_servers  # noqa: PLC0415 (no other command needs servers of its own)
 
     output.say("Starting a MongoDB and a Redis of our own ...")
-    with embedded.servers() as servers:
+    with embedded_servers.servers() as servers:
         output.say(f"{servers.mongo.uri}\n{servers.redis.url}\n")
         with runtime.start(_settings(servers)) as app:
             _tell(app, servers.mongo.uri)
@@ -56,7 +56,7 @@ def _settings(servers: "Servers") -> Settings:
 
 
 def _tell(app: "App", uri: str) -> None:
-    from etl.mongo_client import connect  # noqa: PLC0415 (the driver loads slowly, and `--help` does not need it)
+    from etl.mongo.client import connect  # noqa: PLC0415 (the driver loads slowly, and `--help` does not need it)
 
     documents = sample_documents()
     with connect(uri) as client:

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import click
 
-from etl import log
+from etl import logs
 from etl.cli import output
 from etl.cli.backfill import backfill
 from etl.cli.config import config
@@ -66,7 +66,7 @@ def run(arguments: Sequence[str], start: Start = start_app) -> int:
     """
     flags = frozenset(takewhile(lambda argument: argument != "--", arguments))
     # Without --verbose a person gets the answer, or the one line that says why there is none; and advice.
-    log.configure(logging.DEBUG if "--verbose" in flags else logging.WARNING)
+    logs.configure(logging.DEBUG if "--verbose" in flags else logging.WARNING)
     output.never_fail_to_encode()
     try:
         code = etl.main([*arguments], "etl", standalone_mode=False, obj=Runtime(start))

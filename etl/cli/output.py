@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from etl.plain import plain
+from etl.text import plain
 
 
 def never_fail_to_encode() -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 import click
 
-from etl.plain import plain
-from etl.report import Report
+from etl.model.report import Report
+from etl.text import plain
 
 if TYPE_CHECKING:
     from etl.cli.terminal import Drawn

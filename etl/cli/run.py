@@ -7,7 +7,7 @@ from types import FrameType
 
 import click
 
-from etl import log
+from etl import logs
 from etl.cli.runtime import Runtime, all_is_loaded, pass_runtime
 
 
@@ -19,12 +19,12 @@ def run(runtime: Runtime) -> None:
     It waits for servers that are away, and answers /healthz, /readyz, /status and /metrics over HTTP.
     Ctrl-C or SIGTERM ends it after the batch under way, a second one at once.
     """
-    from etl.daemon import Daemon  # noqa: PLC0415 (the drivers load slowly, and `--help` does not need them)
+    from etl.daemon.daemon import Daemon  # noqa: PLC0415 (the drivers load slowly, and `--help` does not need them)
 
     all_is_loaded()
     settings = runtime.loaded().settings
     detailed = logging.getLogger("etl").isEnabledFor(logging.DEBUG)
-    log.configure(logging.DEBUG if detailed else logging.INFO, settings.log.format)
+    logs.configure(logging.DEBUG if detailed else logging.INFO, settings.log.format)
     daemon = Daemon(settings)
 
     asked = False

@@ -24,7 +24,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any] | click.Command)
 def start_app(settings: Settings) -> "App":
     """The application on real servers."""
     from etl.app import App  # noqa: PLC0415 (the drivers load slowly, and `--help` does not need them)
-    from etl.mongo_client import end_without_waiting  # noqa: PLC0415
+    from etl.mongo.client import end_without_waiting  # noqa: PLC0415
 
     all_is_loaded()
     end_without_waiting()

@@ -7,7 +7,7 @@ import click
 from etl.cli import output
 from etl.cli.progress import Bar
 from etl.cli.runtime import Runtime, json_option, pass_runtime
-from etl.report import Report
+from etl.model.report import Report
 
 # A failure outweighs a lock, and what a person must mend outweighs what may pass by itself.
 _FROM_BEST_TO_WORST = (0, 75, 1, 2, 130)

@@ -6,9 +6,9 @@ It writes nothing and tries nothing twice. One file per part of the body, one fu
 import time
 from collections.abc import Mapping
 
+from etl.cache.client import Wire
 from etl.doctor import clocks, keys, lives, mongodb, redis_server
 from etl.doctor.finding import Finding, Level
-from etl.redis_wire import Wire
 from etl.settings import Settings
 
 __all__ = ["Finding", "Level", "examine"]

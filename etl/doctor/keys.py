@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from shlex import quote
 from typing import Final
 
-from etl.companions import companions
+from etl.cache.client import Wire
+from etl.cache.keys import companions
 from etl.doctor.finding import Finding, well, wrong
 from etl.errors import EtlError
-from etl.redis_wire import Wire
 from schemas.families import GENERATION_QUEUE, LAST_SYNC
 from schemas.keys import companion
 

@@ -23,7 +23,7 @@ _CHECK_SETTINGS: Final = "etl config, and correct mongo.uri, mongo.database or c
 
 
 class Source(Protocol):
-    """One collection, as the doctor looks at it: see `etl.source.Source`."""
+    """One collection, as the doctor looks at it: see `etl.mongo.reader.Source`."""
 
     @property
     def index(self) -> str | None:

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from etl.cache.client import Wire
 from etl.doctor.finding import Finding, note, well, wrong
 from etl.errors import EtlError
-from etl.redis_wire import Wire
 
 OLDEST: Final = (6, 2)
 """ZMSCORE came with 6.2."""

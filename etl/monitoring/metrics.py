@@ -13,14 +13,14 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from etl.app import CollectionStatus
-from etl.monitoring.glance import Glance
-from etl.report import RefreshReport, Report
+from etl.model.report import RefreshReport, Report
+from etl.monitoring.health import Glance
 from etl.settings import Settings
 from schemas.documents import KINDS
 from schemas.families import GENERATION_QUEUE
 
 OUTCOMES: Final = ("written", "evicted", "enqueued", "dead_lettered")
-"""What may become of a document; each is a count of `etl.report.Report`."""
+"""What may become of a document; each is a count of `etl.model.report.Report`."""
 
 _BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 660, 1800, 3600, 10_800)
 

@@ -15,7 +15,7 @@ from etl.settings.model import (
     ScheduleSettings,
     Settings,
 )
-from etl.settings.uris import masked
+from etl.settings.urls import masked
 
 __all__ = [
     "CollectionSettings",

@@ -6,8 +6,8 @@ from typing import Any
 from pydantic import SecretStr
 
 from etl.settings.layers import Loaded, leaves
-from etl.settings.problems import dotted
-from etl.settings.uris import masked
+from etl.settings.urls import masked
+from etl.settings.validation import dotted
 
 
 @dataclass(frozen=True, slots=True)

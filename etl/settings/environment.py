@@ -6,7 +6,7 @@ import re
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from etl.errors import Misconfigured
-from etl.settings import problems
+from etl.settings import validation
 from etl.settings.model import Settings
 
 PREFIX = "ETL_"
@@ -36,14 +36,14 @@ def read() -> dict[str, object]:
         raise Misconfigured(f"environment {name}: expected JSON") from None
 
 
-def origin(path: problems.Path) -> str:
+def origin(path: validation.Path) -> str:
     """The variable that gave the value at `path`, by its longest name: `ETL_MONGO` may be JSON."""
     present = {name.upper(): name for name in os.environ}
     names = [variable(path[:length]) for length in range(len(path), 0, -1)]
     return "environment " + next((present[name] for name in names if name in present), names[-1])
 
 
-def variable(path: problems.Path) -> str:
+def variable(path: validation.Path) -> str:
     """The variable of a setting: `ETL_MONGO__URI`."""
     return PREFIX + "__".join(str(part) for part in path).upper()
 
@@ -60,7 +60,7 @@ def _refuse_misspelt() -> None:
         if name.upper() in known or name.upper().startswith(sections):
             continue
         if "__" in name or _squeezed(name) in map(_squeezed, known):
-            raise Misconfigured(f"environment {name}: unknown setting, {problems.nearest(name, known)}")
+            raise Misconfigured(f"environment {name}: unknown setting, {validation.nearest(name, known)}")
 
 
 def _squeezed(name: str) -> str:
@@ -75,6 +75,6 @@ def _variables() -> tuple[str, ...]:
         variable((section, name))
         for section in Settings.model_fields
         if section not in named
-        for name in problems.known_names((section, ""))
+        for name in validation.known_names((section, ""))
     )
     return (*whole, *parts)

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from etl.errors import Misconfigured
-from etl.settings import environment, problems, yaml_file
+from etl.settings import environment, validation, yaml_file
 from etl.settings.model import Settings
-from etl.settings.problems import Path as SettingPath
+from etl.settings.validation import Path as SettingPath
 
 DEFAULT_FILE = Path("config/etl.yaml")
 
@@ -64,7 +64,7 @@ def load_with_origins(path: Path | None, overrides: Mapping[str, Any]) -> Loaded
         return Loaded(Settings.model_validate(values), origins)
     except ValidationError as error:
         # `from None`: a traceback must not lead to what was given, which may be a secret.
-        raise Misconfigured(problems.one_line(error, origins.near)) from None
+        raise Misconfigured(validation.one_line(error, origins.near)) from None
 
 
 def _file(path: Path | None) -> Iterator[_Layer]:

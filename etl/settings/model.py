@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from etl.errors import Misconfigured
-from etl.settings import uris
+from etl.settings import urls
 from schemas.documents import FAMILIES, KINDS
 from schemas.families import LAST_SYNC, Family
 
@@ -43,7 +43,7 @@ def _not_a_bool(value: object) -> object:
 
 def _address(*schemes: str) -> AfterValidator:
     def check(value: SecretStr) -> SecretStr:
-        problem = uris.problem(value.get_secret_value(), schemes)
+        problem = urls.problem(value.get_secret_value(), schemes)
         if problem:
             raise PydanticCustomError("address", "{problem}", {"problem": problem})
         return value

@@ -8,8 +8,8 @@ from importlib import import_module
 from typing import Final
 
 from schemas.documents.kind import Document, InvalidDocument, Kind
-from schemas.entries import FieldError, Projection, Reject
 from schemas.families import CONTRACT, Family
+from schemas.operations import FieldError, Projection, Reject
 
 _FILES: Final = (
     "generacion",

@@ -13,9 +13,9 @@ from typing_extensions import TypedDict
 from schemas.documents.fields import DateField, JsonText, Name, NumberField, Whole, WholeField
 from schemas.documents.kind import Document, Kind, invalid, validated
 from schemas.documents.one_hash import present
-from schemas.entries import Enqueue, Entry, Evict, Projection, Put
 from schemas.families import CAMPAIGN_MESSAGES, GENERATION_LOCK, GENERATION_META, GENERATION_QUEUE
 from schemas.keys import component, segmento_hash
+from schemas.operations import Enqueue, Entry, Evict, Projection, Put
 from schemas.values import plain_json
 
 

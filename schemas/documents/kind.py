@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from schemas.entries import FieldError, Projection
 from schemas.families import Family
+from schemas.operations import FieldError, Projection
 
 Document = Mapping[str, Any]
 """A decoded BSON document."""

@@ -6,8 +6,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from schemas.documents.kind import Document, Kind, validated
-from schemas.entries import Evict, Projection, Put
 from schemas.families import Family
+from schemas.operations import Evict, Projection, Put
 
 
 def one_hash(*, tipo: str, family: Family, identity: Any, fields: Any, name_field: str) -> Kind:

@@ -13,7 +13,7 @@ from bson import json_util
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from etl.embedded import MongoServer
+from etl.demo import MongoServer
 from tests.support.command import Result, Typed
 from tests.support.types import Document
 

@@ -18,7 +18,7 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from etl.embedded import MongoServer, RedisServer
+from etl.demo import MongoServer, RedisServer
 from tests.acceptance.conftest import StartEtl
 from tests.support.daemons import (
     TURN,

@@ -9,7 +9,7 @@ import pytest
 import redis
 from pymongo.collection import Collection
 
-from etl.embedded import MongoServer
+from etl.demo import MongoServer
 from tests.acceptance.conftest import DATA, Etl, StartEtl, contents, contract_keys, interrupt
 from tests.support.types import Document, ProxyTo
 from tests.support.waiting import eventually

@@ -11,7 +11,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from etl.app import App
-from etl.embedded import MongoServer
+from etl.demo import MongoServer
 from etl.settings import ScheduleSettings
 from tests.acceptance.conftest import Etl, StartEtl
 from tests.support.pipeline import campaign, settings_for

@@ -11,7 +11,7 @@ from pymongo.database import Database
 from bench.documents import documents
 from bench.servers import Bench
 from etl.app import App
-from etl.embedded import MongoServer, RedisServer, Servers
+from etl.demo import MongoServer, RedisServer, Servers
 from tests.support.pipeline import settings_for, sync
 from tests.support.types import Document, StartRedis
 

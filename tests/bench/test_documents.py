@@ -6,7 +6,7 @@ import bson
 
 from bench.documents import MEAN_BYTES, document, documents
 from schemas.documents import project
-from schemas.entries import Projection
+from schemas.operations import Projection
 from schemas.position import DECODING, position_in
 
 

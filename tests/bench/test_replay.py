@@ -9,8 +9,8 @@ from pymongo.collection import Collection
 from bench.ceiling import Refused, replay
 from bench.recorder import Recorder, Recording, keep_data, sent_in, transactions, without_transactions
 from bench.servers import Bench, Wrong
-from etl.embedded import RedisServer
-from etl.embedded.process import HOST
+from etl.demo import RedisServer
+from etl.demo.process import HOST
 from tests.bench.conftest import COUNT, Warm
 from tests.support.truth import held
 from tests.support.types import Document

@@ -8,7 +8,7 @@ from pymongo.collection import Collection
 
 from bench import straightforward
 from bench.servers import Bench
-from etl.embedded import MongoServer
+from etl.demo import MongoServer
 from tests.bench.conftest import COUNT, Warm
 from tests.support.truth import held
 from tests.support.types import Document

@@ -11,8 +11,8 @@ import redis
 from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
 
-from etl.redis_wire import Wire, open_pool
-from etl.source import Source
+from etl.cache.client import Wire, open_pool
+from etl.mongo.reader import Source
 from schemas.position import DECODING, FIRST, LAST, Position
 from tests.support.twins import NAME, SourceTwin, fake_documents, fake_redis
 from tests.support.types import Document

@@ -8,15 +8,15 @@ import redis
 from bson import ObjectId
 from bson.datetime_ms import DatetimeMS
 
-from etl.batch import Decision, Request
-from etl.cache import Cache
-from etl.companions import companions
+from etl.cache.cache import Cache
+from etl.cache.client import Wire
+from etl.cache.keys import companions
+from etl.cache.keyspace import Keyspace, Shown
 from etl.errors import LeaseLost, Overtaken, Transient
-from etl.keyspace import Keyspace, Shown
-from etl.outcome import Outcome
-from etl.redis_wire import Wire
-from schemas.entries import Enqueue, Evict, Put
+from etl.model.outcome import Outcome
+from etl.sync.batch import Decision, Request
 from schemas.families import CAMPAIGN_MESSAGES, CONFIG_API, GENERATION_QUEUE
+from schemas.operations import Enqueue, Evict, Put
 from schemas.position import Position
 from tests.support.outcomes import applied, fill
 from tests.support.twins import NAME, take_lease

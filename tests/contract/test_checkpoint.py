@@ -10,17 +10,17 @@ import redis
 from bson import ObjectId
 from bson.datetime_ms import DatetimeMS
 
-from etl.batch import Decision
-from etl.checkpoint import CheckpointStore
-from etl.companions import companions
+from etl.cache.client import SCRIPTS, Wire
+from etl.cache.keys import companions
+from etl.checkpoint.checkpoint import CheckpointStore
+from etl.checkpoint.lease import Lease, this_process
 from etl.errors import CycleFailed, LeaseLost, Locked
-from etl.lease import Lease, this_process
-from etl.outcome import Outcome
-from etl.redis_wire import SCRIPTS, Wire
-from etl.report import Report
-from etl.scan import Checkpoint, Clocks, Scan
-from etl.state import DeadLetter, Deferral, Reached, State
-from schemas.entries import FieldError, Reject
+from etl.model.outcome import Outcome
+from etl.model.report import Report
+from etl.model.state import DeadLetter, Deferral, Reached, State
+from etl.sync.batch import Decision
+from etl.sync.planner import Checkpoint, Clocks, Scan
+from schemas.operations import FieldError, Reject
 from schemas.position import AFTER_DATES, FIRST, LAST, Position, at
 from tests.support.outcomes import applied, refused
 from tests.support.twins import NAME, Insistent, take_lease
@@ -184,7 +184,7 @@ def test_too_many_are_forgotten_altogether(
     store: CheckpointStore, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beyond the cap neither versions nor claims are kept, for the rest of the scan too."""
-    monkeypatch.setattr("etl.checkpoint.SEEN_CAP", 2)
+    monkeypatch.setattr("etl.checkpoint.checkpoint.SEEN_CAP", 2)
     token, state = take_lease(client), State()
     for n in range(4):
         one = outcome(position(2_000, n))
@@ -233,7 +233,7 @@ def test_dead_letters_are_bounded(
     store: CheckpointStore, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beyond the cap they are only counted; known ones are still updated."""
-    monkeypatch.setattr("etl.checkpoint.DEAD_LETTER_CAP", 2)
+    monkeypatch.setattr("etl.checkpoint.checkpoint.DEAD_LETTER_CAP", 2)
     token, state = take_lease(client), State()
     store.advance(token, state, reached(None), Decision(), [letter("1"), letter("2"), letter("3")])
     store.advance(token, state, reached(None), Decision(), [letter("4"), letter("1", attempts=2)])
@@ -245,7 +245,7 @@ def test_history_is_bounded(
     store: CheckpointStore, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The newest runs come first, failed ones too, and old ones go."""
-    monkeypatch.setattr("etl.checkpoint.HISTORY_CAP", 2)
+    monkeypatch.setattr("etl.checkpoint.checkpoint.HISTORY_CAP", 2)
     token = take_lease(client)
     for n in range(3):
         store.finish(token, reached(None), 0, Report(NAME, records_processed=n))

@@ -8,20 +8,20 @@ import pytest
 import redis
 from bson.datetime_ms import DatetimeMS
 
-from etl import ports
-from etl.apply import Applier, Treatment
-from etl.batch import Decision, Sight, decide
-from etl.cache import Cache
-from etl.checkpoint import CheckpointStore
-from etl.companions import Companions, companions, of_backfill
+from etl import interfaces as ports
+from etl.cache.cache import Cache
+from etl.cache.client import Wire
+from etl.cache.keys import Companions, companions, of_backfill
+from etl.cache.ownership import Ownership
+from etl.checkpoint.checkpoint import CheckpointStore
 from etl.errors import Overtaken
-from etl.outcome import Outcome
-from etl.ownership import Ownership
-from etl.redis_wire import Wire
-from etl.report import Report
-from etl.scan import Clocks, Scan
-from etl.state import Reached, State
-from schemas.entries import Put
+from etl.model.outcome import Outcome
+from etl.model.report import Report
+from etl.model.state import Reached, State
+from etl.sync.apply import Applier, Treatment
+from etl.sync.batch import Decision, Sight, decide
+from etl.sync.planner import Clocks, Scan
+from schemas.operations import Put
 from schemas.position import FIRST, LAST, Position
 from tests.support.outcomes import applied, put
 from tests.support.twins import NAME, Insistent, SourceTwin, assemble, fake_documents, take_lease

@@ -8,13 +8,13 @@ import pytest
 import redis
 from bson.datetime_ms import DatetimeMS
 
-from etl.apply import Applier, Treatment
-from etl.companions import companions
-from etl.outcome import Outcome
-from etl.redis_wire import Wire
-from etl.report import Report
-from etl.scan import Clocks, Scan
-from etl.state import Reached, State
+from etl.cache.client import Wire
+from etl.cache.keys import companions
+from etl.model.outcome import Outcome
+from etl.model.report import Report
+from etl.model.state import Reached, State
+from etl.sync.apply import Applier, Treatment
+from etl.sync.planner import Clocks, Scan
 from schemas.position import FIRST, LAST
 from tests.support.twins import NAME, SourceTwin, assemble, fake_documents, take_lease
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 import redis
 
+from etl.cache.client import SCRIPTS, Wire
 from etl.errors import CycleFailed, Transient
-from etl.redis_wire import SCRIPTS, Wire
 
 
 def test_replies_come_in_the_order_of_the_commands(wire: Wire) -> None:

@@ -7,8 +7,8 @@ import pytest
 from pymongo.database import Database
 
 from etl.app import App
-from etl.embedded import MongoServer
-from etl.report import Report
+from etl.demo import MongoServer
+from etl.model.report import Report
 from etl.settings import Settings
 
 # The command line as a process, pointed at the databases of the test.

@@ -18,9 +18,9 @@ import redis
 from pymongo.collection import Collection
 
 from etl.app import App, BackfillOrder
-from etl.embedded import RedisServer
-from etl.report import Report
-from etl.workers import processes
+from etl.backfill.executors import processes
+from etl.demo import RedisServer
+from etl.model.report import Report
 from schemas.position import position_from_text, position_of
 from tests.acceptance.conftest import StartEtl, end_of
 from tests.faults.conftest import Apps

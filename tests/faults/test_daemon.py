@@ -16,7 +16,7 @@ import pytest
 import redis
 from pymongo.collection import Collection
 
-from etl.embedded import MongoServer, RedisServer
+from etl.demo import MongoServer, RedisServer
 from tests.acceptance.conftest import StartEtl
 from tests.support.daemons import (
     HISTORY,

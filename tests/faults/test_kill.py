@@ -18,7 +18,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from etl.cli import run
-from etl.embedded import RedisServer
+from etl.demo import RedisServer
 from schemas.position import FIRST, Position, position_from_text
 from tests.acceptance.conftest import StartEtl, end_of
 from tests.support.generations import delta, requested

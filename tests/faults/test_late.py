@@ -12,10 +12,10 @@ import redis
 from pymongo.collection import Collection
 
 from etl.app import App
-from etl.cache import Cache
-from etl.checkpoint import CheckpointStore
-from etl.embedded import RedisServer
-from etl.redis_wire import SCRIPTS
+from etl.cache.cache import Cache
+from etl.cache.client import SCRIPTS
+from etl.checkpoint.checkpoint import CheckpointStore
+from etl.demo import RedisServer
 from tests.faults.conftest import Apps, cycle
 from tests.support.generations import written
 from tests.support.proxy import Proxy

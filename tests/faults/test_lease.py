@@ -11,9 +11,9 @@ import redis
 from pymongo import MongoClient
 from pymongo.collection import Collection
 
-from etl.embedded import RedisServer
-from etl.lease import this_process
-from etl.redis_wire import SCRIPTS
+from etl.cache.client import SCRIPTS
+from etl.checkpoint.lease import this_process
+from etl.demo import RedisServer
 from tests.acceptance.conftest import Etl, StartEtl, end_of
 from tests.faults.conftest import LEASE, Apps, cycle
 from tests.support.failpoint import fail_command

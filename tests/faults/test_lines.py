@@ -9,8 +9,8 @@ import redis
 from pymongo.collection import Collection
 
 from etl.app import App
-from etl.cache import Cache
-from etl.embedded import MongoServer, RedisServer
+from etl.cache.cache import Cache
+from etl.demo import MongoServer, RedisServer
 from tests.acceptance.conftest import StartEtl, end_of
 from tests.faults.conftest import Apps, cycle
 from tests.support.generations import delta

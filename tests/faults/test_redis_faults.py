@@ -10,8 +10,8 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from etl.app import App
-from etl.cache import Cache
-from etl.embedded import RedisServer
+from etl.cache.cache import Cache
+from etl.demo import RedisServer
 from etl.settings import Settings
 from tests.faults.conftest import Apps, cycle
 from tests.support.generations import delta

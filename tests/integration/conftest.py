@@ -8,7 +8,7 @@ import pytest
 from pymongo.database import Database
 
 from etl.app import App
-from etl.embedded import MongoServer
+from etl.demo import MongoServer
 from tests.support.pipeline import Clock, OpenApp, settings_for
 from tests.support.types import Document
 

@@ -13,9 +13,9 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.collection import Collection
 
 from etl.app import App, BackfillOrder
-from etl.report import Report
-from etl.scan import Bounds
-from etl.workers import processes
+from etl.backfill.executors import processes
+from etl.model.report import Report
+from etl.sync.planner import Bounds
 from tests.acceptance.conftest import contents
 from tests.support.generations import requested, written
 from tests.support.pipeline import COMPANION, Clock, OpenApp, api, campaign, hash_at, sync

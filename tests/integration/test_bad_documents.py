@@ -96,7 +96,7 @@ def test_dead_letters_are_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Beyond the cap they are counted only; what is known already keeps its count of attempts."""
-    monkeypatch.setattr("etl.checkpoint.DEAD_LETTER_CAP", 5)
+    monkeypatch.setattr("etl.checkpoint.checkpoint.DEAD_LETTER_CAP", 5)
     collection.insert_many([api("", clock.now(), _id=number) for number in range(12)])
     app = open_app(page_size=4)
     report = sync(app)

@@ -8,7 +8,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from etl.app import App
-from etl.embedded import MongoServer
+from etl.demo import MongoServer
 from tests.support.pipeline import Clock, api, settings_for, sync
 from tests.support.types import Document, ProxyTo, StartRedis
 

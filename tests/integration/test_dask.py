@@ -17,11 +17,11 @@ import redis
 from distributed import Client
 from pymongo.collection import Collection
 
-from etl import workers
 from etl.app import App, BackfillOrder
-from etl.embedded.process import free_port
-from etl.report import Report
-from etl.workers import OnDask, dask
+from etl.backfill import executors as workers
+from etl.backfill.executors import OnDask, dask
+from etl.demo.process import free_port
+from etl.model.report import Report
 from tests.support.pipeline import OpenApp, api
 from tests.support.truth import held, truth
 from tests.support.types import Document

@@ -15,8 +15,8 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from etl.cli import run
-from etl.embedded import MongoServer
-from etl.source import Source
+from etl.demo import MongoServer
+from etl.mongo.reader import Source
 from tests.support.pipeline import COMPANION, NAME, Clock
 from tests.support.types import Document, StartMongo, StartRedis
 

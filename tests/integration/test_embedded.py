@@ -12,8 +12,8 @@ import redis
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
-from etl import embedded
-from etl.embedded import watchdog
+from etl import demo as embedded
+from etl.demo import watchdog
 from etl.errors import EtlError
 from tests.support.types import Document, StartMongo, StartRedis
 from tests.support.waiting import eventually
@@ -23,7 +23,7 @@ PASSWORD = "p@ss/word"
 # An owner that says which processes and folders are its own, and then waits to be killed.
 OWNER = """
 import time
-from etl import embedded
+from etl import demo as embedded
 with embedded.servers() as servers:
     for server in servers:
         print(server.pid, server.folder, flush=True)

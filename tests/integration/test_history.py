@@ -9,7 +9,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from etl.cli import run
-from etl.embedded import MongoServer
+from etl.demo import MongoServer
 from tests.support.pipeline import COMPANION, NAME, api
 from tests.support.types import Document
 

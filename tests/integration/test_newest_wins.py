@@ -8,7 +8,7 @@ import pytest
 import redis
 from pymongo.collection import Collection
 
-from etl.cache import Cache
+from etl.cache.cache import Cache
 from tests.support.pipeline import Clock, OpenApp, api, campaign, hash_at, sync
 from tests.support.truth import held, truth
 from tests.support.types import Document

@@ -14,8 +14,8 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from etl import state
-from etl.source import Source
+from etl.model import state
+from etl.mongo.reader import Source
 from schemas.position import order
 from tests.support.pipeline import Clock, OpenApp, api, hash_at, sync
 from tests.support.truth import held, truth
@@ -210,7 +210,7 @@ def test_more_documents_than_are_remembered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A bulk update beyond the cap is applied again by the next cycle, and nothing is skipped."""
-    monkeypatch.setattr("etl.checkpoint.SEEN_CAP", 50)
+    monkeypatch.setattr("etl.checkpoint.checkpoint.SEEN_CAP", 50)
     assert state.SEEN_CAP > 50
     app = open_app(page_size=20)
     sync(app)

@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 import redis
 
-from etl.embedded import RedisServer
+from etl.demo import RedisServer
 from tests.support.proxy import Proxy
 from tests.support.types import ProxyTo, StartMongo, StartRedis
 from tests.support.waiting import eventually

@@ -21,7 +21,7 @@ from tests.support.types import Document
 def unindexed(collection: Collection[Document], monkeypatch: pytest.MonkeyPatch) -> None:
     """No index, and pages as short as the settings say: by default they are 10,000 documents then."""
     collection.drop_indexes()
-    monkeypatch.setattr("etl.source._UNINDEXED_PAGE", 1)
+    monkeypatch.setattr("etl.mongo.reader._UNINDEXED_PAGE", 1)
 
 
 def test_late_arrivals_on_a_timestamp_that_was_read(

@@ -8,10 +8,10 @@ import pytest
 import redis
 from pymongo.collection import Collection
 
-from etl.keyspace import Keyspace
-from etl.outcome import Fill
-from etl.report import RefreshReport
-from etl.source import Source
+from etl.cache.keyspace import Keyspace
+from etl.model.outcome import Fill
+from etl.model.report import RefreshReport
+from etl.mongo.reader import Source
 from tests.support.pipeline import Clock, OpenApp, api, campaign, hash_at, sync
 from tests.support.truth import held, truth
 from tests.support.types import Document

@@ -11,9 +11,9 @@ from pymongo.database import Database
 
 from etl.app import App
 from etl.cli import run
-from etl.embedded import MongoServer
+from etl.demo import MongoServer
 from etl.errors import EtlError, Misconfigured
-from etl.status import CollectionStatus
+from etl.monitoring.status import CollectionStatus
 from tests.support.pipeline import COMPANION, NAME, OpenApp, api, campaign, settings_for, sync
 from tests.support.types import Document, ProxyTo, StartMongo
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from etl.app import App
-from etl.report import Report
+from etl.model.report import Report
 from etl.settings import Settings, load
 from tests.support.tls import Certificates, certificates, tls_in_front_of
 from tests.support.types import StartMongo, StartRedis

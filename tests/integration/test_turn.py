@@ -9,7 +9,7 @@ from pymongo.database import Database
 
 import etl.app
 from etl.app import App
-from etl.embedded import MongoServer
+from etl.demo import MongoServer
 from etl.settings import Settings
 from tests.support.types import Document
 

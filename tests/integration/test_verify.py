@@ -9,7 +9,7 @@ import redis
 from pymongo.collection import Collection
 
 from etl.app import App, VerifyReport
-from etl.embedded import MongoServer
+from etl.demo import MongoServer
 from etl.settings import Settings
 from schemas.families import CAMPAIGN_MESSAGES, GENERATION_META
 from tests.support.pipeline import Clock, OpenApp, api, campaign, hash_at, settings_for, sync

@@ -12,9 +12,9 @@ import pytest
 import redis
 from pymongo.collection import Collection
 
-from etl.cache import Cache
-from etl.source import Source
-from etl.verification.inspection import Inspection
+from etl.cache.cache import Cache
+from etl.mongo.reader import Source
+from etl.verify.inspection import Inspection
 from tests.support.pipeline import Clock, OpenApp, api, campaign, hash_at, sync
 from tests.support.types import Document
 

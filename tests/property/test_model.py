@@ -15,8 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 from pymongo import MongoClient
 from pymongo.collection import Collection
 
-from etl.redis_wire import open_pool
-from etl.source import Source
+from etl.cache.client import open_pool
+from etl.mongo.reader import Source
 from tests.support.slots import CAMPAIGNS, SLOTS, Slot
 from tests.support.twins import NAME
 from tests.support.types import Document
@@ -167,7 +167,7 @@ def test_whatever_happens_redis_follows_mongodb() -> None:
 
 def test_what_is_not_remembered_is_applied_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the cap documents are applied again by the next cycle: none is skipped, none queued twice."""
-    monkeypatch.setattr("etl.checkpoint.SEEN_CAP", 3)
+    monkeypatch.setattr("etl.checkpoint.checkpoint.SEEN_CAP", 3)
     run_state_machine_as_test(
         ForgetfulModel, settings=settings(PROFILE, max_examples=PROFILE.max_examples // 3)
     )

@@ -13,7 +13,7 @@ from typing import Any
 import redis
 from pymongo.collection import Collection
 
-from etl.embedded.process import free_port
+from etl.demo.process import free_port
 from tests.support.http import get
 from tests.support.types import Document
 

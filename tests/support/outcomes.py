@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from etl.outcome import Fill, Outcome
-from etl.sheet import outcomes
-from etl.transform import row
+from etl.model.outcome import Fill, Outcome
+from etl.transform.sheet import outcomes
+from etl.transform.transform import row
 from schemas.documents import FAMILIES
-from schemas.entries import Entry, Evict, Projection, Put, Reject
+from schemas.operations import Entry, Evict, Projection, Put, Reject
 from schemas.position import Position
 
 TTLS = {name: family.ttl for name, family in FAMILIES.items()}

@@ -7,9 +7,9 @@ from typing import Any, cast
 import pytest
 
 from etl.app import App
-from etl.report import Report
+from etl.model.report import Report
+from etl.mongo.reader import Source
 from etl.settings import Settings
-from etl.source import Source
 from tests.support.types import Document
 
 NAME = "promptContent"

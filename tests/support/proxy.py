@@ -15,7 +15,7 @@ from enum import Enum, auto
 from functools import partial
 from typing import Literal, Self
 
-from etl.embedded.process import HOST, Server, free_port
+from etl.demo.process import HOST, Server, free_port
 
 CHUNK = 65_536
 REMEMBERED = 256  # bytes kept of the beginning of every burst

@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from etl import log
-from etl.daemon import Daemon
+from etl import logs
+from etl.daemon.daemon import Daemon
 from etl.settings import FamilySettings, ScheduleSettings, Settings, load
 from tests.support.http import get
 
@@ -77,7 +77,7 @@ def watch(daemon: Daemon, cycles: int) -> None:
 
 
 if __name__ == "__main__":
-    log.configure(logging.ERROR)
+    logs.configure(logging.ERROR)
     under_test = Daemon(hurried(load(), float(sys.argv[2])))
     threading.Thread(target=watch, args=(under_test, int(sys.argv[1])), daemon=True).start()
     under_test.run()

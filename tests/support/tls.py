@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import trustme
 
-from etl.embedded.process import HOST
+from etl.demo.process import HOST
 
 
 class Certificates(NamedTuple):

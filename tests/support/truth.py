@@ -7,8 +7,8 @@ import redis
 from pymongo.collection import Collection
 
 from schemas.documents import project
-from schemas.entries import Enqueue, Evict, Projection
 from schemas.families import GENERATION_QUEUE, LAST_SYNC
+from schemas.operations import Enqueue, Evict, Projection
 from tests.support.types import Document
 
 Contents = dict[str, list[str] | dict[str, str]]

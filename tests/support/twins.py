@@ -16,18 +16,18 @@ import fakeredis
 import mongomock
 import redis
 
-from etl import ports
-from etl.cache import Cache
-from etl.checkpoint import CheckpointStore
-from etl.companions import companions
+from etl import interfaces as ports
+from etl.backfill.pipeline import inline
+from etl.cache.cache import Cache
+from etl.cache.client import SCRIPTS, Wire
+from etl.cache.keys import companions
+from etl.cache.ownership import Ownership
+from etl.cache.resp import Sent
+from etl.checkpoint.checkpoint import CheckpointStore
 from etl.errors import Transient
-from etl.ownership import Ownership
-from etl.pipeline import inline
-from etl.redis_wire import SCRIPTS, Wire
-from etl.resp import Sent
+from etl.mongo.reader import UNREACHABLE_CAP, Page
 from etl.retry import Retry
-from etl.source import UNREACHABLE_CAP, Page
-from etl.transform import Transform
+from etl.transform.transform import Transform
 from schemas.position import DECODING, LENIENT, Position, position_in
 from tests.support.outcomes import TTLS
 
@@ -100,7 +100,7 @@ def _nothing() -> None:
 
 
 class SourceTwin:
-    """`etl.source.Source` over documents in mongomock, and `raw` ones that no client would write."""
+    """`etl.mongo.reader.Source` over documents in mongomock, and `raw` ones that no client would write."""
 
     def __init__(self, documents: Any) -> None:
         self._documents = documents

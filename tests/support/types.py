@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from etl.embedded import MongoServer, RedisServer
-from etl.embedded.process import Server
+from etl.demo import MongoServer, RedisServer
+from etl.demo.process import Server
 from tests.support.proxy import Proxy
 
 Document = dict[str, Any]

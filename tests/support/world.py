@@ -18,16 +18,16 @@ from typing import Any, Final, NamedTuple
 
 import redis
 
-from etl import ports
-from etl.companions import companions
-from etl.cycle import Cycle, Rules
+from etl import interfaces as ports
+from etl.cache.keys import companions
+from etl.checkpoint.lease import Lease
 from etl.errors import CycleFailed, EtlError, Transient
-from etl.lease import Lease
-from etl.report import Report
-from etl.scan import Limits
+from etl.model.report import Report
+from etl.sync.cycle import Cycle, Rules
+from etl.sync.planner import Limits
 from schemas.documents import project
-from schemas.entries import Enqueue, Projection, Put, Reject
 from schemas.families import GENERATION_LOCK, GENERATION_QUEUE
+from schemas.operations import Enqueue, Projection, Put, Reject
 from schemas.position import Position, id_text, position_from_text, position_of
 from tests.support.slots import Slot, bulk
 from tests.support.twins import (

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from bson.datetime_ms import DatetimeMS
 
-from etl.batch import Request, Sight, confirmed, contested, decide
-from etl.encoding import encode
-from etl.outcome import Outcome
-from etl.sheet import sheet
-from schemas.entries import Enqueue, Entry, Evict, Put, Reject
+from etl.model.outcome import Outcome
+from etl.sync.batch import Request, Sight, confirmed, contested, decide
+from etl.transform.encoding import encode
+from etl.transform.sheet import sheet
+from schemas.operations import Enqueue, Entry, Evict, Put, Reject
 from schemas.position import Position
 from tests.support.outcomes import applied, fill, refused
 

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from etl.batch import Decision
-from etl.cache import Cache
-from etl.companions import companions
+from etl.cache.cache import Cache
+from etl.cache.client import Wire
+from etl.cache.keys import companions
+from etl.cache.keyspace import Keyspace, Shown
 from etl.errors import Overtaken
-from etl.keyspace import Keyspace, Shown
-from etl.redis_wire import Wire
+from etl.sync.batch import Decision
 from tests.support.outcomes import put
 from tests.support.twins import NAME, fake_redis, take_lease
 

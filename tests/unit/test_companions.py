@@ -1,6 +1,6 @@
 """The names of the ETL's own keys."""
 
-from etl.companions import Companions, companions
+from etl.cache.keys import Companions, companions
 
 
 def test_each_is_named_after_the_published_key() -> None:

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from etl.cli.main import etl
 from etl.errors import EtlError, Locked, Misconfigured
-from etl.report import Report
+from etl.model.report import Report
 from etl.settings import CollectionSettings, FamilySettings, Settings, load
 from schemas.documents import FAMILIES
 

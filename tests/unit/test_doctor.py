@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from etl.companions import Companions
+from etl.cache.keys import Companions
 from etl.doctor import Finding, clocks, keys, lives, mongodb
 from etl.errors import Misconfigured, Transient
 from etl.settings import Settings

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from etl import embedded
+from etl import demo as embedded
 from etl.errors import Misconfigured
 
 

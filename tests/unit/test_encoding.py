@@ -4,10 +4,10 @@ import hiredis
 import pytest
 from bson.datetime_ms import DatetimeMS
 
-from etl.encoded import Arguments
-from etl.encoding import encode
-from etl.outcome import Outcome
-from schemas.entries import Enqueue, Entry, Evict, Put, Reject
+from etl.model.encoded import Arguments
+from etl.model.outcome import Outcome
+from etl.transform.encoding import encode
+from schemas.operations import Enqueue, Entry, Evict, Put, Reject
 from schemas.position import Position
 from tests.support.outcomes import applied, refused
 

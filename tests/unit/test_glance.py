@@ -6,8 +6,8 @@ import pytest
 
 from etl.app import CollectionStatus
 from etl.errors import CacheAway
-from etl.monitoring import glance as module
-from etl.monitoring.glance import Glance, Lookout, look
+from etl.monitoring import health as module
+from etl.monitoring.health import Glance, Lookout, look
 from tests.support.glances import FakeSight, status
 
 CYCLE = 660

@@ -6,10 +6,10 @@ from typing import cast
 import pytest
 
 from etl.app import App
+from etl.daemon.jobs import Around, Job, jobs
 from etl.errors import CacheAway, Interrupted, Misconfigured, Transient
-from etl.jobs import Around, Job, jobs
+from etl.model.report import RefreshReport, Report
 from etl.monitoring.metrics import Metrics
-from etl.report import RefreshReport, Report
 from etl.settings import Settings
 from tests.unit.test_metrics import samples
 

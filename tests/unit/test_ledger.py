@@ -1,6 +1,6 @@
 from contextlib import closing
 
-from etl.verification.ledger import Ledger, Note, Suspect
+from etl.verify.findings import Ledger, Note, Suspect
 
 
 def test_what_is_noted_last_of_a_key_counts() -> None:

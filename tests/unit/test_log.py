@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from etl import log
+from etl import logs
 
 ours = logging.getLogger("etl.somewhere")
 
@@ -33,9 +33,9 @@ def objects(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 
 def test_a_line_of_text(capsys: pytest.CaptureFixture[str]) -> None:
     """When, how bad, the action, what it is about, the message; numbers are in the message."""
-    log.configure(logging.INFO)
-    with log.bound(collection="promptContent", cycle="1f3a09c2"):
-        ours.info("%d processed", 3, extra=log.event("cycle", processed=3))
+    logs.configure(logging.INFO)
+    with logs.bound(collection="promptContent", cycle="1f3a09c2"):
+        ours.info("%d processed", 3, extra=logs.event("cycle", processed=3))
     [line] = said(capsys)
     moment = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
     assert re.fullmatch(rf"{moment} INFO cycle collection=promptContent cycle=1f3a09c2: 3 processed", line), (
@@ -45,9 +45,9 @@ def test_a_line_of_text(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
     """The same, with the numbers as fields, in ASCII."""
-    log.configure(logging.INFO, "json")
-    with log.bound(collection="año", cycle="1f3a09c2"):
-        ours.info("%d processed", 3, extra=log.event("cycle", processed=3))
+    logs.configure(logging.INFO, "json")
+    with logs.bound(collection="año", cycle="1f3a09c2"):
+        ours.info("%d processed", 3, extra=logs.event("cycle", processed=3))
     [line] = said(capsys)
     assert line.isascii()
     found = json.loads(line)
@@ -64,28 +64,30 @@ def test_a_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_an_event_is_one_line(form: log.Form, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_event_is_one_line(form: logs.Form, capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever a name or a message holds, and nothing in it can steer the terminal."""
-    log.configure(logging.INFO, form)
-    with log.bound(collection="a\nb\x1b[2J"):
+    logs.configure(logging.INFO, form)
+    with logs.bound(collection="a\nb\x1b[2J"):
         ours.warning("what\n%s", "an\r\nerror\u2028says\x1b[2J")
     [line] = said(capsys)
     assert "\x1b" not in line
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_every_line_has_an_action(form: log.Form, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_line_has_an_action(form: logs.Form, capsys: pytest.CaptureFixture[str]) -> None:
     """Those of code that does not name one too."""
-    log.configure(logging.INFO, form)
+    logs.configure(logging.INFO, form)
     ours.info("something")
     [line] = said(capsys)
     assert ('"action": "note"' if form == "json" else " INFO note: ") in line
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_an_exception_is_told_without_its_message(form: log.Form, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_exception_is_told_without_its_message(
+    form: logs.Form, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Its kind and place, on the same line, from whichever library: its message may quote a secret."""
-    log.configure(logging.INFO, form)
+    logs.configure(logging.INFO, form)
     for logger in (ours, logging.getLogger("some.library")):
         try:
             fail("hunter2")
@@ -100,9 +102,9 @@ def test_an_exception_is_told_without_its_message(form: log.Form, capsys: pytest
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_who_wants_details_gets_the_traceback(form: log.Form, capsys: pytest.CaptureFixture[str]) -> None:
+def test_who_wants_details_gets_the_traceback(form: logs.Form, capsys: pytest.CaptureFixture[str]) -> None:
     """With JSON still on one line."""
-    log.configure(logging.DEBUG, form)
+    logs.configure(logging.DEBUG, form)
     try:
         fail("x")
     except ValueError:
@@ -116,9 +118,9 @@ def test_what_is_bound_is_bound_in_this_thread_until_the_block_ends(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Blocks nest; another thread is about something else."""
-    log.configure(logging.INFO, "json")
-    with log.bound(collection="a"):
-        with log.bound(cycle="1"):
+    logs.configure(logging.INFO, "json")
+    with logs.bound(collection="a"):
+        with logs.bound(cycle="1"):
             ours.info("both")
         ours.info("outer")
         other = threading.Thread(target=ours.info, args=("other",))
@@ -131,7 +133,7 @@ def test_what_is_bound_is_bound_in_this_thread_until_the_block_ends(
 
 def test_libraries_are_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     """At every level of ours: a driver's debug log may show what it sends."""
-    log.configure(logging.DEBUG)
+    logs.configure(logging.DEBUG)
     logging.getLogger("pymongo.command").debug("secret")
     logging.getLogger("uvicorn.access").info("secret")
     logging.getLogger("apscheduler.scheduler").warning("secret")

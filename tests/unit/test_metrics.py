@@ -4,9 +4,9 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families as plain_text
 
-from etl.monitoring.glance import Glance
+from etl.model.report import RefreshReport, Report
+from etl.monitoring.health import Glance
 from etl.monitoring.metrics import OUTCOMES, Metrics
-from etl.report import RefreshReport, Report
 from etl.settings import Settings
 from tests.support.glances import status
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from etl.moments import moment_text
+from etl.model.moments import moment_text
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import atexit
 
 import pytest
 
-from etl.mongo_client import end_without_waiting
+from etl.mongo.client import end_without_waiting
 
 
 def test_a_command_does_not_wait_for_the_monitors_of_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import etl as package
 from etl.cli.main import etl
-from etl.monitoring.glance import Glance
+from etl.monitoring.health import Glance
 from etl.monitoring.metrics import Metrics
 from etl.settings import Settings
 from tests.support.glances import status
@@ -202,8 +202,8 @@ def test_every_metric_is_explained() -> None:
 
 def test_every_action_of_the_log_is_explained() -> None:
     """The README has what the code says, and nothing else."""
-    code = " ".join(path.read_text("utf-8") for path in (CONFIG.parent / "etl").glob("*.py"))
-    said = set(re.findall(r'log\.event\(\s*"([a-z]+)"', code))
+    code = " ".join(path.read_text("utf-8") for path in (CONFIG.parent / "etl").rglob("*.py"))
+    said = set(re.findall(r'logs\.event\(\s*"([a-z]+)"', code))
     readme = (CONFIG.parent / "README.md").read_text("utf-8")
     table = readme.split("| action | when |\n|---|---|\n", maxsplit=1)[1].split("\n\n", maxsplit=1)[0]
     explained = {name for row in table.splitlines() for name in re.findall(r"`([a-z]+)`", row.split("|")[1])}

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from etl.pace import Pace
+from etl.backfill.rate_limit import Pace
 
 
 def took(pace: Pace, documents: int) -> float:

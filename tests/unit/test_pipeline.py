@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, cast
 
 import pytest
 
-from etl import pipeline
-from etl.pipeline import Batch, Pool, Work, inline
+from etl.backfill import pipeline
+from etl.backfill.pipeline import Batch, Pool, Work, inline
 from schemas.position import FIRST, Position
 from tests.support.waiting import eventually
 

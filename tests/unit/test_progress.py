@@ -3,7 +3,7 @@ import time
 import pytest
 
 from etl.cli.progress import Bar
-from etl.report import Report
+from etl.model.report import Report
 
 
 def test_a_pipe_gets_a_line_now_and_then(

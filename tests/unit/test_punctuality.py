@@ -3,8 +3,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from apscheduler.events import EVENT_JOB_MAX_INSTANCES, EVENT_JOB_SUBMITTED, JobSubmissionEvent
 
+from etl.daemon.misfires import Punctuality
 from etl.monitoring.metrics import Metrics
-from etl.punctuality import Punctuality
 from etl.settings import Settings
 from tests.unit.test_metrics import samples
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from bson.datetime_ms import DatetimeMS
 
-from etl.scan import Checkpoint, Clocks, Limits, Scan, earliest, latest, plan, remembered_since
+from etl.sync.planner import Checkpoint, Clocks, Limits, Scan, earliest, latest, plan, remembered_since
 from schemas.position import AFTER_DATES, FIRST, LAST, Position, at
 
 HOUR = 3_600_000

@@ -11,12 +11,12 @@ from dataclasses import asdict
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from etl.embedded.process import HOST
+from etl.demo.process import HOST
 from etl.errors import Misconfigured
-from etl.monitoring.endpoints import Endpoints
-from etl.monitoring.glance import Glance, Lookout, look
+from etl.monitoring.health import Glance, Lookout, look
 from etl.monitoring.metrics import Metrics
-from etl.monitoring.serving import Serving
+from etl.monitoring.routes import Endpoints
+from etl.monitoring.server import Serving
 from etl.settings import Settings
 from tests.support.glances import FakeSight, status
 from tests.support.http import get

@@ -8,11 +8,11 @@ import bson
 import pytest
 from bson.datetime_ms import DatetimeMS
 
-from etl.encoding import encode
-from etl.outcome import Outcome
-from etl.sheet import Sheet, parcel, sheet, since, unpacked
-from etl.transform import Transform
-from schemas.entries import Enqueue, Evict, Put, Reject
+from etl.model.outcome import Outcome
+from etl.transform.encoding import encode
+from etl.transform.sheet import Sheet, parcel, sheet, since, unpacked
+from etl.transform.transform import Transform
+from schemas.operations import Enqueue, Evict, Put, Reject
 from schemas.position import Position
 from tests.support.outcomes import TTLS, applied, refused
 

@@ -2,10 +2,10 @@ from typing import Any
 
 import pytest
 
+from etl.checkpoint.history import History
 from etl.cli.status import duration
 from etl.errors import CycleFailed, EtlError, Transient
-from etl.history import History
-from etl.status import read_status
+from etl.monitoring.status import read_status
 
 
 class EmptyRedis:

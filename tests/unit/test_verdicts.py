@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from bson.datetime_ms import DatetimeMS
 
-from etl.verification.differences import Looked, differences
-from etl.verification.reading import Reading
-from etl.verification.verdicts import Case, Rules, State, family_of, judge, lock_of
-from schemas.entries import Evict, Put, Reject
+from etl.verify.classify import Case, Rules, State, family_of, judge, lock_of
+from etl.verify.compare import Looked, differences
+from etl.verify.reading import Reading
+from schemas.operations import Evict, Put, Reject
 from schemas.position import Position, id_text
 
 API = "config:api:p"

@@ -8,7 +8,7 @@ import pytest
 
 from etl.app import App, Shown
 from etl.cli import run
-from etl.report import Progress, RefreshReport, Report, unheard
+from etl.model.report import Progress, RefreshReport, Report, unheard
 from etl.settings import Settings
 
 

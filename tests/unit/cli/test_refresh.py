@@ -1,7 +1,7 @@
 import json
 
 from etl.errors import Misconfigured
-from etl.report import RefreshReport
+from etl.model.report import RefreshReport
 from tests.unit.cli.conftest import Etl, FakeApp
 
 REPORT = RefreshReport(family="config:api", name="openai", written=1, evicted=0, rejected=0, deferred=0)

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from etl.report import Report
+from etl.model.report import Report
 from tests.unit.cli.conftest import Etl, FakeApp
 
 LETTER = {

@@ -9,7 +9,7 @@ from typing import Any
 import bson
 from bson import json_util
 
-from schemas.entries import Entry, Put
+from schemas.operations import Entry, Put
 from schemas.position import DECODING
 
 _DATA = Path(__file__).parents[2] / "data"

@@ -8,7 +8,7 @@ from bson import Binary, ObjectId
 
 from schemas.documents import FAMILIES, KINDS, project
 from schemas.documents.kind import Document
-from schemas.entries import Enqueue, Evict, FieldError, Projection, Reject
+from schemas.operations import Enqueue, Evict, FieldError, Projection, Reject
 from tests.unit.schemas import samples
 
 IDENTITIES = {

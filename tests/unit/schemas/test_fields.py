@@ -7,7 +7,7 @@ from bson import Decimal128, Int64
 from bson.datetime_ms import DatetimeMS
 
 from schemas.documents import project
-from schemas.entries import Projection, Reject
+from schemas.operations import Projection, Reject
 from tests.unit.schemas import samples
 
 WHOLE = ["metadata.tokens_total", "tokens_used", "requests_last_min", "errors_last_hour", "max_requests_hora"]

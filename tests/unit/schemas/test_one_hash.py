@@ -6,8 +6,8 @@ import pytest
 from bson import Decimal128, ObjectId
 
 from schemas.documents import KINDS, project
-from schemas.entries import Projection, Put, Reject
 from schemas.keys import params_hash
+from schemas.operations import Projection, Put, Reject
 from tests.unit.schemas import samples
 
 OPTIONAL = [

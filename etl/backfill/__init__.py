@@ -1,0 +1,1 @@
+"""Backfill: a whole collection, by worker processes."""

@@ -1,0 +1,253 @@
+"""Who transforms the pages of a backfill: processes of this machine, or a Dask cluster."""
+
+import gc
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    InvalidStateError,
+    ProcessPoolExecutor,
+)
+from contextlib import closing, contextmanager, suppress
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from types import ModuleType
+from typing import Any, Final
+from weakref import WeakSet
+
+from etl.backfill.pipeline import Executors
+from etl.errors import Misconfigured, Transient
+
+DASK_SECONDS: Final = 10.0
+"""So long a Dask cluster may take to answer, and to have a worker."""
+
+
+# Workers are forked from a process that has loaded this, and not from here: threads hold locks that a
+# fork would copy as they are.
+_LOADED: Final = ["etl.transform.transform"]
+
+# A page is thousands of objects without cycles: to look through them again and again took a tenth.
+_RARELY: Final = (100_000, 20, 20)
+
+
+@contextmanager
+def rarely_collecting() -> Iterator[None]:
+    """Look for cycles of garbage less often."""
+    before = gc.get_threshold()
+    gc.set_threshold(*_RARELY)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+def processes(count: int) -> Executors:
+    """`count` processes, gone when the block ends, or when this process dies.
+
+    They do not import the program that starts them, so that needs no `if __name__ == "__main__"`.
+    """
+
+    @contextmanager
+    def start() -> Iterator[tuple[Executor, int]]:
+        forkserver.set_forkserver_preload(_LOADED)
+        executor = ProcessPoolExecutor(count, _Context(), _begin)
+        try:
+            yield executor, count
+        finally:
+            executor.shutdown(wait=True, cancel_futures=True)
+
+    return start
+
+
+def make_ready() -> None:
+    """Have what `processes` need loaded meanwhile; without this it is loaded when the first one starts."""
+    forkserver.set_forkserver_preload(_LOADED)
+    with _uninterrupted():
+        forkserver.ensure_running()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C reaches the whole group of processes; a child takes this over, before it can ignore that."""
+    resource_tracker.ensure_running()  # when it is started it lets them through again, whatever was blocked
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+class _Process(ForkServerProcess):
+    """A process that has no use for the program which starts it.
+
+    A child would import that again, all of it: a script without a guard would begin a second backfill.
+    """
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802 (the name that multiprocessing calls)
+        program = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")  # what the child is told of is looked up here
+        try:
+            with _uninterrupted():
+                return ForkServerProcess._Popen(process_obj)  # noqa: SLF001 (the one it stands in for)
+        finally:
+            sys.modules["__main__"] = program
+
+
+class _Context(ForkServerContext):
+    Process = _Process
+
+
+def dask(scheduler: str) -> Executors:
+    """The workers of a Dask cluster, which need this package installed; `scheduler` is its address.
+
+    Entering the block raises `Misconfigured` where the extra is not installed, and `Transient` where
+    the scheduler does not answer.
+    """
+
+    @contextmanager
+    def start() -> Iterator[tuple[Executor, int]]:
+        with _client(scheduler) as client:
+            workers = sum(client.nthreads().values())
+            executor = OnDask(client.get_executor(pure=False, retries=3), _Presence(client))
+            with closing(executor):
+                yield executor, workers
+
+    return start
+
+
+@contextmanager
+def _client(scheduler: str) -> Iterator[Any]:
+    try:
+        import dask  # noqa: PLC0415 (an extra, and slow to load)
+        from distributed import Client  # noqa: PLC0415
+    except ImportError:
+        raise Misconfigured("--executor dask: pip install 'promptcontent-etl[distributed]'") from None
+    try:
+        client: Any = Client(scheduler, timeout=DASK_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        raise Transient(f"no Dask scheduler at {scheduler}: {_line(error)}") from None
+    # A page of large documents is meant to travel with its task: nobody needs it twice.
+    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 GiB"}), client:
+        try:
+            client.wait_for_workers(1, DASK_SECONDS)
+        except TimeoutError:
+            raise Transient(f"the Dask scheduler at {scheduler} has no worker: start some") from None
+        yield client
+
+
+_ANSWER: Final = 1.0  # seconds
+
+
+class _Presence:
+    """Whether a cluster can be expected to answer: a scheduler without workers is given time to get some."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._seen = time.monotonic()
+
+    def __call__(self) -> bool:
+        if self._client.status == "closed":
+            return False
+        if self._has_workers():
+            self._seen = time.monotonic()
+        return time.monotonic() - self._seen < DASK_SECONDS
+
+    def _has_workers(self) -> bool:
+        """Not asked of a scheduler that is lost: the client itself tries to find that again, and gives up.
+
+        One that does not answer in time is at work, or hangs: nobody who wants to end waits for it.
+        """
+        with suppress(OSError, TimeoutError):
+            return self._client.status != "running" or bool(self._client.nthreads(callback_timeout=_ANSWER))
+        return True
+
+
+def _line(error: Exception) -> str:
+    return str(error).replace("\n", " ")
+
+
+class OnDask(Executor):
+    """A cluster's executor whose failures are those of any executor.
+
+    What the cluster has lost (its workers died again and again, or all of them, or the scheduler did) ends
+    in `BrokenExecutor`; workers that lack this package end in `Misconfigured`.
+    """
+
+    def __init__(self, executor: Executor, is_there: Callable[[], bool]) -> None:
+        self._executor = executor
+        self._is_there = is_there
+        self._gone = False
+        self._answers: WeakSet[Future[Any]] = WeakSet()
+        self._done = threading.Event()
+        self._watch = threading.Thread(target=self._fail_when_gone, name="etl-dask", daemon=True)
+        self._watch.start()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        """Have a worker call it."""
+        if self._gone:
+            raise BrokenExecutor(_GONE)
+        try:
+            asked = self._executor.submit(fn, *args, **kwargs)
+        except Exception as error:
+            raise BrokenExecutor(_GONE) from error
+        answer: Future[Any] = Future()
+        self._answers.add(answer)
+        asked.add_done_callback(lambda done: _hand_on(done, answer))
+        return answer
+
+    def close(self) -> None:
+        """Watch no longer."""
+        self._done.set()
+        self._watch.join()
+
+    def _fail_when_gone(self) -> None:
+        """Without a scheduler, or workers, the client leaves those who wait for an answer waiting."""
+        while not self._done.wait(0.5):
+            self._gone = not self._is_there()
+            if self._gone:
+                for answer in list(self._answers):
+                    _fail(answer, BrokenExecutor(_GONE))
+
+
+_GONE: Final = "the Dask cluster is gone"
+
+
+def _hand_on(done: "Future[Any]", answer: "Future[Any]") -> None:
+    error = CancelledError() if done.cancelled() else done.exception()
+    if error is None:
+        with suppress(InvalidStateError):
+            answer.set_result(done.result())
+    elif isinstance(error, ImportError) or "deserializ" in str(error):
+        _fail(answer, Misconfigured("the Dask workers lack this package: install the same one there"))
+    else:
+        _fail(answer, BrokenExecutor(f"the Dask cluster has lost a page: {type(error).__name__}"))
+
+
+def _fail(answer: "Future[Any]", error: Exception) -> None:
+    with suppress(InvalidStateError):  # there was an answer after all
+        answer.set_exception(error)
+
+
+def _begin() -> None:
+    gc.freeze()  # what is there already lives as long as the process
+    gc.set_threshold(*_RARELY)
+    # Ctrl-C reaches the whole group of processes; who started this one decides what becomes of it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker holds both ends of its queue: without this it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

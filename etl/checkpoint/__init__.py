@@ -1,0 +1,1 @@
+"""Stage 4, remember: the checkpoint and what moves with it."""

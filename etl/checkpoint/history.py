@@ -1,0 +1,62 @@
+"""The reports of past runs, as Redis keeps them: one list per collection, the newest first."""
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from etl.cache.client import Wire
+from etl.cache.keys import companions
+
+Entry = Mapping[str, Any]
+"""A `Report` as JSON, and `began`: when the run began, ISO 8601 in UTC."""
+
+_A_PAGE: Final = 100
+
+
+class History:
+    """That of one collection. Writing it is the checkpoint's part: it changes in one step with the position.
+
+    Methods raise as `redis_wire.Wire.exchange` does.
+    """
+
+    def __init__(self, wire: Wire, collection: str) -> None:
+        self._wire = wire
+        self._key = companions(collection).history
+
+    def newest(self, limit: int) -> list[Entry]:
+        """At most `limit` runs, the newest first."""
+        return self._read(0, limit)
+
+    def last_cycle(self) -> Entry | None:
+        """The newest cycle, whatever became of it; None before the first."""
+        return next((entry for entry in self._all() if _is_cycle(entry)), None)
+
+    def last_success(self) -> Entry | None:
+        """The newest cycle that finished; None where none is remembered."""
+        return next((entry for entry in self._all() if _is_cycle(entry) and entry["status"] == "ok"), None)
+
+    def _all(self) -> Iterator[Entry]:
+        """All runs; what is wanted is usually the first, so the first page holds only that."""
+        start, count = 0, 1
+        while page := self._read(start, count):
+            yield from page
+            start, count = start + count, _A_PAGE
+
+    def _read(self, start: int, count: int) -> list[Entry]:
+        [texts] = self._wire.exchange([("LRANGE", self._key, start, start + count - 1)])
+        return [json.loads(text) for text in texts]
+
+
+def began(entry: Entry) -> datetime:
+    """When the run began, in UTC."""
+    return datetime.fromisoformat(entry["began"])
+
+
+def ended(entry: Entry) -> datetime:
+    """When the run ended, in UTC."""
+    return began(entry) + timedelta(milliseconds=entry["sync_duration_ms"])
+
+
+def _is_cycle(entry: Entry) -> bool:
+    return bool(entry["mode"] != "backfill")

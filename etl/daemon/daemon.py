@@ -1,0 +1,123 @@
+"""The daemon: a cycle of each collection every interval, refreshes in between, and answers over HTTP.
+
+Several daemons may run against the same servers: whoever has the turn works, the others stand by.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from apscheduler.events import EVENT_JOB_MAX_INSTANCES, EVENT_JOB_SUBMITTED
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from etl import logs
+from etl.app import App
+from etl.daemon.jobs import Around, jobs
+from etl.daemon.misfires import Punctuality
+from etl.monitoring.health import Lookout, look
+from etl.monitoring.metrics import Metrics
+from etl.monitoring.routes import Endpoints
+from etl.monitoring.server import Serving
+from etl.settings import Settings
+
+GRACE_SECONDS: Final = 4.0
+"""How long a stop waits for what is running; what is cut off then is safe, the next cycle goes on there."""
+
+GLANCE_TIMEOUT_SECONDS: Final = 2.0
+"""Whoever asks over HTTP is told of a server that is away no later than a probe gives up."""
+
+_log = logging.getLogger("etl.daemon")
+
+
+class Daemon:
+    """Runs until it is asked to stop; a server that is away is waited for.
+
+    Raises:
+        Misconfigured: an address in the settings is malformed, or the one for HTTP is taken.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._stop = threading.Event()
+        self._postponing = threading.Lock()
+        metrics = Metrics(settings)
+        self._eye = App(_impatient(settings))
+        self._jobs = jobs(Around(settings, metrics, self._postpone))
+        self._scheduler = _scheduler(len(self._jobs))
+        intervals = {job.task: job.seconds for job in self._jobs}
+        punctuality = Punctuality(intervals, metrics)
+        self._scheduler.add_listener(punctuality, EVENT_JOB_MAX_INSTANCES | EVENT_JOB_SUBMITTED)
+        lookout = Lookout(lambda: look(self._eye))
+        endpoints = Endpoints(lookout, metrics, settings.schedule.cycle_seconds)
+        self._serving = Serving(endpoints.app(), settings.http.host, settings.http.port)
+
+    @property
+    def url(self) -> str:
+        """Where it answers HTTP."""
+        return self._serving.url
+
+    def run(self) -> None:
+        """Work until `stop`; returns in under five seconds after it."""
+        self._serving.start()
+        _log.info("answering at %s", self.url, extra=logs.event("listening", url=self.url))
+        for job in self._jobs:
+            first = datetime.now(UTC) + timedelta(seconds=job.idle_at_first)
+            self._scheduler.add_job(job, "interval", seconds=job.seconds, id=job.task, next_run_time=first)
+        self._scheduler.start()
+        tasks = [job.task for job in self._jobs]
+        _log.info("started: %s", ", ".join(tasks), extra=logs.event("started", tasks=tasks))
+        self._stop.wait()
+        _log.info("stopping", extra=logs.event("stopping"))
+        self._end()
+
+    def stop(self) -> None:
+        """Ask for the end; may be called from a signal handler."""
+        self._stop.set()
+        for job in self._jobs:
+            job.app.stop()
+
+    def _postpone(self, task: str, seconds: float) -> None:
+        """Move the next run of a task; not while the scheduler ends, as it would wait for its own thread."""
+        with self._postponing:
+            if not self._stop.is_set():
+                self._scheduler.modify_job(task, next_run_time=datetime.now(UTC) + timedelta(seconds=seconds))
+
+    def _end(self) -> None:
+        waiting = threading.Thread(target=self._shut_down, daemon=True)
+        waiting.start()
+        waiting.join(GRACE_SECONDS)
+        if waiting.is_alive():
+            # A server that does not answer holds a thread until its time-out, and Python waits for threads.
+            _log.warning("stopped while waiting for a server", extra=logs.event("stopped"))
+            os._exit(0)
+        _log.info("stopped", extra=logs.event("stopped"))
+
+    def _shut_down(self) -> None:
+        with self._postponing:
+            pass  # whoever moves a run is done, and nobody else begins to
+        self._scheduler.shutdown()
+        self._serving.stop()
+        for app in (self._eye, *(job.app for job in self._jobs)):
+            app.close()
+
+
+def _scheduler(workers: int) -> BackgroundScheduler:
+    return BackgroundScheduler(
+        timezone=UTC,
+        executors={"default": ThreadPoolExecutor(workers)},
+        job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+    )
+
+
+def _impatient(settings: Settings) -> Settings:
+    """The settings of whoever only looks."""
+    mongo = {"timeout_seconds": min(settings.mongo.timeout_seconds, GLANCE_TIMEOUT_SECONDS)}
+    redis = {"timeout_seconds": min(settings.redis.timeout_seconds, GLANCE_TIMEOUT_SECONDS)}
+    sections: Mapping[str, object] = {
+        "mongo": settings.mongo.model_copy(update=mongo),
+        "redis": settings.redis.model_copy(update=redis),
+    }
+    return settings.model_copy(update=sections)

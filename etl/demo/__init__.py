@@ -1,0 +1,36 @@
+"""A real MongoDB and a real Redis for the demo, the tests and a developer at a prompt.
+
+    from etl import demo as embedded
+
+    with embedded.servers() as servers:
+        print(servers.mongo.uri, servers.redis.url)
+
+Both listen on free loopback ports, keep their data in folders of their own, and end with their owner,
+even when the owner is killed with `kill -9`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from etl.demo.mongo_server import MongoServer
+from etl.demo.redis_server import RedisServer
+
+__all__ = ["MongoServer", "RedisServer", "Servers", "servers"]
+
+
+class Servers(NamedTuple):
+    """The two servers, up and answering."""
+
+    mongo: MongoServer
+    redis: RedisServer
+
+
+@contextmanager
+def servers() -> Iterator[Servers]:
+    """Start both, empty; on leaving they are gone, data included.
+
+    Raises `Misconfigured` where this platform has no such server, `EtlError` when one does not start.
+    """
+    with RedisServer() as redis, MongoServer() as mongo:
+        yield Servers(mongo, redis)

@@ -1,0 +1,83 @@
+"""A MongoDB of one's own: a replica set of one member, so that transactions and majority reads work."""
+
+import socket
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import bson
+
+from etl.demo.process import HOST, Server
+from etl.errors import EtlError
+
+OP_MSG = 2013
+REPLICA_SET = "rs0"
+ADMIN = "admin"
+
+
+class MongoServer(Server):
+    """A `mongod`, primary of its own replica set; with `password` it has a user `admin` who may do all."""
+
+    name = "mongod"
+    package = "fiftyone"  # the wheel of the same people's own database
+    inside = "db/bin/mongod"
+
+    def __init__(self, *, password: str | None = None, args: Sequence[str] = ()) -> None:
+        super().__init__(args=args)
+        self._password = password
+
+    @property
+    def uri(self) -> str:
+        """What a client needs to connect, the password included."""
+        user = f"{ADMIN}:{quote(self._password, safe='')}@" if self._password else ""
+        return f"mongodb://{user}{self.address}/?replicaSet={REPLICA_SET}"
+
+    def start(self) -> None:
+        """Start it; return when it is primary."""
+        super().start()
+        is_new = "setName" not in self._command({"hello": 1})
+        if is_new:
+            members = [{"_id": 0, "host": self.address}]
+            self._command({"replSetInitiate": {"_id": REPLICA_SET, "members": members}})
+        self._wait_until(self._is_primary)
+        if is_new and self._password:
+            self._command({"createUser": ADMIN, "pwd": self._password, "roles": ["root"]})
+
+    def _options(self) -> list[str]:
+        options = ["--port", str(self.port), "--bind_ip", HOST, "--dbpath", str(self.folder)]
+        options += ["--replSet", REPLICA_SET, "--oplogSize", "64", "--wiredTigerCacheSizeGB", "0.25"]
+        options += ["--quiet", "--nounixsocket"]
+        # There is no other member to hand over to, so nothing to wait for before it goes.
+        options += ["--setParameter", "shutdownTimeoutMillisForSignaledShutdown=0"]
+        options += ["--setParameter", "diagnosticDataCollectionEnabled=false"]
+        return [*options, "--keyFile", self._key_file()] if self._password else options
+
+    def _key_file(self) -> str:
+        """The secret that members share; a replica set with users cannot do without one."""
+        path = self.folder / "key"
+        path.touch(mode=0o600)
+        path.write_text("membersOfOneReplicaSet")
+        return str(path)
+
+    def _answers(self) -> bool:
+        return bool(self._command({"hello": 1})["ok"])
+
+    def _is_primary(self) -> bool:
+        return bool(self._command({"hello": 1})["isWritablePrimary"])
+
+    def _command(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        """One command without a driver: no pool, no monitor threads, and nothing of `etl.mongo.reader`.
+
+        The server takes these few without a password: `hello` always, the others from loopback until
+        it has its first user.
+        """
+        body = struct.pack("<IB", 0, 0) + bson.encode({**command, "$db": "admin"})
+        with socket.create_connection((HOST, self.port), timeout=10) as connection:
+            connection.sendall(struct.pack("<4I", len(body) + 16, 1, 0, OP_MSG) + body)
+            with connection.makefile("rb") as stream:
+                (length,) = struct.unpack("<I", stream.read(4))
+                answer: dict[str, Any] = bson.decode(stream.read(length - 4)[17:])
+        if not answer["ok"]:
+            raise EtlError(f"mongod at {self.address} refused {next(iter(command))}: {answer['errmsg']}")
+        return answer

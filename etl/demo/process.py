@@ -1,0 +1,186 @@
+"""A server as a child process: found, started, stopped, killed, frozen, and never left behind."""
+
+import importlib.util
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import ClassVar, Self
+
+from etl.demo import watchdog
+from etl.errors import EtlError, Misconfigured
+
+HOST = "127.0.0.1"
+PATIENCE = 30.0  # seconds until a server that does not come up, or go down, is given up
+
+# Below the range from which the kernel gives ports to outgoing connections: one of those could otherwise
+# take a server's port while it is stopped, and it could not be started again.
+PORTS = range(20_000, 32_000)
+
+
+def free_port() -> int:
+    """A loopback port nobody listens on."""
+    for port in random.sample(PORTS, len(PORTS)):
+        with socket.socket() as candidate:
+            # As the servers do: a connection of a server long gone that lingers in TIME_WAIT is no obstacle.
+            candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                candidate.bind((HOST, port))
+            except OSError:
+                continue
+            return port
+    raise EtlError(f"no free port on {HOST} between {PORTS.start} and {PORTS.stop}")
+
+
+def find_binary(name: str, package: str, inside: str) -> Path:
+    """Where the server `name` is: on PATH, else at the path `inside` the installed `package`.
+
+    The package is found without being imported: only its file is of interest.
+    Raises `Misconfigured` when there is neither.
+    """
+    if on_path := shutil.which(name):
+        return Path(on_path)
+    spec = importlib.util.find_spec(package)
+    for folder in (spec and spec.submodule_search_locations) or ():
+        if (binary := Path(folder) / inside).is_file():
+            return binary
+    raise Misconfigured(
+        f"no {name} on PATH, and none installed with promptcontent-etl[embedded], which has it for Linux "
+        f"on x86-64 only; install one, or start both servers with `docker compose up`"
+    )
+
+
+class Server(ABC):
+    """One server of one's own on a free loopback port; enter it to start it.
+
+    `args` are further options of its command line; they win over those given here. Its data is in
+    `folder`, its log in `folder/log`; both are gone when it is left.
+    """
+
+    name: ClassVar[str]
+    package: ClassVar[str]
+    inside: ClassVar[str]
+
+    def __init__(self, *, args: Sequence[str] = ()) -> None:
+        self.binary = find_binary(self.name, self.package, self.inside)
+        self.args = tuple(args)
+        self.port = free_port()
+        self.folder = Path()
+        self._owned = ExitStack()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        """Host and port: `127.0.0.1:20017`."""
+        return f"{HOST}:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """The process id of the running server."""
+        return self._running().pid
+
+    def __enter__(self) -> Self:
+        with ExitStack() as owned:
+            self.folder = Path(tempfile.mkdtemp(prefix=f"etl-{self.name}-"))
+            owned.callback(shutil.rmtree, self.folder, ignore_errors=True)
+            owned.callback(_end, watchdog.watch(self.folder))
+            owned.callback(self.kill)
+            self.start()
+            self._owned = owned.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._owned.close()
+
+    def start(self) -> None:
+        """Start it, for the first time or again with the same port and data; return when it answers.
+
+        Raises `EtlError` with the last line of its log when it ends instead, or is not up in `PATIENCE`.
+        """
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - the binary found above, options of our own
+                [self.binary, *self._options(), *self.args],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | {"LC_ALL": "C"},  # mongod ends at once in a locale the machine does not have
+                start_new_session=True,  # Ctrl-C is for the owner alone, who then decides
+            )
+        watchdog.note(self.folder, self._process.pid)
+        self._wait_until(self._answers)
+
+    def stop(self) -> None:
+        """Ask it to end in good order (SIGTERM), and wait until it has."""
+        self._signal(signal.SIGTERM)
+        self.resume()  # a frozen process sees SIGTERM only when it goes on
+        self._running().wait(PATIENCE)
+        self._process = None
+
+    def kill(self) -> None:
+        """End it between two instructions (SIGKILL); nothing happens when it is not running."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(PATIENCE)
+            self._process = None
+
+    def restart(self) -> None:
+        """Stop it in good order and start it again."""
+        self.stop()
+        self.start()
+
+    def pause(self) -> None:
+        """Freeze it (SIGSTOP): connections stay open and new ones are accepted, but nothing is answered."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on after `pause` (SIGCONT)."""
+        self._signal(signal.SIGCONT)
+
+    @abstractmethod
+    def _options(self) -> list[str]:
+        """The options it is started with."""
+
+    @abstractmethod
+    def _answers(self) -> bool:
+        """Whether it is ready for clients; an `OSError` means no."""
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise EtlError(f"{self.name} at {self.address} is not running")
+        return self._process
+
+    def _signal(self, number: signal.Signals) -> None:
+        self._running().send_signal(number)
+
+    def _wait_until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not _holds(condition):
+            if self._running().poll() is not None:
+                raise EtlError(f"{self.binary} ended instead of starting: {self._last_words()}")
+            if time.monotonic() > deadline:
+                raise EtlError(f"{self.binary} did not answer at {self.address} in {PATIENCE:.0f} s")
+            time.sleep(0.01)
+
+    def _last_words(self) -> str:
+        lines = (self.folder / "log").read_text(errors="replace").splitlines()
+        return lines[-1][-500:] if lines else "it said nothing"
+
+
+def _holds(condition: Callable[[], bool]) -> bool:
+    try:
+        return condition()
+    except OSError:
+        return False
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait(PATIENCE)

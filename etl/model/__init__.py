@@ -1,0 +1,1 @@
+"""Values that pass between the rooms: no I/O."""

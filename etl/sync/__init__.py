@@ -1,0 +1,1 @@
+"""What runs over the four stages: cycles and refreshes."""

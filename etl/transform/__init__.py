@@ -1,0 +1,1 @@
+"""Stage 2, transform: raw BSON documents become results; pure."""
