@@ -1,29 +1,33 @@
 """The application behind every command: what can be asked of both servers."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from etl.backfill.backfill import BackfillOrder
-from etl.cache.keys import companions
-from etl.cache.keyspace import Keyspace, Shown
-from etl.cache.resp import Command
+from etl.cache.client import Command
+from etl.cache.keys import state_keys
+from etl.cache.keyspace import Shown, show
 from etl.checkpoint.dead_letters import DeadLetters
 from etl.checkpoint.history import Entry, History
 from etl.checkpoint.lease import this_process
-from etl.container import Assembly
+from etl.container import Container
 from etl.doctor import Finding, examine
 from etl.errors import EtlError, Misconfigured, Transient
 from etl.model.report import Progress, RefreshReport, Report, unheard
 from etl.monitoring.status import CollectionStatus, read_status
 from etl.settings import CollectionSettings, Settings
+from etl.sync.refresh import refresh
 from etl.sync.runs import Runs
-from etl.verify.report import VerifyReport
-from etl.verify.trace import KeyStory, Trace, Tracer
-from etl.verify.verifier import Tell, Verify
 from schemas.documents import KINDS
+
+if TYPE_CHECKING:
+    from etl.verify.report import VerifyReport
+    from etl.verify.trace import KeyStory, Trace, Tracer
+    from etl.verify.verifier import Tell, Verify
 
 __all__ = [
     "App",
@@ -63,10 +67,10 @@ class App:
 
     def __init__(self, settings: Settings, on_retry: Callable[[Transient], None] = _tell_of_retry) -> None:
         self._settings = settings
-        self._parts = Assembly(settings, on_retry)
+        self._parts = Container(settings, on_retry)
         self._retry = self._parts.retry
         self._wire = self._parts.wire
-        self._runs = Runs(self._parts, settings.longest_ttl())
+        self._runs = Runs(self._parts)
 
     @property
     def collections(self) -> list[str]:
@@ -96,7 +100,7 @@ class App:
         Raises:
             EtlError: Redis stays away, or refuses.
         """
-        turn, mine = companions(self._settings.collection(name).name).turn, this_process()
+        turn, mine = state_keys(self._settings.collection(name).name).leader, this_process()
         tenth = self._settings.schedule.cycle_seconds / 10
         ms = int(tenth * 9000)
         look: list[Command] = [("SET", turn, mine, "NX", "PX", ms), ("GET", turn), ("PTTL", turn)]
@@ -108,9 +112,8 @@ class App:
 
     def away(self) -> dict[str, str]:
         """Why `redis` or `mongodb` does not answer, of each that does not; may be called from any thread."""
-        clock = self._parts.source(self._settings.collections[0]).clock
-        with closing(self._parts.connect()) as wire:
-            asked = {"redis": _complaint(lambda: wire.exchange([("PING",)])), "mongodb": _complaint(clock)}
+        clock = self._parts.reader(self._settings.collections[0]).clock
+        asked = {"redis": _complaint(lambda: self._wire.exchange([("PING",)])), "mongodb": _complaint(clock)}
         return {server: problem for server, problem in asked.items() if problem is not None}
 
     def retry_dead_letters(self, name: str, ids: Sequence[str]) -> Report:
@@ -131,7 +134,7 @@ class App:
         Raises:
             EtlError: MongoDB stays away, or refuses, or the name is not in the settings.
         """
-        return self._retry(self._parts.source(self._settings.collection(name)).count)
+        return self._retry(self._parts.reader(self._settings.collection(name)).count)
 
     def dead_letters(self, name: str) -> DeadLetters:
         """The dead letters of a collection.
@@ -153,7 +156,8 @@ class App:
             raise Misconfigured(f"no document fills {family!r}, so it cannot be refreshed")
         report = RefreshReport(family, name)
         for collection in self._settings.collections:
-            self._parts.refresh(collection).run(report)
+            stages = self._parts.stages(collection, state_keys(collection.name))
+            refresh(stages, collection.tipo, report)
         return report
 
     def verify(
@@ -181,9 +185,9 @@ class App:
             Misconfigured: the name is not in the settings.
             EtlError: a server stays away, or refuses.
         """
-        own = companions(self._settings.collection(name).name)
+        own = state_keys(self._settings.collection(name).name)
         ms = (self._settings.reconcile.interval_seconds or 1) * 900
-        take: Command = ("SET", own.reconciling, this_process(), "NX", "PX", ms)
+        take: Command = ("SET", own.reconciliation, this_process(), "NX", "PX", ms)
         finished: Command = ("HEXISTS", own.checkpoint, "mongo_clock")
         taken, ready = self._retry(lambda: self._wire.exchange([take, finished]))
         return self.verify(name, repair=True) if taken and ready else None
@@ -204,7 +208,7 @@ class App:
         Raises:
             EtlError: Redis stays away, or refuses.
         """
-        return self._retry(lambda: Keyspace(self._wire).show(key))
+        return self._retry(lambda: show(self._wire, key))
 
     def status(self, names: Sequence[str] = ()) -> list[CollectionStatus]:
         """Where each collection stands, all of them by default; may be called from any thread.
@@ -213,9 +217,8 @@ class App:
             Misconfigured: a name is not in the settings.
             EtlError: Redis is away, or refuses. MongoDB away is in the status.
         """
-        sources = [(collection.name, self._parts.source(collection)) for collection in self._chosen(names)]
-        with closing(self._parts.connect()) as wire:
-            return read_status(wire, sources, self._settings.schedule.cycle_seconds)
+        sources = [(collection.name, self._parts.reader(collection)) for collection in self._chosen(names)]
+        return read_status(self._wire, sources, self._settings.schedule.cycle_seconds)
 
     def history(self, name: str, limit: int) -> list[Entry]:
         """At most `limit` runs of a collection, the newest first.
@@ -230,9 +233,8 @@ class App:
     def doctor(self) -> list[Finding]:
         """Every check of the settings and of both servers; a server that is away is a finding."""
         collections = self._settings.collections
-        sources = {collection.name: self._parts.source(collection) for collection in collections}
-        with closing(self._parts.connect()) as wire:
-            return list(examine(self._settings, sources, wire))
+        sources = {collection.name: self._parts.reader(collection) for collection in collections}
+        return list(examine(self._settings, sources, self._wire))
 
     def stop(self) -> None:
         """Ask what is running to end after its batch; may be called from a signal handler."""

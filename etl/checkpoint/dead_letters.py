@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from etl.cache.client import Wire
-from etl.cache.keys import companions
-from etl.cache.resp import Command
+from etl.cache.client import Command, Wire
+from etl.cache.keys import state_keys
 from etl.model.state import DeadLetter, dead_letter_from_text
 from etl.retry import Retry
 
@@ -21,7 +20,7 @@ class DeadLetters:
     def __init__(self, wire: Wire, collection: str, retry: Retry) -> None:
         self._wire = wire
         self._retry = retry
-        self._own = companions(collection)
+        self._own = state_keys(collection)
 
     def list(self) -> list[DeadLetter]:
         """All that are kept, the oldest first."""

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from etl.cache.client import Wire
-from etl.cache.keys import companions
+from etl.cache.keys import state_keys
 
 Entry = Mapping[str, Any]
 """A `Report` as JSON, and `began`: when the run began, ISO 8601 in UTC."""
@@ -22,7 +22,7 @@ class History:
 
     def __init__(self, wire: Wire, collection: str) -> None:
         self._wire = wire
-        self._key = companions(collection).history
+        self._key = state_keys(collection).history
 
     def newest(self, limit: int) -> list[Entry]:
         """At most `limit` runs, the newest first."""

@@ -9,10 +9,11 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 
-from etl.cache.client import SCRIPTS, Wire
-from etl.cache.keys import Companions
+from etl.cache.client import Wire
+from etl.cache.keys import StateKeys
+from etl.cache.scripts import SCRIPTS
 from etl.errors import EtlError, Locked
 from etl.retry import Retry
 
@@ -27,7 +28,7 @@ def this_process() -> str:
 class Lease:
     """The right to sync or to backfill one collection. `connect` makes a wire: the renewal needs its own."""
 
-    def __init__(self, connect: Callable[[], Wire], own: Companions, seconds: float, retry: Retry) -> None:
+    def __init__(self, connect: Callable[[], Wire], own: StateKeys, seconds: float, retry: Retry) -> None:
         self._connect = connect
         self._ms = int(seconds * 1000)
         self._retry = retry
@@ -42,7 +43,7 @@ class Lease:
             Locked: another holder has it; the message names it.
             Transient: Redis is away.
         """
-        with closing(self._connect()) as wire:
+        with nullcontext(self._connect()) as wire:
             token = self._acquire(wire)
             done = threading.Event()
             renewal = threading.Thread(target=self._renew_until, args=(done, token), daemon=True)
@@ -70,7 +71,7 @@ class Lease:
     def _renew_until(self, done: threading.Event, token: str) -> None:
         """Renew until done; a failure to renew needs no report, since every write checks the token."""
         command = SCRIPTS["renew"].call(self._keys, token, self._holder, self._ms)
-        with closing(self._connect()) as wire:
+        with nullcontext(self._connect()) as wire:
             while not done.wait(self._ms / 1000 / _RENEWALS_A_LEASE):
                 with suppress(EtlError):
                     if wire.exchange([command]) == [0]:

@@ -5,7 +5,7 @@ from shlex import quote
 from typing import Final
 
 from etl.cache.client import Wire
-from etl.cache.keys import companions
+from etl.cache.keys import state_keys
 from etl.doctor.finding import Finding, well, wrong
 from etl.errors import EtlError
 from schemas.families import GENERATION_QUEUE, LAST_SYNC
@@ -57,7 +57,7 @@ def _collection(wire: Wire, collection: str) -> Iterator[Finding]:
 
 def _queues(wire: Wire, collection: str) -> list[str]:
     """The queues that the collection has fed; of a key of another type, nobody knows."""
-    key = companions(collection).queues
+    key = state_keys(collection).queues
     [kind] = wire.exchange([("TYPE", key)])
     return sorted(wire.exchange([("SMEMBERS", key)])[0]) if kind == TYPES["queues"] else []
 

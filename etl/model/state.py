@@ -1,16 +1,12 @@
-"""What the heart knows of a collection while it works: read once, then kept in step with Redis."""
+"""What Redis remembers of a collection beside its checkpoint: dead letters and deferrals."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from etl.sync.planner import Checkpoint, Scan
+from etl.model.scan import Checkpoint
 from schemas.operations import FieldError, Reject
-from schemas.position import Position, position_from_text
-
-SEEN_CAP: Final = 100_000
-"""So many versions are remembered as handled. Beyond it all are forgotten and the documents of the
-overlap are applied again by the next cycle: more work, never a gap."""
 
 DEAD_LETTER_CAP: Final = 10_000
 """So many dead letters are kept per collection; further ones are counted only."""
@@ -23,22 +19,20 @@ class Deferral:
     lock: str
     """The full key of the lock."""
     since: str
-    """When it was first put off, ISO 8601 in UTC."""
-    position: Position
+    """When it was first deferred, ISO 8601 in UTC."""
 
     def text(self) -> str:
         """As it is kept in Redis."""
-        return json.dumps({"lock": self.lock, "since": self.since, "position": self.position.text()})
+        return json.dumps(asdict(self))
 
     def as_dict(self) -> dict[str, Any]:
         """As `--json` prints it."""
-        return {"lock": self.lock, "since": self.since}
+        return asdict(self)
 
 
 def deferral_from_text(text: str) -> Deferral:
     """The inverse of `Deferral.text`."""
-    value = json.loads(text)
-    return Deferral(value["lock"], value["since"], position_from_text(value["position"]))
+    return Deferral(**json.loads(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,34 +74,14 @@ def dead_letter_from_text(text: str) -> DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
-class Reached:
-    """How far a cycle is: its scan, the watermark, and from which millisecond on the next one reads again."""
-
-    scan: Scan
-    position: Position | None
-    window: int
-
-
-@dataclass(slots=True)
 class State:
-    """A collection as Redis has it. The holder of the lease is the only one who changes it."""
+    """What Redis remembers of a collection when a run begins."""
 
     checkpoint: Checkpoint | None = None
     now: int = 0
     """The clock of Redis when the state was read, in milliseconds since the epoch."""
-    deferred: dict[str, Deferral] = field(default_factory=dict)
+    deferred: Mapping[str, Deferral] = field(default_factory=dict)
     """What waits for a lock, by `_id` as canonical Extended JSON."""
     dead_letters: int = 0
-    seen: int = 0
-    """How many versions are remembered as handled."""
-    claims: int = 0
-    """How many keys have a remembered newest claim."""
     queues: frozenset[str] = frozenset()
     """Keys of the queues that the collection feeds."""
-    overflowed: bool = False
-    """Whether this scan met more than `SEEN_CAP` documents, and remembers none."""
-
-    @property
-    def waiting(self) -> frozenset[str]:
-        """The locks that documents wait for."""
-        return frozenset(deferral.lock for deferral in self.deferred.values())

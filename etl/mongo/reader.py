@@ -149,6 +149,21 @@ class Source:
                     if not full:
                         return
 
+    def cuts(self, count: int) -> list[Position]:
+        """Positions that cut the collection into about so many ranges: distinct, ascending; none without index.
+
+        Sampled, which the role `read` allows.
+        """
+        if self._index is None:
+            return []
+        stages = [{"$sample": {"size": count}}, {"$project": {self._field: True}}]
+        with self._told():
+            found = {
+                self.position(bytes(one.raw)).text(): self.position(bytes(one.raw))
+                for one in self._collection.aggregate(stages)
+            }
+        return sorted((one for one in found.values() if faithful(one)), key=Position.order)
+
     def unreachable(self) -> int:
         """How many documents have no date to be reached by, at most `UNREACHABLE_CAP`."""
         with self._told():

@@ -10,9 +10,8 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
-from etl.cache.client import Wire
-from etl.cache.keys import companions
-from etl.cache.resp import Command
+from etl.cache.client import Command, Wire
+from etl.cache.keys import state_keys
 from etl.checkpoint.history import Entry, History, began, ended
 from etl.errors import EtlError, Transient
 from etl.model.moments import moment_text
@@ -135,7 +134,7 @@ def _status(wire: Wire, name: str, newest: Callable[[], _Glance], cycle_seconds:
 
 
 def _look(name: str) -> list[Command]:
-    own = companions(name)
+    own = state_keys(name)
     return [
         ("HMGET", own.checkpoint, "position", "dead_letters_beyond"),
         ("HLEN", own.dead_letters),

@@ -7,18 +7,20 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Final
 
-from etl.backfill.backfill import Backfill, BackfillOrder, rehearse
-from etl.backfill.backfill import Rules as BackfillRules
-from etl.backfill.rate_limit import Pace
-from etl.cache.keys import companions, of_backfill
-from etl.container import Assembly
+from etl import logs
+from etl.backfill.backfill import BackfillOrder, run_backfill
+from etl.backfill.rate_limit import RateLimiter
+from etl.cache.keys import of_backfill, state_keys
+from etl.container import Container
 from etl.errors import CacheAway, CycleFailed, EtlError, Interrupted, Locked
+from etl.interfaces import Process, Stages
 from etl.model.report import Progress, Report, unheard
+from etl.model.scan import Backfilled
 from etl.settings import CollectionSettings
-from etl.sync.cycle import Cycle, Rules
-from etl.sync.planner import Backfilled, Limits
+from etl.sync.cycle import run_cycle
 
 _LOCKED_WAIT_SECONDS: Final = 0.5
 
@@ -26,11 +28,10 @@ _log = logging.getLogger("etl")
 
 
 class Runs:
-    """What runs on the parts that are handed in; `longest_ttl` in seconds."""
+    """What runs on the parts that are handed in."""
 
-    def __init__(self, parts: Assembly, longest_ttl: int) -> None:
+    def __init__(self, parts: Container) -> None:
         self._parts = parts
-        self._longest_ttl = longest_ttl
 
     def cycle(
         self,
@@ -39,50 +40,43 @@ class Runs:
         since: Backfilled | None = None,
         progress: Progress = unheard,
     ) -> Report:
-        """One cycle: see `etl.sync.cycle.Cycle.run`. `progress` is told after each page."""
+        """One cycle: see `etl.sync.cycle.run_cycle`. `progress` is called after each batch."""
         report = Report(collection.name)
-        own = companions(collection.name)
-        with self._recorded(collection, report), self._parts.lease(own).hold() as token:
-            stages = self._parts.stages(collection, own)
-            Cycle(stages, self._rules(collection, progress), token, report).run(again, since)
+        keys, limits = state_keys(collection.name), self._parts.limits(collection)
+        with self._recorded(collection, report), self._parts.lease(keys).hold() as token:
+            run_cycle(self._parts.stages(collection, keys), limits, token, report, progress, again, since)
         return report
 
     def backfill(self, collection: CollectionSettings, order: BackfillOrder, progress: Progress) -> Report:
-        """Every document that is asked for, or only what would become of each."""
+        """Every document that is asked for; with `dry_run` only what would become of each."""
         report = Report(collection.name, mode="backfill")
-        pace = Pace(order.rate, self._parts.stop)
-        rules = BackfillRules(order.bounds, collection.page_size, pace, order.restart, progress)
         if order.dry_run:
-            self._rehearse(collection, order, rules, report)
+            stages = self._parts.dry_stages(collection, order.executors)
+            try:
+                scan, _ = run_backfill(stages, self._process(stages, order), order, "", report, progress)
+                report.unreachable = stages.retry(stages.reader.unreachable)
+            except EtlError as error:
+                report.failed(str(error), error.exit_code)
             return report
-        with self._recorded(collection, report):
-            self._backfill(collection, order, rules, report)
-        return report
-
-    def _backfill(
-        self, collection: CollectionSettings, order: BackfillOrder, rules: BackfillRules, report: Report
-    ) -> None:
-        own = of_backfill(companions(collection.name))
-        with self._parts.lease(own).hold() as token:
-            stages = self._parts.stages(collection, own, order.executors)
-            backfill = Backfill(stages, rules, token, report)
-            read = backfill.run()
+        keys = of_backfill(state_keys(collection.name))
+        with self._recorded(collection, report), self._parts.lease(keys).hold() as token:
+            stages = self._parts.stages(collection, keys, order.executors)
+            scan, read = run_backfill(stages, self._process(stages, order), order, token, report, progress)
             if order.is_whole or self._parts.store(collection).load().checkpoint:
                 self._catch_up(collection, read)
-            backfill.end()
+            store = self._parts.store(collection, keys)
+            report.unreachable = stages.retry(stages.reader.unreachable)
+            report.deferred = len(store.load().deferred)
+            store.end(token, scan, report)
+        return report
 
-    def _rehearse(
-        self, collection: CollectionSettings, order: BackfillOrder, rules: BackfillRules, report: Report
-    ) -> None:
-        """A backfill that writes nothing; not even that it failed."""
-        own = of_backfill(companions(collection.name))
-        try:
-            rehearse(self._parts.stages(collection, own, order.executors), rules, report)
-        except EtlError as error:
-            report.failed(str(error), error.exit_code)
+    def _process(self, stages: Stages, order: BackfillOrder) -> Process:
+        """How this process writes a page; with a rate, it waits after each."""
+        process = partial(stages.processor.process, remember_from=None, trust=False)
+        return RateLimiter(order.rate, self._parts.stop).limited(process) if order.rate else process
 
     def _catch_up(self, collection: CollectionSettings, read: Backfilled) -> None:
-        """A cycle that reads again all that changed since a backfill began, once nobody else runs one."""
+        """A cycle that reads again all that changed since a backfill began, once no other one runs."""
         while True:
             report = self.cycle(collection, since=read)
             if report.status == "ok":
@@ -108,8 +102,8 @@ class Runs:
             if not isinstance(error, CacheAway):
                 with suppress(EtlError):  # what went wrong matters more than that it could not be recorded
                     self._parts.store(collection).record(report, began)
-
-    def _rules(self, collection: CollectionSettings, progress: Progress) -> Rules:
-        longest = self._longest_ttl * 1000
-        limits = Limits(collection.overlap_seconds * 1000, longest, collection.cold_start)
-        return Rules(collection.name, limits, collection.page_size, progress)
+        if report.incomplete:
+            text = (
+                "%d keys were removed though older documents may claim them: etl verify --repair finds those"
+            )
+            _log.warning(text, report.incomplete, extra=logs.event("incomplete", keys=report.incomplete))
