@@ -160,18 +160,17 @@ class RemoteWork:
 
     def __call__(self, task: Task) -> RangeProgress:
         """Work on a range, for a while."""
-        container = _container(self.settings)
-        collection = container.settings.collection(self.collection)
-        if self.dry:
-            stages = container.dry_stages(collection, None)
-        else:
-            stages = container.stages(collection, state_keys(collection.name))
+        stages = _stages(self.settings, self.collection, self.dry)
         process = partial(stages.processor.process, remember_from=self.remember_from, trust=False)
         return work(stages, process, task)
 
 
-@lru_cache(maxsize=1)
-def _container(settings: bytes) -> Container:
-    """That of a worker process, which keeps its connections from task to task."""
+@lru_cache(maxsize=4)
+def _stages(settings: bytes, name: str, dry: bool) -> Stages:  # noqa: FBT001
+    """Those of a worker process, which keeps its connections from task to task."""
     container = Container(pickle.loads(settings), lambda _: None)  # noqa: S301 (made by the process that sent it)
-    return container
+    collection = container.settings.collection(name)
+    keys = state_keys(name)
+    stages = container.dry_stages(collection, None) if dry else container.stages(collection, keys)
+    stages.retry(stages.reader.prepare)
+    return stages

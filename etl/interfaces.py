@@ -70,6 +70,10 @@ class Reader(Protocol):
         """All documents that match, the newest first, a page at a time."""
         ...
 
+    def count(self) -> int:
+        """About how many documents the collection has."""
+        ...
+
     def cuts(self, count: int) -> list[Position]:
         """Positions that cut the collection into ranges, ascending."""
         ...

@@ -154,7 +154,7 @@ class Source:
 
         Sampled, which the role `read` allows.
         """
-        if self._index is None:
+        if self._index is None or not count:
             return []
         stages = [{"$sample": {"size": count}}, {"$project": {self._field: True}}]
         with self._told():
