@@ -22,7 +22,8 @@ from etl.sync.apply import Applier, Treatment, tally
 from etl.sync.batch import Sight, decide
 from etl.sync.planner import Backfilled, Bounds, Clocks, Scan, backfill
 from etl.transform.sheet import Sheet
-from schemas.position import Position, readable_id
+from schemas.ids import readable_id
+from schemas.position import Position
 
 _NEVER = 2**63
 """A window that no document is in: what a backfill applies is for the cycles to remember."""

@@ -31,7 +31,8 @@ from etl.model.state import (
 from etl.retry import Retry
 from etl.sync.batch import Decision
 from etl.sync.planner import Checkpoint, Clocks, Scan, ScanMode
-from schemas.position import Position, id_from_readable, position_from_text
+from schemas.ids import id_from_readable
+from schemas.position import Position, position_from_text
 
 HISTORY_CAP: Final = 1000
 """So many reports of past runs are kept per collection."""

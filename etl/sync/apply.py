@@ -16,7 +16,8 @@ from etl.model.report import SHOWN_DEAD_LETTERS, Report
 from etl.model.state import DeadLetter, Reached, State, dead_letter
 from etl.sync.batch import Decision, Sight, confirmed, contested, decide
 from etl.transform.sheet import Sheet
-from schemas.position import id_from_text, id_in
+from schemas.ids import id_from_text
+from schemas.position import id_in
 
 _LOOKS: Final = 100
 """So often a batch is looked at again at once when others write meanwhile; then that counts as a failure."""

@@ -14,7 +14,7 @@ from etl.model.encoded import Draft, Encoded
 from etl.model.outcome import Fill, Outcome
 from etl.transform.sheet import Sheet, since
 from schemas.operations import Reject
-from schemas.position import id_in, is_after, is_faithful
+from schemas.position import id_in, is_after
 
 
 class Request(NamedTuple):
@@ -198,8 +198,8 @@ def _one_by_one(outcomes: Sequence[Outcome], sight: Sight, closed: frozenset[str
     for outcome in outcomes:
         if sight.seen and outcome.version in sight.seen:
             continue
-        # Written again while the page was read, which then met it twice; unless it only looks the same.
-        if latest[outcome.id] is not outcome and is_faithful(outcome.id):
+        # Written again while the page was read, which then met it twice.
+        if latest[outcome.id] is not outcome:
             continue
         if outcome.reject is not None:
             decision.rejected.append(outcome)

@@ -30,7 +30,8 @@ from etl.sync.planner import (
     remembered_since,
 )
 from etl.transform.sheet import Sheet
-from schemas.position import Position, after, at, readable_id
+from schemas.ids import readable_id
+from schemas.position import Position, after, at
 
 
 class Rules(NamedTuple):

@@ -21,7 +21,7 @@ from etl.sync.batch import Sight, decide
 from etl.transform.transform import Transform
 from schemas.documents import KINDS
 from schemas.documents.kind import Kind
-from schemas.position import id_from_text
+from schemas.ids import id_from_text
 
 _TRIES = 10  # the keys of one page change at most once a cycle, so two are plenty
 

@@ -13,9 +13,10 @@ from etl.cache.resp import Command, pack_one
 from etl.model.outcome import Row
 from etl.transform.encoding import encode
 from etl.transform.sheet import Parcel, Sheet, parcel, sheet
+from schemas.codec import decode
 from schemas.documents import project
 from schemas.operations import Enqueue, Evict, Projection, Put, Reject
-from schemas.position import DECODING, LENIENT, Place, place_in, position_in
+from schemas.position import Place, place_in, position_in
 
 _UNDECODABLE = (bson.errors.BSONError, ValueError, OverflowError)
 
@@ -50,11 +51,11 @@ class Transform:
 
     def _row(self, raw: bytes) -> Row:
         try:
-            document = bson.decode(raw, DECODING)
+            document = decode(raw)
         except _UNDECODABLE as error:
             return self._undecodable(raw, error)
-        place = place_in(document, self.timestamp_field)
-        if place[1] is None and isinstance(position_in(document, self.timestamp_field).timestamp, list):
+        place = place_in(document, self.timestamp_field, raw)
+        if place[1] is None and position_in(raw, self.timestamp_field).is_array():
             # Its index has one entry for each member: no single place in the order, and none to pass.
             return row(place, Reject(f"{self.timestamp_field} is an array"), self.ttls)
         return row(place, project(document, self.tipo), self.ttls)
@@ -62,7 +63,7 @@ class Transform:
     def _undecodable(self, raw: bytes, error: Exception) -> Row:
         # The driver's message may quote the bytes it stumbled over, so only its type is kept.
         reject = Reject(f"the document cannot be decoded ({type(error).__name__})")
-        return row(place_in(bson.decode(raw, LENIENT), self.timestamp_field), reject, self.ttls)
+        return row(position_in(raw, self.timestamp_field).place(), reject, self.ttls)
 
 
 def row(place: Place, projection: Projection | Reject, ttls: Lives) -> Row:
