@@ -29,8 +29,8 @@ from etl.sync.processor import Processor
 from etl.transform.transform import Transform
 from schemas.documents import FAMILIES
 from schemas.families import LAST_SYNC
+from schemas.ids import id_from_text
 from schemas.keys import component
-from schemas.position import id_from_text
 
 _FEW: Final = 5000
 """Below so many documents it is not worth starting processes."""

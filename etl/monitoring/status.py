@@ -16,7 +16,8 @@ from etl.checkpoint.history import Entry, History, began, ended
 from etl.errors import EtlError, Transient
 from etl.model.moments import moment_text
 from etl.model.state import deferral_from_text
-from schemas.position import position_from_text, readable_id
+from schemas.ids import readable_id
+from schemas.position import position_from_text
 from schemas.values import date_text
 
 SHOWN_DEFERRED: Final = 10

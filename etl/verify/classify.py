@@ -12,8 +12,9 @@ from etl.verify.compare import Looked, differences
 from etl.verify.reading import Reading
 from schemas.documents import FAMILIES
 from schemas.families import GENERATION_LOCK, Family
+from schemas.ids import readable_id
 from schemas.operations import Evict, Put
-from schemas.position import Position, readable_id
+from schemas.position import Position
 
 Name = Literal[
     "matching", "different", "missing", "expired", "orphaned", "deferred", "pending", "left_alone", "absent"

@@ -16,8 +16,9 @@ from etl.model.state import deferral_from_text
 from etl.transform.transform import commands
 from etl.verify.compare import SURPLUS, Looked
 from etl.verify.reading import Reading
+from schemas.ids import id_text
 from schemas.operations import Evict, Put
-from schemas.position import Position, id_text, position_from_text
+from schemas.position import Position, position_from_text
 
 _KEYS_A_CALL: Final = 250  # Redis serves nobody else during one
 

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import bson
 
+from schemas.codec import decode
 from schemas.documents import project
 from schemas.operations import Evict, Put, Reject
-from schemas.position import DECODING, LENIENT, Position, place_in, position_from_text, position_in
+from schemas.position import Position, place_in, position_from_text, position_in
 
 
 class Reading(NamedTuple):
@@ -59,20 +60,20 @@ class Reader:
 
     def _read(self, raw: bytes) -> Reading:
         try:
-            document = bson.decode(raw, DECODING)
+            document = decode(raw)
         except (bson.errors.BSONError, ValueError, OverflowError):
-            return self._invalid(bson.decode(raw, LENIENT), Reject("the document cannot be decoded"))
-        place = place_in(document, self.timestamp_field)
-        if place[1] is None and isinstance(position_in(document, self.timestamp_field).timestamp, list):
-            return self._invalid(document, Reject(f"{self.timestamp_field} is an array"))
+            return self._invalid(raw, Reject("the document cannot be decoded"))
+        place = place_in(document, self.timestamp_field, raw)
+        if place[1] is None and position_in(raw, self.timestamp_field).is_array():
+            return self._invalid(raw, Reject(f"{self.timestamp_field} is an array"))
         projection = project(document, self.tipo)
         if isinstance(projection, Reject):
-            return self._invalid(document, projection)
+            return self._invalid(raw, projection)
         claims = {e.key: _read(e) for e in projection.entries if isinstance(e, Put | Evict)}
         return Reading(*place, claims, projection.lock)
 
-    def _invalid(self, document: Mapping[str, Any], reject: Reject) -> Reading:
-        return Reading(*place_in(document, self.timestamp_field), {}, reject=reject)
+    def _invalid(self, raw: bytes, reject: Reject) -> Reading:
+        return Reading(*position_in(raw, self.timestamp_field).place(), {}, reject=reject)
 
 
 def _read(entry: Put | Evict) -> Put | Evict:

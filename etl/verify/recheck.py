@@ -21,7 +21,8 @@ from etl.verify.compare import Looked
 from etl.verify.findings import Suspect
 from etl.verify.inspection import Inspection, Owners, members_of
 from etl.verify.reading import Reader, Reading
-from schemas.position import LAST, Position, after, at, id_from_text, id_text
+from schemas.ids import id_from_text, id_text
+from schemas.position import LAST, Position, after, at
 
 _TRIES: Final = 4
 _TURN_GAP: Final = 0.1  # of the interval: the turn of a daemon ends a tenth before the next begins

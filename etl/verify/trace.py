@@ -10,8 +10,8 @@ from etl.verify.classify import Name
 from etl.verify.findings import Suspect
 from etl.verify.reading import Reading
 from etl.verify.recheck import Judged, SecondLook, Subject
+from schemas.ids import id_from_text, readable_id
 from schemas.operations import Evict, Put
-from schemas.position import id_from_text, readable_id
 
 Outcome = Literal[
     "gone",

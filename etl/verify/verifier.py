@@ -16,7 +16,8 @@ from etl.verify.inspection import members_of
 from etl.verify.reading import Reading
 from etl.verify.recheck import SecondLook, Subject
 from etl.verify.report import SHOWN, VerifyReport
-from schemas.position import FIRST, id_in, id_text
+from schemas.ids import id_text
+from schemas.position import FIRST, id_in
 
 Tell = Callable[[int, int], None]
 """Told of progress: documents read, and how many there are about."""

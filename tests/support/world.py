@@ -27,8 +27,9 @@ from etl.sync.cycle import Cycle, Rules
 from etl.sync.planner import Limits
 from schemas.documents import project
 from schemas.families import GENERATION_LOCK, GENERATION_QUEUE
+from schemas.ids import id_text
 from schemas.operations import Enqueue, Projection, Put, Reject
-from schemas.position import Position, id_text, position_from_text, position_of
+from schemas.position import Position, position_from_text, position_of
 from tests.support.slots import Slot, bulk
 from tests.support.twins import (
     FIELD,
