@@ -9,10 +9,9 @@ from typing import Self
 from etl.backfill.backfill import BackfillOrder
 from etl.cache.keys import companions
 from etl.cache.keyspace import Keyspace, Shown
-from etl.cache.resp import Command
 from etl.checkpoint.dead_letters import DeadLetters
 from etl.checkpoint.history import Entry, History
-from etl.checkpoint.lease import this_process
+from etl.checkpoint.lease import Lease
 from etl.container import Assembly
 from etl.doctor import Finding, examine
 from etl.errors import EtlError, Misconfigured, Transient
@@ -84,27 +83,13 @@ class App:
         for collection in self._chosen(names):
             yield self._runs.cycle(collection, progress=progress)
 
-    def take_turn(self, name: str) -> float:
-        """Take the turn of this interval's cycle of a collection, among several daemons.
-
-        Whoever has the turn keeps it for as long as it comes back for it every interval; a tenth of
-        an interval before it is due again, it is free.
-
-        Returns:
-            0 where the turn is this process', else in how many seconds its holder is due again.
+    def leader_lease(self, name: str) -> Lease:
+        """The lease of the one daemon, among several, that runs the cycles of a collection; not taken yet.
 
         Raises:
-            EtlError: Redis stays away, or refuses.
+            Misconfigured: the name is not in the settings.
         """
-        turn, mine = companions(self._settings.collection(name).name).turn, this_process()
-        tenth = self._settings.schedule.cycle_seconds / 10
-        ms = int(tenth * 9000)
-        look: list[Command] = [("SET", turn, mine, "NX", "PX", ms), ("GET", turn), ("PTTL", turn)]
-        _, holder, left = self._retry(lambda: self._wire.exchange(look))
-        if holder != mine:
-            return float(max(0, left) / 1000 + tenth)
-        self._retry(lambda: self._wire.exchange([("SET", turn, mine, "PX", ms)]))
-        return 0.0
+        return self._parts.lease(companions(self._settings.collection(name).name).leader)
 
     def away(self) -> dict[str, str]:
         """Why `redis` or `mongodb` does not answer, of each that does not; may be called from any thread."""
@@ -175,18 +160,19 @@ class App:
         return Verify(subject, VerifyReport(name), tell).run(sample, repair=repair)
 
     def reconcile(self, name: str) -> VerifyReport | None:
-        """Verify and mend a collection, if a cycle of it has finished and no other daemon does so now.
+        """Verify and mend a collection; None before a cycle of it has finished.
 
         Raises:
             Misconfigured: the name is not in the settings.
+            LeaseHeldError: another daemon does so now.
             EtlError: a server stays away, or refuses.
         """
         own = companions(self._settings.collection(name).name)
-        ms = (self._settings.reconcile.interval_seconds or 1) * 900
-        take: Command = ("SET", own.reconciling, this_process(), "NX", "PX", ms)
-        finished: Command = ("HEXISTS", own.checkpoint, "mongo_clock")
-        taken, ready = self._retry(lambda: self._wire.exchange([take, finished]))
-        return self.verify(name, repair=True) if taken and ready else None
+        with self._parts.lease(own.reconciliation).hold():
+            [finished] = self._retry(
+                lambda: self._wire.exchange([("HEXISTS", own.checkpoint, "mongo_clock")])
+            )
+            return self.verify(name, repair=True) if finished else None
 
     def trace(self, name: str, ids: Sequence[str]) -> Trace:
         """The story of the document with the first of these `_id`s (canonical Extended JSON) that exists.

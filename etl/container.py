@@ -13,7 +13,7 @@ from etl.cache.keys import Companions, companions
 from etl.cache.keyspace import Keyspace
 from etl.cache.ownership import Ownership
 from etl.checkpoint.checkpoint import CheckpointStore
-from etl.checkpoint.lease import Lease
+from etl.checkpoint.lease import Lease, LeaseKeys
 from etl.errors import Transient
 from etl.interfaces import Stages
 from etl.mongo.client import close, connect
@@ -80,9 +80,9 @@ class Assembly:
         keys = own or companions(collection.name)
         return CheckpointStore(self.wire, collection.name, keys, published, self.retry)
 
-    def lease(self, own: Companions) -> Lease:
-        """The lease with these keys."""
-        return Lease(self.connect, own, self._settings.lease.seconds, self.retry)
+    def lease(self, key: str, fence: str | None = None) -> Lease:
+        """The lease with this key, and with a fence where it protects a checkpoint."""
+        return Lease(self.connect, LeaseKeys(key, fence), self._settings.lease.seconds, self.retry)
 
     def refresh(self, collection: CollectionSettings) -> Refresh:
         """The refresh of a collection."""

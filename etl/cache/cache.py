@@ -99,7 +99,7 @@ class Cache:
         self._generation = self._wire.generation
         self._now = int(seconds) * 1000 + int(micros) // 1000
         if newest != token:
-            raise LeaseLost("another holder has taken over the lease")
+            raise LeaseLost(newest)
         self._first = before if left == [0] else None
         return scores, claims, held
 

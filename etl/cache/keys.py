@@ -23,12 +23,12 @@ class Companions(NamedTuple):
     history: str
     published: str
     lease: str
-    turn: str
+    leader: str
     turnstile: str
     backfill_fence: str
     backfill: str
     backfill_lease: str
-    reconciling: str
+    reconciliation: str
 
 
 def of_backfill(own: Companions) -> Companions:

@@ -199,8 +199,8 @@ class CheckpointStore:
         self._steps += 1
         command = SCRIPTS["commit"].call(keys, token, self._steps, ms, forget, *step.arguments)
         [answer] = self._retry(lambda: self._wire.exchange([command]))
-        if answer == 0:
-            raise LeaseLost("another holder has taken over the lease")
+        if isinstance(answer, str):
+            raise LeaseLost(answer)
         if answer < 0:
             raise CycleFailed("the checkpoint would have gone backwards")
 

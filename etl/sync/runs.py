@@ -14,7 +14,7 @@ from etl.backfill.backfill import Rules as BackfillRules
 from etl.backfill.rate_limit import Pace
 from etl.cache.keys import companions, of_backfill
 from etl.container import Assembly
-from etl.errors import CacheAway, CycleFailed, EtlError, Interrupted, Locked
+from etl.errors import CacheAway, CycleFailed, EtlError, Interrupted, LeaseHeldError
 from etl.model.report import Progress, Report, unheard
 from etl.settings import CollectionSettings
 from etl.sync.cycle import Cycle, Rules
@@ -42,7 +42,7 @@ class Runs:
         """One cycle: see `etl.sync.cycle.Cycle.run`. `progress` is told after each page."""
         report = Report(collection.name)
         own = companions(collection.name)
-        with self._recorded(collection, report), self._parts.lease(own).hold() as token:
+        with self._recorded(collection, report), self._parts.lease(own.lease, own.fence).hold() as token:
             stages = self._parts.stages(collection, own)
             Cycle(stages, self._rules(collection, progress), token, report).run(again, since)
         return report
@@ -63,7 +63,7 @@ class Runs:
         self, collection: CollectionSettings, order: BackfillOrder, rules: BackfillRules, report: Report
     ) -> None:
         own = of_backfill(companions(collection.name))
-        with self._parts.lease(own).hold() as token:
+        with self._parts.lease(own.lease, own.fence).hold() as token:
             stages = self._parts.stages(collection, own, order.executors)
             backfill = Backfill(stages, rules, token, report)
             read = backfill.run()
@@ -99,7 +99,7 @@ class Runs:
         began, clock = round(time.time() * 1000), time.monotonic()
         try:
             yield
-        except Locked as error:
+        except LeaseHeldError as error:
             report.failed(str(error), error.exit_code, "locked")
         except EtlError as error:
             _log.debug("the run failed", exc_info=True)

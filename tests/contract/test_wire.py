@@ -34,7 +34,7 @@ def test_an_error_inside_a_script_is_raised(wire: Wire, client: redis.Redis) -> 
     client.set("fence", "1:x")
     client.lpush("lease", "not a string")
     with pytest.raises(CycleFailed):
-        wire.exchange([SCRIPTS["renew"].call(("checkpoint", "lease"), "1:x", "h", 1), ("GET", "lease")])
+        wire.exchange([SCRIPTS["renew"].call(("checkpoint", "lease"), "h", 1, "1:h"), ("GET", "lease")])
 
 
 def test_a_transaction_is_bound_to_its_connection(wire: Wire) -> None:

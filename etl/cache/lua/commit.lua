@@ -14,11 +14,12 @@
 -- ARGV[3] milliseconds of the new position, or '' where it does not move
 -- ARGV[4] milliseconds before which claims are forgotten, or '' to keep all
 -- ARGV[5...] commands, each as: number of its key in KEYS, name, count of arguments, arguments
--- Returns 1; 0 when another holder has the newest token; -1 when the position would go backwards.
+-- Returns 1; the newest token, or '' where there is none, when that is another one; -1 when the position would go backwards.
 -- A step that was carried out already, whose answer was lost or that the network delivers late, does nothing.
 -- A backfill passes its own fence and checkpoint; the other keys it shares with the cycles.
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
-  return 0
+local newest = redis.call('GET', KEYS[1]) or ''
+if newest ~= ARGV[1] then
+  return newest
 end
 local done = redis.call('HGET', KEYS[2], 'step') or ''
 local token, number = string.match(done, '^(%S+) (%d+)$')
