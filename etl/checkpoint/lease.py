@@ -96,6 +96,7 @@ class Lease:
         [(taken, told, left)] = self._retry(lambda: self._wire.exchange([command]))
         if not taken:
             self._forget()
+            self._wire.close()
             raise LeaseHeldError(str(told), max(0, left) / 1000)
         self._until = asked + self._seconds
         if self._renewal is None:

@@ -160,6 +160,22 @@ def test_a_token_is_never_given_twice(client: redis.Redis) -> None:
     assert first.partition(":")[0] == second.partition(":")[0] == "1"
 
 
+def test_a_refusal_leaves_no_connection_behind(redis_url: str, redis_client: redis.Redis) -> None:
+    """A catch-up and a daemon that stands by ask again and again."""
+    pool = open_pool(redis_url, 5)
+
+    def ours() -> int:
+        return sum(peer["name"] == "promptcontent-etl" for peer in redis_client.client_list())
+
+    redis_client.set(PLAIN.lease, "another:1:ab", px=60_000)
+    before = ours()
+    for _ in range(5):
+        with pytest.raises(LeaseHeldError):
+            Lease(lambda: Wire(pool), PLAIN, 30, Insistent()).acquire()
+    assert ours() == before + 1, "one, in the pool"
+    pool.disconnect()
+
+
 def test_a_lease_is_given_back_though_its_connections_were_closed(
     redis_url: str, redis_client: redis.Redis
 ) -> None:
