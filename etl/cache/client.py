@@ -139,7 +139,9 @@ class Wire:
             CycleFailed: any other error reply, such as a key of the wrong type.
         """
         with self._told():
-            if generation not in {None, self.generation}:
+            if self._connection is not None and _is_stale(self._connection):
+                self._drop()
+            if generation is not None and (self._connection is None or generation != self.generation):
                 raise Transient(f"the connection to Redis at {self.address} was lost")
             return self._roundtrip(commands)
 
@@ -208,6 +210,14 @@ class Wire:
         if isinstance(error, _TRANSIENT_ERRORS) or _TRANSIENT_CODES.search(text):
             return Transient(f"{where} cannot take this now: {text}")
         return CycleFailed(f"{where}: {text}")
+
+
+def _is_stale(connection: Any) -> bool:
+    """Whether the server has closed it while it was idle, as Redis with `timeout` and load balancers do."""
+    try:
+        return bool(connection.can_read(timeout=0))
+    except (redis.RedisError, OSError):
+        return True
 
 
 def _bytes(sent: Sent) -> bytes:
