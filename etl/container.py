@@ -15,7 +15,7 @@ from etl.cache.client import Wire, open_pool
 from etl.cache.keys import StateKeys, state_keys
 from etl.cache.writer import DEADLINE_SECONDS, CacheWriter
 from etl.checkpoint.checkpoint import CheckpointStore
-from etl.checkpoint.lease import Lease
+from etl.checkpoint.lease import Lease, LeaseKeys
 from etl.errors import Transient
 from etl.interfaces import Executors, RangeProgress, Stages, Task, Workers
 from etl.model.result import TransformResult
@@ -96,9 +96,9 @@ class Container:
         keys = keys or state_keys(collection.name)
         return CheckpointStore(self.wire, collection.name, keys, published, self.retry)
 
-    def lease(self, keys: StateKeys) -> Lease:
-        """The lease with these keys."""
-        return Lease(lambda: self.wire, keys, self.settings.lease.seconds, self.retry)
+    def lease(self, key: str, fence: str | None = None) -> Lease:
+        """The lease with this key, and with a fence where it protects a checkpoint."""
+        return Lease(self.wire, LeaseKeys(key, fence), self.settings.lease.seconds, self.retry)
 
     def limits(self, collection: CollectionSettings) -> Limits:
         """How far back a cycle reads."""

@@ -179,10 +179,8 @@ class CheckpointStore:
         self._steps += 1
         command = SCRIPTS["commit"].call(keys, token, self._steps, ms, *step.arguments)
         [answer] = self._retry(lambda: self._wire.exchange([command]))
-        if answer == 0:
-            raise LeaseLost("another holder has taken over the lease")
-        if answer == -2:
-            raise LeaseLost("the lease is gone from Redis, which was flushed or has evicted it")
+        if isinstance(answer, str):
+            raise LeaseLost(answer)
         if answer < 0:
             raise CycleFailed("the checkpoint would have gone backwards")
 

@@ -128,7 +128,7 @@ def _status(wire: Wire, name: str, newest: Callable[[], _Glance], cycle_seconds:
         deferred=_deferred(some),
         deferred_count=deferred,
         unreachable=success["unreachable"] if success else None,
-        lease_holder=lease.partition(" ")[2] if lease else None,
+        lease_holder=lease or None,
         queues=lengths,
         error=glance.error,
     )

@@ -135,8 +135,8 @@ class Inspection:
         )
 
     def scheduled(self) -> bool:
-        """Whether a daemon has taken the turn of this interval."""
-        return bool(self._exchange([("EXISTS", self._own.turn)])[0])
+        """Whether a daemon leads the cycles of this collection."""
+        return bool(self._exchange([("EXISTS", self._own.leader)])[0])
 
     def holder(self, lock: str) -> tuple[str, int | None] | None:
         """Who holds a lock and for how many milliseconds more (None: until it is released)."""

@@ -276,6 +276,6 @@ def take_lease(client: redis.Redis) -> str:
     """A new fencing token, as if the lease of whoever had it were over."""
     own = companions(NAME)
     client.delete(own.lease)
-    nonce = f"{next(_NONCES):012x}"
-    answer: Any = client.eval(SCRIPTS["acquire"].source, 2, own.lease, own.fence, "host:1", nonce, "30000")
+    holder = f"host:1:{next(_NONCES):012x}"
+    answer: Any = client.eval(SCRIPTS["acquire"].source, 2, own.lease, own.fence, holder, "30000")
     return str(answer[1])

@@ -20,7 +20,7 @@ import redis
 
 from etl import interfaces as ports
 from etl.cache.keys import companions
-from etl.checkpoint.lease import Lease
+from etl.checkpoint.lease import Lease, LeaseKeys
 from etl.errors import CycleFailed, EtlError, Transient
 from etl.model.report import Report
 from etl.sync.cycle import Cycle, Rules
@@ -59,6 +59,7 @@ _BEGIN = 1_750_000_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RULES = Rules(NAME, Limits(OVERLAP, 10_800_000, "full"), page_size=3)
 _OWN = companions(NAME)
+_LEASE = LeaseKeys(_OWN.lease, _OWN.fence)
 
 Value = dict[str, str] | list[str] | None
 
@@ -256,7 +257,7 @@ class World:
             self._run(wire, undisturbed)
 
     def _run(self, wire: MeddledWire, meddler: Meddler) -> Report:
-        lease = Lease(lambda: MeddledWire(self.pool, self.clocks, meddler), _OWN, 30, Insistent())
+        lease = Lease(lambda: MeddledWire(self.pool, self.clocks, meddler), _LEASE, 30, Insistent())
         stages = assemble(MeddledSource(self.source, self.clocks, meddler), wire)
         with lease.hold() as token:
             return Cycle(stages, _RULES, token, Report(NAME)).run()
