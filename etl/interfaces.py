@@ -78,6 +78,14 @@ class Reader(Protocol):
         """How many documents no delta can reach."""
         ...
 
+    def count(self) -> int:
+        """About how many documents there are."""
+        ...
+
+    def sample(self, count: int) -> list[str]:
+        """The `_id`s of about so many documents."""
+        ...
+
 
 class Processor(Protocol):
     """Stage 3, as runs use it: see `etl.sync.processor`."""

@@ -181,7 +181,7 @@ class CacheWriter:
     def _life(self, result: TransformResult) -> int:
         """Milliseconds that the record of a document lives."""
         lives, least = self._lives, self._least
-        return max([lives.get(write.family, least) for write in result.writes], default=least)
+        return max([lives.get(one.family, least) for one in result.writes + result.keeps], default=least)
 
     def _pieces(
         self, changes: Mapping[str, Sequence[Change]], read_at: int
@@ -241,6 +241,8 @@ def claims(result: TransformResult) -> str:
     keys = [write.key for write in result.writes]
     if result.pushes:
         keys += [QUEUED + push.key for push in result.pushes]
+    if result.keeps:
+        keys += [keep.key for keep in result.keeps]
     return " ".join(keys)
 
 

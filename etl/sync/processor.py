@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from etl.cache.writer import DONE, QUEUED, STALE, Applied, CacheWriter, Change, Conflict, Request
@@ -50,7 +51,13 @@ class Processor:
     retry: Retry
 
     def process(
-        self, page: Sequence[TransformResult], read_at: int, *, remember_from: int | None, trust: bool = True
+        self,
+        page: Sequence[TransformResult],
+        read_at: int,
+        *,
+        remember_from: int | None,
+        trust: bool = True,
+        contested: Contested = MappingProxyType({}),
     ) -> BatchOutcome:
         """Write the documents of a page, given in ascending order of their positions.
 
@@ -60,6 +67,7 @@ class Processor:
             remember_from: versions dated from this millisecond on are marked as done, as a delta reads them again;
                 None marks none.
             trust: whether a version that is marked as done is left alone.
+            contested: keys that documents of the page leave where they do not claim them: see `repair`.
         """
         met = Counter([result.document for result in page])
         again = {document for document, count in met.items() if count > 1}  # written while the page was read
@@ -71,7 +79,6 @@ class Processor:
         applied: dict[str, TransformResult] = {}
         locks: dict[str, str] = {}
         filled: dict[str, str | None] = {}
-        contested: Contested = {}
         for number in range(_ROUNDS):
             if number:
                 read_at, results = self._read(again)
@@ -87,13 +94,8 @@ class Processor:
                 elif held and result.lock in held and document in met:
                     locks[document] = result.lock or ""
                 elif answer == DONE and trust:
-                    # Left alone, but for keys that others need it for.
-                    writes = (
-                        tuple([write for write in result.writes if write.key in contested])
-                        if contested
-                        else ()
-                    )
-                    if writes:
+                    if contested:  # left alone, but for keys that others need it for
+                        writes = tuple([write for write in result.writes if write.key in contested])
                         going.append(Going(result._replace(writes=writes, pushes=()), ()))
                 else:
                     locks.pop(document, None)
@@ -131,6 +133,16 @@ class Processor:
                     outcome.written += fills
                     outcome.evicted += bool(result.writes) and not fills
         return outcome
+
+    def repair(self, claimants: Mapping[str, Collection[str]]) -> BatchOutcome:
+        """Read these documents, and write each key as they say; those that do not claim it any more leave it.
+
+        Args:
+            claimants: by key, the names of the documents that may claim it.
+        """
+        read_at, results = self._read({name for names in claimants.values() for name in names})
+        contested = {key: (frozenset(names), None) for key, names in claimants.items()}
+        return self.process(results, read_at, remember_from=None, trust=False, contested=contested)
 
     def now(self) -> int:
         """The clock of Redis in microseconds since the epoch."""
@@ -176,8 +188,9 @@ _NO_QUEUE: Final = Reject("its queue holds something that is not a list: move it
 def plan(going: Sequence[Going], contested: Contested) -> tuple[dict[str, list[Change]], list[Request]]:
     """What is done to each key and queue, in the order of the documents.
 
-    A document that was read again for a key and does not claim it any more leaves it. One that could not be read
-    (invalid, or of a collection that the settings do not name) keeps the key that it holds, and inherits none.
+    A document that was read again for a key and does not claim it any more leaves it. One that says nothing of it (it
+    is invalid, or of a collection that the settings do not name, or leaves it as it is) keeps the key that it holds,
+    and inherits none.
     """
     changes: dict[str, list[Change]] = {}
     requests: list[Request] = []
@@ -191,11 +204,14 @@ def plan(going: Sequence[Going], contested: Contested) -> tuple[dict[str, list[C
                 requests.append(Request(key.removeprefix(QUEUED), document, timestamp, ""))
             else:
                 changes.setdefault(key, []).append(Change(document, timestamp, None))
-    here = {one.result.document: one.result for one in going} if contested else {}
+    read = {one.result.document: one.result for one in going} if contested else {}
     for key, (documents, conflict) in contested.items():
+        here = {
+            name for name in documents if name in read and all(keep.key != key for keep in read[name].keeps)
+        }
         several = changes.setdefault(key, [])
         acting = {change.document for change in several}
-        several += [Change(name, here[name].timestamp, None) for name in documents - acting if name in here]
+        several += [Change(name, read[name].timestamp, None) for name in here - acting]
         if conflict is not None and conflict.blocker not in here:
             if conflict.holds:
                 several[:] = [change for change in several if change.write is None]
