@@ -8,12 +8,11 @@ from types import TracebackType
 from typing import Self
 
 from etl.backfill.backfill import BackfillOrder
-from etl.cache.client import Command
 from etl.cache.inspector import Inspector, Shown
 from etl.cache.keys import state_keys
 from etl.checkpoint.dead_letters import DeadLetters
 from etl.checkpoint.history import Entry, History
-from etl.checkpoint.lease import this_process
+from etl.checkpoint.lease import Lease
 from etl.container import Container
 from etl.doctor import Finding, examine
 from etl.errors import EtlError, Misconfigured, Transient
@@ -86,27 +85,13 @@ class App:
         for collection in self._chosen(names):
             yield self._runs.cycle(collection, progress=progress)
 
-    def take_turn(self, name: str) -> float:
-        """Take the turn of this interval's cycle of a collection, among several daemons.
-
-        Whoever has the turn keeps it for as long as it comes back for it every interval; a tenth of
-        an interval before it is due again, it is free.
-
-        Returns:
-            0 where the turn is this process', else in how many seconds its holder is due again.
+    def leader_lease(self, name: str) -> Lease:
+        """The lease of the one daemon, among several, that runs the cycles of a collection; not taken yet.
 
         Raises:
-            EtlError: Redis stays away, or refuses.
+            Misconfigured: the name is not in the settings.
         """
-        turn, mine = state_keys(self._settings.collection(name).name).leader, this_process()
-        tenth = self._settings.schedule.cycle_seconds / 10
-        ms = int(tenth * 9000)
-        look: list[Command] = [("SET", turn, mine, "NX", "PX", ms), ("GET", turn), ("PTTL", turn)]
-        _, holder, left = self._retry(lambda: self._wire.exchange(look))
-        if holder != mine:
-            return float(max(0, left) / 1000 + tenth)
-        self._retry(lambda: self._wire.exchange([("SET", turn, mine, "PX", ms)]))
-        return 0.0
+        return self._parts.lease(state_keys(self._settings.collection(name).name).leader)
 
     def away(self) -> dict[str, str]:
         """Why `redis` or `mongodb` does not answer, of each that does not; may be called from any thread."""
@@ -182,14 +167,15 @@ class App:
 
         Raises:
             Misconfigured: the name is not in the settings.
+            LeaseHeldError: another daemon does so now.
             EtlError: a server stays away, or refuses.
         """
         own = state_keys(self._settings.collection(name).name)
-        ms = (self._settings.reconcile.interval_seconds or 1) * 900
-        take: Command = ("SET", own.reconciliation, this_process(), "NX", "PX", ms)
-        finished: Command = ("HEXISTS", own.checkpoint, "mongo_clock")
-        taken, ready = self._retry(lambda: self._wire.exchange([take, finished]))
-        return self.verify(name, repair=True) if taken and ready else None
+        with self._parts.lease(own.reconciliation).hold():
+            [finished] = self._retry(
+                lambda: self._wire.exchange([("HEXISTS", own.checkpoint, "mongo_clock")])
+            )
+            return self.verify(name, repair=True) if finished else None
 
     def trace(self, name: str, ids: Sequence[str]) -> Trace:
         """The story of the document with the first of these `_id`s (canonical Extended JSON) that exists.

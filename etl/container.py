@@ -16,7 +16,7 @@ from etl.cache.inspector import Inspector
 from etl.cache.keys import StateKeys, state_keys
 from etl.cache.writer import DEADLINE_SECONDS, CacheWriter
 from etl.checkpoint.checkpoint import CheckpointStore
-from etl.checkpoint.lease import Lease
+from etl.checkpoint.lease import Lease, LeaseKeys
 from etl.errors import Transient
 from etl.interfaces import Executors, RangeProgress, Stages, Task, Workers
 from etl.model.result import TransformResult
@@ -31,8 +31,8 @@ from etl.transform.transform import Transform
 from etl.verify.recheck import Scope
 from schemas.documents import FAMILIES
 from schemas.families import LAST_SYNC
+from schemas.ids import id_from_text
 from schemas.keys import component
-from schemas.position import id_from_text
 
 _FEW: Final = 5000
 """Below so many documents it is not worth starting processes."""
@@ -98,9 +98,9 @@ class Container:
         keys = keys or state_keys(collection.name)
         return CheckpointStore(self.wire, collection.name, keys, published, self.retry)
 
-    def lease(self, keys: StateKeys) -> Lease:
-        """The lease with these keys."""
-        return Lease(lambda: self.wire, keys, self.settings.lease.seconds, self.retry)
+    def lease(self, key: str, fence: str | None = None) -> Lease:
+        """The lease with this key, and with a fence where it protects a checkpoint."""
+        return Lease(self.wire, LeaseKeys(key, fence), self.settings.lease.seconds, self.retry)
 
     def limits(self, collection: CollectionSettings) -> Limits:
         """How far back a cycle reads."""
@@ -176,18 +176,17 @@ class RemoteWork:
 
     def __call__(self, task: Task) -> RangeProgress:
         """Work on a range, for a while."""
-        container = _container(self.settings)
-        collection = container.settings.collection(self.collection)
-        if self.dry:
-            stages = container.dry_stages(collection, None)
-        else:
-            stages = container.stages(collection, state_keys(collection.name))
+        stages = _stages(self.settings, self.collection, self.dry)
         process = partial(stages.processor.process, remember_from=self.remember_from, trust=False)
         return work(stages, process, task)
 
 
-@lru_cache(maxsize=1)
-def _container(settings: bytes) -> Container:
-    """That of a worker process, which keeps its connections from task to task."""
+@lru_cache(maxsize=4)
+def _stages(settings: bytes, name: str, dry: bool) -> Stages:  # noqa: FBT001
+    """Those of a worker process, which keeps its connections from task to task."""
     container = Container(pickle.loads(settings), lambda _: None)  # noqa: S301 (made by the process that sent it)
-    return container
+    collection = container.settings.collection(name)
+    keys = state_keys(name)
+    stages = container.dry_stages(collection, None) if dry else container.stages(collection, keys)
+    stages.retry(stages.reader.prepare)
+    return stages

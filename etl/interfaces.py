@@ -70,16 +70,16 @@ class Reader(Protocol):
         """All documents that match, the newest first, a page at a time."""
         ...
 
+    def count(self) -> int:
+        """About how many documents the collection has."""
+        ...
+
     def cuts(self, count: int) -> list[Position]:
         """Positions that cut the collection into ranges, ascending."""
         ...
 
     def unreachable(self) -> int:
         """How many documents no delta can reach."""
-        ...
-
-    def count(self) -> int:
-        """About how many documents there are."""
         ...
 
     def sample(self, count: int) -> list[str]:

@@ -13,6 +13,7 @@ from etl.cache.client import Command, Wire
 from etl.cache.keys import owner_key, record_key
 from etl.cache.scripts import SCRIPTS
 from etl.cache.writer import QUEUED
+from schemas.position import Position, position_from_text
 
 SURPLUS: Final = 16
 """So many members more than expected are read of a key, to show some of them; of a hash with more, none."""
@@ -64,7 +65,12 @@ class Claim(NamedTuple):
     timestamp: str
     """Of the version that was applied."""
     written_at: str
-    """Redis' clock when that version was first applied, in microseconds since the epoch."""
+    """Redis' clock when that was, in microseconds since the epoch."""
+
+    @property
+    def position(self) -> Position:
+        """Where that version stands in the index."""
+        return position_from_text(f"{self.timestamp} {self.document.partition(' ')[2]}")
 
 
 class Record(NamedTuple):
@@ -157,8 +163,8 @@ def _record(text: str) -> Record | None:
     match = _RECORD.fullmatch(text)
     if match is None:
         return None
-    claims = match[3].split(" ") if match[3] else []
-    return Record(match[2], match[1] == "1", tuple(key for key in claims if not key.startswith(QUEUED)))
+    keys = tuple(key for key in match[3].split() if not key.startswith(QUEUED))
+    return Record(match[2], match[1] == "1", keys)
 
 
 def _contents(reply: Sequence[Any]) -> Iterator[Content | None]:

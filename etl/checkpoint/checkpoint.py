@@ -22,7 +22,8 @@ from etl.model.report import Report
 from etl.model.scan import Checkpoint, Scan, ScanMode, ServerTimes
 from etl.model.state import DEAD_LETTER_CAP, DeadLetter, Deferral, State, dead_letter, deferral_from_text
 from etl.retry import Retry
-from schemas.position import Position, id_from_readable, position_from_text
+from schemas.ids import id_from_readable
+from schemas.position import Position, position_from_text
 
 HISTORY_CAP: Final = 1000
 """So many reports of past runs are kept per collection."""
@@ -178,10 +179,8 @@ class CheckpointStore:
         self._steps += 1
         command = SCRIPTS["commit"].call(keys, token, self._steps, ms, *step.arguments)
         [answer] = self._retry(lambda: self._wire.exchange([command]))
-        if answer == 0:
-            raise LeaseLost("another holder has taken over the lease")
-        if answer == -2:
-            raise LeaseLost("the lease is gone from Redis, which was flushed or has evicted it")
+        if isinstance(answer, str):
+            raise LeaseLost(answer)
         if answer < 0:
             raise CycleFailed("the checkpoint would have gone backwards")
 

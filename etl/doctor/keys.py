@@ -22,12 +22,12 @@ TYPES: Final[Mapping[str, str]] = {
     "queues": "set",
     "history": "list",
     "lease": "string",
-    "turn": "string",
+    "leader": "string",
     "turnstile": "string",
     "backfill_fence": "string",
     "backfill": "hash",
     "backfill_lease": "string",
-    "reconciling": "string",
+    "reconciliation": "string",
 }
 """The Redis type behind each companion, as `lua/` names them."""
 

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, NamedTuple, cast
 
-import bson
 import pymongo
 from bson.codec_options import CodecOptions
 from bson.datetime_ms import DatetimeMS
@@ -25,17 +24,9 @@ from pymongo.read_concern import ReadConcern
 from etl.errors import Misconfigured
 from etl.mongo.client import address, told
 from etl.mongo.paging import PAGE_BYTES, beyond, faithful, gather, split, usable
-from schemas.position import (
-    AFTER_DATES,
-    DECODING,
-    FIRST,
-    FIRST_DATE,
-    LAST,
-    LENIENT,
-    Position,
-    id_text,
-    position_in,
-)
+from schemas.codec import DECODING
+from schemas.ids import id_text
+from schemas.position import AFTER_DATES, FIRST, FIRST_DATE, LAST, Position, position_in
 
 UNREACHABLE_CAP: Final = 10_000
 """Counting documents without a usable date stops here: their number must not slow the cycle."""
@@ -164,15 +155,13 @@ class Source:
 
         Sampled, which the role `read` allows.
         """
-        if self._index is None:
+        if self._index is None or not count:
             return []
-        stages = [{"$sample": {"size": count}}, {"$project": {self._field: True}}]
+        stages: list[dict[str, Any]] = [{"$sample": {"size": count}}, {"$project": {self._field: True}}]
         with self._told():
-            found = {
-                self.position(bytes(one.raw)).text(): self.position(bytes(one.raw))
-                for one in self._collection.aggregate(stages)
-            }
-        return sorted((one for one in found.values() if faithful(one)), key=Position.order)
+            sampled = [self.position(bytes(one.raw)) for one in self._collection.aggregate(stages)]
+        distinct = {one.text(): one for one in sampled if faithful(one)}
+        return sorted(distinct.values(), key=Position.order)
 
     def unreachable(self) -> int:
         """How many documents have no date to be reached by, at most `UNREACHABLE_CAP`."""
@@ -196,7 +185,7 @@ class Source:
             return self._collection.estimated_document_count()
 
     def sample(self, count: int) -> list[str]:
-        """The `_id`s of about so many documents, each once, as canonical Extended JSON."""
+        """The `_id`s of about so many documents, each once, as `id_text`."""
         stages: list[dict[str, Any]] = [{"$sample": {"size": count}}, {"$project": {"_id": True}}]
         with self._told():
             found = self._collection.aggregate(stages)
@@ -216,8 +205,8 @@ class Source:
         return None if found is None else self.position(bytes(found.raw)).ms
 
     def position(self, raw: bytes) -> Position:
-        """The position of a raw document, also of one that cannot be decoded strictly."""
-        return position_in(bson.decode(raw, LENIENT), self._field)
+        """The position of a raw document, also of one that cannot be decoded."""
+        return position_in(raw, self._field)
 
     def _page(self, after: Position, end: Position, limit: int, weight: int) -> Page:
         with self._told(), self._query(after, end, limit) as cursor:

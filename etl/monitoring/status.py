@@ -16,7 +16,8 @@ from etl.checkpoint.history import Entry, History, began, ended
 from etl.errors import EtlError, Transient
 from etl.model.moments import moment_text
 from etl.model.state import deferral_from_text
-from schemas.position import position_from_text, readable_id
+from schemas.ids import readable_id
+from schemas.position import position_from_text
 from schemas.values import date_text
 
 SHOWN_DEFERRED: Final = 10
@@ -127,7 +128,7 @@ def _status(wire: Wire, name: str, newest: Callable[[], _Glance], cycle_seconds:
         deferred=_deferred(some),
         deferred_count=deferred,
         unreachable=success["unreachable"] if success else None,
-        lease_holder=lease.partition(" ")[2] if lease else None,
+        lease_holder=lease or None,
         queues=lengths,
         error=glance.error,
     )

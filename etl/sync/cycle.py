@@ -12,7 +12,8 @@ from etl.model.report import Progress, Report
 from etl.model.result import TransformResult
 from etl.model.scan import Backfilled, Scan, ServerTimes
 from etl.sync.planner import Limits, plan, plan_catch_up
-from schemas.position import Position, readable_id
+from schemas.ids import readable_id
+from schemas.position import Position
 
 
 def run_cycle(

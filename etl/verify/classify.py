@@ -14,8 +14,9 @@ from etl.model.scan import Checkpoint
 from etl.verify.compare import differences
 from schemas.documents import FAMILIES
 from schemas.families import GENERATION_LOCK, Family
+from schemas.ids import readable_id
 from schemas.operations import Evict, Put
-from schemas.position import Position, position_from_text, readable_id
+from schemas.position import Position
 
 Name = Literal[
     "matching", "different", "missing", "expired", "orphaned", "deferred", "pending", "left_alone", "absent"
@@ -93,7 +94,7 @@ class KeyFacts(NamedTuple):
         owner, newest = self.owner, self.newest
         if owner is None or newest is None:
             return owner is not None
-        return position_of(owner).order() > newest.position.order()
+        return owner.position.order() > newest.position.order()
 
 
 def family_of(key: str) -> Family | None:
@@ -179,7 +180,7 @@ def _unclaimed(facts: KeyFacts, state: State, ttls: TTLs) -> Verdict:
     if lock_of(facts.key) in state.held or (owning is not None and state.waits(owning)):
         return _DEFERRED
     if owning is None:
-        return Verdict("orphaned", f"{_named(position_of(owner))} is gone")
+        return Verdict("orphaned", f"{_named(owner.position)} is gone")
     if owning.reject is not None:
         return _INVALID
     moved = Verdict("orphaned", f"{_named(owning.position)} no longer fills it")
@@ -190,11 +191,6 @@ _DEFERRED: Final = Verdict("deferred", "its campaign is being generated")
 _INVALID: Final = Verdict("left_alone", "the document that filled it last is invalid now")
 _PENDING: Final = Verdict("pending", "its document has not been reached yet")
 _UNKNOWN: Final = Verdict("left_alone", "no document is known to have filled it")
-
-
-def position_of(claim: Claim) -> Position:
-    """Where the version of a document stands that claims a key."""
-    return position_from_text(f"{claim.timestamp} {claim.document.partition(' ')[2]}")
 
 
 def _is_of(owner: Claim, result: TransformResult) -> bool:

@@ -13,7 +13,7 @@ from etl.cache.inspector import Claim, Inspector
 from etl.errors import Interrupted
 from etl.interfaces import Stages
 from etl.model.result import GONE, TransformResult
-from etl.verify.classify import MISMATCHES, KeyFacts, State, TTLs, Verdict, classify, lock_of, position_of
+from etl.verify.classify import MISMATCHES, KeyFacts, State, TTLs, Verdict, classify, lock_of
 from etl.verify.findings import Finding
 from schemas.operations import Evict, Put
 
@@ -121,7 +121,7 @@ def _at_one_moment(scope: Scope, findings: Sequence[Finding]) -> dict[str, Reche
     rechecked = {}
     for key in unchanged:
         ours = [claim for claim in claims[key] if scope.is_ours(claim)]
-        owner = max(ours, key=lambda claim: position_of(claim).order(), default=None)
+        owner = max(ours, key=lambda claim: claim.position.order(), default=None)
         facts = KeyFacts(
             key,
             contents.get(key),

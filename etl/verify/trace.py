@@ -11,8 +11,8 @@ from etl.model.state import DeadLetter
 from etl.verify.classify import Name
 from etl.verify.findings import Finding
 from etl.verify.recheck import Rechecked, Scope, recheck, state_of, write_of
+from schemas.ids import id_from_text, readable_id
 from schemas.operations import Put
-from schemas.position import id_from_text, readable_id
 
 Outcome = Literal[
     "gone",

@@ -28,7 +28,8 @@ from etl.errors import Transient
 from etl.mongo.reader import UNREACHABLE_CAP, Page
 from etl.retry import Retry
 from etl.transform.transform import Transform
-from schemas.position import DECODING, LENIENT, Position, position_in
+from schemas.codec import DECODING, RawValue
+from schemas.position import Position, position_in
 from tests.support.outcomes import TTLS
 
 T = TypeVar("T")
@@ -157,12 +158,12 @@ def _encoded(document: Mapping[str, Any]) -> bytes:
 
 
 def _position(raw: bytes) -> Position:
-    return position_in(bson.decode(raw, LENIENT), FIELD)
+    return position_in(raw, FIELD)
 
 
 def _faithful(raw: bytes) -> bool:
-    """Whether the position of a document can be named: it holds no text that is not UTF-8."""
-    return r"\ufffd" not in _position(raw).text()
+    """Whether the position of a document can be named: it holds nothing that is of bytes only."""
+    return not any(isinstance(part, RawValue) for part in _position(raw))
 
 
 class MeddledSource:
@@ -275,6 +276,6 @@ def take_lease(client: redis.Redis) -> str:
     """A new fencing token, as if the lease of whoever had it were over."""
     own = companions(NAME)
     client.delete(own.lease)
-    nonce = f"{next(_NONCES):012x}"
-    answer: Any = client.eval(SCRIPTS["acquire"].source, 2, own.lease, own.fence, "host:1", nonce, "30000")
+    holder = f"host:1:{next(_NONCES):012x}"
+    answer: Any = client.eval(SCRIPTS["acquire"].source, 2, own.lease, own.fence, holder, "30000")
     return str(answer[1])

@@ -20,15 +20,16 @@ import redis
 
 from etl import interfaces as ports
 from etl.cache.keys import companions
-from etl.checkpoint.lease import Lease
+from etl.checkpoint.lease import Lease, LeaseKeys
 from etl.errors import CycleFailed, EtlError, Transient
 from etl.model.report import Report
 from etl.sync.cycle import Cycle, Rules
 from etl.sync.planner import Limits
 from schemas.documents import project
 from schemas.families import GENERATION_LOCK, GENERATION_QUEUE
+from schemas.ids import id_text
 from schemas.operations import Enqueue, Projection, Put, Reject
-from schemas.position import Position, id_text, position_from_text, position_of
+from schemas.position import Position, position_from_text, position_of
 from tests.support.slots import Slot, bulk
 from tests.support.twins import (
     FIELD,
@@ -58,6 +59,7 @@ _BEGIN = 1_750_000_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RULES = Rules(NAME, Limits(OVERLAP, 10_800_000, "full"), page_size=3)
 _OWN = companions(NAME)
+_LEASE = LeaseKeys(_OWN.lease, _OWN.fence)
 
 Value = dict[str, str] | list[str] | None
 
@@ -255,7 +257,7 @@ class World:
             self._run(wire, undisturbed)
 
     def _run(self, wire: MeddledWire, meddler: Meddler) -> Report:
-        lease = Lease(lambda: MeddledWire(self.pool, self.clocks, meddler), _OWN, 30, Insistent())
+        lease = Lease(lambda: MeddledWire(self.pool, self.clocks, meddler), _LEASE, 30, Insistent())
         stages = assemble(MeddledSource(self.source, self.clocks, meddler), wire)
         with lease.hold() as token:
             return Cycle(stages, _RULES, token, Report(NAME)).run()
