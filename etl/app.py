@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from etl.backfill.backfill import BackfillOrder
+from etl.cache.inspector import Inspector, Shown
 from etl.cache.keys import state_keys
-from etl.cache.keyspace import Shown, show
 from etl.checkpoint.dead_letters import DeadLetters
 from etl.checkpoint.history import Entry, History
 from etl.checkpoint.lease import Lease
@@ -21,12 +21,10 @@ from etl.monitoring.status import CollectionStatus, read_status
 from etl.settings import CollectionSettings, Settings
 from etl.sync.refresh import refresh
 from etl.sync.runs import Runs
+from etl.verify.report import VerifyReport
+from etl.verify.trace import KeyStory, Trace, trace_document
+from etl.verify.verifier import Tell, verify
 from schemas.documents import KINDS
-
-if TYPE_CHECKING:
-    from etl.verify.report import VerifyReport
-    from etl.verify.trace import KeyStory, Trace, Tracer
-    from etl.verify.verifier import Tell, Verify
 
 __all__ = [
     "App",
@@ -160,8 +158,9 @@ class App:
             Misconfigured: the name is not in the settings.
             EtlError: a server stays away, or refuses.
         """
-        subject = self._parts.subject(self._settings.collection(name))
-        return Verify(subject, VerifyReport(name), tell).run(sample, repair=repair)
+        report = VerifyReport(name)
+        verify(self._parts.scope(self._settings.collection(name)), report, tell, sample, repair=repair)
+        return report
 
     def reconcile(self, name: str) -> VerifyReport | None:
         """Verify and mend a collection, if a cycle of it has finished and no other daemon does so now.
@@ -185,8 +184,8 @@ class App:
             Misconfigured: the name is not in the settings.
             EtlError: a server stays away, or refuses.
         """
-        subject = self._parts.subject(self._settings.collection(name))
-        return Tracer(subject, self.dead_letters(name).find).trace(ids)
+        scope = self._parts.scope(self._settings.collection(name))
+        return trace_document(scope, self.dead_letters(name).find, ids)
 
     def show(self, key: str) -> Shown | None:
         """What Redis holds under `key`; None where there is no such key.
@@ -194,7 +193,7 @@ class App:
         Raises:
             EtlError: Redis stays away, or refuses.
         """
-        return self._retry(lambda: show(self._wire, key))
+        return self._retry(lambda: Inspector(self._wire).show(key))
 
     def status(self, names: Sequence[str] = ()) -> list[CollectionStatus]:
         """Where each collection stands, all of them by default; may be called from any thread.

@@ -12,6 +12,7 @@ from etl.backfill.backfill import DryProcessor, DryStore
 from etl.backfill.executors import processes
 from etl.backfill.worker import work
 from etl.cache.client import Wire, open_pool
+from etl.cache.inspector import Inspector
 from etl.cache.keys import StateKeys, state_keys
 from etl.cache.writer import DEADLINE_SECONDS, CacheWriter
 from etl.checkpoint.checkpoint import CheckpointStore
@@ -27,6 +28,7 @@ from etl.settings import CollectionSettings, Settings
 from etl.sync.planner import Limits
 from etl.sync.processor import Processor
 from etl.transform.transform import Transform
+from etl.verify.recheck import Scope
 from schemas.documents import FAMILIES
 from schemas.families import LAST_SYNC
 from schemas.ids import id_from_text
@@ -128,6 +130,20 @@ class Container:
         start = partial(self._start_workers, collection, executors, dry=True)
         stages = self.stages(collection, state_keys(collection.name))
         return replace(stages, processor=DryProcessor(), store=DryStore(), start_workers=start)
+
+    def scope(self, collection: CollectionSettings) -> Scope:
+        """What a verification needs of a collection."""
+        keys = state_keys(collection.name)
+        return Scope(
+            collection=collection.name,
+            stages=self.stages(collection, keys),
+            inspector=Inspector(self.wire),
+            repair=self.processor(collection).repair,
+            source=component(collection.name),
+            ttls=self._ttls,
+            overlap=collection.overlap_seconds * 1000,
+            leader_key=keys.leader,
+        )
 
     @contextmanager
     def _start_workers(

@@ -82,6 +82,10 @@ class Reader(Protocol):
         """How many documents no delta can reach."""
         ...
 
+    def sample(self, count: int) -> list[str]:
+        """The `_id`s of about so many documents."""
+        ...
+
 
 class Processor(Protocol):
     """Stage 3, as runs use it: see `etl.sync.processor`."""

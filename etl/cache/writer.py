@@ -199,7 +199,7 @@ class CacheWriter:
     def _life(self, result: TransformResult) -> int:
         """Milliseconds that the record of a document lives."""
         lives, least = self._lives, self._least
-        return max([lives.get(write.family, least) for write in result.writes], default=least)
+        return max([lives.get(one.family, least) for one in result.writes + result.keeps], default=least)
 
     def _calls(
         self, changes: Mapping[str, Sequence[Change]], read_at: int, largest: int
@@ -257,6 +257,8 @@ def statement(result: TransformResult) -> str:
     keys = [result.timestamp, *[write.key for write in result.writes]]
     if result.pushes:
         keys += [QUEUED + push.key for push in result.pushes]
+    if result.keeps:
+        keys += [keep.key for keep in result.keeps]
     return " ".join(keys) + " "
 
 

@@ -25,6 +25,7 @@ from etl.errors import Misconfigured
 from etl.mongo.client import address, told
 from etl.mongo.paging import PAGE_BYTES, beyond, faithful, gather, split, usable
 from schemas.codec import DECODING
+from schemas.ids import id_text
 from schemas.position import AFTER_DATES, FIRST, FIRST_DATE, LAST, Position, position_in
 
 UNREACHABLE_CAP: Final = 10_000
@@ -182,6 +183,13 @@ class Source:
         """About how many documents the collection has, as its metadata say."""
         with self._told():
             return self._collection.estimated_document_count()
+
+    def sample(self, count: int) -> list[str]:
+        """The `_id`s of about so many documents, each once, as `id_text`."""
+        stages: list[dict[str, Any]] = [{"$sample": {"size": count}}, {"$project": {"_id": True}}]
+        with self._told():
+            found = self._collection.aggregate(stages)
+            return [*{id_text(self.position(bytes(one.raw)).id): None for one in found}]
 
     def newest(self) -> int | None:
         """The greatest timestamp that is not in the future, in milliseconds since the epoch.

@@ -10,9 +10,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from etl.cache.writer import DONE, QUEUED, STALE, Applied, CacheWriter, Change, Request
+from etl.cache.writer import DONE, QUEUED, STALE, Applied, CacheWriter, Change, Request, statement
 from etl.errors import Transient
 from etl.model.batch import BatchOutcome, Deferred, Rejected
 from etl.model.result import GONE, TransformResult, gone
@@ -42,7 +43,7 @@ class Going(NamedTuple):
     """A document that is to be written, and the keys that it gives up."""
 
     result: TransformResult
-    given_up: Sequence[str]
+    given_up: Collection[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,13 @@ class Processor:
     retry: Retry
 
     def process(
-        self, page: Sequence[TransformResult], read_at: int, *, remember_from: int | None, trust: bool = True
+        self,
+        page: Sequence[TransformResult],
+        read_at: int,
+        *,
+        remember_from: int | None,
+        trust: bool = True,
+        left: Mapping[str, Collection[str]] = MappingProxyType({}),
     ) -> BatchOutcome:
         """Write the documents of a page, given in ascending order of their positions.
 
@@ -68,6 +75,7 @@ class Processor:
             remember_from: versions dated from this millisecond on are marked as done, as a delta reads them again;
                 None marks none.
             trust: whether a version that is marked as done is left alone.
+            left: by document, keys that it leaves unless it claims them, whatever its record says.
         """
         met = Counter([result.document for result in page])
         again = {document for document, count in met.items() if count > 1}  # written while the page was read
@@ -99,7 +107,12 @@ class Processor:
                 elif answer != DONE or not trust:
                     locks.pop(document, None)
                     applied[document] = result, at
-                    going.append(Going(result, answer.split(" ") if type(answer) is str else ()))
+                    given_up: Collection[str] = answer.split(" ") if type(answer) is str else ()
+                    if left:
+                        given_up = {*given_up, *left.get(document, ())}.difference(
+                            statement(result).split(" ")
+                        )
+                    going.append(Going(result, given_up))
                 if contested and document not in applied:
                     # Left alone, but for keys that it inherits or has left.
                     writes = [
@@ -143,6 +156,19 @@ class Processor:
                     outcome.evicted += bool(result.writes) and not fills
         return outcome
 
+    def repair(self, claimants: Mapping[str, Collection[str]]) -> BatchOutcome:
+        """Read these documents, and write each key as they say; those that do not claim it leave it.
+
+        Args:
+            claimants: by key, the names of the documents that may claim it.
+        """
+        left: dict[str, list[str]] = {}
+        for key, documents in claimants.items():
+            for document in documents:
+                left.setdefault(document, []).append(key)
+        read_at, results = self._read(left)
+        return self.process(results, read_at, remember_from=None, trust=False, left=left)
+
     def now(self) -> int:
         """The clock of Redis in microseconds since the epoch."""
         return self.writer.now()
@@ -182,8 +208,9 @@ def plan(
     """What is done to each key and queue, in the order of the documents.
 
     A document that was read again for a key and does not claim it any more leaves it. One that could not be read
-    (invalid, or of a collection that the settings do not name), or is locked, keeps the key that it holds: the others
-    claim it below. It inherits none. Where a document is stale, its contested keys wait until it is read again.
+    (invalid, or of a collection that the settings do not name), is locked, or leaves the key as it is, keeps the key
+    that it holds: the others claim it below. It inherits none. Where a document is stale, its contested keys wait
+    until it is read again.
     """
     changes: dict[str, list[Change]] = {}
     requests: list[Request] = []
@@ -198,13 +225,16 @@ def plan(
                 requests.append(Request(key.removeprefix(QUEUED), document, timestamp, ""))
             else:
                 changes.setdefault(key, []).append(Change(document, line, None))
-    here = {one.result.document: one.result.timestamp for one in going} if contested else {}
+    read = {one.result.document: one.result for one in going} if contested else {}
     for key, (documents, blocker, holds) in contested.items():
         several = changes.pop(key, [])
         if documents & stale:
             continue
+        here = {
+            name for name in documents if name in read and all(keep.key != key for keep in read[name].keeps)
+        }
         acting = {change.document for change in several}
-        several += [Change(name, f"{here[name]} {name}", None) for name in documents - acting if name in here]
+        several += [Change(name, f"{read[name].timestamp} {name}", None) for name in here - acting]
         if blocker and blocker not in here:
             if holds:
                 several = [change._replace(loses=change.write is not None) for change in several]

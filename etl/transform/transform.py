@@ -9,7 +9,7 @@ import bson
 from etl.model.result import TransformResult
 from schemas.codec import decode
 from schemas.documents import project
-from schemas.operations import Enqueue, Evict, Put, Reject
+from schemas.operations import Enqueue, Evict, Keep, Put, Reject
 from schemas.position import place_in, position_in
 
 MOST_BYTES: Final = 64 * 1024 * 1024
@@ -49,6 +49,7 @@ class Transform:
         size = 0
         writes: list[Put | Evict] = []
         pushes: list[Enqueue] = []
+        keeps: list[Keep] = []
         for entry in projection.entries:
             if type(entry) is Put:
                 value = entry.value
@@ -58,6 +59,8 @@ class Transform:
                 writes.append(entry)
             elif type(entry) is Enqueue:
                 pushes.append(entry)
+            elif type(entry) is Keep:
+                keeps.append(entry)
         if size > self.most_bytes:
             return self._rejected(raw, Reject(f"it would take {size:,} bytes of Redis: more than allowed"))
         return TransformResult(
@@ -66,6 +69,7 @@ class Transform:
             ms,
             tuple(writes),
             tuple(pushes),
+            tuple(keeps),
             projection.lock,
             None,
             size,
