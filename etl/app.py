@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from etl.backfill.backfill import BackfillOrder
 from etl.cache.keys import companions
@@ -24,6 +24,9 @@ from etl.verify.report import VerifyReport
 from etl.verify.trace import KeyStory, Trace, Tracer
 from etl.verify.verifier import Tell, Verify
 from schemas.documents import KINDS
+
+RECONCILED: Final = ("documents", "different", "missing", "orphaned", "repaired", "duration_ms")
+"""The counts of a reconciliation that are kept: see `VerifyReport`."""
 
 __all__ = [
     "App",
@@ -108,9 +111,15 @@ class App:
 
     def away(self) -> dict[str, str]:
         """Why `redis` or `mongodb` does not answer, of each that does not; may be called from any thread."""
-        clock = self._parts.source(self._settings.collections[0]).clock
+        source, seconds = (
+            self._parts.source(self._settings.collections[0]),
+            self._settings.mongo.timeout_seconds,
+        )
         with closing(self._parts.connect()) as wire:
-            asked = {"redis": _complaint(lambda: wire.exchange([("PING",)])), "mongodb": _complaint(clock)}
+            asked = {
+                "redis": _complaint(lambda: wire.exchange([("PING",)])),
+                "mongodb": _complaint(lambda: source.ping(seconds)),
+            }
         return {server: problem for server, problem in asked.items() if problem is not None}
 
     def retry_dead_letters(self, name: str, ids: Sequence[str]) -> Report:
@@ -186,7 +195,12 @@ class App:
         take: Command = ("SET", own.reconciling, this_process(), "NX", "PX", ms)
         finished: Command = ("HEXISTS", own.checkpoint, "mongo_clock")
         taken, ready = self._retry(lambda: self._wire.exchange([take, finished]))
-        return self.verify(name, repair=True) if taken and ready else None
+        if not (taken and ready):
+            return None
+        report = self.verify(name, repair=True)
+        counts = {kind: getattr(report, kind) for kind in RECONCILED}
+        self._retry(lambda: History(self._wire, name).note_reconciliation(counts))
+        return report
 
     def trace(self, name: str, ids: Sequence[str]) -> Trace:
         """The story of the document with the first of these `_id`s (canonical Extended JSON) that exists.
@@ -206,8 +220,10 @@ class App:
         """
         return self._retry(lambda: Keyspace(self._wire).show(key))
 
-    def status(self, names: Sequence[str] = ()) -> list[CollectionStatus]:
+    def status(self, names: Sequence[str] = (), *, mongodb_away: str | None = None) -> list[CollectionStatus]:
         """Where each collection stands, all of them by default; may be called from any thread.
+
+        `mongodb_away` says why MongoDB does not answer, where that is known: it is not asked again.
 
         Raises:
             Misconfigured: a name is not in the settings.
@@ -215,7 +231,7 @@ class App:
         """
         sources = [(collection.name, self._parts.source(collection)) for collection in self._chosen(names)]
         with closing(self._parts.connect()) as wire:
-            return read_status(wire, sources, self._settings.schedule.cycle_seconds)
+            return read_status(wire, sources, self._settings.schedule.cycle_seconds, mongodb_away)
 
     def history(self, name: str, limit: int) -> list[Entry]:
         """At most `limit` runs of a collection, the newest first.

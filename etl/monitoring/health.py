@@ -21,8 +21,8 @@ KEPT_SECONDS: Final = 1.0
 class Sight(Protocol):
     """What there is to see: see `etl.app.App`."""
 
-    def status(self) -> list[CollectionStatus]:
-        """Where each collection stands."""
+    def status(self, *, mongodb_away: str | None = None) -> list[CollectionStatus]:
+        """Where each collection stands; MongoDB is not asked where it is known to be away."""
         ...
 
     def away(self) -> dict[str, str]:
@@ -62,7 +62,7 @@ def look(sight: Sight) -> Glance:
         away = sight.away()
         if "redis" in away:  # the status would wait for it once more
             return Glance(away=away, error=away["redis"])
-        return Glance(sight.status(), away)
+        return Glance(sight.status(mongodb_away=away.get("mongodb")), away)
     except EtlError as error:
         return Glance(away=away, error=str(error))
     except Exception as error:  # noqa: BLE001 (the last resort: one odd key must not blind a monitor)
