@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from types import TracebackType
 from typing import Final, Self
@@ -115,11 +116,9 @@ class App:
             self._parts.source(self._settings.collections[0]),
             self._settings.mongo.timeout_seconds,
         )
-        with closing(self._parts.connect()) as wire:
-            asked = {
-                "redis": _complaint(lambda: wire.exchange([("PING",)])),
-                "mongodb": _complaint(lambda: source.ping(seconds)),
-            }
+        with closing(self._parts.connect()) as wire, ThreadPoolExecutor(1) as beside:
+            mongodb = beside.submit(_complaint, lambda: source.ping(seconds))  # at once: one wait, not two
+            asked = {"redis": _complaint(lambda: wire.exchange([("PING",)])), "mongodb": mongodb.result()}
         return {server: problem for server, problem in asked.items() if problem is not None}
 
     def retry_dead_letters(self, name: str, ids: Sequence[str]) -> Report:

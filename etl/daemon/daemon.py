@@ -50,8 +50,8 @@ class Daemon:
         intervals = {job.task: job.seconds for job in self._jobs}
         punctuality = Punctuality(intervals, metrics)
         self._scheduler.add_listener(punctuality, EVENT_JOB_MAX_INSTANCES | EVENT_JOB_SUBMITTED)
-        lookout = Lookout(lambda: look(self._eye))
-        endpoints = Endpoints(lookout, metrics, settings.schedule.cycle_seconds)
+        self._lookout = Lookout(lambda: look(self._eye))
+        endpoints = Endpoints(self._lookout, metrics, settings.schedule.cycle_seconds)
         self._serving = Serving(endpoints.app(), settings.http.host, settings.http.port)
 
     @property
@@ -86,6 +86,7 @@ class Daemon:
                 self._scheduler.modify_job(task, next_run_time=datetime.now(UTC) + timedelta(seconds=seconds))
 
     def _end(self) -> None:
+        self._lookout.stop()
         waiting = threading.Thread(target=self._shut_down, daemon=True)
         waiting.start()
         waiting.join(GRACE_SECONDS)
