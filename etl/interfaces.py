@@ -131,7 +131,14 @@ class CheckpointStore(Protocol):
         ...
 
     def advance(
-        self, token: str, scan: Scan, position: Position | None, outcome: BatchOutcome, /
+        self,
+        token: str,
+        scan: Scan,
+        position: Position | None,
+        outcome: BatchOutcome,
+        /,
+        *,
+        retried: bool = False,
     ) -> list[DeadLetter]:
         """Record one batch that Redis has taken; returns its dead letters."""
         ...

@@ -144,7 +144,7 @@ class Processor:
         for document in met:
             result = latest[document]
             if result.reject is not None:
-                outcome.rejected.append(Rejected(result.id, result.reject))
+                outcome.rejected.append(Rejected(result.id, result.reject, result.timestamp))
             elif document in locks:
                 outcome.deferred.append(Deferred(result.id, locks[document]))
             else:

@@ -13,7 +13,7 @@ from typing import Final
 from etl import logs
 from etl.backfill.backfill import BackfillOrder, run_backfill
 from etl.backfill.rate_limit import RateLimiter
-from etl.cache.keys import of_backfill, state_keys
+from etl.cache.keys import of_backfill
 from etl.container import Container
 from etl.errors import CacheAway, CycleFailed, EtlError, Interrupted, LeaseHeldError
 from etl.interfaces import Process, Stages
@@ -42,7 +42,7 @@ class Runs:
     ) -> Report:
         """One cycle: see `etl.sync.cycle.run_cycle`. `progress` is called after each batch."""
         report = Report(collection.name)
-        keys, limits = state_keys(collection.name), self._parts.limits(collection)
+        keys, limits = self._parts.keys(collection), self._parts.limits(collection)
         with self._recorded(collection, report), self._parts.lease(keys.lease, keys.fence).hold() as token:
             run_cycle(self._parts.stages(collection, keys), limits, token, report, progress, again, since)
         return report
@@ -58,7 +58,7 @@ class Runs:
             except EtlError as error:
                 report.failed(str(error), error.exit_code)
             return report
-        keys = of_backfill(state_keys(collection.name))
+        keys = of_backfill(self._parts.keys(collection))
         with self._recorded(collection, report), self._parts.lease(keys.lease, keys.fence).hold() as token:
             stages = self._parts.stages(collection, keys, order.executors)
             scan, read = run_backfill(stages, self._process(stages, order), order, token, report, progress)
