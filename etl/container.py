@@ -132,6 +132,7 @@ class Container:
             retry=self.retry,
             stop=self.stop,
             page_size=collection.page_size,
+            source=f"{self.settings.mongo.database}.{collection.name} by {collection.timestamp_field}",
         )
 
     def dry_stages(self, collection: CollectionSettings, executors: Executors | None) -> Stages:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from etl.model.batch import BatchOutcome
 from etl.model.report import Report
 from etl.model.result import TransformResult
-from etl.model.scan import Scan, ScanRange
+from etl.model.scan import Origin, Scan, ScanRange
 from etl.model.state import DeadLetter, State
 from etl.retry import Retry
 from schemas.position import Position
@@ -78,6 +78,10 @@ class Reader(Protocol):
         """Positions that cut the collection into ranges, ascending."""
         ...
 
+    def identity(self) -> str | None:
+        """The UUID of the collection; None where there is none, or it may not be asked for."""
+        ...
+
     def unreachable(self) -> int:
         """How many documents no delta can reach."""
         ...
@@ -124,6 +128,10 @@ class CheckpointStore(Protocol):
 
     def load(self) -> State:
         """All that is known of the collection."""
+        ...
+
+    def identify(self, token: str, origin: Origin, /) -> None:
+        """Record which documents the checkpoint is about."""
         ...
 
     def waiting(self) -> frozenset[str]:
@@ -199,3 +207,5 @@ class Stages:
     retry: Retry
     stop: threading.Event
     page_size: int
+    source: str
+    """The database, the collection and the timestamp field, for people."""

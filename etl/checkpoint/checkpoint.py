@@ -19,7 +19,7 @@ from etl.errors import CycleFailed, LeaseLost
 from etl.model.batch import BatchOutcome
 from etl.model.moments import moment_text
 from etl.model.report import Report
-from etl.model.scan import Checkpoint, Scan, ScanMode, ServerTimes
+from etl.model.scan import Checkpoint, Origin, Scan, ScanMode, ServerTimes
 from etl.model.state import DEAD_LETTER_CAP, DeadLetter, Deferral, State, dead_letter, deferral_from_text
 from etl.retry import Retry
 from schemas.ids import id_from_readable
@@ -79,13 +79,22 @@ class CheckpointStore:
         ]
         replies = self._retry(lambda: self._wire.exchange(commands))
         kept, published, deferred, dead, queues, (seconds, micros) = replies
+        fields = _mapping(kept)
         return State(
-            checkpoint=_checkpoint(_mapping(kept)) or _from_published(_mapping(published)),
+            checkpoint=_checkpoint(fields) or _from_published(_mapping(published)),
+            origin=Origin(fields["source"], fields["uuid"]) if "source" in fields else None,
             now=int(seconds) * 1000 + int(micros) // 1000,
             deferred={i: deferral_from_text(text) for i, text in _mapping(deferred).items()},
             dead_letters=dead,
             queues=frozenset(queues),
         )
+
+    def identify(self, token: str, origin: Origin) -> None:
+        """Record which documents the checkpoint is about, and forget how far another collection was read."""
+        step = Step()
+        step.add("checkpoint", "DEL")
+        step.add("checkpoint", "HSET", *_flat(origin._asdict().items()))
+        self._commit(token, None, step)
 
     def waiting(self) -> frozenset[str]:
         """The `_id`s that are deferred or dead letters: those that a commit has to clear once they are applied."""

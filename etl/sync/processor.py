@@ -150,7 +150,7 @@ class Processor:
             else:
                 outcome.handled.append(result.id)
                 if document in applied and result.timestamp != GONE:
-                    fills = any([type(write) is Put for write in result.writes])
+                    fills = any(type(write) is Put for write in result.writes)
                     outcome.processed += 1
                     outcome.written += fills
                     outcome.evicted += bool(result.writes) and not fills
