@@ -148,7 +148,7 @@ class Container:
             collection=collection.name,
             stages=self.stages(collection, keys),
             inspector=Inspector(self.wire),
-            repair=self.processor(collection).repair,
+            processor=self.processor(collection),
             source=self.source(collection),
             ttls=self._ttls,
             overlap=collection.overlap_seconds * 1000,

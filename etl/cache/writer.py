@@ -196,6 +196,14 @@ class CacheWriter:
         if calls:
             self._wire.exchange(calls)
 
+    def forget(self, queue: str, requests: Mapping[str, str]) -> None:
+        """Forget requests of these documents, as far as each is still as `Inspector.requests` has read it."""
+        entries = [*requests.items()]
+        pieces = [entries[i : i + _REQUESTS_A_CALL] for i in range(0, len(entries), _REQUESTS_A_CALL)]
+        script, key = SCRIPTS["forget"], requests_key(queue)
+        if pieces:
+            self._wire.exchange([script.call([key], *chain.from_iterable(some)) for some in pieces])
+
     def _life(self, result: TransformResult) -> int:
         """Milliseconds that the record of a document lives."""
         lives, least = self._lives, self._least

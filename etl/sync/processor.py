@@ -13,7 +13,17 @@ from functools import partial
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from etl.cache.writer import DONE, QUEUED, STALE, Applied, CacheWriter, Change, Request, statement
+from etl.cache.writer import (
+    DEADLINE_SECONDS,
+    DONE,
+    QUEUED,
+    STALE,
+    Applied,
+    CacheWriter,
+    Change,
+    Request,
+    statement,
+)
 from etl.errors import Transient
 from etl.model.batch import BatchOutcome, Deferred, Rejected
 from etl.model.result import GONE, TransformResult, gone
@@ -169,6 +179,22 @@ class Processor:
         read_at, results = self._read(left)
         return self.process(results, read_at, remember_from=None, trust=False, left=left)
 
+    def sweep(self, queue: str, requests: Mapping[str, str]) -> None:
+        """Forget requests that guard against nothing any more: no older read can arrive, and none is made again.
+
+        Args:
+            queue: the key of the queue.
+            requests: as `Inspector.requests` returns them.
+        """
+        deadline = self.retry(self.writer.now) - int(DEADLINE_SECONDS * 1_000_000)
+        parts = {document: text.split(" ") for document, text in requests.items()}
+        old = {document: pushed for document, (at, pushed) in parts.items() if int(at) < deadline}
+        _, results = self._read([document for document, pushed in old.items() if pushed != "-"])
+        made = {one.document for one in results if old[one.document] == one.timestamp and _asks(one, queue)}
+        read = {one.document for one in results}
+        over = {name for name, pushed in old.items() if pushed == "-" or name in read - made}
+        self.retry(partial(self.writer.forget, queue, {name: requests[name] for name in over}))
+
     def now(self) -> int:
         """The clock of Redis in microseconds since the epoch."""
         return self.writer.now()
@@ -243,6 +269,11 @@ def plan(
         if several:
             changes[key] = several
     return changes, requests
+
+
+def _asks(result: TransformResult, queue: str) -> bool:
+    """Whether a document asks for what it has pushed; an invalid one may do so again once it is valid."""
+    return result.reject is not None or any(push.key == queue for push in result.pushes)
 
 
 def _inherits(document: str, contested: Contested | None, locked: bool) -> bool:  # noqa: FBT001
