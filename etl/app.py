@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Final, Self
 
 from etl.backfill.backfill import BackfillOrder
-from etl.cache.client import Command
-from etl.cache.keys import state_keys
-from etl.cache.keyspace import Shown, show
+from etl.cache.inspector import Inspector, Shown
 from etl.checkpoint.dead_letters import DeadLetters
 from etl.checkpoint.history import Entry, History
-from etl.checkpoint.lease import this_process
+from etl.checkpoint.lease import Lease
 from etl.container import Container
 from etl.doctor import Finding, examine
 from etl.errors import EtlError, Misconfigured, Transient
@@ -22,12 +21,13 @@ from etl.monitoring.status import CollectionStatus, read_status
 from etl.settings import CollectionSettings, Settings
 from etl.sync.refresh import refresh
 from etl.sync.runs import Runs
+from etl.verify.report import VerifyReport
+from etl.verify.trace import KeyStory, Trace, trace_document
+from etl.verify.verifier import Tell, verify
 from schemas.documents import KINDS
 
-if TYPE_CHECKING:
-    from etl.verify.report import VerifyReport
-    from etl.verify.trace import KeyStory, Trace, Tracer
-    from etl.verify.verifier import Tell, Verify
+RECONCILED: Final = ("documents", "different", "missing", "orphaned", "repaired", "duration_ms")
+"""The counts of a reconciliation that are kept: see `VerifyReport`."""
 
 __all__ = [
     "App",
@@ -88,32 +88,26 @@ class App:
         for collection in self._chosen(names):
             yield self._runs.cycle(collection, progress=progress)
 
-    def take_turn(self, name: str) -> float:
-        """Take the turn of this interval's cycle of a collection, among several daemons.
-
-        Whoever has the turn keeps it for as long as it comes back for it every interval; a tenth of
-        an interval before it is due again, it is free.
-
-        Returns:
-            0 where the turn is this process', else in how many seconds its holder is due again.
+    def leader_lease(self, name: str) -> Lease:
+        """The lease of the one daemon, among several, that runs the cycles of a collection; not taken yet.
 
         Raises:
-            EtlError: Redis stays away, or refuses.
+            Misconfigured: the name is not in the settings.
         """
-        turn, mine = state_keys(self._settings.collection(name).name).leader, this_process()
-        tenth = self._settings.schedule.cycle_seconds / 10
-        ms = int(tenth * 9000)
-        look: list[Command] = [("SET", turn, mine, "NX", "PX", ms), ("GET", turn), ("PTTL", turn)]
-        _, holder, left = self._retry(lambda: self._wire.exchange(look))
-        if holder != mine:
-            return float(max(0, left) / 1000 + tenth)
-        self._retry(lambda: self._wire.exchange([("SET", turn, mine, "PX", ms)]))
-        return 0.0
+        return self._parts.lease(self._parts.keys(self._settings.collection(name)).leader)
 
     def away(self) -> dict[str, str]:
         """Why `redis` or `mongodb` does not answer, of each that does not; may be called from any thread."""
-        clock = self._parts.reader(self._settings.collections[0]).clock
-        asked = {"redis": _complaint(lambda: self._wire.exchange([("PING",)])), "mongodb": _complaint(clock)}
+        reader, seconds = (
+            self._parts.reader(self._settings.collections[0]),
+            self._settings.mongo.timeout_seconds,
+        )
+        with ThreadPoolExecutor(1) as beside:
+            mongodb = beside.submit(_complaint, lambda: reader.ping(seconds))  # at once: one wait, not two
+            asked = {
+                "redis": _complaint(lambda: self._wire.exchange([("PING",)])),
+                "mongodb": mongodb.result(),
+            }
         return {server: problem for server, problem in asked.items() if problem is not None}
 
     def retry_dead_letters(self, name: str, ids: Sequence[str]) -> Report:
@@ -142,7 +136,7 @@ class App:
         Raises:
             Misconfigured: the name is not in the settings.
         """
-        return DeadLetters(self._wire, self._settings.collection(name).name, self._retry)
+        return DeadLetters(self._wire, self._parts.keys(self._settings.collection(name)), self._retry)
 
     def refresh(self, family: str, name: str | None = None) -> RefreshReport:
         """Warm a family, or its entries called `name`, whatever the watermark says.
@@ -156,7 +150,7 @@ class App:
             raise Misconfigured(f"no document fills {family!r}, so it cannot be refreshed")
         report = RefreshReport(family, name)
         for collection in self._settings.collections:
-            stages = self._parts.stages(collection, state_keys(collection.name))
+            stages = self._parts.stages(collection, self._parts.keys(collection))
             refresh(stages, collection.tipo, report)
         return report
 
@@ -175,22 +169,29 @@ class App:
             Misconfigured: the name is not in the settings.
             EtlError: a server stays away, or refuses.
         """
-        subject = self._parts.subject(self._settings.collection(name))
-        return Verify(subject, VerifyReport(name), tell).run(sample, repair=repair)
+        report = VerifyReport(name)
+        verify(self._parts.scope(self._settings.collection(name)), report, tell, sample, repair=repair)
+        return report
 
     def reconcile(self, name: str) -> VerifyReport | None:
         """Verify and mend a collection, if a cycle of it has finished and no other daemon does so now.
 
         Raises:
             Misconfigured: the name is not in the settings.
+            LeaseHeldError: another daemon does so now.
             EtlError: a server stays away, or refuses.
         """
-        own = state_keys(self._settings.collection(name).name)
-        ms = (self._settings.reconcile.interval_seconds or 1) * 900
-        take: Command = ("SET", own.reconciliation, this_process(), "NX", "PX", ms)
-        finished: Command = ("HEXISTS", own.checkpoint, "mongo_clock")
-        taken, ready = self._retry(lambda: self._wire.exchange([take, finished]))
-        return self.verify(name, repair=True) if taken and ready else None
+        own = self._parts.keys(self._settings.collection(name))
+        with self._parts.lease(own.reconciliation_lease).hold():
+            [finished] = self._retry(
+                lambda: self._wire.exchange([("HEXISTS", own.checkpoint, "mongo_clock")])
+            )
+            if not finished:
+                return None
+            report = self.verify(name, repair=True)
+            counts = {kind: getattr(report, kind) for kind in RECONCILED}
+            self._retry(lambda: History(self._wire, own).note_reconciliation(counts))
+            return report
 
     def trace(self, name: str, ids: Sequence[str]) -> Trace:
         """The story of the document with the first of these `_id`s (canonical Extended JSON) that exists.
@@ -199,8 +200,8 @@ class App:
             Misconfigured: the name is not in the settings.
             EtlError: a server stays away, or refuses.
         """
-        subject = self._parts.subject(self._settings.collection(name))
-        return Tracer(subject, self.dead_letters(name).find).trace(ids)
+        scope = self._parts.scope(self._settings.collection(name))
+        return trace_document(scope, self.dead_letters(name).find, ids)
 
     def show(self, key: str) -> Shown | None:
         """What Redis holds under `key`; None where there is no such key.
@@ -208,17 +209,20 @@ class App:
         Raises:
             EtlError: Redis stays away, or refuses.
         """
-        return self._retry(lambda: show(self._wire, key))
+        return self._retry(lambda: Inspector(self._wire).show(key))
 
-    def status(self, names: Sequence[str] = ()) -> list[CollectionStatus]:
+    def status(self, names: Sequence[str] = (), *, mongodb_away: str | None = None) -> list[CollectionStatus]:
         """Where each collection stands, all of them by default; may be called from any thread.
+
+        `mongodb_away` says why MongoDB does not answer, where that is known: it is not asked again.
 
         Raises:
             Misconfigured: a name is not in the settings.
             EtlError: Redis is away, or refuses. MongoDB away is in the status.
         """
-        sources = [(collection.name, self._parts.reader(collection)) for collection in self._chosen(names)]
-        return read_status(self._wire, sources, self._settings.schedule.cycle_seconds)
+        chosen = self._chosen(names)
+        sources = [(one.name, self._parts.keys(one), self._parts.reader(one)) for one in chosen]
+        return read_status(self._wire, sources, self._settings.schedule.cycle_seconds, mongodb_away)
 
     def history(self, name: str, limit: int) -> list[Entry]:
         """At most `limit` runs of a collection, the newest first.
@@ -227,7 +231,7 @@ class App:
             Misconfigured: the name is not in the settings.
             EtlError: Redis stays away, or refuses.
         """
-        history = History(self._wire, self._settings.collection(name).name)
+        history = History(self._wire, self._parts.keys(self._settings.collection(name)))
         return self._retry(lambda: history.newest(limit))
 
     def doctor(self) -> list[Finding]:

@@ -12,10 +12,11 @@ from etl.backfill.backfill import DryProcessor, DryStore
 from etl.backfill.executors import processes
 from etl.backfill.worker import work
 from etl.cache.client import Wire, open_pool
+from etl.cache.inspector import Inspector
 from etl.cache.keys import StateKeys, state_keys
 from etl.cache.writer import DEADLINE_SECONDS, CacheWriter
 from etl.checkpoint.checkpoint import CheckpointStore
-from etl.checkpoint.lease import Lease
+from etl.checkpoint.lease import Lease, LeaseKeys
 from etl.errors import Transient
 from etl.interfaces import Executors, RangeProgress, Stages, Task, Workers
 from etl.model.result import TransformResult
@@ -27,10 +28,11 @@ from etl.settings import CollectionSettings, Settings
 from etl.sync.planner import Limits
 from etl.sync.processor import Processor
 from etl.transform.transform import Transform
+from etl.verify.recheck import Scope
 from schemas.documents import FAMILIES
 from schemas.families import LAST_SYNC
+from schemas.ids import id_from_text
 from schemas.keys import component
-from schemas.position import id_from_text
 
 _FEW: Final = 5000
 """Below so many documents it is not worth starting processes."""
@@ -58,6 +60,15 @@ class Container:
         self._pool.disconnect()
         close(self._client)
 
+    def keys(self, collection: CollectionSettings) -> StateKeys:
+        """The keys that the ETL keeps for a collection."""
+        return state_keys(collection.name, self.settings.namespace)
+
+    def source(self, collection: CollectionSettings) -> str:
+        """What the names of the documents of a collection begin with."""
+        name, namespace = component(collection.name), self.settings.namespace
+        return f"{namespace}/{name}" if namespace else name
+
     def reader(self, collection: CollectionSettings) -> Source:
         """Stage 1."""
         database = self.settings.mongo.database
@@ -65,16 +76,16 @@ class Container:
 
     def transform(self, collection: CollectionSettings) -> Transform:
         """Stage 2."""
-        return Transform(component(collection.name), collection.tipo, collection.timestamp_field)
+        return Transform(self.source(collection), collection.tipo, collection.timestamp_field)
 
     def processor(self, collection: CollectionSettings) -> Processor:
         """Stage 3."""
         memory = collection.overlap_seconds + 2 * self.settings.schedule.cycle_seconds
-        sources = {component(one.name): one for one in self.settings.collections}
+        sources = frozenset(map(self.source, self.settings.collections))
         writer = CacheWriter(self.wire, self._ttls, memory, track_keys=collection.track_keys)
         return Processor(
             writer=writer,
-            source=component(collection.name),
+            source=self.source(collection),
             reread=self.reread,
             knows=lambda name: name.partition(" ")[0] in sources,
             retry=self.retry,
@@ -84,7 +95,7 @@ class Container:
         """The documents of these names that exist, of all collections, in ascending order."""
         found: list[TransformResult] = []
         for collection in self.settings.collections:
-            prefix = component(collection.name) + " "
+            prefix = self.source(collection) + " "
             ids = [id_from_text(name.removeprefix(prefix)) for name in names if name.startswith(prefix)]
             if ids:
                 found += self.transform(collection)(self.reader(collection).fetch(ids))
@@ -93,12 +104,12 @@ class Container:
     def store(self, collection: CollectionSettings, keys: StateKeys | None = None) -> CheckpointStore:
         """Stage 4; `keys` for a backfill's."""
         published = self._ttls[LAST_SYNC.name] or 2 * self.settings.schedule.cycle_seconds
-        keys = keys or state_keys(collection.name)
-        return CheckpointStore(self.wire, collection.name, keys, published, self.retry)
+        keys = keys or self.keys(collection)
+        return CheckpointStore(self.wire, keys, published, self.retry)
 
-    def lease(self, keys: StateKeys) -> Lease:
-        """The lease with these keys."""
-        return Lease(lambda: self.wire, keys, self.settings.lease.seconds, self.retry)
+    def lease(self, key: str, fence: str | None = None) -> Lease:
+        """The lease with this key, and with a fence where it protects a checkpoint."""
+        return Lease(self.wire, LeaseKeys(key, fence), self.settings.lease.seconds, self.retry)
 
     def limits(self, collection: CollectionSettings) -> Limits:
         """How far back a cycle reads."""
@@ -126,8 +137,22 @@ class Container:
     def dry_stages(self, collection: CollectionSettings, executors: Executors | None) -> Stages:
         """The stages of a backfill that writes nothing."""
         start = partial(self._start_workers, collection, executors, dry=True)
-        stages = self.stages(collection, state_keys(collection.name))
+        stages = self.stages(collection, self.keys(collection))
         return replace(stages, processor=DryProcessor(), store=DryStore(), start_workers=start)
+
+    def scope(self, collection: CollectionSettings) -> Scope:
+        """What a verification needs of a collection."""
+        keys = self.keys(collection)
+        return Scope(
+            collection=collection.name,
+            stages=self.stages(collection, keys),
+            inspector=Inspector(self.wire),
+            repair=self.processor(collection).repair,
+            source=self.source(collection),
+            ttls=self._ttls,
+            overlap=collection.overlap_seconds * 1000,
+            leader_key=keys.leader,
+        )
 
     @contextmanager
     def _start_workers(
@@ -160,18 +185,17 @@ class RemoteWork:
 
     def __call__(self, task: Task) -> RangeProgress:
         """Work on a range, for a while."""
-        container = _container(self.settings)
-        collection = container.settings.collection(self.collection)
-        if self.dry:
-            stages = container.dry_stages(collection, None)
-        else:
-            stages = container.stages(collection, state_keys(collection.name))
+        stages = _stages(self.settings, self.collection, self.dry)
         process = partial(stages.processor.process, remember_from=self.remember_from, trust=False)
         return work(stages, process, task)
 
 
-@lru_cache(maxsize=1)
-def _container(settings: bytes) -> Container:
-    """That of a worker process, which keeps its connections from task to task."""
+@lru_cache(maxsize=4)
+def _stages(settings: bytes, name: str, dry: bool) -> Stages:  # noqa: FBT001
+    """Those of a worker process, which keeps its connections from task to task."""
     container = Container(pickle.loads(settings), lambda _: None)  # noqa: S301 (made by the process that sent it)
-    return container
+    collection = container.settings.collection(name)
+    keys = container.keys(collection)
+    stages = container.dry_stages(collection, None) if dry else container.stages(collection, keys)
+    stages.retry(stages.reader.prepare)
+    return stages

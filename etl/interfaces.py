@@ -70,12 +70,20 @@ class Reader(Protocol):
         """All documents that match, the newest first, a page at a time."""
         ...
 
+    def count(self) -> int:
+        """About how many documents the collection has."""
+        ...
+
     def cuts(self, count: int) -> list[Position]:
         """Positions that cut the collection into ranges, ascending."""
         ...
 
     def unreachable(self) -> int:
         """How many documents no delta can reach."""
+        ...
+
+    def sample(self, count: int) -> list[str]:
+        """The `_id`s of about so many documents."""
         ...
 
 
@@ -123,7 +131,14 @@ class CheckpointStore(Protocol):
         ...
 
     def advance(
-        self, token: str, scan: Scan, position: Position | None, outcome: BatchOutcome, /
+        self,
+        token: str,
+        scan: Scan,
+        position: Position | None,
+        outcome: BatchOutcome,
+        /,
+        *,
+        retried: bool = False,
     ) -> list[DeadLetter]:
         """Record one batch that Redis has taken; returns its dead letters."""
         ...

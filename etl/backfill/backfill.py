@@ -129,10 +129,12 @@ class DryStore:
         """No document waits."""
         return frozenset()
 
-    def advance(self, _: str, scan: Scan, __: object, outcome: BatchOutcome) -> list[DeadLetter]:
+    def advance(
+        self, _: str, scan: Scan, __: object, outcome: BatchOutcome, *, retried: bool = False
+    ) -> list[DeadLetter]:
         """The dead letters that there would be."""
         now = moment_text(scan.clocks.mongo)
-        return [dead_letter(one.id, one.reject, now, None) for one in outcome.rejected]
+        return [dead_letter(one, now, None) for one in outcome.rejected]
 
     def finish(self, _: str, __: Scan, ___: object, ____: Report) -> None:
         """Nothing is published."""

@@ -19,11 +19,11 @@ from etl.errors import Interrupted
 from etl.interfaces import Process, RangeProgress, Stages, Task, Work, Workers
 from etl.model.report import Progress, Report
 from etl.model.scan import Scan, ScanRange, earliest, latest
-from schemas.position import Position, position_from_text
+from schemas.position import Position, at, position_from_text
 
 TASK_SECONDS: Final = 1.0
-_CUTS: Final = 1000
-"""A collection that workers share is cut into so many ranges, about."""
+_MOST_RANGES: Final = 1000
+_PAGES_A_RANGE: Final = 4
 
 _log = logging.getLogger("etl.backfill")
 
@@ -57,7 +57,12 @@ def run_scan(
     )
     newest = position
     with stages.start_workers(scan) as workers:
-        cuts = stages.retry(partial(stages.reader.cuts, _CUTS)) if workers else []
+        pages = stages.retry(stages.reader.count) // stages.page_size if workers else 0
+        cuts = (
+            stages.retry(partial(stages.reader.cuts, min(_MOST_RANGES, pages // _PAGES_A_RANGE)))
+            if pages
+            else []
+        )
         seconds = 0 if scan.mode == "delta" else TASK_SECONDS
         tasks = run_ranges(split(scan_range, cuts), present, local, workers, seconds)
         with closing(tasks):
@@ -78,9 +83,10 @@ def run_scan(
 
 
 def split(scan_range: ScanRange, cuts: Iterable[Position]) -> list[ScanRange]:
-    """The range in pieces, cut at those positions (ascending) that lie within it."""
+    """The range in pieces, cut before the dates of those positions: documents of one date stay together."""
     after, end = scan_range.after.order(), scan_range.end.order()
-    within = [cut for cut in cuts if after < cut.order() < end]
+    dates = sorted({cut.ms for cut in cuts if cut.ms is not None})
+    within = [cut for cut in map(at, dates) if after < cut.order() < end]
     return [ScanRange(*pair) for pair in pairwise([scan_range.after, *within, scan_range.end])]
 
 

@@ -23,7 +23,7 @@ _CHANGES_A_CALL: Final = 50
 _REQUESTS_A_CALL: Final = 100
 _BYTES_A_CALL: Final = 256 * 1024
 _CLAIMS_A_KEY: Final = 8  # as many lines as `lua/apply.lua` keeps
-_LEFT_OUT: Final = "-"
+_LEFT_OUT: Final = "- -"
 
 QUEUED: Final = ">"
 """What the name of a queue begins with among the claims of a document."""
@@ -38,8 +38,11 @@ class Change(NamedTuple):
     """What one document does to a key: it writes it, or leaves it where `write` is None."""
 
     document: str
-    timestamp: str
+    line: str
+    """Its timestamp and its name."""
     write: Put | Evict | None
+    loses: bool = False
+    """Whether it is known to claim the key below the document that holds it."""
 
 
 class Request(NamedTuple):
@@ -59,6 +62,16 @@ class Conflict(NamedTuple):
     """The document to read too; empty where it is one of the changes that was read too early."""
     holds: bool
     """Whether what the key holds is of that document."""
+
+
+class Recorded(NamedTuple):
+    """What the records said of some documents, in their order."""
+
+    answers: list[Answer]
+    at: list[str]
+    """When each was recorded, by the clock of Redis in microseconds; empty where it is stale."""
+    held: frozenset[str]
+    """Those of their locks that exist."""
 
 
 class Applied(NamedTuple):
@@ -98,10 +111,8 @@ class CacheWriter:
         [(seconds, micros)] = self._wire.exchange([("TIME",)])
         return int(seconds) * 1_000_000 + int(micros)
 
-    def record(
-        self, results: Sequence[TransformResult], read_at: int, *, confirmed: bool
-    ) -> tuple[list[Answer], frozenset[str]]:
-        """Record these versions; returns the answer for each, and which of their locks exist.
+    def record(self, results: Sequence[TransformResult], read_at: int, *, confirmed: bool) -> Recorded:
+        """Record these versions, and look which of their locks exist.
 
         Args:
             results: valid documents, each once.
@@ -114,16 +125,18 @@ class CacheWriter:
             some = results[start : start + _DOCUMENTS_A_CALL]
             arguments: list[str | bytes | int] = [read_at, deadline, int(confirmed)]
             for result in some:
-                arguments += (result.timestamp, self._life(result), claims(result))
+                arguments += (self._life(result), statement(result))
             calls.append(script.call([record_key(result.document) for result in some], *arguments))
         locks = list({result.lock for result in results if result.lock is not None})
         count: list[Command] = [("EXISTS", *locks)] if locks else []
         held, *replies = self._wire.exchange([*count, *calls]) if locks else [0, *self._wire.exchange(calls)]
         answers: list[Answer] = []
+        at: list[str] = []
         for start, reply in zip(range(0, len(results), _DOCUMENTS_A_CALL), replies, strict=True):
-            late = [STALE] * len(results[start : start + _DOCUMENTS_A_CALL])
-            answers += late if reply == 0 else reply
-        return answers, self.held(locks) if held else frozenset()
+            some = results[start : start + _DOCUMENTS_A_CALL]
+            answers += [STALE] * len(some) if reply == 0 else reply[1:]
+            at += [""] * len(some) if reply == 0 else reply[:1] * len(some)
+        return Recorded(answers, at, self.held(locks) if held else frozenset())
 
     def held(self, locks: Sequence[str]) -> frozenset[str]:
         """Which of these locks exist."""
@@ -131,7 +144,7 @@ class CacheWriter:
         return frozenset(lock for lock, exists in zip(locks, replies, strict=True) if exists)
 
     def apply(
-        self, changes: Mapping[str, Sequence[Change]], requests: Sequence[Request], read_at: int
+        self, changes: Mapping[str, Sequence[Change]], requests: Sequence[Request], read_at: int, largest: int
     ) -> Applied:
         """Change these keys, each in one step, and push these requests.
 
@@ -139,11 +152,12 @@ class CacheWriter:
             changes: by key, in ascending order of the documents.
             requests: likewise.
             read_at: the clock of Redis before their documents were read.
+            largest: bytes that one of the documents becomes at most, so that a call stays short.
         """
         pieces, calls = [], []
-        for keys, arguments in self._pieces(changes, read_at):
+        for keys, call in self._calls(changes, read_at, largest):
             pieces.append(keys)
-            calls.append(SCRIPTS["apply"].call(keys, *arguments))
+            calls.append(call)
         queued = [*_by_queue(requests)]
         calls += [_enqueue(some, read_at) for some in queued]
         replies = self._wire.exchange(calls) if calls else []
@@ -168,80 +182,84 @@ class CacheWriter:
             incomplete=incomplete,
         )
 
-    def mark_done(self, results: Sequence[TransformResult]) -> None:
-        """Remember that these versions need not be applied again, and what they gave up as given up."""
+    def mark_done(self, results: Sequence[tuple[TransformResult, str]]) -> None:
+        """Remember that these versions need not be applied again, and what they gave up as given up.
+
+        Args:
+            results: each with the moment when it was recorded, as `record` returned it.
+        """
         calls = []
         for start in range(0, len(results), _DOCUMENTS_A_CALL):
             some = results[start : start + _DOCUMENTS_A_CALL]
-            said = chain.from_iterable((result.timestamp, claims(result)) for result in some)
-            calls.append(SCRIPTS["done"].call([record_key(result.document) for result in some], *said))
+            said = [f"{at} {statement(result)}" for result, at in some]
+            calls.append(SCRIPTS["done"].call([record_key(one.document) for one, _ in some], *said))
         if calls:
             self._wire.exchange(calls)
 
     def _life(self, result: TransformResult) -> int:
         """Milliseconds that the record of a document lives."""
         lives, least = self._lives, self._least
-        return max([lives.get(write.family, least) for write in result.writes], default=least)
+        return max([lives.get(one.family, least) for one in result.writes + result.keeps], default=least)
 
-    def _pieces(
-        self, changes: Mapping[str, Sequence[Change]], read_at: int
-    ) -> Iterator[tuple[list[str], list[str | bytes | int]]]:
-        """The keys and arguments of each call of `lua/apply.lua`: what a document writes is not kept apart."""
-        deadline, ttls = int(DEADLINE_SECONDS * 1_000_000), self._ttls
+    def _calls(
+        self, changes: Mapping[str, Sequence[Change]], read_at: int, largest: int
+    ) -> Iterator[tuple[list[str], Command]]:
+        """The keys of each call of `lua/apply.lua`, and the call."""
+        script, ttls = SCRIPTS["apply"], self._ttls
+        head: tuple[str | bytes | int, ...] = (read_at, int(DEADLINE_SECONDS * 1_000_000))
+        most = max(1, min(_CHANGES_A_CALL, _BYTES_A_CALL // max(1, largest)))
         keys: list[str] = []
-        arguments: list[str | bytes | int] = [read_at, deadline]
-        count = weight = 0
+        arguments: list[str | bytes | int] = [*head]
+        count = 0
         for key, several in changes.items():
             keys += (owner_key(key), key)
-            shown = several if len(several) <= _CLAIMS_A_KEY else _newest(several)
+            shown = several if len(several) == 1 else _newest(several)
             arguments.append(len(shown))
             # Only the newest claim can decide, so only its content is carried.
-            carried = len(shown) - 1
-            while carried and shown[carried].write is None:
-                carried -= 1
-            for place, (document, timestamp, write) in enumerate(shown):
+            claims = [place for place, change in enumerate(shown) if change.write is not None]
+            for place, (_, line, write, loses) in enumerate(shown):
                 if write is None:
-                    arguments += (document, timestamp, "-")
-                elif document == _LEFT_OUT:
-                    arguments += (document, timestamp, "!")
-                elif place != carried:
-                    arguments += (document, timestamp, "+")
+                    arguments += (line, "-")
+                elif loses:
+                    arguments += (line, "~")
+                elif place != claims[-1]:
+                    arguments += (line, "!" if line is _LEFT_OUT else "+")
                 elif type(write) is Put and write.value:
                     value = write.value
                     if type(value) is dict:
-                        arguments += (document, timestamp, "h", ttls[write.family], 2 * len(value))
+                        arguments += (line, "h", ttls[write.family], 2 * len(value))
                         arguments += chain.from_iterable(value.items())
-                        weight += sum(map(len, value.values()))
                     else:
-                        arguments += (document, timestamp, "l", ttls[write.family], len(value))
+                        arguments += (line, "l", ttls[write.family], len(value))
                         arguments += value
-                        weight += sum(map(len, value))
                 else:
-                    arguments += (document, timestamp, "0", ttls[write.family], 0)
+                    arguments += (line, "0", ttls[write.family], 0)
             count += len(shown)
-            if count >= _CHANGES_A_CALL or weight >= _BYTES_A_CALL:
-                yield keys, arguments
-                keys, arguments, count, weight = [], [read_at, deadline], 0, 0
+            if count >= most:
+                yield keys, script.call(keys, *arguments)
+                keys, arguments, count = [], [*head], 0
         if keys:
-            yield keys, arguments
+            yield keys, script.call(keys, *arguments)
 
 
-def _newest(changes: Sequence[Change]) -> list[Change]:
+def _newest(changes: Sequence[Change]) -> Sequence[Change]:
     """The changes without the oldest claims, in the same order: a key keeps only the newest few."""
     claiming = [change for change in changes if change.write is not None]
     if len(claiming) <= _CLAIMS_A_KEY:
-        return [*changes]
+        return changes
     left_out = {change.document for change in claiming[:-_CLAIMS_A_KEY]}
-    mark = claiming[0]._replace(document=_LEFT_OUT, timestamp=_LEFT_OUT)
+    mark = claiming[0]._replace(line=_LEFT_OUT)
     return [mark, *(change for change in changes if change.document not in left_out)]
 
 
-def claims(result: TransformResult) -> str:
-    """The keys that a document claims, queues among them, with spaces between them."""
-    keys = [write.key for write in result.writes]
+def statement(result: TransformResult) -> str:
+    """What a document says: its timestamp and the keys that it claims, queues too, each followed by a space."""
+    keys = [result.timestamp, *[write.key for write in result.writes]]
     if result.pushes:
         keys += [QUEUED + push.key for push in result.pushes]
-    return " ".join(keys)
+    if result.keeps:
+        keys += [keep.key for keep in result.keeps]
+    return " ".join(keys) + " "
 
 
 def _by_queue(requests: Sequence[Request]) -> Iterator[list[Request]]:

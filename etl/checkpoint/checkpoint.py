@@ -22,7 +22,8 @@ from etl.model.report import Report
 from etl.model.scan import Checkpoint, Scan, ScanMode, ServerTimes
 from etl.model.state import DEAD_LETTER_CAP, DeadLetter, Deferral, State, dead_letter, deferral_from_text
 from etl.retry import Retry
-from schemas.position import Position, id_from_readable, position_from_text
+from schemas.ids import id_from_readable
+from schemas.position import Position, position_from_text
 
 HISTORY_CAP: Final = 1000
 """So many reports of past runs are kept per collection."""
@@ -57,15 +58,13 @@ class CheckpointStore:
     taken over.
     """
 
-    def __init__(
-        self, wire: Wire, collection: str, keys: StateKeys, published_ttl: int, retry: Retry
-    ) -> None:
+    def __init__(self, wire: Wire, keys: StateKeys, published_ttl: int, retry: Retry) -> None:
         self._wire = wire
         self._retry = retry
         self._ttl = published_ttl
         self._own = keys
         self._steps = 0
-        self._dead = DeadLetters(wire, collection, retry)
+        self._dead = DeadLetters(wire, keys, retry)
 
     def load(self) -> State:
         """All that is known of the collection, in one round trip."""
@@ -96,17 +95,25 @@ class CheckpointStore:
         return frozenset([*deferred, *dead])
 
     def advance(
-        self, token: str, scan: Scan, position: Position | None, outcome: BatchOutcome
+        self,
+        token: str,
+        scan: Scan,
+        position: Position | None,
+        outcome: BatchOutcome,
+        *,
+        retried: bool = False,
     ) -> list[DeadLetter]:
         """Record one batch that Redis has taken: what was handled, deferred, refused, and how far the scan is.
 
+        A version that is a dead letter already is none again, unless a person has it `retried`.
+
         Returns:
-            The dead letters of the batch.
+            The new dead letters of the batch.
         """
         step = Step()
         step.each("deferred", "HDEL", outcome.handled)
         step.each("dead_letters", "HDEL", outcome.handled)
-        letters = self._refuse(step, outcome)
+        letters = self._refuse(step, outcome, retried=retried)
         self._defer(step, outcome)
         step.each("queues", "SADD", sorted(outcome.queues))
         step.add("checkpoint", "HSET", *_scan_fields(scan), *_position_fields(position))
@@ -153,17 +160,21 @@ class CheckpointStore:
             since = deferral_from_text(text).since if text else now
             step.add("deferred", "HSET", one.id, Deferral(one.lock, since).text())
 
-    def _refuse(self, step: Step, outcome: BatchOutcome) -> list[DeadLetter]:
+    def _refuse(self, step: Step, outcome: BatchOutcome, *, retried: bool) -> list[DeadLetter]:
         """Keep the new dead letters as far as there is room, and take what is refused off what waits."""
         if not outcome.rejected:
             return []
-        rejected = {one.id: one.reject for one in outcome.rejected}
+        rejected = {one.id: one for one in outcome.rejected}
         known = self._dead.find([*rejected])
         [(seconds, _), kept] = self._retry(
             lambda: self._wire.exchange([("TIME",), ("HLEN", self._own.dead_letters)])
         )
         now = moment_text(int(seconds) * 1000)
-        letters = [dead_letter(name, reject, now, known.get(name)) for name, reject in rejected.items()]
+        letters = [
+            dead_letter(one, now, known.get(name))
+            for name, one in rejected.items()
+            if retried or name not in known or known[name].version != one.version
+        ]
         new = [letter for letter in letters if letter.attempts == 1][: max(0, DEAD_LETTER_CAP - kept)]
         room = [letter for letter in letters if letter.attempts > 1] + new
         step.each("deferred", "HDEL", [*rejected])
@@ -178,10 +189,8 @@ class CheckpointStore:
         self._steps += 1
         command = SCRIPTS["commit"].call(keys, token, self._steps, ms, *step.arguments)
         [answer] = self._retry(lambda: self._wire.exchange([command]))
-        if answer == 0:
-            raise LeaseLost("another holder has taken over the lease")
-        if answer == -2:
-            raise LeaseLost("the lease is gone from Redis, which was flushed or has evicted it")
+        if isinstance(answer, str):
+            raise LeaseLost(answer)
         if answer < 0:
             raise CycleFailed("the checkpoint would have gone backwards")
 

@@ -1,13 +1,13 @@
 """The daemon: a cycle of each collection every interval, refreshes in between, and answers over HTTP.
 
-Several daemons may run against the same servers: whoever has the turn works, the others stand by.
+Several daemons may run against the same servers: one leads a collection, the others stand by.
 """
 
 import logging
 import os
 import threading
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 from apscheduler.events import EVENT_JOB_MAX_INSTANCES, EVENT_JOB_SUBMITTED
@@ -17,7 +17,8 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from etl import logs
 from etl.app import App
 from etl.daemon.jobs import Around, jobs
-from etl.daemon.misfires import Punctuality
+from etl.daemon.misfires import MisfireListener
+from etl.daemon.schedule import MONOTONIC, Every, present
 from etl.monitoring.health import Lookout, look
 from etl.monitoring.metrics import Metrics
 from etl.monitoring.routes import Endpoints
@@ -48,10 +49,10 @@ class Daemon:
         self._jobs = jobs(Around(settings, metrics, self._postpone))
         self._scheduler = _scheduler(len(self._jobs))
         intervals = {job.task: job.seconds for job in self._jobs}
-        punctuality = Punctuality(intervals, metrics)
-        self._scheduler.add_listener(punctuality, EVENT_JOB_MAX_INSTANCES | EVENT_JOB_SUBMITTED)
-        lookout = Lookout(lambda: look(self._eye))
-        endpoints = Endpoints(lookout, metrics, settings.schedule.cycle_seconds)
+        self._misfires = MisfireListener(intervals, metrics)
+        self._scheduler.add_listener(self._misfires, EVENT_JOB_MAX_INSTANCES | EVENT_JOB_SUBMITTED)
+        self._lookout = Lookout(lambda: look(self._eye))
+        endpoints = Endpoints(self._lookout, metrics, settings.schedule.cycle_seconds)
         self._serving = Serving(endpoints.app(), settings.http.host, settings.http.port)
 
     @property
@@ -64,8 +65,8 @@ class Daemon:
         self._serving.start()
         _log.info("answering at %s", self.url, extra=logs.event("listening", url=self.url))
         for job in self._jobs:
-            first = datetime.now(UTC) + timedelta(seconds=job.idle_at_first)
-            self._scheduler.add_job(job, "interval", seconds=job.seconds, id=job.task, next_run_time=first)
+            first = present() + timedelta(seconds=job.idle_at_first)
+            self._scheduler.add_job(job, Every(job.seconds), id=job.task, next_run_time=first)
         self._scheduler.start()
         tasks = [job.task for job in self._jobs]
         _log.info("started: %s", ", ".join(tasks), extra=logs.event("started", tasks=tasks))
@@ -83,9 +84,12 @@ class Daemon:
         """Move the next run of a task; not while the scheduler ends, as it would wait for its own thread."""
         with self._postponing:
             if not self._stop.is_set():
-                self._scheduler.modify_job(task, next_run_time=datetime.now(UTC) + timedelta(seconds=seconds))
+                due = present() + timedelta(seconds=seconds)
+                self._scheduler.modify_job(task, next_run_time=due)
+                self._misfires.moved(task, due)
 
     def _end(self) -> None:
+        self._lookout.stop()
         waiting = threading.Thread(target=self._shut_down, daemon=True)
         waiting.start()
         waiting.join(GRACE_SECONDS)
@@ -100,13 +104,14 @@ class Daemon:
             pass  # whoever moves a run is done, and nobody else begins to
         self._scheduler.shutdown()
         self._serving.stop()
-        for app in (self._eye, *(job.app for job in self._jobs)):
-            app.close()
+        for job in self._jobs:
+            job.close()
+        self._eye.close()
 
 
 def _scheduler(workers: int) -> BackgroundScheduler:
     return BackgroundScheduler(
-        timezone=UTC,
+        timezone=MONOTONIC,
         executors={"default": ThreadPoolExecutor(workers)},
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
     )

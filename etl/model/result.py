@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from schemas.operations import Enqueue, Evict, Put, Reject
+from schemas.operations import Enqueue, Evict, Keep, Put, Reject
 from schemas.position import Position, position_from_text
 
 GONE = "gone"
@@ -20,6 +20,8 @@ class TransformResult(NamedTuple):
     """The same as a number; None where it is no date."""
     writes: tuple[Put | Evict, ...] = ()
     pushes: tuple[Enqueue, ...] = ()
+    keeps: tuple[Keep, ...] = ()
+    """Keys that it leaves as they are, if it has written them before."""
     lock: str | None = None
     """The key of the lock that defers it while that exists."""
     reject: Reject | None = None

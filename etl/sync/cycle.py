@@ -12,7 +12,8 @@ from etl.model.report import Progress, Report
 from etl.model.result import TransformResult
 from etl.model.scan import Backfilled, Scan, ServerTimes
 from etl.sync.planner import Limits, plan, plan_catch_up
-from schemas.position import Position, readable_id
+from schemas.ids import readable_id
+from schemas.position import Position
 
 
 def run_cycle(
@@ -84,7 +85,7 @@ def write_again(
     for start in range(0, len(ids), stages.page_size):
         read_at, results = stages.processor.read(ids[start : start + stages.page_size])
         outcome = stages.processor.process(results, read_at, remember_from=0, trust=False)
-        report.add(outcome, stages.store.advance(token, scan, position, outcome))
+        report.add(outcome, stages.store.advance(token, scan, position, outcome, retried=True))
 
 
 def _pass_over(

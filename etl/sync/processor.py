@@ -7,11 +7,13 @@ batch, until every key was changed by reads that were young enough: see docs/gua
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from etl.cache.writer import DONE, QUEUED, STALE, Applied, CacheWriter, Change, Conflict, Request
+from etl.cache.writer import DONE, QUEUED, STALE, Applied, CacheWriter, Change, Request, statement
 from etl.errors import Transient
 from etl.model.batch import BatchOutcome, Deferred, Rejected
 from etl.model.result import GONE, TransformResult, gone
@@ -25,16 +27,23 @@ Reread = Callable[[Collection[str]], list[TransformResult]]
 """The documents of these names that exist, as they are now: read by `_id` from the primary with read concern
 linearizable, in ascending order. Those of collections that the settings do not name are left out."""
 
-Contested = Mapping[str, tuple[frozenset[str], Conflict | None]]
-"""Keys that could not be changed yet: the documents that were read again for each, and why, if one of them is not to
-be had."""
+
+class Contested(NamedTuple):
+    """A key that could not be changed yet."""
+
+    documents: frozenset[str]
+    """Those to read again for it."""
+    blocker: str = ""
+    """The one of them that decides and was not in the call, if that was the reason."""
+    holds: bool = False
+    """Whether what the key holds is of the blocker."""
 
 
 class Going(NamedTuple):
     """A document that is to be written, and the keys that it gives up."""
 
     result: TransformResult
-    given_up: Sequence[str]
+    given_up: Collection[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +59,13 @@ class Processor:
     retry: Retry
 
     def process(
-        self, page: Sequence[TransformResult], read_at: int, *, remember_from: int | None, trust: bool = True
+        self,
+        page: Sequence[TransformResult],
+        read_at: int,
+        *,
+        remember_from: int | None,
+        trust: bool = True,
+        left: Mapping[str, Collection[str]] = MappingProxyType({}),
     ) -> BatchOutcome:
         """Write the documents of a page, given in ascending order of their positions.
 
@@ -60,6 +75,7 @@ class Processor:
             remember_from: versions dated from this millisecond on are marked as done, as a delta reads them again;
                 None marks none.
             trust: whether a version that is marked as done is left alone.
+            left: by document, keys that it leaves unless it claims them, whatever its record says.
         """
         met = Counter([result.document for result in page])
         again = {document for document, count in met.items() if count > 1}  # written while the page was read
@@ -68,59 +84,67 @@ class Processor:
         )
         outcome = BatchOutcome()
         latest: dict[str, TransformResult] = {}
-        applied: dict[str, TransformResult] = {}
+        applied: dict[str, tuple[TransformResult, str]] = {}
         locks: dict[str, str] = {}
         filled: dict[str, str | None] = {}
-        contested: Contested = {}
+        contested: dict[str, Contested] = {}
         for number in range(_ROUNDS):
             if number:
                 read_at, results = self._read(again)
-            valid = [result for result in results if result.reject is None] if results else []
+            valid = [result for result in results if result.reject is None]
             latest.update([(result.document, result) for result in results])
-            answers, held = self.retry(partial(self.writer.record, valid, read_at, confirmed=number > 0))
+            record = self.retry(partial(self.writer.record, valid, read_at, confirmed=number > 0))
             going: list[Going] = []
-            again = set()
-            for result, answer in zip(valid, answers, strict=True):
+            stale: set[str] = set()
+            for result, answer, at in zip(valid, record.answers, record.at, strict=True):
                 document = result.document
                 if answer == STALE:
-                    again.add(document)
-                elif held and result.lock in held and document in met:
+                    stale.add(document)
+                    continue
+                locked = result.lock in record.held and document in met
+                if locked:
                     locks[document] = result.lock or ""
-                elif answer == DONE and trust:
-                    # Left alone, but for keys that others need it for.
-                    writes = (
-                        tuple([write for write in result.writes if write.key in contested])
-                        if contested
-                        else ()
-                    )
-                    if writes:
-                        going.append(Going(result._replace(writes=writes, pushes=()), ()))
-                else:
+                elif answer != DONE or not trust:
                     locks.pop(document, None)
-                    applied[document] = result
-                    going.append(Going(result, answer.split(" ") if type(answer) is str else ()))
-            changes, requests = plan(going, contested)
-            reply = self.retry(partial(self.writer.apply, changes, requests, read_at))
-            contested = _contested(reply, changes, contested, again)
+                    applied[document] = result, at
+                    given_up: Collection[str] = answer.split(" ") if type(answer) is str else ()
+                    if left:
+                        given_up = {*given_up, *left.get(document, ())}.difference(
+                            statement(result).split(" ")
+                        )
+                    going.append(Going(result, given_up))
+                if contested and document not in applied:
+                    # Left alone, but for keys that it inherits or has left.
+                    writes = [
+                        one for one in result.writes if _inherits(document, contested.get(one.key), locked)
+                    ]
+                    if writes or not locked:
+                        going.append(Going(result._replace(writes=tuple(writes), pushes=()), ()))
+            changes, requests = plan(going, contested, stale)
+            largest = max([result.size for result in valid], default=0)
+            reply = self.retry(partial(self.writer.apply, changes, requests, read_at, largest))
+            contested = _contested(reply, changes, contested, stale)
             filled |= {key: _family(several) for key, several in changes.items() if key not in contested}
             outcome.enqueued += reply.pushed
             outcome.queues |= {request.queue for request in requests if request.item}
             outcome.incomplete += len(reply.incomplete)
             latest |= {name: latest[name]._replace(reject=_NO_QUEUE) for name in reply.refused}
-            again |= {*reply.stale, *(name for documents, _ in contested.values() for name in documents)}
+            again = stale.union(reply.stale, *(one.documents for one in contested.values()))
             if not again:
                 break
         else:
             raise Transient("documents change faster than they can be written")
         if remember_from is not None:
-            self._mark_done(
-                [one for one in applied.values() if latest[one.document] is one], locks, remember_from
-            )
+            recent = (one for one in applied.values() if one[0].ms is not None and one[0].ms >= remember_from)
+            done = [
+                one for one in recent if one[0].document not in locks and latest[one[0].document] is one[0]
+            ]
+            self.retry(partial(self.writer.mark_done, done))
         outcome.entries = Counter([family for family in filled.values() if family is not None])
         for document in met:
             result = latest[document]
             if result.reject is not None:
-                outcome.rejected.append(Rejected(result.id, result.reject))
+                outcome.rejected.append(Rejected(result.id, result.reject, result.timestamp))
             elif document in locks:
                 outcome.deferred.append(Deferred(result.id, locks[document]))
             else:
@@ -131,6 +155,19 @@ class Processor:
                     outcome.written += fills
                     outcome.evicted += bool(result.writes) and not fills
         return outcome
+
+    def repair(self, claimants: Mapping[str, Collection[str]]) -> BatchOutcome:
+        """Read these documents, and write each key as they say; those that do not claim it leave it.
+
+        Args:
+            claimants: by key, the names of the documents that may claim it.
+        """
+        left: dict[str, list[str]] = {}
+        for key, documents in claimants.items():
+            for document in documents:
+                left.setdefault(document, []).append(key)
+        read_at, results = self._read(left)
+        return self.process(results, read_at, remember_from=None, trust=False, left=left)
 
     def now(self) -> int:
         """The clock of Redis in microseconds since the epoch."""
@@ -158,73 +195,80 @@ class Processor:
     def pass_over(self, page: Sequence[TransformResult], read_at: int) -> None:
         """Mark documents as done without writing them."""
         valid = [result for result in page if result.reject is None]
-        self.retry(partial(self.writer.record, valid, read_at, confirmed=False))
-        self.retry(partial(self.writer.mark_done, valid))
-
-    def _mark_done(
-        self, applied: Sequence[TransformResult], locks: Mapping[str, str], remember_from: int
-    ) -> None:
-        recent = (one for one in applied if one.ms is not None and one.ms >= remember_from)
-        done = [one for one in recent if one.document not in locks]
-        if done:
-            self.retry(partial(self.writer.mark_done, done))
+        record = self.retry(partial(self.writer.record, valid, read_at, confirmed=False))
+        self.retry(partial(self.writer.mark_done, [*zip(valid, record.at, strict=True)]))
 
 
 _NO_QUEUE: Final = Reject("its queue holds something that is not a list: move it away")
 
 
-def plan(going: Sequence[Going], contested: Contested) -> tuple[dict[str, list[Change]], list[Request]]:
+def plan(
+    going: Sequence[Going], contested: Mapping[str, Contested], stale: AbstractSet[str]
+) -> tuple[dict[str, list[Change]], list[Request]]:
     """What is done to each key and queue, in the order of the documents.
 
     A document that was read again for a key and does not claim it any more leaves it. One that could not be read
-    (invalid, or of a collection that the settings do not name) keeps the key that it holds, and inherits none.
+    (invalid, or of a collection that the settings do not name), is locked, or leaves the key as it is, keeps the key
+    that it holds: the others claim it below. It inherits none. Where a document is stale, its contested keys wait
+    until it is read again.
     """
     changes: dict[str, list[Change]] = {}
     requests: list[Request] = []
     for (document, timestamp, _, writes, pushes, *_), given_up in going:
+        line = f"{timestamp} {document}"
         for write in writes:
-            changes.setdefault(write.key, []).append(Change(document, timestamp, write))
+            changes.setdefault(write.key, []).append(Change(document, line, write))
         for push in pushes:
             requests.append(Request(push.key, document, timestamp, push.item))
         for key in given_up:
             if key.startswith(QUEUED):
                 requests.append(Request(key.removeprefix(QUEUED), document, timestamp, ""))
             else:
-                changes.setdefault(key, []).append(Change(document, timestamp, None))
-    here = {one.result.document: one.result for one in going} if contested else {}
-    for key, (documents, conflict) in contested.items():
-        several = changes.setdefault(key, [])
+                changes.setdefault(key, []).append(Change(document, line, None))
+    read = {one.result.document: one.result for one in going} if contested else {}
+    for key, (documents, blocker, holds) in contested.items():
+        several = changes.pop(key, [])
+        if documents & stale:
+            continue
+        here = {
+            name for name in documents if name in read and all(keep.key != key for keep in read[name].keeps)
+        }
         acting = {change.document for change in several}
-        several += [Change(name, here[name].timestamp, None) for name in documents - acting if name in here]
-        if conflict is not None and conflict.blocker not in here:
-            if conflict.holds:
-                several[:] = [change for change in several if change.write is None]
+        several += [Change(name, f"{read[name].timestamp} {name}", None) for name in here - acting]
+        if blocker and blocker not in here:
+            if holds:
+                several = [change._replace(loses=change.write is not None) for change in several]
             else:
-                several.append(Change(conflict.blocker, GONE, None))
-        if not several:
-            del changes[key]
+                several.append(Change(blocker, f"{GONE} {blocker}", None))
+        if several:
+            changes[key] = several
     return changes, requests
 
 
+def _inherits(document: str, contested: Contested | None, locked: bool) -> bool:  # noqa: FBT001
+    """Whether a document that is not to be written now is needed for a contested key all the same."""
+    if contested is None or document not in contested.documents:
+        return False
+    return not (locked and contested.holds and contested.blocker == document)
+
+
 def _contested(
-    reply: Applied, changes: Mapping[str, Sequence[Change]], before: Contested, stale: Collection[str]
-) -> Contested:
+    reply: Applied,
+    changes: Mapping[str, Sequence[Change]],
+    before: Mapping[str, Contested],
+    stale: AbstractSet[str],
+) -> dict[str, Contested]:
     """The keys to try again, and the documents to read again for each."""
-    waiting = {key: (documents, None) for key, (documents, _) in before.items() if documents & set(stale)}
-    refused = {
-        one.key: (
-            frozenset([*(change.document for change in changes[one.key]), *filter(None, [one.blocker])]),
-            one,
-        )
-        for one in reply.conflicts
-    }
-    return {
-        **waiting,
-        **{key: (names, one if one.blocker else None) for key, (names, one) in refused.items()},
-    }
+    waiting = {key: one for key, one in before.items() if one.documents & stale}
+    for key, blocker, holds in reply.conflicts:
+        documents = {change.document for change in changes[key]} | ({blocker} if blocker else set())
+        waiting[key] = Contested(frozenset(documents), blocker, holds)
+    return waiting
 
 
 def _family(changes: Sequence[Change]) -> str | None:
     """The family of what fills the key after these changes, None where it is removed."""
+    if type(write := changes[-1].write) is Put:
+        return write.family
     write = next((change.write for change in reversed(changes) if change.write is not None), None)
     return write.family if isinstance(write, Put) else None

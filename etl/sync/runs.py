@@ -13,9 +13,9 @@ from typing import Final
 from etl import logs
 from etl.backfill.backfill import BackfillOrder, run_backfill
 from etl.backfill.rate_limit import RateLimiter
-from etl.cache.keys import of_backfill, state_keys
+from etl.cache.keys import of_backfill
 from etl.container import Container
-from etl.errors import CacheAway, CycleFailed, EtlError, Interrupted, Locked
+from etl.errors import CacheAway, CycleFailed, EtlError, Interrupted, LeaseHeldError
 from etl.interfaces import Process, Stages
 from etl.model.report import Progress, Report, unheard
 from etl.model.scan import Backfilled
@@ -42,8 +42,8 @@ class Runs:
     ) -> Report:
         """One cycle: see `etl.sync.cycle.run_cycle`. `progress` is called after each batch."""
         report = Report(collection.name)
-        keys, limits = state_keys(collection.name), self._parts.limits(collection)
-        with self._recorded(collection, report), self._parts.lease(keys).hold() as token:
+        keys, limits = self._parts.keys(collection), self._parts.limits(collection)
+        with self._recorded(collection, report), self._parts.lease(keys.lease, keys.fence).hold() as token:
             run_cycle(self._parts.stages(collection, keys), limits, token, report, progress, again, since)
         return report
 
@@ -58,8 +58,8 @@ class Runs:
             except EtlError as error:
                 report.failed(str(error), error.exit_code)
             return report
-        keys = of_backfill(state_keys(collection.name))
-        with self._recorded(collection, report), self._parts.lease(keys).hold() as token:
+        keys = of_backfill(self._parts.keys(collection))
+        with self._recorded(collection, report), self._parts.lease(keys.lease, keys.fence).hold() as token:
             stages = self._parts.stages(collection, keys, order.executors)
             scan, read = run_backfill(stages, self._process(stages, order), order, token, report, progress)
             if order.is_whole or self._parts.store(collection).load().checkpoint:
@@ -93,7 +93,7 @@ class Runs:
         began, clock = round(time.time() * 1000), time.monotonic()
         try:
             yield
-        except Locked as error:
+        except LeaseHeldError as error:
             report.failed(str(error), error.exit_code, "locked")
         except EtlError as error:
             _log.debug("the run failed", exc_info=True)

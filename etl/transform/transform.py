@@ -1,15 +1,16 @@
 """Stage 2, transform: raw BSON documents become results. Pure, so that any process can run it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import bson
 
 from etl.model.result import TransformResult
+from schemas.codec import decode
 from schemas.documents import project
-from schemas.operations import Enqueue, Evict, Put, Reject
-from schemas.position import DECODING, LENIENT, place_in, position_in
+from schemas.operations import Enqueue, Evict, Keep, Put, Reject
+from schemas.position import place_in, position_in
 
 MOST_BYTES: Final = 64 * 1024 * 1024
 """What one document may become in Redis, by default."""
@@ -34,21 +35,21 @@ class Transform:
 
     def _result(self, raw: bytes) -> TransformResult:
         try:
-            document = bson.decode(raw, DECODING)
+            document = decode(raw)
         except _UNDECODABLE as error:
             # The driver's message may quote the bytes it stumbled over, so only its type is kept.
-            reject = Reject(f"the document cannot be decoded ({type(error).__name__})")
-            return self._rejected(bson.decode(raw, LENIENT), reject)
-        text, ms, document_id = place_in(document, self.timestamp_field)
-        if ms is None and isinstance(position_in(document, self.timestamp_field).timestamp, list):
+            return self._rejected(raw, Reject(f"the document cannot be decoded ({type(error).__name__})"))
+        text, ms, document_id = place_in(document, self.timestamp_field, raw)
+        if ms is None and position_in(raw, self.timestamp_field).is_array():
             # Its index has one entry for each member: no single place in the order, and none to pass.
-            return self._rejected(document, Reject(f"{self.timestamp_field} is an array"))
+            return self._rejected(raw, Reject(f"{self.timestamp_field} is an array"))
         projection = project(document, self.tipo)
         if isinstance(projection, Reject):
-            return self._rejected(document, projection)
+            return self._rejected(raw, projection)
         size = 0
         writes: list[Put | Evict] = []
         pushes: list[Enqueue] = []
+        keeps: list[Keep] = []
         for entry in projection.entries:
             if type(entry) is Put:
                 value = entry.value
@@ -58,21 +59,22 @@ class Transform:
                 writes.append(entry)
             elif type(entry) is Enqueue:
                 pushes.append(entry)
+            elif type(entry) is Keep:
+                keeps.append(entry)
         if size > self.most_bytes:
-            return self._rejected(
-                document, Reject(f"it would take {size:,} bytes of Redis: more than is allowed")
-            )
+            return self._rejected(raw, Reject(f"it would take {size:,} bytes of Redis: more than allowed"))
         return TransformResult(
             f"{self.collection} {document_id}",
             text.partition(" ")[0],
             ms,
             tuple(writes),
             tuple(pushes),
+            tuple(keeps),
             projection.lock,
             None,
             size,
         )
 
-    def _rejected(self, document: Mapping[str, object], reject: Reject) -> TransformResult:
-        text, ms, document_id = place_in(document, self.timestamp_field)
+    def _rejected(self, raw: bytes, reject: Reject) -> TransformResult:
+        text, ms, document_id = position_in(raw, self.timestamp_field).place()
         return TransformResult(f"{self.collection} {document_id}", text.partition(" ")[0], ms, reject=reject)

@@ -13,7 +13,8 @@ from pymongo import MongoClient
 from etl.cache.client import Wire, open_pool
 from etl.cache.writer import CacheWriter
 from etl.mongo.reader import Source
-from schemas.position import DECODING, FIRST, LAST, Position
+from schemas.codec import DECODING
+from schemas.position import FIRST, LAST, Position
 from tests.support.results import TTLS
 from tests.support.twins import NAME, ReaderTwin, fake_documents, fake_redis
 from tests.support.types import Document

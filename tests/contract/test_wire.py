@@ -1,11 +1,12 @@
 """The wire to Redis, over a fake one and a real one: replies in order, and errors sorted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pytest
 import redis
 
-from etl.cache.client import SCRIPTS, Wire
+from etl.cache.client import SCRIPTS, Wire, open_pool
 from etl.errors import CycleFailed, Transient
 
 
@@ -34,7 +35,7 @@ def test_an_error_inside_a_script_is_raised(wire: Wire, client: redis.Redis) -> 
     client.set("fence", "1:x")
     client.lpush("lease", "not a string")
     with pytest.raises(CycleFailed):
-        wire.exchange([SCRIPTS["renew"].call(("checkpoint", "lease"), "1:x", "h", 1), ("GET", "lease")])
+        wire.exchange([SCRIPTS["renew"].call(("checkpoint", "lease"), "h", 1, "1:h"), ("GET", "lease")])
 
 
 def test_a_transaction_is_bound_to_its_connection(wire: Wire) -> None:
@@ -47,6 +48,40 @@ def test_a_transaction_is_bound_to_its_connection(wire: Wire) -> None:
     with pytest.raises(Transient):
         wire.exchange([("SET", "b", 1)], generation)
     assert wire.exchange([("EXISTS", "b")]) == [0]
+
+
+@pytest.fixture
+def real_wire(redis_url: str) -> Iterator[Wire]:
+    """A wire to the real Redis."""
+    pool = open_pool(redis_url, 5)
+    with closing(Wire(pool)) as wire:
+        yield wire
+    pool.disconnect()
+
+
+def close_idle(client: redis.Redis) -> None:
+    """Do as Redis with `timeout`, and a load balancer, with a connection that was idle for long."""
+    for peer in client.client_list():
+        if peer["name"] == "promptcontent-etl":
+            client.client_kill_filter(_id=peer["id"])
+
+
+def test_a_connection_that_was_closed_while_idle_is_replaced_silently(
+    real_wire: Wire, redis_client: redis.Redis
+) -> None:
+    """The next exchange succeeds, and is carried out once."""
+    assert real_wire.exchange([("INCR", "a")]) == [1]
+    close_idle(redis_client)
+    assert real_wire.exchange([("INCR", "a")]) == [2]
+
+
+def test_a_watch_does_not_outlive_its_connection(real_wire: Wire, redis_client: redis.Redis) -> None:
+    """What is bound to the connection that was closed is refused."""
+    real_wire.exchange([("WATCH", "a")])
+    close_idle(redis_client)
+    with pytest.raises(Transient):
+        real_wire.exchange([("MULTI",), ("INCR", "a"), ("EXEC",)], real_wire.generation)
+    assert not redis_client.exists("a")
 
 
 def test_a_watched_key_that_changes_stops_the_transaction(wire: Wire, client: redis.Redis) -> None:

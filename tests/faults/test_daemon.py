@@ -20,16 +20,17 @@ from etl.demo import MongoServer, RedisServer
 from tests.acceptance.conftest import StartEtl
 from tests.support.daemons import (
     HISTORY,
-    TURN,
     Process,
     Reader,
     Writer,
     ended,
     every,
     is_ready,
+    leader,
     provider,
     url_of,
 )
+from tests.support.http import get
 from tests.support.types import Document, ProxyTo
 from tests.support.waiting import eventually
 
@@ -44,7 +45,7 @@ def test_every_write_is_there_within_two_cycles(
     """Under a steady writer, also while the one of two daemons that works is killed: the other takes over."""
     cycle, seconds = 2, 60 if LONG else 8
     daemons = {daemon.pid: daemon for daemon in (start_etl("run", **every(cycle)) for _ in range(2))}
-    assert eventually(lambda: bool(redis_client.exists(TURN)))
+    assert eventually(lambda: leader(redis_client) is not None)
     writer = Writer(collection)
     reader = Reader(redis_client, writer)
     writing = threading.Thread(target=writer.write, args=(seconds,))
@@ -52,7 +53,7 @@ def test_every_write_is_there_within_two_cycles(
     for thread in (writing, reading):
         thread.start()
     time.sleep(seconds / 2)
-    killed = daemons.pop(int(str(redis_client.get(TURN)).rpartition(":")[2]))
+    killed = daemons.pop(leader(redis_client) or 0)
     killed.kill()
     for thread in (writing, reading):
         thread.join(seconds)
@@ -111,6 +112,33 @@ def test_a_second_signal_ends_it_at_once(
     assert process.wait(1) == 128 + signal.SIGTERM
     assert time.monotonic() - began < 1
     assert proxy.swallowed > 0, "the server was never asked"
+
+
+def test_it_says_in_four_seconds_that_both_servers_are_deaf(
+    start_etl: StartEtl, collection: Collection[Document], lines: Sequence[tuple[str, Any, str]]
+) -> None:
+    """Each time it is asked; and it ends in time while a probe waits, without an error in the log."""
+    [(_, mongo, uri), (_, cache, address)] = lines
+    collection.insert_one(provider(0))
+    settings = every(60) | {"ETL_MONGO__URI": uri, "ETL_REDIS__URL": address}
+    process = start_etl("run", **settings)
+    url = f"{url_of(settings)}/readyz"
+    assert eventually(lambda: is_ready(url_of(settings)))
+    for proxy in (mongo, cache):
+        proxy.deafen()
+    time.sleep(1.1)  # what was known before is not told any more
+    for _ in range(3):
+        began = time.monotonic()
+        answer = get(url)
+        assert time.monotonic() - began < 4
+        assert (answer.code, len(answer.json["problems"])) == (503, 2)
+        time.sleep(1.1)
+    probe = threading.Thread(target=get, args=(url,))
+    probe.start()
+    time.sleep(0.3)
+    said = ended(process, seconds=5)
+    probe.join()
+    assert [line for line in said if line["level"] == "ERROR"] == []
 
 
 @pytest.fixture

@@ -179,9 +179,9 @@ def test_what_no_cycle_has_evicted_yet_is_orphaned_unless_a_daemon_is_at_work(
     collection.insert_one(api("p", clock.ago(900), _id=1))
     app = applied()
     collection.update_one({"_id": 1}, {"$set": {**change, "updated_at": clock.now()}})
-    redis_client.set("{etl:last_sync:promptContent}:turn", "host:1", px=60_000)
+    redis_client.set("{etl:last_sync:promptContent}:leader", "host:1", px=60_000)
     assert "orphaned" not in found(app.verify("promptContent"))
-    redis_client.delete("{etl:last_sync:promptContent}:turn")
+    redis_client.delete("{etl:last_sync:promptContent}:leader")
     assert named(app.verify("promptContent", repair=True))["orphaned"] == {"config:api:p"}
     assert not redis_client.exists("config:api:p")
 

@@ -216,7 +216,7 @@ def test_nothing_is_accused_while_a_writer_and_cycles_are_at_work(
             document = _written(chance.randrange(250), chance)
             collection.replace_one({"_id": document["_id"]}, document, upsert=True)
 
-    redis_client.set("{etl:last_sync:promptContent}:turn", "a daemon", px=60_000)
+    redis_client.set("{etl:last_sync:promptContent}:leader", "a daemon", px=60_000)
     reports = []
     with running(write, lambda: sync(beside)):
         reports = [app.verify("promptContent", repair=number % 2 == 1) for number in range(20)]

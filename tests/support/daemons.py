@@ -18,7 +18,7 @@ from tests.support.http import get
 from tests.support.types import Document
 
 COMPANION = "{etl:last_sync:promptContent}:"
-TURN, LEASE, HISTORY = f"{COMPANION}turn", f"{COMPANION}lease", f"{COMPANION}history"
+LEADER, LEASE, HISTORY = f"{COMPANION}leader", f"{COMPANION}lease", f"{COMPANION}history"
 
 Process = subprocess.Popen[str]
 
@@ -73,6 +73,12 @@ def health_check() -> list[str]:
     [command] = re.findall(r"^HEALTHCHECK .*CMD (\[.+?\])$", text, re.MULTILINE)
     words: list[str] = json.loads(command)
     return words
+
+
+def leader(client: redis.Redis) -> int | None:
+    """The process id of the daemon that leads."""
+    holder = client.get(LEADER)
+    return int(str(holder).split(":")[-2]) if holder else None
 
 
 class Writer:

@@ -33,8 +33,10 @@ from etl.mongo.reader import UNREACHABLE_CAP, Page
 from etl.retry import Retry
 from etl.sync.processor import Processor
 from etl.transform.transform import Transform
+from schemas.codec import DECODING, RawValue
 from schemas.documents import FAMILIES
-from schemas.position import DECODING, LENIENT, Position, id_from_text, position_in
+from schemas.ids import id_from_text
+from schemas.position import Position, position_in
 
 T = TypeVar("T")
 
@@ -187,12 +189,12 @@ def _encoded(document: Mapping[str, Any]) -> bytes:
 
 
 def _position(raw: bytes) -> Position:
-    return position_in(bson.decode(raw, LENIENT), FIELD)
+    return position_in(raw, FIELD)
 
 
 def _faithful(raw: bytes) -> bool:
-    """Whether the position of a document can be named: it holds no text that is not UTF-8."""
-    return r"\ufffd" not in _position(raw).text()
+    """Whether the position of a document can be named: it holds nothing that is of bytes only."""
+    return not any(isinstance(part, RawValue) for part in _position(raw))
 
 
 class MeddledReader:
@@ -330,7 +332,7 @@ def assemble(
         reader=reader,
         transform=transform,
         processor=processor,
-        store=CheckpointStore(wire, NAME, keys, 1320, retry),
+        store=CheckpointStore(wire, keys, 1320, retry),
         start_workers=lambda _: nullcontext(None),
         retry=retry,
         stop=threading.Event(),
@@ -341,6 +343,6 @@ def assemble(
 def take_lease(client: redis.Redis, keys: StateKeys = OWN) -> str:
     """A new fencing token, as if the lease of the holder before were over."""
     client.delete(keys.lease)
-    nonce = f"{next(_NONCES):012x}"
-    answer: Any = client.eval(SCRIPTS["acquire"].source, 2, keys.lease, keys.fence, "host:1", nonce, "30000")
+    holder = f"host:1:{next(_NONCES):012x}"
+    answer: Any = client.eval(SCRIPTS["acquire"].source, 2, keys.lease, keys.fence, holder, "30000")
     return str(answer[1])

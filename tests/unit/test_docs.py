@@ -13,7 +13,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from etl.cli.main import etl
-from etl.errors import EtlError, Locked, Misconfigured
+from etl.errors import EtlError, LeaseHeldError, Misconfigured
 from etl.model.report import Report
 from etl.settings import CollectionSettings, FamilySettings, Settings, load
 from schemas.documents import FAMILIES
@@ -88,7 +88,7 @@ def test_the_readme_has_every_field_of_a_report() -> None:
 def test_the_readme_has_every_exit_code() -> None:
     """The exit codes of the errors are explained."""
     explained = {int(row.split("|")[1]) for row in table_under("Exit codes")}
-    assert explained >= {0, EtlError.exit_code, Misconfigured.exit_code, Locked.exit_code, 130}
+    assert explained >= {0, EtlError.exit_code, Misconfigured.exit_code, LeaseHeldError.exit_code, 130}
 
 
 @pytest.mark.parametrize("command", etl.commands.values(), ids=str)

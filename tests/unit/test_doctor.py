@@ -145,4 +145,4 @@ def test_a_mongodb_that_is_away_is_one_finding(fault: Exception) -> None:
 
 def test_every_key_of_the_etl_has_a_type() -> None:
     """A new companion key is looked at too."""
-    assert keys.TYPES.keys() == {*Companions._fields, "turn"} - {"published"}
+    assert keys.TYPES.keys() == {*Companions._fields} - {"published"}

@@ -4,8 +4,8 @@
 -- ARGV[1] when the documents were read: microseconds of this server's clock, taken before the read
 -- ARGV[2] microseconds after which a read is too old to be written
 -- ARGV    then for each key: the number of changes, in ascending order of the documents; and for each change:
---         document, timestamp, and "-" (leaves the key), "+" (claims it, its content is not carried), "!" (stands for older
---         documents that claim it and are left out), or "h", "l" or "0" (claims it as a hash, a list, or to be absent) with
+--         "<timestamp> <document>", and "-" (leaves the key), "+" (claims it, its content is not carried), "~" (claims it
+--         below the document that holds it), "!" (stands for older documents that claim it and are left out), or "h", "l" or "0" (claims it as a hash, a list, or to be absent) with
 --         seconds to live (0: for ever), a count and the members
 -- Returns 0 if the read is too old. Else three values for each key that needs attention: its number in this call; the
 -- document that must be read again too ("" if only those of its changes), since the key was not changed at all, or "!" if
@@ -23,6 +23,7 @@ if read_at > now or now - read_at > deadline then
   return 0
 end
 local MOST_LINES, PIECE = 8, 4000
+local call = redis.call
 local stamp, margin = string.format('%.0f', now), math.floor(deadline / 500)  -- twice the deadline, in milliseconds
 
 -- Whether line a is newer than line b; nil where only MongoDB's order of values can tell.
@@ -76,54 +77,57 @@ local function changed(reply)
   return type(reply) ~= 'table' or not reply.err
 end
 
-local function fill_hash(key, first, last)
-  if not changed(redis.pcall('HSET', key, unpack(ARGV, first, math.min(last, first + PIECE - 1)))) then
-    redis.call('UNLINK', key)
-    redis.call('HSET', key, unpack(ARGV, first, math.min(last, first + PIECE - 1)))
+local function fill_hash(key, first, last, is_new)
+  local added = redis.pcall('HSET', key, unpack(ARGV, first, math.min(last, first + PIECE - 1)))
+  if not changed(added) then
+    call('UNLINK', key)
+    added = call('HSET', key, unpack(ARGV, first, math.min(last, first + PIECE - 1)))
   end
   for start = first + PIECE, last, PIECE do
-    redis.call('HSET', key, unpack(ARGV, start, math.min(last, start + PIECE - 1)))
+    added = added + call('HSET', key, unpack(ARGV, start, math.min(last, start + PIECE - 1)))
   end
-  if redis.call('HLEN', key) > (last - first + 1) / 2 then
+  local fields = (last - first + 1) / 2
+  if not (is_new and added == fields) and call('HLEN', key) > fields then
     local kept = {}
     for i = first, last, 2 do
       kept[ARGV[i]] = true
     end
-    for _, field in ipairs(redis.call('HKEYS', key)) do
+    for _, field in ipairs(call('HKEYS', key)) do
       if not kept[field] then
-        redis.call('HDEL', key, field)
+        call('HDEL', key, field)
       end
     end
   end
 end
 
 local function fill_list(key, first, last)
-  local before = redis.pcall('LLEN', key)
-  if not changed(before) then
-    redis.call('UNLINK', key)
-    before = 0
+  local length = redis.pcall('RPUSH', key, unpack(ARGV, first, math.min(last, first + PIECE - 1)))
+  if not changed(length) then
+    call('UNLINK', key)
+    length = call('RPUSH', key, unpack(ARGV, first, math.min(last, first + PIECE - 1)))
   end
-  for start = first, last, PIECE do
-    redis.call('RPUSH', key, unpack(ARGV, start, math.min(last, start + PIECE - 1)))
+  for start = first + PIECE, last, PIECE do
+    length = call('RPUSH', key, unpack(ARGV, start, math.min(last, start + PIECE - 1)))
   end
-  if before > 0 then
-    redis.call('LTRIM', key, before, -1)
+  local members = last - first + 1
+  if length > members then
+    call('LTRIM', key, length - members, -1)
   end
 end
 
-local function fill(key, change)
-  if change.kind == 'h' then
-    fill_hash(key, change.first, change.last)
-  elseif change.kind == 'l' then
-    fill_list(key, change.first, change.last)
+local function fill(key, kind, life, first, last, is_new)
+  if kind == 'h' then
+    fill_hash(key, first, last, is_new)
+  elseif kind == 'l' then
+    fill_list(key, first, last)
   else
-    redis.call('UNLINK', key)
+    call('UNLINK', key)
     return
   end
-  if change.life == 0 then
-    redis.call('PERSIST', key)
+  if life == '0' then
+    call('PERSIST', key)
   else
-    redis.call('EXPIRE', key, change.life)
+    call('EXPIRE', key, life)
   end
 end
 
@@ -132,12 +136,13 @@ local function parse(i)
   local changes, count, overflow = {}, tonumber(ARGV[i]), false
   i = i + 1
   for place = 1, count do
-    local kind = ARGV[i + 2]
-    local change = {place = place, document = ARGV[i], timestamp = ARGV[i + 1], kind = kind}
-    i = i + 3
+    local kind = ARGV[i + 1]
+    local timestamp, document = ARGV[i]:match('^(%S+) (.+)$')
+    local change = {place = place, document = document, timestamp = timestamp, kind = kind}
+    i = i + 2
     change.state = kind == '-' and '-' or '+'
-    if kind ~= '-' and kind ~= '+' then
-      change.life, change.first = tonumber(ARGV[i]), i + 2
+    if kind == 'h' or kind == 'l' or kind == '0' then
+      change.life, change.first = ARGV[i], i + 2
       change.last = i + 1 + tonumber(ARGV[i + 1])
       i = change.last + 1
     end
@@ -165,9 +170,8 @@ local function merge(stored, changes, overflow)
       if state == '+' or wrote + deadline >= now then  -- no read as old as that can arrive any more
         lines[#lines + 1] = {state = state, written_at = written_at, timestamp = timestamp, document = document}
       end
-    elseif state == '+' and change.state == '+' and change.timestamp == timestamp then
-      change.written_at = written_at
-    elseif read_at <= wrote and wrote <= now and not (state == '-' and change.state == '-') then
+    elseif not (state == '+' and change.state == '+' and change.timestamp == timestamp)
+        and read_at <= wrote and wrote <= now and not (state == '-' and change.state == '-') then
       return nil
     end
   end
@@ -201,7 +205,7 @@ local function keep(owner, lines, overflow, ...)
   for _, line in ipairs(lines) do
     texts[#texts + 1] = line.state .. line.written_at .. ' ' .. line.timestamp .. ' ' .. line.document
   end
-  redis.call('SET', owner, table.concat(texts, '\n'), ...)
+  call('SET', owner, table.concat(texts, '\n'), ...)
 end
 
 -- Nil once the key is changed. Else the document that keeps it from that, or "!"; and whether the key is of that document.
@@ -217,48 +221,61 @@ local function apply(owner, key, stored, changes, left_out)
     return unplaced.document, unplaced.document == holder and 1 or 0
   elseif top == nil then
     if before or undecided then
-      redis.call('UNLINK', key)
+      call('UNLINK', key)
     end
     keep(owner, lines, false, 'PX', margin)
     return overflow and '!' or nil, 0
+  elseif top.place and not top.life then
+    return top.document, 0
   elseif top.place then
-    fill(key, top)
+    fill(key, top.kind, top.life, top.first, top.last, false)
     overflow = capped(lines, top, overflow)
-    if top.life == 0 then
+    if top.life == '0' then
       keep(owner, lines, overflow)
     else
       keep(owner, lines, overflow, 'PX', top.life * 1000 + margin)
     end
     return nil
   end
+  -- The newest line is not in the call. Without its content only claims below it, and leaves, may be noted.
   for _, change in ipairs(changes) do
-    if change.state == '+' or top.document ~= holder then
+    if top.document ~= holder or change.kind == '+' or change.life then
       return top.document, top.document == holder and 1 or 0
     end
   end
-  keep(owner, lines, overflow, 'KEEPTTL')
+  overflow = capped(lines, top, overflow)
+  local left = call('PTTL', owner)
+  if left < 0 then
+    keep(owner, lines, overflow)
+  else
+    keep(owner, lines, overflow, 'PX', math.max(left, margin))
+  end
   return nil
 end
 
+local owner_lives = {}  -- by the life of a key: to format a number takes longer than all else here
 local owners, answers, i = {}, {}, 3
 for k = 1, #KEYS, 2 do
   owners[#owners + 1] = KEYS[k]
 end
-local stored = redis.call('MGET', unpack(owners))
+local stored = call('MGET', unpack(owners))
+local live = '+' .. stamp .. ' '
 for k, owner in ipairs(owners) do
-  local changes, left_out
-  changes, i, left_out = parse(i)
-  local key = KEYS[2 * k]
-  local change = changes[1]
-  if not stored[k] and #changes == 1 and not left_out and change.life then  -- as nearly always: nothing is known of the key
-    fill(key, change)
-    change.written_at = stamp
-    if change.life == 0 then
-      keep(owner, changes, false)
+  local key, kind = KEYS[2 * k], ARGV[i + 2]
+  if not stored[k] and ARGV[i] == '1' and kind ~= '-' then
+    -- Nothing is known of the key, as nearly always in a backfill: no line is taken apart.
+    local life, last = ARGV[i + 3], i + 4 + ARGV[i + 4]
+    fill(key, kind, life, i + 5, last, true)
+    if life == '0' then
+      call('SET', owner, live .. ARGV[i + 1])
     else
-      keep(owner, changes, false, 'PX', change.life * 1000 + margin)
+      owner_lives[life] = owner_lives[life] or string.format('%.0f', life * 1000 + margin)
+      call('SET', owner, live .. ARGV[i + 1], 'PX', owner_lives[life])
     end
+    i = last + 1
   else
+    local changes, left_out
+    changes, i, left_out = parse(i)
     local blocker, holds = apply(owner, key, stored[k] or '', changes, left_out)
     if blocker then
       answers[#answers + 1] = k

@@ -10,13 +10,12 @@
 -- ARGV[2] number of this step: greater than that of every step before it under this token
 -- ARGV[3] milliseconds of the new position, or '' where it does not move
 -- ARGV[4...] commands, each as: number of its key in KEYS, name, count of arguments, arguments
--- Returns 1; 0 when another holder has the newest token; -1 when the position would go backwards; -2 when there is no
--- token at all: Redis was flushed, or has evicted it.
+-- Returns 1; the newest token, or '' where there is none, when that is another one; -1 when the position would go backwards.
 -- A step that was carried out already, whose answer was lost or that the network delivers late, does nothing.
 -- A backfill passes its own fence and checkpoint; the other keys it shares with the cycles.
-local token = redis.call('GET', KEYS[1])
-if token ~= ARGV[1] then
-  return token and 0 or -2
+local newest = redis.call('GET', KEYS[1]) or ''
+if newest ~= ARGV[1] then
+  return newest
 end
 local done = redis.call('HGET', KEYS[2], 'step') or ''
 local holder, number = string.match(done, '^(%S+) (%d+)$')

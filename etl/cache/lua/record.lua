@@ -3,10 +3,10 @@
 -- ARGV[1] when the documents were read: microseconds of this server's clock, taken before the read
 -- ARGV[2] microseconds after which a read is too old to be written
 -- ARGV[3] "1" if the documents were read by _id from a primary that was still one afterwards
--- ARGV    then for each document: timestamp ("gone" if there is none), milliseconds the record lives, and the
---         keys that it claims, with spaces between them
--- Returns 0 if the read is too old. Else for each document: 2 read it again, 1 it is done, 0 go on, or the keys
--- that it gives up, with spaces between them.
+-- ARGV    then for each document: milliseconds the record lives; and in one text its timestamp ("gone" if there is
+--         none) and the keys that it claims, each followed by a space
+-- Returns 0 if the read is too old. Else when this was recorded, in microseconds, as `done.lua` takes it; and then for
+-- each document: 2 read it again, 1 it is done, 0 go on, or the keys that it gives up, with spaces between them.
 --
 -- A document that says something new is refused if it was read before the record was last written: another
 -- writer has read it later. A read that goes back in time is confirmed first: a page may come from a primary
@@ -38,18 +38,20 @@ local function words(text)
 end
 
 local stamp = string.format('%.0f ', now)
-local answers = {}
-local stored = redis.call('MGET', unpack(KEYS))
+local answers = {string.format('%.0f', now)}
+local call = redis.call
+local stored = call('MGET', unpack(KEYS))
 for i, key in ipairs(KEYS) do
-  local timestamp, life, claims = ARGV[3 * i + 1], ARGV[3 * i + 2], ARGV[3 * i + 3]
-  local answer, value = 0, '0' .. stamp .. timestamp .. ' ' .. claims
+  local said = ARGV[2 * i + 3]
+  local answer, value = 0, '0' .. stamp .. said
   local record = stored[i]
   if record then
+    local timestamp, claims = said:match('^(%S+) (.*)$')
     local done, written_at, recorded, old = record:match('^([01])(%d+) (%S+) (.*)$')
-    local same = timestamp == recorded and timestamp ~= 'gone'
+    local same = timestamp == recorded
     if same and claims == old then
       answer = tonumber(done)
-      value = record
+      value = done .. stamp .. said
     elseif not same and (read_at <= tonumber(written_at) and tonumber(written_at) <= now
         or not confirmed and is_older(timestamp, recorded)) then
       answer = 2
@@ -65,13 +67,13 @@ for i, key in ipairs(KEYS) do
       end
       if #given_up > 0 then
         answer = table.concat(given_up, ' ')
-        value = value .. (claims == '' and '' or ' ') .. answer
+        value = value .. answer .. ' '
       end
     end
   end
-  if answer ~= 1 and answer ~= 2 then
-    redis.call('SET', key, value, 'PX', life)
+  if answer ~= 2 then
+    call('SET', key, value, 'PX', ARGV[2 * i + 2])
   end
-  answers[i] = answer
+  answers[i + 1] = answer
 end
 return answers
