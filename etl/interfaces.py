@@ -161,6 +161,14 @@ class CheckpointStore(Protocol):
         """End the cycle and publish the watermark."""
         ...
 
+    def end(self, token: str, scan: Scan, report: Report, /) -> None:
+        """End a backfill."""
+        ...
+
+    def record(self, report: Report, began: int, /) -> None:
+        """Keep the report of a run that did not finish; `began` in milliseconds since the epoch."""
+        ...
+
 
 class RangeProgress(NamedTuple):
     """What a task did with a range of the collection."""
