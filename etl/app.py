@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from etl.backfill.backfill import BackfillOrder
 from etl.cache.inspector import Inspector, Shown
-from etl.cache.keys import state_keys
 from etl.checkpoint.dead_letters import DeadLetters
 from etl.checkpoint.history import Entry, History
 from etl.checkpoint.lease import Lease
@@ -25,6 +25,9 @@ from etl.verify.report import VerifyReport
 from etl.verify.trace import KeyStory, Trace, trace_document
 from etl.verify.verifier import Tell, verify
 from schemas.documents import KINDS
+
+RECONCILED: Final = ("documents", "different", "missing", "orphaned", "repaired", "duration_ms")
+"""The counts of a reconciliation that are kept: see `VerifyReport`."""
 
 __all__ = [
     "App",
@@ -91,12 +94,20 @@ class App:
         Raises:
             Misconfigured: the name is not in the settings.
         """
-        return self._parts.lease(state_keys(self._settings.collection(name).name).leader)
+        return self._parts.lease(self._parts.keys(self._settings.collection(name)).leader)
 
     def away(self) -> dict[str, str]:
         """Why `redis` or `mongodb` does not answer, of each that does not; may be called from any thread."""
-        clock = self._parts.reader(self._settings.collections[0]).clock
-        asked = {"redis": _complaint(lambda: self._wire.exchange([("PING",)])), "mongodb": _complaint(clock)}
+        reader, seconds = (
+            self._parts.reader(self._settings.collections[0]),
+            self._settings.mongo.timeout_seconds,
+        )
+        with ThreadPoolExecutor(1) as beside:
+            mongodb = beside.submit(_complaint, lambda: reader.ping(seconds))  # at once: one wait, not two
+            asked = {
+                "redis": _complaint(lambda: self._wire.exchange([("PING",)])),
+                "mongodb": mongodb.result(),
+            }
         return {server: problem for server, problem in asked.items() if problem is not None}
 
     def retry_dead_letters(self, name: str, ids: Sequence[str]) -> Report:
@@ -125,7 +136,7 @@ class App:
         Raises:
             Misconfigured: the name is not in the settings.
         """
-        return DeadLetters(self._wire, self._settings.collection(name).name, self._retry)
+        return DeadLetters(self._wire, self._parts.keys(self._settings.collection(name)), self._retry)
 
     def refresh(self, family: str, name: str | None = None) -> RefreshReport:
         """Warm a family, or its entries called `name`, whatever the watermark says.
@@ -139,7 +150,7 @@ class App:
             raise Misconfigured(f"no document fills {family!r}, so it cannot be refreshed")
         report = RefreshReport(family, name)
         for collection in self._settings.collections:
-            stages = self._parts.stages(collection, state_keys(collection.name))
+            stages = self._parts.stages(collection, self._parts.keys(collection))
             refresh(stages, collection.tipo, report)
         return report
 
@@ -170,12 +181,17 @@ class App:
             LeaseHeldError: another daemon does so now.
             EtlError: a server stays away, or refuses.
         """
-        own = state_keys(self._settings.collection(name).name)
-        with self._parts.lease(own.reconciliation).hold():
+        own = self._parts.keys(self._settings.collection(name))
+        with self._parts.lease(own.reconciliation_lease).hold():
             [finished] = self._retry(
                 lambda: self._wire.exchange([("HEXISTS", own.checkpoint, "mongo_clock")])
             )
-            return self.verify(name, repair=True) if finished else None
+            if not finished:
+                return None
+            report = self.verify(name, repair=True)
+            counts = {kind: getattr(report, kind) for kind in RECONCILED}
+            self._retry(lambda: History(self._wire, own).note_reconciliation(counts))
+            return report
 
     def trace(self, name: str, ids: Sequence[str]) -> Trace:
         """The story of the document with the first of these `_id`s (canonical Extended JSON) that exists.
@@ -195,15 +211,18 @@ class App:
         """
         return self._retry(lambda: Inspector(self._wire).show(key))
 
-    def status(self, names: Sequence[str] = ()) -> list[CollectionStatus]:
+    def status(self, names: Sequence[str] = (), *, mongodb_away: str | None = None) -> list[CollectionStatus]:
         """Where each collection stands, all of them by default; may be called from any thread.
+
+        `mongodb_away` says why MongoDB does not answer, where that is known: it is not asked again.
 
         Raises:
             Misconfigured: a name is not in the settings.
             EtlError: Redis is away, or refuses. MongoDB away is in the status.
         """
-        sources = [(collection.name, self._parts.reader(collection)) for collection in self._chosen(names)]
-        return read_status(self._wire, sources, self._settings.schedule.cycle_seconds)
+        chosen = self._chosen(names)
+        sources = [(one.name, self._parts.keys(one), self._parts.reader(one)) for one in chosen]
+        return read_status(self._wire, sources, self._settings.schedule.cycle_seconds, mongodb_away)
 
     def history(self, name: str, limit: int) -> list[Entry]:
         """At most `limit` runs of a collection, the newest first.
@@ -212,7 +231,7 @@ class App:
             Misconfigured: the name is not in the settings.
             EtlError: Redis stays away, or refuses.
         """
-        history = History(self._wire, self._settings.collection(name).name)
+        history = History(self._wire, self._parts.keys(self._settings.collection(name)))
         return self._retry(lambda: history.newest(limit))
 
     def doctor(self) -> list[Finding]:

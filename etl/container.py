@@ -60,6 +60,15 @@ class Container:
         self._pool.disconnect()
         close(self._client)
 
+    def keys(self, collection: CollectionSettings) -> StateKeys:
+        """The keys that the ETL keeps for a collection."""
+        return state_keys(collection.name, self.settings.namespace)
+
+    def source(self, collection: CollectionSettings) -> str:
+        """What the names of the documents of a collection begin with."""
+        name, namespace = component(collection.name), self.settings.namespace
+        return f"{namespace}/{name}" if namespace else name
+
     def reader(self, collection: CollectionSettings) -> Source:
         """Stage 1."""
         database = self.settings.mongo.database
@@ -67,16 +76,16 @@ class Container:
 
     def transform(self, collection: CollectionSettings) -> Transform:
         """Stage 2."""
-        return Transform(component(collection.name), collection.tipo, collection.timestamp_field)
+        return Transform(self.source(collection), collection.tipo, collection.timestamp_field)
 
     def processor(self, collection: CollectionSettings) -> Processor:
         """Stage 3."""
         memory = collection.overlap_seconds + 2 * self.settings.schedule.cycle_seconds
-        sources = {component(one.name): one for one in self.settings.collections}
+        sources = frozenset(map(self.source, self.settings.collections))
         writer = CacheWriter(self.wire, self._ttls, memory, track_keys=collection.track_keys)
         return Processor(
             writer=writer,
-            source=component(collection.name),
+            source=self.source(collection),
             reread=self.reread,
             knows=lambda name: name.partition(" ")[0] in sources,
             retry=self.retry,
@@ -86,7 +95,7 @@ class Container:
         """The documents of these names that exist, of all collections, in ascending order."""
         found: list[TransformResult] = []
         for collection in self.settings.collections:
-            prefix = component(collection.name) + " "
+            prefix = self.source(collection) + " "
             ids = [id_from_text(name.removeprefix(prefix)) for name in names if name.startswith(prefix)]
             if ids:
                 found += self.transform(collection)(self.reader(collection).fetch(ids))
@@ -95,8 +104,8 @@ class Container:
     def store(self, collection: CollectionSettings, keys: StateKeys | None = None) -> CheckpointStore:
         """Stage 4; `keys` for a backfill's."""
         published = self._ttls[LAST_SYNC.name] or 2 * self.settings.schedule.cycle_seconds
-        keys = keys or state_keys(collection.name)
-        return CheckpointStore(self.wire, collection.name, keys, published, self.retry)
+        keys = keys or self.keys(collection)
+        return CheckpointStore(self.wire, keys, published, self.retry)
 
     def lease(self, key: str, fence: str | None = None) -> Lease:
         """The lease with this key, and with a fence where it protects a checkpoint."""
@@ -123,23 +132,24 @@ class Container:
             retry=self.retry,
             stop=self.stop,
             page_size=collection.page_size,
+            source=f"{self.settings.mongo.database}.{collection.name} by {collection.timestamp_field}",
         )
 
     def dry_stages(self, collection: CollectionSettings, executors: Executors | None) -> Stages:
         """The stages of a backfill that writes nothing."""
         start = partial(self._start_workers, collection, executors, dry=True)
-        stages = self.stages(collection, state_keys(collection.name))
+        stages = self.stages(collection, self.keys(collection))
         return replace(stages, processor=DryProcessor(), store=DryStore(), start_workers=start)
 
     def scope(self, collection: CollectionSettings) -> Scope:
         """What a verification needs of a collection."""
-        keys = state_keys(collection.name)
+        keys = self.keys(collection)
         return Scope(
             collection=collection.name,
             stages=self.stages(collection, keys),
             inspector=Inspector(self.wire),
             processor=self.processor(collection),
-            source=component(collection.name),
+            source=self.source(collection),
             ttls=self._ttls,
             overlap=collection.overlap_seconds * 1000,
             leader_key=keys.leader,
@@ -186,7 +196,7 @@ def _stages(settings: bytes, name: str, dry: bool) -> Stages:  # noqa: FBT001
     """Those of a worker process, which keeps its connections from task to task."""
     container = Container(pickle.loads(settings), lambda _: None)  # noqa: S301 (made by the process that sent it)
     collection = container.settings.collection(name)
-    keys = state_keys(name)
+    keys = container.keys(collection)
     stages = container.dry_stages(collection, None) if dry else container.stages(collection, keys)
     stages.retry(stages.reader.prepare)
     return stages

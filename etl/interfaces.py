@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from etl.model.batch import BatchOutcome
 from etl.model.report import Report
 from etl.model.result import TransformResult
-from etl.model.scan import Scan, ScanRange
+from etl.model.scan import Origin, Scan, ScanRange
 from etl.model.state import DeadLetter, State
 from etl.retry import Retry
 from schemas.position import Position
@@ -78,6 +78,10 @@ class Reader(Protocol):
         """Positions that cut the collection into ranges, ascending."""
         ...
 
+    def identity(self) -> str | None:
+        """The UUID of the collection; None where there is none, or it may not be asked for."""
+        ...
+
     def unreachable(self) -> int:
         """How many documents no delta can reach."""
         ...
@@ -126,12 +130,23 @@ class CheckpointStore(Protocol):
         """All that is known of the collection."""
         ...
 
+    def identify(self, token: str, origin: Origin, /) -> None:
+        """Record which documents the checkpoint is about."""
+        ...
+
     def waiting(self) -> frozenset[str]:
         """The `_id`s that are deferred or dead letters."""
         ...
 
     def advance(
-        self, token: str, scan: Scan, position: Position | None, outcome: BatchOutcome, /
+        self,
+        token: str,
+        scan: Scan,
+        position: Position | None,
+        outcome: BatchOutcome,
+        /,
+        *,
+        retried: bool = False,
     ) -> list[DeadLetter]:
         """Record one batch that Redis has taken; returns its dead letters."""
         ...
@@ -192,3 +207,5 @@ class Stages:
     retry: Retry
     stop: threading.Event
     page_size: int
+    source: str
+    """The database, the collection and the timestamp field, for people."""

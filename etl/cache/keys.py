@@ -25,6 +25,7 @@ class StateKeys(NamedTuple):
     lease: str
     leader: str
     reconciliation: str
+    reconciliation_lease: str
     backfill_fence: str
     backfill: str
     backfill_lease: str
@@ -35,12 +36,14 @@ def of_backfill(keys: StateKeys) -> StateKeys:
     return keys._replace(fence=keys.backfill_fence, checkpoint=keys.backfill, lease=keys.backfill_lease)
 
 
-def state_keys(collection: str) -> StateKeys:
-    """All keys that the ETL keeps for `collection`, but for those of its documents and contract keys."""
+def state_keys(collection: str, namespace: str = "") -> StateKeys:
+    """All keys that the ETL keeps for `collection`, but for those of its documents and contract keys.
+
+    The `namespace` keeps two installations apart that share one Redis.
+    """
+    prefix = f"{_VERSION}:{namespace}:" if namespace else f"{_VERSION}:"
     published = LAST_SYNC.key(collection=collection)
-    roles = {
-        role: companion(published, f"{_VERSION}:{role}") for role in StateKeys._fields if role != "published"
-    }
+    roles = {role: companion(published, prefix + role) for role in StateKeys._fields if role != "published"}
     return StateKeys(published=published, **roles)
 
 

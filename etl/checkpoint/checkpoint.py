@@ -19,7 +19,7 @@ from etl.errors import CycleFailed, LeaseLost
 from etl.model.batch import BatchOutcome
 from etl.model.moments import moment_text
 from etl.model.report import Report
-from etl.model.scan import Checkpoint, Scan, ScanMode, ServerTimes
+from etl.model.scan import Checkpoint, Origin, Scan, ScanMode, ServerTimes
 from etl.model.state import DEAD_LETTER_CAP, DeadLetter, Deferral, State, dead_letter, deferral_from_text
 from etl.retry import Retry
 from schemas.ids import id_from_readable
@@ -58,15 +58,13 @@ class CheckpointStore:
     taken over.
     """
 
-    def __init__(
-        self, wire: Wire, collection: str, keys: StateKeys, published_ttl: int, retry: Retry
-    ) -> None:
+    def __init__(self, wire: Wire, keys: StateKeys, published_ttl: int, retry: Retry) -> None:
         self._wire = wire
         self._retry = retry
         self._ttl = published_ttl
         self._own = keys
         self._steps = 0
-        self._dead = DeadLetters(wire, collection, retry)
+        self._dead = DeadLetters(wire, keys, retry)
 
     def load(self) -> State:
         """All that is known of the collection, in one round trip."""
@@ -81,13 +79,22 @@ class CheckpointStore:
         ]
         replies = self._retry(lambda: self._wire.exchange(commands))
         kept, published, deferred, dead, queues, (seconds, micros) = replies
+        fields = _mapping(kept)
         return State(
-            checkpoint=_checkpoint(_mapping(kept)) or _from_published(_mapping(published)),
+            checkpoint=_checkpoint(fields) or _from_published(_mapping(published)),
+            origin=Origin(fields["source"], fields["uuid"]) if "source" in fields else None,
             now=int(seconds) * 1000 + int(micros) // 1000,
             deferred={i: deferral_from_text(text) for i, text in _mapping(deferred).items()},
             dead_letters=dead,
             queues=frozenset(queues),
         )
+
+    def identify(self, token: str, origin: Origin) -> None:
+        """Record which documents the checkpoint is about, and forget how far another collection was read."""
+        step = Step()
+        step.add("checkpoint", "DEL")
+        step.add("checkpoint", "HSET", *_flat(origin._asdict().items()))
+        self._commit(token, None, step)
 
     def waiting(self) -> frozenset[str]:
         """The `_id`s that are deferred or dead letters: those that a commit has to clear once they are applied."""
@@ -97,17 +104,25 @@ class CheckpointStore:
         return frozenset([*deferred, *dead])
 
     def advance(
-        self, token: str, scan: Scan, position: Position | None, outcome: BatchOutcome
+        self,
+        token: str,
+        scan: Scan,
+        position: Position | None,
+        outcome: BatchOutcome,
+        *,
+        retried: bool = False,
     ) -> list[DeadLetter]:
         """Record one batch that Redis has taken: what was handled, deferred, refused, and how far the scan is.
 
+        A version that is a dead letter already is none again, unless a person has it `retried`.
+
         Returns:
-            The dead letters of the batch.
+            The new dead letters of the batch.
         """
         step = Step()
         step.each("deferred", "HDEL", outcome.handled)
         step.each("dead_letters", "HDEL", outcome.handled)
-        letters = self._refuse(step, outcome)
+        letters = self._refuse(step, outcome, retried=retried)
         self._defer(step, outcome)
         step.each("queues", "SADD", sorted(outcome.queues))
         step.add("checkpoint", "HSET", *_scan_fields(scan), *_position_fields(position))
@@ -154,17 +169,21 @@ class CheckpointStore:
             since = deferral_from_text(text).since if text else now
             step.add("deferred", "HSET", one.id, Deferral(one.lock, since).text())
 
-    def _refuse(self, step: Step, outcome: BatchOutcome) -> list[DeadLetter]:
+    def _refuse(self, step: Step, outcome: BatchOutcome, *, retried: bool) -> list[DeadLetter]:
         """Keep the new dead letters as far as there is room, and take what is refused off what waits."""
         if not outcome.rejected:
             return []
-        rejected = {one.id: one.reject for one in outcome.rejected}
+        rejected = {one.id: one for one in outcome.rejected}
         known = self._dead.find([*rejected])
         [(seconds, _), kept] = self._retry(
             lambda: self._wire.exchange([("TIME",), ("HLEN", self._own.dead_letters)])
         )
         now = moment_text(int(seconds) * 1000)
-        letters = [dead_letter(name, reject, now, known.get(name)) for name, reject in rejected.items()]
+        letters = [
+            dead_letter(one, now, known.get(name))
+            for name, one in rejected.items()
+            if retried or name not in known or known[name].version != one.version
+        ]
         new = [letter for letter in letters if letter.attempts == 1][: max(0, DEAD_LETTER_CAP - kept)]
         room = [letter for letter in letters if letter.attempts > 1] + new
         step.each("deferred", "HDEL", [*rejected])

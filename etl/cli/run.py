@@ -20,8 +20,10 @@ def run(runtime: Runtime) -> None:
     Ctrl-C or SIGTERM ends it after the batch under way, a second one at once.
     """
     from etl.daemon.daemon import Daemon  # noqa: PLC0415 (the drivers load slowly, and `--help` does not need them)
+    from etl.mongo.client import end_without_waiting  # noqa: PLC0415
 
     all_is_loaded()
+    end_without_waiting()
     settings = runtime.loaded().settings
     detailed = logging.getLogger("etl").isEnabledFor(logging.DEBUG)
     logs.configure(logging.DEBUG if detailed else logging.INFO, settings.log.format)

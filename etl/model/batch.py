@@ -13,6 +13,8 @@ class Rejected(NamedTuple):
     id: str
     """Its `_id` as canonical Extended JSON."""
     reject: Reject
+    version: str = ""
+    """The timestamp of the version that was refused."""
 
 
 class Deferred(NamedTuple):

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from etl.model.scan import Checkpoint
-from schemas.operations import FieldError, Reject
+from etl.model.batch import Rejected
+from etl.model.scan import Checkpoint, Origin
+from schemas.operations import FieldError
 
 DEAD_LETTER_CAP: Final = 10_000
 """So many dead letters are kept per collection; further ones are counted only."""
@@ -46,6 +47,8 @@ class DeadLetter:
     first_seen: str
     last_seen: str
     attempts: int
+    version: str = ""
+    """The timestamp of the version that was refused last."""
 
     def text(self) -> str:
         """As it is kept in Redis."""
@@ -61,10 +64,11 @@ class DeadLetter:
         return asdict(self) | {"errors": [error._asdict() for error in self.errors]}
 
 
-def dead_letter(document_id: str, reject: Reject, now: str, before: DeadLetter | None) -> DeadLetter:
+def dead_letter(rejected: Rejected, now: str, before: DeadLetter | None) -> DeadLetter:
     """The dead letter of a document that was refused at `now`, perhaps not for the first time."""
     first, attempts = (now, 0) if before is None else (before.first_seen, before.attempts)
-    return DeadLetter(document_id, reject.reason, reject.errors, first, now, attempts + 1)
+    reject = rejected.reject
+    return DeadLetter(rejected.id, reject.reason, reject.errors, first, now, attempts + 1, rejected.version)
 
 
 def dead_letter_from_text(text: str) -> DeadLetter:
@@ -78,6 +82,8 @@ class State:
     """What Redis remembers of a collection when a run begins."""
 
     checkpoint: Checkpoint | None = None
+    origin: Origin | None = None
+    """Which documents the checkpoint is about; None before the first run."""
     now: int = 0
     """The clock of Redis when the state was read, in milliseconds since the epoch."""
     deferred: Mapping[str, Deferral] = field(default_factory=dict)

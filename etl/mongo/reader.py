@@ -26,13 +26,13 @@ from etl.mongo.client import address, told
 from etl.mongo.paging import PAGE_BYTES, beyond, faithful, gather, split, usable
 from schemas.codec import DECODING
 from schemas.ids import id_text
-from schemas.position import AFTER_DATES, FIRST, FIRST_DATE, LAST, Position, position_in
+from schemas.position import AFTER_DATES, FIRST, FIRST_DATE, LAST, Position, at, position_in
 
 UNREACHABLE_CAP: Final = 10_000
 """Counting documents without a usable date stops here: their number must not slow the cycle."""
 
-GLANCE_SECONDS: Final = 3.0
-"""So long one look at MongoDB takes that a person or a monitor waits for."""
+GLANCE_SECONDS: Final = 2.0
+"""The longest time that a question of a person or a monitor waits for MongoDB."""
 
 _UNINDEXED_PAGE: Final = 10_000
 _SIMPLE = Collation(locale="simple")
@@ -120,6 +120,20 @@ class Source:
                 dict(command), read_preference=ReadPreference.PRIMARY, codec_options=DECODING
             )
 
+    def identity(self) -> str | None:
+        """The UUID of the collection: another one once it was dropped and created again."""
+        with self._told():
+            reply = self.ask(
+                {
+                    "listCollections": 1,
+                    "filter": {"name": self._collection.name},
+                    "authorizedCollections": True,
+                }
+            )
+        found = reply["cursor"]["firstBatch"]
+        uuid = found[0]["info"].get("uuid") if found else None
+        return None if uuid is None else uuid.hex() if isinstance(uuid, bytes) else str(uuid)
+
     def page(self, after: Position, end: Position, limit: int) -> Page:
         """At most `limit` documents after `after` and before `end`, in index order.
 
@@ -191,18 +205,30 @@ class Source:
             found = self._collection.aggregate(stages)
             return [*{id_text(self.position(bytes(one.raw)).id): None for one in found}]
 
-    def newest(self) -> int | None:
-        """The greatest timestamp that is not in the future, in milliseconds since the epoch.
+    def waited(self, reached: Position) -> float:
+        """How long the oldest document after `reached` has waited, in seconds by MongoDB's clock.
 
-        None where there is none. Looks for `GLANCE_SECONDS` at most, and does not wait longer for a
-        server that is away: this is for people and monitors, who ask again.
+        0 where there is none; documents dated in the future do not count. Takes `GLANCE_SECONDS` at most,
+        also while the server is away: this is for people and monitors, who ask again.
         """
-        with pymongo.timeout(GLANCE_SECONDS):
-            past = {self._field: {"$lte": DatetimeMS(self.clock())}}
-            with self._told():
-                order = [(self._field, -1), ("_id", -1)]
-                found = self._collection.find_one(past, sort=order, collation=_SIMPLE)
-        return None if found is None else self.position(bytes(found.raw)).ms
+        with pymongo.timeout(GLANCE_SECONDS), self._told():
+            clock = self.clock()
+            end = at(clock + 1)
+            if reached.order() >= end.order():
+                return 0.0
+            if self.prepare():
+                found = self._bounded(reached, end, 2, {self._field: True})
+            else:
+                found = self._unindexed(reached, end, 1)
+            with found as cursor:
+                first = next(self._past(split(cursor), reached), None)
+        oldest = None if first is None else self.position(first).ms
+        return 0.0 if oldest is None else max(0, clock - oldest) / 1000
+
+    def ping(self, seconds: float = GLANCE_SECONDS) -> None:
+        """Ask the primary for its clock, and wait so many seconds in all: a retry of the driver included."""
+        with pymongo.timeout(seconds):
+            self.clock()
 
     def position(self, raw: bytes) -> Position:
         """The position of a raw document, also of one that cannot be decoded."""

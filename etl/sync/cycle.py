@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from etl.backfill.coordinator import run_scan
+from etl.checkpoint.origin import check_origin, load_state
 from etl.interfaces import Process, Processor, Stages
 from etl.model.batch import BatchOutcome
 from etl.model.moments import moment_text
@@ -41,8 +42,7 @@ def run_cycle(
     """
     began = time.monotonic()
     store, retry, processor = stages.store, stages.retry, stages.processor
-    state = store.load()
-    retry(stages.reader.prepare)
+    state, origin = load_state(stages, token)
     now = ServerTimes(retry(stages.reader.clock), state.now)
     checkpoint = state.checkpoint
     scan = plan_catch_up(checkpoint, now, limits, since.began) if since else plan(checkpoint, now, limits)
@@ -64,6 +64,7 @@ def run_cycle(
         held = processor.held(sorted({one.lock for one in waiting.values()}))
         free = [document_id for document_id, one in waiting.items() if one.lock not in held]
         write_again(stages, scan, position, token, report, free)
+    check_origin(stages, origin)
     report.sync_duration_ms = round((time.monotonic() - began) * 1000)
     report.unreachable = retry(stages.reader.unreachable)
     report.deferred = len(store.load().deferred)
@@ -85,7 +86,7 @@ def write_again(
     for start in range(0, len(ids), stages.page_size):
         read_at, results = stages.processor.read(ids[start : start + stages.page_size])
         outcome = stages.processor.process(results, read_at, remember_from=0, trust=False)
-        report.add(outcome, stages.store.advance(token, scan, position, outcome))
+        report.add(outcome, stages.store.advance(token, scan, position, outcome, retried=True))
 
 
 def _pass_over(

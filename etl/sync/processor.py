@@ -154,13 +154,13 @@ class Processor:
         for document in met:
             result = latest[document]
             if result.reject is not None:
-                outcome.rejected.append(Rejected(result.id, result.reject))
+                outcome.rejected.append(Rejected(result.id, result.reject, result.timestamp))
             elif document in locks:
                 outcome.deferred.append(Deferred(result.id, locks[document]))
             else:
                 outcome.handled.append(result.id)
                 if document in applied and result.timestamp != GONE:
-                    fills = any([type(write) is Put for write in result.writes])
+                    fills = any(type(write) is Put for write in result.writes)
                     outcome.processed += 1
                     outcome.written += fills
                     outcome.evicted += bool(result.writes) and not fills

@@ -13,7 +13,8 @@ from typing import Final
 from etl import logs
 from etl.backfill.backfill import BackfillOrder, run_backfill
 from etl.backfill.rate_limit import RateLimiter
-from etl.cache.keys import of_backfill, state_keys
+from etl.cache.keys import of_backfill
+from etl.checkpoint.upgrade import upgrade
 from etl.container import Container
 from etl.errors import CacheAway, CycleFailed, EtlError, Interrupted, LeaseHeldError
 from etl.interfaces import Process, Stages
@@ -42,8 +43,10 @@ class Runs:
     ) -> Report:
         """One cycle: see `etl.sync.cycle.run_cycle`. `progress` is called after each batch."""
         report = Report(collection.name)
-        keys, limits = state_keys(collection.name), self._parts.limits(collection)
+        keys, limits = self._parts.keys(collection), self._parts.limits(collection)
         with self._recorded(collection, report), self._parts.lease(keys.lease, keys.fence).hold() as token:
+            if self._upgrade(collection):
+                limits = limits._replace(cold_start="full")
             run_cycle(self._parts.stages(collection, keys), limits, token, report, progress, again, since)
         return report
 
@@ -58,8 +61,9 @@ class Runs:
             except EtlError as error:
                 report.failed(str(error), error.exit_code)
             return report
-        keys = of_backfill(state_keys(collection.name))
+        keys = of_backfill(self._parts.keys(collection))
         with self._recorded(collection, report), self._parts.lease(keys.lease, keys.fence).hold() as token:
+            self._upgrade(collection)
             stages = self._parts.stages(collection, keys, order.executors)
             scan, read = run_backfill(stages, self._process(stages, order), order, token, report, progress)
             if order.is_whole or self._parts.store(collection).load().checkpoint:
@@ -69,6 +73,14 @@ class Runs:
             report.deferred = len(store.load().deferred)
             store.end(token, scan, report)
         return report
+
+    def _upgrade(self, collection: CollectionSettings) -> bool:
+        """Take the collection over from version 0.1, which knew no namespaces."""
+        parts = self._parts
+        if parts.settings.namespace:
+            return False
+        source, keys = parts.source(collection), parts.keys(collection)
+        return parts.retry(partial(upgrade, parts.wire, collection.name, source, keys))
 
     def _process(self, stages: Stages, order: BackfillOrder) -> Process:
         """How this process writes a page; with a rate, it waits after each."""

@@ -253,21 +253,24 @@ local function apply(owner, key, stored, changes, left_out)
   return nil
 end
 
+local owner_lives = {}  -- by the life of a key: to format a number takes longer than all else here
 local owners, answers, i = {}, {}, 3
 for k = 1, #KEYS, 2 do
   owners[#owners + 1] = KEYS[k]
 end
 local stored = call('MGET', unpack(owners))
+local live = '+' .. stamp .. ' '
 for k, owner in ipairs(owners) do
   local key, kind = KEYS[2 * k], ARGV[i + 2]
   if not stored[k] and ARGV[i] == '1' and kind ~= '-' then
     -- Nothing is known of the key, as nearly always in a backfill: no line is taken apart.
-    local line, life, last = ARGV[i + 1], ARGV[i + 3], i + 4 + ARGV[i + 4]
+    local life, last = ARGV[i + 3], i + 4 + ARGV[i + 4]
     fill(key, kind, life, i + 5, last, true)
     if life == '0' then
-      call('SET', owner, '+' .. stamp .. ' ' .. line)
+      call('SET', owner, live .. ARGV[i + 1])
     else
-      call('SET', owner, '+' .. stamp .. ' ' .. line, 'PX', life * 1000 + margin)
+      owner_lives[life] = owner_lives[life] or string.format('%.0f', life * 1000 + margin)
+      call('SET', owner, live .. ARGV[i + 1], 'PX', owner_lives[life])
     end
     i = last + 1
   else
