@@ -114,6 +114,10 @@ class Processor(Protocol):
         """The clock of Redis, and then these documents as they are now."""
         ...
 
+    def sweep(self, queue: str, cursor: str, /) -> str:
+        """Forget some requests that guard against nothing any more; returns the next cursor."""
+        ...
+
     def pass_over(self, page: Sequence[TransformResult], read_at: int, /) -> None:
         """Mark documents as done without writing them."""
         ...
@@ -151,7 +155,9 @@ class CheckpointStore(Protocol):
         """Record one batch that Redis has taken; returns its dead letters."""
         ...
 
-    def finish(self, token: str, scan: Scan, position: Position | None, report: Report, /) -> None:
+    def finish(
+        self, token: str, scan: Scan, position: Position | None, report: Report, sweeps: Mapping[str, str], /
+    ) -> None:
         """End the cycle and publish the watermark."""
         ...
 

@@ -114,6 +114,10 @@ class DryProcessor:
     def pass_over(self, _: Sequence[TransformResult], __: int) -> None:
         """Nothing is marked."""
 
+    def sweep(self, _: str, __: str) -> str:
+        """No request was made."""
+        return "0"
+
     def held(self, _: Sequence[str]) -> frozenset[str]:
         """No lock is looked at."""
         return frozenset()
@@ -140,5 +144,5 @@ class DryStore:
         now = moment_text(scan.clocks.mongo)
         return [dead_letter(one, now, None) for one in outcome.rejected]
 
-    def finish(self, _: str, __: Scan, ___: object, ____: Report) -> None:
+    def finish(self, _: str, __: Scan, ___: object, ____: Report, _____: object) -> None:
         """Nothing is published."""

@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from etl.cache.client import Command, Wire
-from etl.cache.keys import owner_key, record_key, requests_key
+from etl.cache.keys import owner_key, record_key
 from etl.cache.scripts import SCRIPTS
 from etl.cache.writer import QUEUED
 from schemas.position import Position, position_from_text
@@ -23,7 +23,6 @@ START: Final = "0"
 
 _KEYS_A_CALL: Final = 250  # Redis serves no other client during one
 _KEYS_A_SCAN: Final = 500
-_REQUESTS_A_SCAN: Final = 100
 _CLAIM: Final = re.compile(r"^\+(\d+) (\S+) (.+)$", re.MULTILINE)
 _RECORD: Final = re.compile(r"([01])\d+ (\S+) (.*)")
 _OWNER: Final = re.compile(r"\{(.*)\}:owner", re.DOTALL)
@@ -137,20 +136,6 @@ class Inspector:
         scan: Command = ("SCAN", cursor, "MATCH", owner_key("*"), "COUNT", _KEYS_A_SCAN)
         [(cursor, found)] = self._wire.exchange([scan])
         return cursor, [match[1] for name in found if (match := _OWNER.fullmatch(name))]
-
-    def requests(self, queue: str, cursor: str) -> tuple[str, dict[str, str]]:
-        """One step over the requests that documents have made of a queue.
-
-        Args:
-            queue: its key.
-            cursor: `START`, then what the step before returned.
-
-        Returns:
-            The next cursor, `START` after the last step; and the register's text by document.
-        """
-        scan: Command = ("HSCAN", requests_key(queue), cursor, "COUNT", _REQUESTS_A_SCAN)
-        [(cursor, found)] = self._wire.exchange([scan])
-        return cursor, dict(zip(found[::2], found[1::2], strict=True))
 
     def holder(self, lock: str) -> tuple[str, int | None] | None:
         """The value of a lock, and how many milliseconds it is held yet (None: until it is released)."""

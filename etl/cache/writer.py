@@ -196,8 +196,19 @@ class CacheWriter:
         if calls:
             self._wire.exchange(calls)
 
+    def requests(self, queue: str, cursor: str) -> tuple[str, dict[str, str]]:
+        """Some of the requests that documents have made of a queue: by document, as `lua/enqueue.lua` keeps them.
+
+        Args:
+            queue: its key.
+            cursor: "0", then the one that the call before returned; "0" again after the last.
+        """
+        scan: Command = ("HSCAN", requests_key(queue), cursor, "COUNT", _REQUESTS_A_CALL)
+        [(cursor, found)] = self._wire.exchange([scan])
+        return cursor, dict(zip(found[::2], found[1::2], strict=True))
+
     def forget(self, queue: str, requests: Mapping[str, str]) -> None:
-        """Forget requests of these documents, as far as each is still as `Inspector.requests` has read it."""
+        """Forget these requests, as far as each is still as `requests` has returned it."""
         entries = [*requests.items()]
         pieces = [entries[i : i + _REQUESTS_A_CALL] for i in range(0, len(entries), _REQUESTS_A_CALL)]
         script, key = SCRIPTS["forget"], requests_key(queue)

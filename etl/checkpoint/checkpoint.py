@@ -86,6 +86,7 @@ class CheckpointStore:
             now=int(seconds) * 1000 + int(micros) // 1000,
             deferred={i: deferral_from_text(text) for i, text in _mapping(deferred).items()},
             dead_letters=dead,
+            sweeps=json.loads(fields.get("sweeps", "{}")),
             queues=frozenset(queues),
         )
 
@@ -140,7 +141,9 @@ class CheckpointStore:
         self._commit(token, position, step)
         return letters
 
-    def finish(self, token: str, scan: Scan, position: Position | None, report: Report) -> None:
+    def finish(
+        self, token: str, scan: Scan, position: Position | None, report: Report, sweeps: Mapping[str, str]
+    ) -> None:
         """End the cycle: the scan is done and the watermark published."""
         step = Step()
         self._record(step, report, scan.clocks.mongo)
@@ -148,7 +151,8 @@ class CheckpointStore:
         step.add("published", "HSET", *_published_fields(report))
         step.add("published", "EXPIRE", self._ttl)
         step.add("checkpoint", "HDEL", *_SCAN_FIELDS)
-        step.add("checkpoint", "HSET", *_clock_fields(scan.clocks), *_position_fields(position))
+        fields = [*_clock_fields(scan.clocks), *_position_fields(position), "sweeps", json.dumps(sweeps)]
+        step.add("checkpoint", "HSET", *fields)
         self._commit(token, position, step)
 
     def end(self, token: str, scan: Scan, report: Report) -> None:

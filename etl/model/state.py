@@ -89,5 +89,7 @@ class State:
     deferred: Mapping[str, Deferral] = field(default_factory=dict)
     """What waits for a lock, by `_id` as canonical Extended JSON."""
     dead_letters: int = 0
+    sweeps: Mapping[str, str] = field(default_factory=dict)
+    """Where the sweep of the requests of each queue goes on."""
     queues: frozenset[str] = frozenset()
     """Keys of the queues that the collection feeds."""

@@ -71,7 +71,8 @@ def run_cycle(
     if position is not None and position.ms is not None:
         report.last_id = readable_id(position.id)
         report.last_timestamp = moment_text(position.ms)
-    store.finish(token, scan, position, report)
+    sweeps = {queue: processor.sweep(queue, state.sweeps.get(queue, "0")) for queue in sorted(state.queues)}
+    store.finish(token, scan, position, report, sweeps)
 
 
 def write_again(

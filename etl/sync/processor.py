@@ -179,21 +179,26 @@ class Processor:
         read_at, results = self._read(left)
         return self.process(results, read_at, remember_from=None, trust=False, left=left)
 
-    def sweep(self, queue: str, requests: Mapping[str, str]) -> None:
-        """Forget requests that guard against nothing any more: no older read can arrive, and none is made again.
+    def sweep(self, queue: str, cursor: str) -> str:
+        """Forget some requests that guard against nothing any more: no older read can arrive, and none is made again.
 
         Args:
             queue: the key of the queue.
-            requests: as `Inspector.requests` returns them.
+            cursor: "0", then the one that the call before returned; "0" again after the last.
         """
+        cursor, requests = self.retry(partial(self.writer.requests, queue, cursor))
+        if not requests:
+            return cursor
         deadline = self.retry(self.writer.now) - int(DEADLINE_SECONDS * 1_000_000)
         parts = {document: text.split(" ") for document, text in requests.items()}
         old = {document: pushed for document, (at, pushed) in parts.items() if int(at) < deadline}
-        _, results = self._read([document for document, pushed in old.items() if pushed != "-"])
+        asked = [document for document, pushed in old.items() if pushed != "-"]
+        _, results = self._read(asked) if asked else (0, [])
         made = {one.document for one in results if old[one.document] == one.timestamp and _asks(one, queue)}
         read = {one.document for one in results}
         over = {name for name, pushed in old.items() if pushed == "-" or name in read - made}
         self.retry(partial(self.writer.forget, queue, {name: requests[name] for name in over}))
+        return cursor
 
     def now(self) -> int:
         """The clock of Redis in microseconds since the epoch."""

@@ -1,7 +1,6 @@
 """The repair of keys that do not match, by the way that every other run writes; and what else is cleared up."""
 
 from collections.abc import Sequence
-from functools import partial
 
 from etl.cache.inspector import START
 from etl.verify.findings import Finding
@@ -27,10 +26,6 @@ def sweep(scope: Scope) -> None:
         EtlError: a server stays away, or refuses.
     """
     for queue in sorted(scope.stages.store.load().queues):
-        cursor = START
-        while True:
-            requests = partial(scope.inspector.requests, queue, cursor)
-            cursor, found = scope.stages.retry(requests)
-            scope.processor.sweep(queue, found)
-            if cursor == START:
-                break
+        cursor = scope.processor.sweep(queue, START)
+        while cursor != START:
+            cursor = scope.processor.sweep(queue, cursor)
