@@ -168,8 +168,22 @@ class App:
             EtlError: a server stays away, or refuses.
         """
         report = VerifyReport(name)
-        verify(self._parts.scope(self._settings.collection(name)), report, tell, sample, repair=repair)
+        scope = self._parts.scope(self._settings.collection(name))
+        store = self._parts.store(self._settings.collection(name))
+        due = store.reconciliation_due() if repair and sample is None else 0
+        verify(scope, report, tell, sample, repair=repair)
+        if due and report.true:
+            store.reconciled(due)
         return report
+
+    def reconciliation_due(self, name: str) -> bool:
+        """Whether keys were removed though older documents may claim them: `reconcile` writes them again.
+
+        Raises:
+            Misconfigured: the name is not in the settings.
+            EtlError: Redis stays away, or refuses.
+        """
+        return self._parts.store(self._settings.collection(name)).reconciliation_due() > 0
 
     def reconcile(self, name: str) -> VerifyReport | None:
         """Verify and mend a collection, if a cycle of it has finished and no other daemon does so now.

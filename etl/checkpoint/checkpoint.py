@@ -29,7 +29,7 @@ HISTORY_CAP: Final = 1000
 """So many reports of past runs are kept per collection."""
 
 # The numbers by which `lua/commit.lua` knows the keys.
-_KEYS: Final = {name: number for number, name in enumerate(StateKeys._fields[:7], start=1)}
+_KEYS: Final = {name: number for number, name in enumerate(StateKeys._fields[:8], start=1)}
 _ARGUMENTS_A_COMMAND: Final = 2000  # Lua takes some 8,000 at once
 
 
@@ -90,6 +90,15 @@ class CheckpointStore:
             queues=frozenset(queues),
         )
 
+    def reconciliation_due(self) -> int:
+        """How many keys were removed, since the last full repair, though older documents may claim them."""
+        [count] = self._retry(lambda: self._wire.exchange([("GET", self._own.reconciliation_due)]))
+        return int(count or 0)
+
+    def reconciled(self, count: int) -> None:
+        """A full repair that began after so many of these keys were counted has looked at all of them."""
+        self._wire.exchange([("DECRBY", self._own.reconciliation_due, count)])
+
     def identify(self, token: str, origin: Origin) -> None:
         """Record which documents the checkpoint is about, and forget how far another collection was read."""
         step = Step()
@@ -126,6 +135,8 @@ class CheckpointStore:
         letters = self._refuse(step, outcome, retried=retried)
         self._defer(step, outcome)
         step.each("queues", "SADD", sorted(outcome.queues))
+        if outcome.incomplete:
+            step.add("reconciliation_due", "INCRBY", outcome.incomplete)
         step.add("checkpoint", "HSET", *_scan_fields(scan), *_position_fields(position))
         self._commit(token, position, step)
         return letters
