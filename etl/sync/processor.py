@@ -111,10 +111,11 @@ class Processor:
                 if answer == STALE:
                     stale.add(document)
                     continue
-                locked = result.lock in record.held and document in met
+                done = answer == DONE and trust
+                locked = not done and result.lock in record.held and document in met
                 if locked:
                     locks[document] = result.lock or ""
-                elif answer != DONE or not trust:
+                elif not done:
                     locks.pop(document, None)
                     applied[document] = result, at
                     given_up: Collection[str] = answer.split(" ") if type(answer) is str else ()
