@@ -150,7 +150,7 @@ class Processor:
             done = [
                 one for one in recent if one[0].document not in locks and latest[one[0].document] is one[0]
             ]
-            self.retry(partial(self.writer.mark_done, done))
+            self.retry(partial(self.writer.mark_done, finished))
         outcome.entries = Counter([family for family in filled.values() if family is not None])
         for document in met:
             result = latest[document]
