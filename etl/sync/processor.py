@@ -147,7 +147,7 @@ class Processor:
             raise Transient("documents change faster than they can be written")
         if remember_from is not None:
             recent = (one for one in applied.values() if one[0].ms is not None and one[0].ms >= remember_from)
-            done = [
+            finished = [
                 one for one in recent if one[0].document not in locks and latest[one[0].document] is one[0]
             ]
             self.retry(partial(self.writer.mark_done, finished))
