@@ -80,6 +80,18 @@ class Interrupted(EtlError):
     exit_code: ClassVar[int] = 130
 
 
+class TokenLostError(EtlError):
+    """The oplog does not go back to the resume token: what happened in between is not known."""
+
+
+class InvalidatedError(EtlError):
+    """The collection that is followed was dropped or renamed, or its database was dropped."""
+
+
+class StreamRefusedError(Misconfigured):
+    """The server has no change streams, or the user may not open one."""
+
+
 def whereabouts(error: BaseException) -> str:
     """The kind of an unforeseen error and its place, without its message: that may hold a secret."""
     frames = traceback.extract_tb(error.__traceback__)
