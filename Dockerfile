@@ -19,6 +19,7 @@ EXPOSE 8088
 # single address includes.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 CMD ["python", "-c", \
   "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ.get(\"ETL_HTTP__PORT\", 8088)}/readyz', timeout=9)"]
-# No shell in between: SIGTERM reaches the process, which then ends between two batches.
-ENTRYPOINT ["etl"]
+# No shell in between: SIGTERM reaches the process, which then ends between two batches. `env` holds it back while Python
+# starts, as the kernel drops what comes for the first process of a container before that knows what to do about it.
+ENTRYPOINT ["env", "--block-signal=TERM,HUP", "etl"]
 CMD ["--help"]

@@ -20,7 +20,6 @@ from etl.model.report import Progress, RefreshReport, Report, unheard
 from etl.monitoring.status import CollectionStatus, read_status
 from etl.settings import CollectionSettings, Settings
 from etl.sync.refresh import refresh
-from etl.sync.runs import Runs
 from etl.verify.report import VerifyReport
 from etl.verify.trace import KeyStory, Trace, trace_document
 from etl.verify.verifier import Tell, verify
@@ -70,7 +69,6 @@ class App:
         self._parts = Container(settings, on_retry)
         self._retry = self._parts.retry
         self._wire = self._parts.wire
-        self._runs = Runs(self._parts)
 
     @property
     def collections(self) -> list[str]:
@@ -86,7 +84,7 @@ class App:
             Misconfigured: a name is not in the settings.
         """
         for collection in self._chosen(names):
-            yield self._runs.cycle(collection, progress=progress)
+            yield self._parts.runs(collection).cycle(progress=progress)
 
     def leader_lease(self, name: str) -> Lease:
         """The lease of the one daemon, among several, that runs the cycles of a collection; not taken yet.
@@ -112,7 +110,7 @@ class App:
 
     def retry_dead_letters(self, name: str, ids: Sequence[str]) -> Report:
         """One cycle that also reads these documents again (`_id`s as canonical Extended JSON)."""
-        return self._runs.cycle(self._settings.collection(name), ids)
+        return self._parts.runs(self._settings.collection(name)).cycle(ids)
 
     def backfill(self, name: str, order: BackfillOrder, progress: Progress) -> Report:
         """Every document of a collection into the caches; a failure is in the report.
@@ -120,7 +118,7 @@ class App:
         Raises:
             Misconfigured: the name is not in the settings.
         """
-        return self._runs.backfill(self._settings.collection(name), order, progress)
+        return self._parts.runs(self._settings.collection(name)).backfill(order, progress)
 
     def count(self, name: str) -> int:
         """About how many documents a collection has.
@@ -170,8 +168,22 @@ class App:
             EtlError: a server stays away, or refuses.
         """
         report = VerifyReport(name)
-        verify(self._parts.scope(self._settings.collection(name)), report, tell, sample, repair=repair)
+        scope = self._parts.scope(self._settings.collection(name))
+        store = self._parts.store(self._settings.collection(name))
+        due = store.reconciliation_due() if repair and sample is None else 0
+        verify(scope, report, tell, sample, repair=repair)
+        if due and report.true:
+            store.reconciled(due)
         return report
+
+    def reconciliation_due(self, name: str) -> bool:
+        """Whether keys were removed though older documents may claim them: `reconcile` writes them again.
+
+        Raises:
+            Misconfigured: the name is not in the settings.
+            EtlError: Redis stays away, or refuses.
+        """
+        return self._parts.store(self._settings.collection(name)).reconciliation_due() > 0
 
     def reconcile(self, name: str) -> VerifyReport | None:
         """Verify and mend a collection, if a cycle of it has finished and no other daemon does so now.

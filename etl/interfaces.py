@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from etl.model.batch import BatchOutcome
 from etl.model.report import Report
 from etl.model.result import TransformResult
-from etl.model.scan import Scan, ScanRange
+from etl.model.scan import Origin, Scan, ScanRange
 from etl.model.state import DeadLetter, State
 from etl.retry import Retry
 from schemas.position import Position
@@ -78,6 +78,10 @@ class Reader(Protocol):
         """Positions that cut the collection into ranges, ascending."""
         ...
 
+    def identity(self) -> str | None:
+        """The UUID of the collection; None where there is none, or it may not be asked for."""
+        ...
+
     def unreachable(self) -> int:
         """How many documents no delta can reach."""
         ...
@@ -110,6 +114,10 @@ class Processor(Protocol):
         """The clock of Redis, and then these documents as they are now."""
         ...
 
+    def sweep(self, queue: str, cursor: str, /) -> str:
+        """Forget some requests that guard against nothing any more; returns the next cursor."""
+        ...
+
     def pass_over(self, page: Sequence[TransformResult], read_at: int, /) -> None:
         """Mark documents as done without writing them."""
         ...
@@ -124,6 +132,10 @@ class CheckpointStore(Protocol):
 
     def load(self) -> State:
         """All that is known of the collection."""
+        ...
+
+    def identify(self, token: str, origin: Origin, /) -> None:
+        """Record which documents the checkpoint is about."""
         ...
 
     def waiting(self) -> frozenset[str]:
@@ -143,8 +155,18 @@ class CheckpointStore(Protocol):
         """Record one batch that Redis has taken; returns its dead letters."""
         ...
 
-    def finish(self, token: str, scan: Scan, position: Position | None, report: Report, /) -> None:
+    def finish(
+        self, token: str, scan: Scan, position: Position | None, report: Report, sweeps: Mapping[str, str], /
+    ) -> None:
         """End the cycle and publish the watermark."""
+        ...
+
+    def end(self, token: str, scan: Scan, report: Report, /) -> None:
+        """End a backfill."""
+        ...
+
+    def record(self, report: Report, began: int, /) -> None:
+        """Keep the report of a run that did not finish; `began` in milliseconds since the epoch."""
         ...
 
 
@@ -199,3 +221,5 @@ class Stages:
     retry: Retry
     stop: threading.Event
     page_size: int
+    source: str
+    """The database, the collection and the timestamp field, for people."""

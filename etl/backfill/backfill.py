@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from etl.backfill.coordinator import run_scan
+from etl.checkpoint.origin import check_origin, load_state
 from etl.errors import Misconfigured
 from etl.interfaces import Executors, Process, Stages
 from etl.model.batch import BatchOutcome, Rejected
 from etl.model.moments import moment_text
 from etl.model.report import Progress, Report
 from etl.model.result import TransformResult
-from etl.model.scan import Backfilled, Bounds, Checkpoint, Scan, ServerTimes
+from etl.model.scan import Backfilled, Bounds, Checkpoint, Origin, Scan, ServerTimes
 from etl.model.state import DeadLetter, State, dead_letter
 from schemas.operations import Put
 from schemas.position import FIRST, LAST, at
@@ -68,8 +69,7 @@ def run_backfill(
         EtlError: it ended early; the next one goes on where it was.
     """
     began = time.monotonic()
-    state = stages.store.load()
-    stages.retry(stages.reader.prepare)
+    state, origin = load_state(stages, token)
     now = ServerTimes(stages.retry(stages.reader.clock), state.now)
     scan = plan_backfill(None if order.restart else state.checkpoint, now, order.bounds)
     report.before = scan.done
@@ -81,6 +81,7 @@ def run_backfill(
         progress(report)
 
     scan, newest = run_scan(stages, scan, newest, token, report, told, process)
+    check_origin(stages, origin)
     return scan, Backfilled(scan.clocks, newest)
 
 
@@ -113,6 +114,10 @@ class DryProcessor:
     def pass_over(self, _: Sequence[TransformResult], __: int) -> None:
         """Nothing is marked."""
 
+    def sweep(self, _: str, __: str) -> str:
+        """No request was made."""
+        return "0"
+
     def held(self, _: Sequence[str]) -> frozenset[str]:
         """No lock is looked at."""
         return frozenset()
@@ -125,6 +130,9 @@ class DryStore:
         """A collection of which nothing is known."""
         return State()
 
+    def identify(self, _: str, __: Origin) -> None:
+        """Nothing is recorded."""
+
     def waiting(self) -> frozenset[str]:
         """No document waits."""
         return frozenset()
@@ -136,5 +144,11 @@ class DryStore:
         now = moment_text(scan.clocks.mongo)
         return [dead_letter(one, now, None) for one in outcome.rejected]
 
-    def finish(self, _: str, __: Scan, ___: object, ____: Report) -> None:
+    def finish(self, _: str, __: Scan, ___: object, ____: Report, _____: object) -> None:
         """Nothing is published."""
+
+    def end(self, _: str, __: Scan, ___: Report) -> None:
+        """Nothing is recorded."""
+
+    def record(self, _: Report, __: int) -> None:
+        """Nothing is kept."""

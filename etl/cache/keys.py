@@ -13,7 +13,7 @@ _VERSION: Final = "v2"
 
 
 class StateKeys(NamedTuple):
-    """The keys of one collection; the first seven in the order of KEYS in `lua/commit.lua`."""
+    """The keys of one collection; the first eight in the order of KEYS in `lua/commit.lua`."""
 
     fence: str
     checkpoint: str
@@ -22,6 +22,7 @@ class StateKeys(NamedTuple):
     queues: str
     history: str
     published: str
+    reconciliation_due: str
     lease: str
     leader: str
     reconciliation: str

@@ -20,5 +20,16 @@ class Script:
 
 SCRIPTS: Final = {
     name: Script(name)
-    for name in ("acquire", "renew", "release", "commit", "record", "apply", "done", "enqueue", "look")
+    for name in (
+        "acquire",
+        "renew",
+        "release",
+        "commit",
+        "record",
+        "apply",
+        "done",
+        "enqueue",
+        "forget",
+        "look",
+    )
 }

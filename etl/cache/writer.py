@@ -196,6 +196,25 @@ class CacheWriter:
         if calls:
             self._wire.exchange(calls)
 
+    def requests(self, queue: str, cursor: str) -> tuple[str, dict[str, str]]:
+        """Some of the requests that documents have made of a queue: by document, as `lua/enqueue.lua` keeps them.
+
+        Args:
+            queue: its key.
+            cursor: "0", then the one that the call before returned; "0" again after the last.
+        """
+        scan: Command = ("HSCAN", requests_key(queue), cursor, "COUNT", _REQUESTS_A_CALL)
+        [(cursor, found)] = self._wire.exchange([scan])
+        return cursor, dict(zip(found[::2], found[1::2], strict=True))
+
+    def forget(self, queue: str, requests: Mapping[str, str]) -> None:
+        """Forget these requests, as far as each is still as `requests` has returned it."""
+        entries = [*requests.items()]
+        pieces = [entries[i : i + _REQUESTS_A_CALL] for i in range(0, len(entries), _REQUESTS_A_CALL)]
+        script, key = SCRIPTS["forget"], requests_key(queue)
+        if pieces:
+            self._wire.exchange([script.call([key], *chain.from_iterable(some)) for some in pieces])
+
     def _life(self, result: TransformResult) -> int:
         """Milliseconds that the record of a document lives."""
         lives, least = self._lives, self._least

@@ -19,7 +19,7 @@ from etl.errors import CycleFailed, LeaseLost
 from etl.model.batch import BatchOutcome
 from etl.model.moments import moment_text
 from etl.model.report import Report
-from etl.model.scan import Checkpoint, Scan, ScanMode, ServerTimes
+from etl.model.scan import Checkpoint, Origin, Scan, ScanMode, ServerTimes
 from etl.model.state import DEAD_LETTER_CAP, DeadLetter, Deferral, State, dead_letter, deferral_from_text
 from etl.retry import Retry
 from schemas.ids import id_from_readable
@@ -29,7 +29,7 @@ HISTORY_CAP: Final = 1000
 """So many reports of past runs are kept per collection."""
 
 # The numbers by which `lua/commit.lua` knows the keys.
-_KEYS: Final = {name: number for number, name in enumerate(StateKeys._fields[:7], start=1)}
+_KEYS: Final = {name: number for number, name in enumerate(StateKeys._fields[:8], start=1)}
 _ARGUMENTS_A_COMMAND: Final = 2000  # Lua takes some 8,000 at once
 
 
@@ -79,13 +79,32 @@ class CheckpointStore:
         ]
         replies = self._retry(lambda: self._wire.exchange(commands))
         kept, published, deferred, dead, queues, (seconds, micros) = replies
+        fields = _mapping(kept)
         return State(
-            checkpoint=_checkpoint(_mapping(kept)) or _from_published(_mapping(published)),
+            checkpoint=_checkpoint(fields) or _from_published(_mapping(published)),
+            origin=Origin(fields["source"], fields["uuid"]) if "source" in fields else None,
             now=int(seconds) * 1000 + int(micros) // 1000,
             deferred={i: deferral_from_text(text) for i, text in _mapping(deferred).items()},
             dead_letters=dead,
+            sweeps=json.loads(fields.get("sweeps", "{}")),
             queues=frozenset(queues),
         )
+
+    def reconciliation_due(self) -> int:
+        """How many keys were removed, since the last full repair, though older documents may claim them."""
+        [count] = self._retry(lambda: self._wire.exchange([("GET", self._own.reconciliation_due)]))
+        return int(count or 0)
+
+    def reconciled(self, count: int) -> None:
+        """A full repair that began after so many of these keys were counted has looked at all of them."""
+        self._wire.exchange([("DECRBY", self._own.reconciliation_due, count)])
+
+    def identify(self, token: str, origin: Origin) -> None:
+        """Record which documents the checkpoint is about, and forget how far another collection was read."""
+        step = Step()
+        step.add("checkpoint", "DEL")
+        step.add("checkpoint", "HSET", *_flat(origin._asdict().items()))
+        self._commit(token, None, step)
 
     def waiting(self) -> frozenset[str]:
         """The `_id`s that are deferred or dead letters: those that a commit has to clear once they are applied."""
@@ -116,11 +135,15 @@ class CheckpointStore:
         letters = self._refuse(step, outcome, retried=retried)
         self._defer(step, outcome)
         step.each("queues", "SADD", sorted(outcome.queues))
+        if outcome.incomplete:
+            step.add("reconciliation_due", "INCRBY", outcome.incomplete)
         step.add("checkpoint", "HSET", *_scan_fields(scan), *_position_fields(position))
         self._commit(token, position, step)
         return letters
 
-    def finish(self, token: str, scan: Scan, position: Position | None, report: Report) -> None:
+    def finish(
+        self, token: str, scan: Scan, position: Position | None, report: Report, sweeps: Mapping[str, str]
+    ) -> None:
         """End the cycle: the scan is done and the watermark published."""
         step = Step()
         self._record(step, report, scan.clocks.mongo)
@@ -128,7 +151,8 @@ class CheckpointStore:
         step.add("published", "HSET", *_published_fields(report))
         step.add("published", "EXPIRE", self._ttl)
         step.add("checkpoint", "HDEL", *_SCAN_FIELDS)
-        step.add("checkpoint", "HSET", *_clock_fields(scan.clocks), *_position_fields(position))
+        fields = [*_clock_fields(scan.clocks), *_position_fields(position), "sweeps", json.dumps(sweeps)]
+        step.add("checkpoint", "HSET", *fields)
         self._commit(token, position, step)
 
     def end(self, token: str, scan: Scan, report: Report) -> None:

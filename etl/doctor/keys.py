@@ -18,6 +18,7 @@ TYPES: Final[Mapping[str, str]] = {
     "queues": "set",
     "history": "list",
     "published": LAST_SYNC.type,
+    "reconciliation_due": "string",
     "lease": "string",
     "leader": "string",
     "reconciliation": "string",

@@ -52,6 +52,15 @@ class Checkpoint:
     scan: Scan | None = None
 
 
+class Origin(NamedTuple):
+    """Which documents a checkpoint is about."""
+
+    source: str
+    """The database, the collection and the timestamp field."""
+    uuid: str
+    """That of the collection: another one once it was dropped and created again. Empty where it is not known."""
+
+
 class Bounds(NamedTuple):
     """The part of a collection that is backfilled, in milliseconds since the epoch; None where it is open."""
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from etl.model.scan import Checkpoint
 from etl.model.batch import Rejected
+from etl.model.scan import Checkpoint, Origin
 from schemas.operations import FieldError
 
 DEAD_LETTER_CAP: Final = 10_000
@@ -82,10 +82,14 @@ class State:
     """What Redis remembers of a collection when a run begins."""
 
     checkpoint: Checkpoint | None = None
+    origin: Origin | None = None
+    """Which documents the checkpoint is about; None before the first run."""
     now: int = 0
     """The clock of Redis when the state was read, in milliseconds since the epoch."""
     deferred: Mapping[str, Deferral] = field(default_factory=dict)
     """What waits for a lock, by `_id` as canonical Extended JSON."""
     dead_letters: int = 0
+    sweeps: Mapping[str, str] = field(default_factory=dict)
+    """Where the sweep of the requests of each queue goes on."""
     queues: frozenset[str] = frozenset()
     """Keys of the queues that the collection feeds."""

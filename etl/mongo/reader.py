@@ -120,6 +120,20 @@ class Source:
                 dict(command), read_preference=ReadPreference.PRIMARY, codec_options=DECODING
             )
 
+    def identity(self) -> str | None:
+        """The UUID of the collection: another one once it was dropped and created again."""
+        with self._told():
+            reply = self.ask(
+                {
+                    "listCollections": 1,
+                    "filter": {"name": self._collection.name},
+                    "authorizedCollections": True,
+                }
+            )
+        found = reply["cursor"]["firstBatch"]
+        uuid = found[0]["info"].get("uuid") if found else None
+        return None if uuid is None else uuid.hex() if isinstance(uuid, bytes) else str(uuid)
+
     def page(self, after: Position, end: Position, limit: int) -> Page:
         """At most `limit` documents after `after` and before `end`, in index order.
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from etl.backfill.coordinator import run_scan
+from etl.checkpoint.origin import check_origin, load_state
 from etl.interfaces import Process, Processor, Stages
 from etl.model.batch import BatchOutcome
 from etl.model.moments import moment_text
@@ -41,8 +42,7 @@ def run_cycle(
     """
     began = time.monotonic()
     store, retry, processor = stages.store, stages.retry, stages.processor
-    state = store.load()
-    retry(stages.reader.prepare)
+    state, origin = load_state(stages, token)
     now = ServerTimes(retry(stages.reader.clock), state.now)
     checkpoint = state.checkpoint
     scan = plan_catch_up(checkpoint, now, limits, since.began) if since else plan(checkpoint, now, limits)
@@ -64,13 +64,15 @@ def run_cycle(
         held = processor.held(sorted({one.lock for one in waiting.values()}))
         free = [document_id for document_id, one in waiting.items() if one.lock not in held]
         write_again(stages, scan, position, token, report, free)
+    check_origin(stages, origin)
     report.sync_duration_ms = round((time.monotonic() - began) * 1000)
     report.unreachable = retry(stages.reader.unreachable)
     report.deferred = len(store.load().deferred)
     if position is not None and position.ms is not None:
         report.last_id = readable_id(position.id)
         report.last_timestamp = moment_text(position.ms)
-    store.finish(token, scan, position, report)
+    sweeps = {queue: processor.sweep(queue, state.sweeps.get(queue, "0")) for queue in sorted(state.queues)}
+    store.finish(token, scan, position, report, sweeps)
 
 
 def write_again(

@@ -13,7 +13,17 @@ from functools import partial
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from etl.cache.writer import DONE, QUEUED, STALE, Applied, CacheWriter, Change, Request, statement
+from etl.cache.writer import (
+    DEADLINE_SECONDS,
+    DONE,
+    QUEUED,
+    STALE,
+    Applied,
+    CacheWriter,
+    Change,
+    Request,
+    statement,
+)
 from etl.errors import Transient
 from etl.model.batch import BatchOutcome, Deferred, Rejected
 from etl.model.result import GONE, TransformResult, gone
@@ -150,7 +160,7 @@ class Processor:
             else:
                 outcome.handled.append(result.id)
                 if document in applied and result.timestamp != GONE:
-                    fills = any([type(write) is Put for write in result.writes])
+                    fills = any(type(write) is Put for write in result.writes)
                     outcome.processed += 1
                     outcome.written += fills
                     outcome.evicted += bool(result.writes) and not fills
@@ -168,6 +178,27 @@ class Processor:
                 left.setdefault(document, []).append(key)
         read_at, results = self._read(left)
         return self.process(results, read_at, remember_from=None, trust=False, left=left)
+
+    def sweep(self, queue: str, cursor: str) -> str:
+        """Forget some requests that guard against nothing any more: no older read can arrive, and none is made again.
+
+        Args:
+            queue: the key of the queue.
+            cursor: "0", then the one that the call before returned; "0" again after the last.
+        """
+        cursor, requests = self.retry(partial(self.writer.requests, queue, cursor))
+        if not requests:
+            return cursor
+        deadline = self.retry(self.writer.now) - int(DEADLINE_SECONDS * 1_000_000)
+        parts = {document: text.split(" ") for document, text in requests.items()}
+        old = {document: pushed for document, (at, pushed) in parts.items() if int(at) < deadline}
+        asked = [document for document, pushed in old.items() if pushed != "-"]
+        _, results = self._read(asked) if asked else (0, [])
+        made = {one.document for one in results if old[one.document] == one.timestamp and _asks(one, queue)}
+        read = {one.document for one in results}
+        over = {name for name, pushed in old.items() if pushed == "-" or name in read - made}
+        self.retry(partial(self.writer.forget, queue, {name: requests[name] for name in over}))
+        return cursor
 
     def now(self) -> int:
         """The clock of Redis in microseconds since the epoch."""
@@ -243,6 +274,11 @@ def plan(
         if several:
             changes[key] = several
     return changes, requests
+
+
+def _asks(result: TransformResult, queue: str) -> bool:
+    """Whether a document asks for what it has pushed; an invalid one may do so again once it is valid."""
+    return result.reject is not None or any(push.key == queue for push in result.pushes)
 
 
 def _inherits(document: str, contested: Contested | None, locked: bool) -> bool:  # noqa: FBT001

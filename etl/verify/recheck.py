@@ -4,7 +4,7 @@ The documents that claim a key are read between two readings of the register of 
 changed, a writer was at work, and the key is checked again. So what was written meanwhile is no mismatch.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, NamedTuple
@@ -13,6 +13,7 @@ from etl.cache.inspector import Claim, Inspector
 from etl.errors import Interrupted
 from etl.interfaces import Stages
 from etl.model.result import GONE, TransformResult
+from etl.sync.processor import Processor
 from etl.verify.classify import MISMATCHES, KeyFacts, State, TTLs, Verdict, classify, lock_of
 from etl.verify.findings import Finding
 from schemas.operations import Evict, Put
@@ -27,8 +28,7 @@ class Scope:
     collection: str
     stages: Stages
     inspector: Inspector
-    repair: Callable[[Mapping[str, Collection[str]]], object]
-    """Writes each key as the documents of these names say: see `etl.sync.processor`."""
+    processor: Processor
     source: str
     """What the names of its documents begin with."""
     ttls: TTLs
@@ -101,10 +101,10 @@ def state_of(scope: Scope, documents: Sequence[str], held: frozenset[str] = froz
 
 def _at_one_moment(scope: Scope, findings: Sequence[Finding]) -> dict[str, Rechecked]:
     """The verdicts, but for keys that were written meanwhile."""
-    inspector, stages = scope.inspector, scope.stages
+    inspector = scope.inspector
     keys = [finding.key for finding in findings]
     locks = sorted({lock for key in keys if (lock := lock_of(key))})
-    held = stages.processor.held(locks)
+    held = scope.processor.held(locks)
     claims = inspector.claims(keys)
     documents = {
         finding.key: frozenset(
@@ -115,7 +115,7 @@ def _at_one_moment(scope: Scope, findings: Sequence[Finding]) -> dict[str, Reche
     }
     ids = sorted({name.partition(" ")[2] for names in documents.values() for name in names})
     found, newest = _read(scope, ids, keys)
-    state = state_of(scope, [*found], held | stages.processor.held(locks))
+    state = state_of(scope, [*found], held | scope.processor.held(locks))
     contents = inspector.contents({key: members_of(write_of(newest.get(key), key)) for key in keys})
     unchanged = {key for key, now in inspector.claims(keys).items() if now == claims[key]}
     rechecked = {}
@@ -142,7 +142,7 @@ def _read(
     newest: dict[str, TransformResult] = {}
     wanted = frozenset(keys)
     for start in range(0, len(ids), scope.stages.page_size):
-        _, results = scope.stages.processor.read(ids[start : start + scope.stages.page_size])
+        _, results = scope.processor.read(ids[start : start + scope.stages.page_size])
         found |= {result.document: result for result in results if result.timestamp != GONE}
     for result in sorted(found.values(), key=lambda one: one.position.order()):
         newest |= {write.key: result for write in result.writes if write.key in wanted}

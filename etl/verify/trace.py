@@ -90,7 +90,7 @@ def trace_document(scope: Scope, find_dead: FindDead, ids: Sequence[str]) -> Tra
         EtlError: a server stays away, or refuses.
     """
     stages, inspector = scope.stages, scope.inspector
-    _, results = stages.processor.read(ids)
+    _, results = scope.processor.read(ids)
     existing = {result.id: result for result in results if result.timestamp != GONE}
     records = stages.retry(partial(inspector.records, [f"{scope.source} {text}" for text in ids]))
     recorded = {name.partition(" ")[2]: record.keys for name, record in records.items()}

@@ -21,6 +21,7 @@ from etl.verify.classify import Name, classify_alone
 from etl.verify.findings import Finding, Findings
 from etl.verify.recheck import Scope, members_of, recheck
 from etl.verify.repair import repair as repair_mismatches
+from etl.verify.repair import sweep
 from etl.verify.report import SHOWN, VerifyReport
 from schemas.operations import Evict, Put
 from schemas.position import FIRST, LAST
@@ -65,6 +66,8 @@ def verify(scope: Scope, report: VerifyReport, tell: Tell, sample: int | None, *
             _find_newest(scope, findings, present)
         for some in findings.unsettled(_AT_A_TIME):
             _settle(scope, some, findings, report, repair=repair)
+        if repair:
+            sweep(scope)
         for name in get_args(Name):
             if name != "absent":
                 report.count(name, findings.count(name))
@@ -87,7 +90,7 @@ def _of(scope: Scope, ids: Sequence[str]) -> Iterator[list[TransformResult]]:
     """The documents with these `_id`s that exist."""
     size = scope.stages.page_size
     for start in range(0, len(ids), size):
-        _, results = scope.stages.processor.read(ids[start : start + size])
+        _, results = scope.processor.read(ids[start : start + size])
         yield [result for result in results if result.timestamp != GONE]
 
 
