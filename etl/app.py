@@ -1,28 +1,32 @@
 """The application behind every command: what can be asked of both servers."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from etl.backfill.backfill import BackfillOrder
-from etl.cache.keys import companions
-from etl.cache.keyspace import Keyspace, Shown
+from etl.cache.inspector import Inspector, Shown
 from etl.checkpoint.dead_letters import DeadLetters
 from etl.checkpoint.history import Entry, History
 from etl.checkpoint.lease import Lease
-from etl.container import Assembly
+from etl.container import Container
 from etl.doctor import Finding, examine
 from etl.errors import EtlError, Misconfigured, Transient
 from etl.model.report import Progress, RefreshReport, Report, unheard
 from etl.monitoring.status import CollectionStatus, read_status
 from etl.settings import CollectionSettings, Settings
-from etl.sync.runs import Runs
+from etl.sync.refresh import refresh
 from etl.verify.report import VerifyReport
-from etl.verify.trace import KeyStory, Trace, Tracer
-from etl.verify.verifier import Tell, Verify
+from etl.verify.trace import KeyStory, Trace, trace_document
+from etl.verify.verifier import Tell, verify
 from schemas.documents import KINDS
+
+RECONCILED: Final = ("documents", "different", "missing", "orphaned", "repaired", "duration_ms")
+"""The counts of a reconciliation that are kept: see `VerifyReport`."""
 
 __all__ = [
     "App",
@@ -62,10 +66,9 @@ class App:
 
     def __init__(self, settings: Settings, on_retry: Callable[[Transient], None] = _tell_of_retry) -> None:
         self._settings = settings
-        self._parts = Assembly(settings, on_retry)
+        self._parts = Container(settings, on_retry)
         self._retry = self._parts.retry
         self._wire = self._parts.wire
-        self._runs = Runs(self._parts, settings.longest_ttl())
 
     @property
     def collections(self) -> list[str]:
@@ -81,7 +84,7 @@ class App:
             Misconfigured: a name is not in the settings.
         """
         for collection in self._chosen(names):
-            yield self._runs.cycle(collection, progress=progress)
+            yield self._parts.runs(collection).cycle(progress=progress)
 
     def leader_lease(self, name: str) -> Lease:
         """The lease of the one daemon, among several, that runs the cycles of a collection; not taken yet.
@@ -89,18 +92,25 @@ class App:
         Raises:
             Misconfigured: the name is not in the settings.
         """
-        return self._parts.lease(companions(self._settings.collection(name).name).leader)
+        return self._parts.lease(self._parts.keys(self._settings.collection(name)).leader)
 
     def away(self) -> dict[str, str]:
         """Why `redis` or `mongodb` does not answer, of each that does not; may be called from any thread."""
-        clock = self._parts.source(self._settings.collections[0]).clock
-        with closing(self._parts.connect()) as wire:
-            asked = {"redis": _complaint(lambda: wire.exchange([("PING",)])), "mongodb": _complaint(clock)}
+        reader, seconds = (
+            self._parts.reader(self._settings.collections[0]),
+            self._settings.mongo.timeout_seconds,
+        )
+        with ThreadPoolExecutor(1) as beside:
+            mongodb = beside.submit(_complaint, lambda: reader.ping(seconds))  # at once: one wait, not two
+            asked = {
+                "redis": _complaint(lambda: self._wire.exchange([("PING",)])),
+                "mongodb": mongodb.result(),
+            }
         return {server: problem for server, problem in asked.items() if problem is not None}
 
     def retry_dead_letters(self, name: str, ids: Sequence[str]) -> Report:
         """One cycle that also reads these documents again (`_id`s as canonical Extended JSON)."""
-        return self._runs.cycle(self._settings.collection(name), ids)
+        return self._parts.runs(self._settings.collection(name)).cycle(ids)
 
     def backfill(self, name: str, order: BackfillOrder, progress: Progress) -> Report:
         """Every document of a collection into the caches; a failure is in the report.
@@ -108,7 +118,7 @@ class App:
         Raises:
             Misconfigured: the name is not in the settings.
         """
-        return self._runs.backfill(self._settings.collection(name), order, progress)
+        return self._parts.runs(self._settings.collection(name)).backfill(order, progress)
 
     def count(self, name: str) -> int:
         """About how many documents a collection has.
@@ -116,7 +126,7 @@ class App:
         Raises:
             EtlError: MongoDB stays away, or refuses, or the name is not in the settings.
         """
-        return self._retry(self._parts.source(self._settings.collection(name)).count)
+        return self._retry(self._parts.reader(self._settings.collection(name)).count)
 
     def dead_letters(self, name: str) -> DeadLetters:
         """The dead letters of a collection.
@@ -124,7 +134,7 @@ class App:
         Raises:
             Misconfigured: the name is not in the settings.
         """
-        return DeadLetters(self._wire, self._settings.collection(name).name, self._retry)
+        return DeadLetters(self._wire, self._parts.keys(self._settings.collection(name)), self._retry)
 
     def refresh(self, family: str, name: str | None = None) -> RefreshReport:
         """Warm a family, or its entries called `name`, whatever the watermark says.
@@ -138,7 +148,8 @@ class App:
             raise Misconfigured(f"no document fills {family!r}, so it cannot be refreshed")
         report = RefreshReport(family, name)
         for collection in self._settings.collections:
-            self._parts.refresh(collection).run(report)
+            stages = self._parts.stages(collection, self._parts.keys(collection))
+            refresh(stages, collection.tipo, report)
         return report
 
     def verify(
@@ -156,23 +167,43 @@ class App:
             Misconfigured: the name is not in the settings.
             EtlError: a server stays away, or refuses.
         """
-        subject = self._parts.subject(self._settings.collection(name))
-        return Verify(subject, VerifyReport(name), tell).run(sample, repair=repair)
+        report = VerifyReport(name)
+        scope = self._parts.scope(self._settings.collection(name))
+        store = self._parts.store(self._settings.collection(name))
+        due = store.reconciliation_due() if repair and sample is None else 0
+        verify(scope, report, tell, sample, repair=repair)
+        if due and report.true:
+            store.reconciled(due)
+        return report
+
+    def reconciliation_due(self, name: str) -> bool:
+        """Whether keys were removed though older documents may claim them: `reconcile` writes them again.
+
+        Raises:
+            Misconfigured: the name is not in the settings.
+            EtlError: Redis stays away, or refuses.
+        """
+        return self._parts.store(self._settings.collection(name)).reconciliation_due() > 0
 
     def reconcile(self, name: str) -> VerifyReport | None:
-        """Verify and mend a collection; None before a cycle of it has finished.
+        """Verify and mend a collection, if a cycle of it has finished and no other daemon does so now.
 
         Raises:
             Misconfigured: the name is not in the settings.
             LeaseHeldError: another daemon does so now.
             EtlError: a server stays away, or refuses.
         """
-        own = companions(self._settings.collection(name).name)
-        with self._parts.lease(own.reconciliation).hold():
+        own = self._parts.keys(self._settings.collection(name))
+        with self._parts.lease(own.reconciliation_lease).hold():
             [finished] = self._retry(
                 lambda: self._wire.exchange([("HEXISTS", own.checkpoint, "mongo_clock")])
             )
-            return self.verify(name, repair=True) if finished else None
+            if not finished:
+                return None
+            report = self.verify(name, repair=True)
+            counts = {kind: getattr(report, kind) for kind in RECONCILED}
+            self._retry(lambda: History(self._wire, own).note_reconciliation(counts))
+            return report
 
     def trace(self, name: str, ids: Sequence[str]) -> Trace:
         """The story of the document with the first of these `_id`s (canonical Extended JSON) that exists.
@@ -181,8 +212,8 @@ class App:
             Misconfigured: the name is not in the settings.
             EtlError: a server stays away, or refuses.
         """
-        subject = self._parts.subject(self._settings.collection(name))
-        return Tracer(subject, self.dead_letters(name).find).trace(ids)
+        scope = self._parts.scope(self._settings.collection(name))
+        return trace_document(scope, self.dead_letters(name).find, ids)
 
     def show(self, key: str) -> Shown | None:
         """What Redis holds under `key`; None where there is no such key.
@@ -190,18 +221,20 @@ class App:
         Raises:
             EtlError: Redis stays away, or refuses.
         """
-        return self._retry(lambda: Keyspace(self._wire).show(key))
+        return self._retry(lambda: Inspector(self._wire).show(key))
 
-    def status(self, names: Sequence[str] = ()) -> list[CollectionStatus]:
+    def status(self, names: Sequence[str] = (), *, mongodb_away: str | None = None) -> list[CollectionStatus]:
         """Where each collection stands, all of them by default; may be called from any thread.
+
+        `mongodb_away` says why MongoDB does not answer, where that is known: it is not asked again.
 
         Raises:
             Misconfigured: a name is not in the settings.
             EtlError: Redis is away, or refuses. MongoDB away is in the status.
         """
-        sources = [(collection.name, self._parts.source(collection)) for collection in self._chosen(names)]
-        with closing(self._parts.connect()) as wire:
-            return read_status(wire, sources, self._settings.schedule.cycle_seconds)
+        chosen = self._chosen(names)
+        sources = [(one.name, self._parts.keys(one), self._parts.reader(one)) for one in chosen]
+        return read_status(self._wire, sources, self._settings.schedule.cycle_seconds, mongodb_away)
 
     def history(self, name: str, limit: int) -> list[Entry]:
         """At most `limit` runs of a collection, the newest first.
@@ -210,15 +243,14 @@ class App:
             Misconfigured: the name is not in the settings.
             EtlError: Redis stays away, or refuses.
         """
-        history = History(self._wire, self._settings.collection(name).name)
+        history = History(self._wire, self._parts.keys(self._settings.collection(name)))
         return self._retry(lambda: history.newest(limit))
 
     def doctor(self) -> list[Finding]:
         """Every check of the settings and of both servers; a server that is away is a finding."""
         collections = self._settings.collections
-        sources = {collection.name: self._parts.source(collection) for collection in collections}
-        with closing(self._parts.connect()) as wire:
-            return list(examine(self._settings, sources, wire))
+        sources = {collection.name: self._parts.reader(collection) for collection in collections}
+        return list(examine(self._settings, sources, self._wire))
 
     def stop(self) -> None:
         """Ask what is running to end after its batch; may be called from a signal handler."""

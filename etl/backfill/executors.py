@@ -23,8 +23,8 @@ from types import ModuleType
 from typing import Any, Final
 from weakref import WeakSet
 
-from etl.backfill.pipeline import Executors
 from etl.errors import Misconfigured, Transient
+from etl.interfaces import Executors
 
 DASK_SECONDS: Final = 10.0
 """So long a Dask cluster may take to answer, and to have a worker."""
@@ -32,7 +32,7 @@ DASK_SECONDS: Final = 10.0
 
 # Workers are forked from a process that has loaded this, and not from here: threads hold locks that a
 # fork would copy as they are.
-_LOADED: Final = ["etl.transform.transform"]
+_LOADED: Final = ["etl.container"]
 
 # A page is thousands of objects without cycles: to look through them again and again took a tenth.
 _RARELY: Final = (100_000, 20, 20)

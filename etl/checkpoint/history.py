@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from etl.cache.client import Wire
-from etl.cache.keys import companions
+from etl.cache.keys import StateKeys
+from schemas.values import date_text
 
 Entry = Mapping[str, Any]
 """A `Report` as JSON, and `began`: when the run began, ISO 8601 in UTC."""
@@ -17,12 +18,13 @@ _A_PAGE: Final = 100
 class History:
     """That of one collection. Writing it is the checkpoint's part: it changes in one step with the position.
 
-    Methods raise as `redis_wire.Wire.exchange` does.
+    Methods raise as `Wire.exchange` does.
     """
 
-    def __init__(self, wire: Wire, collection: str) -> None:
+    def __init__(self, wire: Wire, keys: StateKeys) -> None:
         self._wire = wire
-        self._key = companions(collection).history
+        self._key = keys.history
+        self._reconciliation = keys.reconciliation
 
     def newest(self, limit: int) -> list[Entry]:
         """At most `limit` runs, the newest first."""
@@ -35,6 +37,17 @@ class History:
     def last_success(self) -> Entry | None:
         """The newest cycle that finished; None where none is remembered."""
         return next((entry for entry in self._all() if _is_cycle(entry) and entry["status"] == "ok"), None)
+
+    def reconciliation(self) -> Entry | None:
+        """The counts of the last reconciliation, and when it `ended`; None before the first."""
+        [text] = self._wire.exchange([("GET", self._reconciliation)])
+        return json.loads(text) if text else None
+
+    def note_reconciliation(self, counts: Mapping[str, int]) -> None:
+        """Keep the counts of a reconciliation that has just ended, by the clock of Redis."""
+        [(seconds, _)] = self._wire.exchange([("TIME",)])
+        entry = {"ended": date_text(datetime.fromtimestamp(int(seconds), UTC)), **counts}
+        self._wire.exchange([("SET", self._reconciliation, json.dumps(entry))])
 
     def _all(self) -> Iterator[Entry]:
         """All runs; what is wanted is usually the first, so the first page holds only that."""

@@ -12,11 +12,12 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
-from etl.cache.client import SCRIPTS, Wire
+from etl.cache.client import Wire
+from etl.cache.scripts import SCRIPTS
 from etl.errors import EtlError, LeaseHeldError
 from etl.retry import Retry
 
@@ -46,15 +47,14 @@ class Lease:
     """One lease, as one holder uses it; only `held` may be read by other threads.
 
     Args:
-        connect: makes a connection to Redis; the renewal needs its own.
+        wire: the connection to Redis.
         keys: where the lease is, and its fence.
         seconds: how long it lasts unless it is renewed.
         retry: tries again while Redis is away.
     """
 
-    def __init__(self, connect: Callable[[], Wire], keys: LeaseKeys, seconds: float, retry: Retry) -> None:
-        self._connect = connect
-        self._wire = connect()
+    def __init__(self, wire: Wire, keys: LeaseKeys, seconds: float, retry: Retry) -> None:
+        self._wire = wire
         self._keys = [key for key in keys if key]
         self._seconds = seconds
         self._ms = int(seconds * 1000)
@@ -96,7 +96,6 @@ class Lease:
         [(taken, told, left)] = self._retry(lambda: self._wire.exchange([command]))
         if not taken:
             self._forget()
-            self._wire.close()
             raise LeaseHeldError(str(told), max(0, left) / 1000)
         self._until = asked + self._seconds
         if self._renewal is None:
@@ -116,7 +115,6 @@ class Lease:
             with suppress(EtlError):  # an error of the block that held it matters more
                 self._wire.exchange([command])
                 break
-        self._wire.close()
 
     def _forget(self) -> None:
         """End the renewal."""
@@ -128,11 +126,10 @@ class Lease:
     def _renew_until(self, done: threading.Event, token: str) -> None:
         """Renew until done, or until it is lost: a fence tells the holder so when it next writes."""
         command = SCRIPTS["renew"].call(self._keys, self._holder, self._ms, token)
-        with closing(self._connect()) as wire:
-            while not done.wait(self._seconds / RENEWALS_A_LEASE):
-                asked = time.monotonic()
-                with suppress(EtlError):
-                    [renewed] = wire.exchange([command])
-                    self._until = asked + self._seconds if renewed else float("-inf")
-                    if not renewed:
-                        return
+        while not done.wait(self._seconds / RENEWALS_A_LEASE):
+            asked = time.monotonic()
+            with suppress(EtlError):
+                [renewed] = self._wire.exchange([command])
+                self._until = asked + self._seconds if renewed else float("-inf")
+                if not renewed:
+                    return

@@ -12,7 +12,7 @@ from etl.cli.sync import show_reports
 
 if TYPE_CHECKING:
     from etl.app import App, BackfillOrder
-    from etl.backfill.pipeline import Executors
+    from etl.interfaces import Executors
     from etl.model.report import Report
 
 
@@ -72,7 +72,7 @@ def _order(since: int | None, until: int | None, rate: float | None, **options: 
     restart, dry_run = options.pop("restart"), options.pop("dry_run")
     executors = _executors(**options)
     from etl.app import BackfillOrder  # noqa: PLC0415 (the drivers load slowly, and `--help` does not need them)
-    from etl.sync.planner import Bounds  # noqa: PLC0415
+    from etl.model.scan import Bounds  # noqa: PLC0415
 
     return BackfillOrder(Bounds(since, until), executors, rate, restart, dry_run)
 

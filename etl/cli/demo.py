@@ -18,7 +18,7 @@ from etl.errors import EtlError
 from etl.settings import Settings
 from schemas.documents import project
 from schemas.families import LAST_SYNC
-from schemas.operations import Projection
+from schemas.operations import Keep, Projection
 from schemas.values import text
 
 if TYPE_CHECKING:
@@ -86,7 +86,8 @@ def sample_documents() -> list[dict[str, Any]]:
 def keys(document: Mapping[str, Any]) -> list[str]:
     """The keys that a document becomes in Redis."""
     projection = project(document, "generacion")
-    return [entry.key for entry in projection.entries] if isinstance(projection, Projection) else []
+    entries = projection.entries if isinstance(projection, Projection) else ()
+    return [entry.key for entry in entries if not isinstance(entry, Keep)]
 
 
 def _show_documents(documents: Sequence[Mapping[str, Any]]) -> None:

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from bson import ObjectId
 
-from schemas.position import id_from_readable, id_text
+from schemas.ids import id_from_readable, id_text
 
 _HEX = re.compile(r"[0-9a-fA-F]{24}")
 

@@ -33,8 +33,10 @@ def run(runtime: Runtime) -> None:
 
     with stopping.heeding(ask):
         from etl.daemon.daemon import Daemon  # noqa: PLC0415 (loads slowly, and `--help` does not need it)
+        from etl.mongo.client import end_without_waiting  # noqa: PLC0415
 
         all_is_loaded()
+        end_without_waiting()
         settings = runtime.loaded().settings
         detailed = logging.getLogger("etl").isEnabledFor(logging.DEBUG)
         logs.configure(logging.DEBUG if detailed else logging.INFO, settings.log.format)

@@ -23,7 +23,7 @@ def status(runtime: Runtime, collections: tuple[str, ...], *, as_json: bool) -> 
     """Show where each collection stands.
 
     Position, lag, last cycle and next one, dead letters, deferred, unreachable, who holds the lease,
-    queues. The lag is how far the watermark is behind the newest document.
+    queues. The lag is how long the oldest change that no cycle has reached has waited.
     """
     with runtime.app() as app:
         found = app.status(collections)
@@ -74,6 +74,15 @@ def _lines(one: "CollectionStatus") -> Iterator[tuple[str, str]]:
         yield "", f"{waiting['id']} since {waiting['since']}, for {waiting['lock']}"
     yield "unreachable", "not known" if one.unreachable is None else str(one.unreachable)
     yield "lease", f"held by {one.lease_holder}" if one.lease_holder else "free"
+    yield "daemon", one.leader or "none has the turn"
+    for scan in one.scans:
+        total = "" if scan["total"] is None else f" of about {scan['total']}"
+        at_work = f"{scan['holder']} is at work" if scan["holder"] else "interrupted, it resumes"
+        yield scan["mode"].replace("_", " "), f"{scan['done']}{total} documents, {at_work}"
+    if one.reconciliation:
+        found = one.reconciliation
+        wrong = found["different"] + found["missing"] + found["orphaned"]
+        yield "reconciled", f"{found['ended']}, {wrong} wrong, {found['repaired']} repaired"
     for queue, length in one.queues.items():
         yield "queue", f"{queue} holds {length}"
 

@@ -51,8 +51,8 @@ class Daemon:
         intervals = {job.task: job.seconds for job in self._jobs}
         self._misfires = MisfireListener(intervals, metrics)
         self._scheduler.add_listener(self._misfires, EVENT_JOB_MAX_INSTANCES | EVENT_JOB_SUBMITTED)
-        lookout = Lookout(lambda: look(self._eye))
-        endpoints = Endpoints(lookout, metrics, settings.schedule.cycle_seconds)
+        self._lookout = Lookout(lambda: look(self._eye))
+        endpoints = Endpoints(self._lookout, metrics, settings.schedule.cycle_seconds)
         self._serving = Serving(endpoints.app(), settings.http.host, settings.http.port)
 
     @property
@@ -89,6 +89,7 @@ class Daemon:
                 self._misfires.moved(task, due)
 
     def _end(self) -> None:
+        self._lookout.stop()
         waiting = threading.Thread(target=self._shut_down, daemon=True)
         waiting.start()
         waiting.join(GRACE_SECONDS)

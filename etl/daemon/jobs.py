@@ -195,6 +195,8 @@ class Cycles(Job):
             raise Interrupted(report.error)
         self.metrics.cycle(report)
         self._say(report)
+        if report.status == "ok" and self.app.reconciliation_due(self.task):
+            self._around.postpone(_reconciliation(self.task), 0)
         return report.error if report.status == "failed" else None
 
     def _lead(self) -> None:
@@ -259,11 +261,15 @@ class Refreshes(Job):
 
 
 class Reconciliations(Job):
-    """The verifications of one collection that mend what is wrong; the first an interval after the start."""
+    """The repairs of one collection: every `seconds`, and when a run has left something to repair.
 
-    def __init__(self, cycles: Cycles, seconds: float, around: Around) -> None:
-        super().__init__(f"{cycles.task}, reconciliation", seconds, around)
-        self.idle_at_first = seconds
+    The first one comes `seconds` after the start. Without `seconds` they come only when they are due.
+    """
+
+    def __init__(self, cycles: Cycles, seconds: float | None, around: Around) -> None:
+        super().__init__(_reconciliation(cycles.task), seconds or cycles.seconds, around)
+        self.idle_at_first = self.seconds
+        self._only_when_due = seconds is None
         self._cycles = cycles
         self._collection = cycles.task
 
@@ -278,8 +284,10 @@ class Reconciliations(Job):
         """Its lease was given back when it failed."""
 
     def work(self) -> str | None:
-        """Verify and mend, if this daemon leads."""
+        """Verify and repair, if this daemon leads."""
         if not self._cycles.leads():
+            raise NothingDone
+        if self._only_when_due and not self.app.reconciliation_due(self._collection):
             raise NothingDone
         try:
             report = self.app.reconcile(self._collection)
@@ -293,6 +301,10 @@ class Reconciliations(Job):
         return None
 
 
+def _reconciliation(collection: str) -> str:
+    return f"{collection}, reconciliation"
+
+
 def jobs(around: Around) -> list[Job]:
     """Every job that the settings call for: per collection, per family that is refreshed, reconciliations."""
     cycles = [Cycles(collection.name, around) for collection in around.settings.collections]
@@ -300,5 +312,5 @@ def jobs(around: Around) -> list[Job]:
     often = {family: life.refresh_seconds for family, life in lives if life.refresh_seconds is not None}
     refreshes = [Refreshes(family, seconds, around) for family, seconds in often.items()]
     interval = around.settings.reconcile.interval_seconds
-    reconciliations = [Reconciliations(one, interval, around) for one in cycles if interval is not None]
+    reconciliations = [Reconciliations(one, interval, around) for one in cycles]
     return [*cycles, *refreshes, *reconciliations]

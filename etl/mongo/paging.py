@@ -6,7 +6,8 @@ Pure, so that the source is left with what talks to MongoDB.
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from schemas.position import Position, is_faithful
+from schemas.codec import RawValue
+from schemas.position import Position
 
 PAGE_BYTES: Final = 8 * 1024 * 1024
 """A page ends early once its documents weigh this much, so that large ones stay few in memory."""
@@ -50,5 +51,5 @@ def beyond(operator: str, moment: Mapping[str, Any], position: Position) -> dict
 
 
 def faithful(position: Position) -> bool:
-    """Whether the position is the index key itself: no replaced text, and no array (a multikey)."""
-    return not isinstance(position.timestamp, list) and is_faithful(position.text())
+    """Whether the position is the index key itself, and the driver can send it."""
+    return not position.is_array() and not any(isinstance(part, RawValue) for part in position)

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, NamedTuple, cast
 
-import bson
 import pymongo
 from bson.codec_options import CodecOptions
 from bson.datetime_ms import DatetimeMS
@@ -25,13 +24,15 @@ from pymongo.read_concern import ReadConcern
 from etl.errors import Misconfigured
 from etl.mongo.client import address, told
 from etl.mongo.paging import PAGE_BYTES, beyond, faithful, gather, split, usable
-from schemas.position import AFTER_DATES, DECODING, FIRST, FIRST_DATE, LAST, LENIENT, Position, position_in
+from schemas.codec import DECODING
+from schemas.ids import id_text
+from schemas.position import AFTER_DATES, FIRST, FIRST_DATE, LAST, Position, at, position_in
 
 UNREACHABLE_CAP: Final = 10_000
 """Counting documents without a usable date stops here: their number must not slow the cycle."""
 
-GLANCE_SECONDS: Final = 3.0
-"""So long one look at MongoDB takes that a person or a monitor waits for."""
+GLANCE_SECONDS: Final = 2.0
+"""The longest time that a question of a person or a monitor waits for MongoDB."""
 
 _UNINDEXED_PAGE: Final = 10_000
 _SIMPLE = Collation(locale="simple")
@@ -119,6 +120,20 @@ class Source:
                 dict(command), read_preference=ReadPreference.PRIMARY, codec_options=DECODING
             )
 
+    def identity(self) -> str | None:
+        """The UUID of the collection: another one once it was dropped and created again."""
+        with self._told():
+            reply = self.ask(
+                {
+                    "listCollections": 1,
+                    "filter": {"name": self._collection.name},
+                    "authorizedCollections": True,
+                }
+            )
+        found = reply["cursor"]["firstBatch"]
+        uuid = found[0]["info"].get("uuid") if found else None
+        return None if uuid is None else uuid.hex() if isinstance(uuid, bytes) else str(uuid)
+
     def page(self, after: Position, end: Position, limit: int) -> Page:
         """At most `limit` documents after `after` and before `end`, in index order.
 
@@ -149,6 +164,19 @@ class Source:
                     if not full:
                         return
 
+    def cuts(self, count: int) -> list[Position]:
+        """Positions that cut the collection into about so many ranges: distinct, ascending; none without index.
+
+        Sampled, which the role `read` allows.
+        """
+        if self._index is None or not count:
+            return []
+        stages: list[dict[str, Any]] = [{"$sample": {"size": count}}, {"$project": {self._field: True}}]
+        with self._told():
+            sampled = [self.position(bytes(one.raw)) for one in self._collection.aggregate(stages)]
+        distinct = {one.text(): one for one in sampled if faithful(one)}
+        return sorted(distinct.values(), key=Position.order)
+
     def unreachable(self) -> int:
         """How many documents have no date to be reached by, at most `UNREACHABLE_CAP`."""
         with self._told():
@@ -170,22 +198,41 @@ class Source:
         with self._told():
             return self._collection.estimated_document_count()
 
-    def newest(self) -> int | None:
-        """The greatest timestamp that is not in the future, in milliseconds since the epoch.
+    def sample(self, count: int) -> list[str]:
+        """The `_id`s of about so many documents, each once, as `id_text`."""
+        stages: list[dict[str, Any]] = [{"$sample": {"size": count}}, {"$project": {"_id": True}}]
+        with self._told():
+            found = self._collection.aggregate(stages)
+            return [*{id_text(self.position(bytes(one.raw)).id): None for one in found}]
 
-        None where there is none. Looks for `GLANCE_SECONDS` at most, and does not wait longer for a
-        server that is away: this is for people and monitors, who ask again.
+    def waited(self, reached: Position) -> float:
+        """How long the oldest document after `reached` has waited, in seconds by MongoDB's clock.
+
+        0 where there is none; documents dated in the future do not count. Takes `GLANCE_SECONDS` at most,
+        also while the server is away: this is for people and monitors, who ask again.
         """
-        with pymongo.timeout(GLANCE_SECONDS):
-            past = {self._field: {"$lte": DatetimeMS(self.clock())}}
-            with self._told():
-                order = [(self._field, -1), ("_id", -1)]
-                found = self._collection.find_one(past, sort=order, collation=_SIMPLE)
-        return None if found is None else self.position(bytes(found.raw)).ms
+        with pymongo.timeout(GLANCE_SECONDS), self._told():
+            clock = self.clock()
+            end = at(clock + 1)
+            if reached.order() >= end.order():
+                return 0.0
+            if self.prepare():
+                found = self._bounded(reached, end, 2, {self._field: True})
+            else:
+                found = self._unindexed(reached, end, 1)
+            with found as cursor:
+                first = next(self._past(split(cursor), reached), None)
+        oldest = None if first is None else self.position(first).ms
+        return 0.0 if oldest is None else max(0, clock - oldest) / 1000
+
+    def ping(self, seconds: float = GLANCE_SECONDS) -> None:
+        """Ask the primary for its clock, and wait so many seconds in all: a retry of the driver included."""
+        with pymongo.timeout(seconds):
+            self.clock()
 
     def position(self, raw: bytes) -> Position:
-        """The position of a raw document, also of one that cannot be decoded strictly."""
-        return position_in(bson.decode(raw, LENIENT), self._field)
+        """The position of a raw document, also of one that cannot be decoded."""
+        return position_in(raw, self._field)
 
     def _page(self, after: Position, end: Position, limit: int, weight: int) -> Page:
         with self._told(), self._query(after, end, limit) as cursor:

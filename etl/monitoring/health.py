@@ -4,25 +4,26 @@ However many ask, the servers are looked at once a second at most, and by one at
 """
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from starlette.concurrency import run_in_threadpool
-
-from etl.app import CollectionStatus
 from etl.errors import EtlError, whereabouts
+from etl.monitoring.status import CollectionStatus
 
 KEPT_SECONDS: Final = 1.0
 """So long a glance is good for whoever asks next."""
+
+_POLL_SECONDS: Final = 0.005
 
 
 class Sight(Protocol):
     """What there is to see: see `etl.app.App`."""
 
-    def status(self) -> list[CollectionStatus]:
-        """Where each collection stands."""
+    def status(self, *, mongodb_away: str | None = None) -> list[CollectionStatus]:
+        """Where each collection stands; MongoDB is not asked where it is known to be away."""
         ...
 
     def away(self) -> dict[str, str]:
@@ -62,7 +63,7 @@ def look(sight: Sight) -> Glance:
         away = sight.away()
         if "redis" in away:  # the status would wait for it once more
             return Glance(away=away, error=away["redis"])
-        return Glance(sight.status(), away)
+        return Glance(sight.status(mongodb_away=away.get("mongodb")), away)
     except EtlError as error:
         return Glance(away=away, error=str(error))
     except Exception as error:  # noqa: BLE001 (the last resort: one odd key must not blind a monitor)
@@ -70,18 +71,30 @@ def look(sight: Sight) -> Glance:
 
 
 class Lookout:
-    """Glances for whoever asks, none older than a second; those who ask meanwhile wait for the same one."""
+    """Glances for all who ask, none older than a second; those who ask meanwhile wait for the same one."""
 
     def __init__(self, new: Callable[[], Glance]) -> None:
         self._new = new
         self._one_at_a_time = asyncio.Lock()
         self._kept = Glance()
         self._until = float("-inf")
+        self._stopping = threading.Event()
 
     async def glance(self) -> Glance:
         """The present one, from a thread of its own."""
         async with self._one_at_a_time:
             if time.monotonic() > self._until:
-                self._kept = await run_in_threadpool(self._new)
-                self._until = time.monotonic() + KEPT_SECONDS
-        return self._kept
+                # A daemon thread, unlike those of a pool: the process ends without waiting for a server.
+                looking = threading.Thread(target=self._look, name="glance", daemon=True)
+                looking.start()
+                while looking.is_alive() and not self._stopping.is_set():  # noqa: ASYNC110 (set by threads)
+                    await asyncio.sleep(_POLL_SECONDS)
+        return Glance(error="the daemon is stopping") if self._stopping.is_set() else self._kept
+
+    def stop(self) -> None:
+        """Answer all who wait, and let nobody wait any more."""
+        self._stopping.set()
+
+    def _look(self) -> None:
+        self._kept = self._new()
+        self._until = time.monotonic() + KEPT_SECONDS

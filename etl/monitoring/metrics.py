@@ -3,21 +3,25 @@
 Every name is here. `config/grafana-dashboard.json` and `config/alerts.yml` use them, which a test holds.
 """
 
+import platform
 from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
 from typing import Final
 
-from prometheus_client import Counter, Histogram, disable_created_metrics
+from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from etl.app import CollectionStatus
 from etl.model.report import RefreshReport, Report
 from etl.monitoring.health import Glance
+from etl.monitoring.status import CollectionStatus
 from etl.settings import Settings
 from schemas.documents import KINDS
 from schemas.families import GENERATION_QUEUE
+
+VERSION: Final = version("promptcontent-etl")
 
 OUTCOMES: Final = ("written", "evicted", "enqueued", "dead_lettered")
 """What may become of a document; each is a count of `etl.model.report.Report`."""
@@ -27,8 +31,8 @@ _BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 660, 1
 _Measure = Callable[[CollectionStatus], float | None]
 _MEASURED: Final[Sequence[tuple[str, str, _Measure]]] = (
     (
-        "etl_watermark_lag_seconds",
-        "How far the watermark is behind the newest document.",
+        "etl_lag_seconds",
+        "How long the oldest document that no cycle has reached has waited.",
         lambda s: s.lag_seconds,
     ),
     (
@@ -72,6 +76,9 @@ class Metrics:
             registry=self._registry,
             buckets=_BUCKETS,
         )
+        build = ["version", "python"]
+        info = Gauge("etl_build_info", "Version of the daemon; always 1.", build, registry=self._registry)
+        info.labels(VERSION, platform.python_version()).set(1)
         self._begin(settings)
 
     def cycle(self, report: Report) -> None:

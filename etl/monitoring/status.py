@@ -1,34 +1,41 @@
 """The status: where each collection stands, read in a few round trips and written nowhere.
 
-It tries nothing twice: who asks again a moment later gets a newer answer. MongoDB is asked for one
-date only, and when it is away the rest is told all the same.
+Nothing is retried: the next question gets a newer answer. MongoDB is asked for the lag, and for a count while
+a collection is read as a whole; when it is away the rest is reported all the same.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
-from etl.cache.client import Wire
-from etl.cache.keys import companions
-from etl.cache.resp import Command
+from etl.cache.client import Command, Wire
+from etl.cache.keys import StateKeys
 from etl.checkpoint.history import Entry, History, began, ended
 from etl.errors import EtlError, Transient
 from etl.model.moments import moment_text
 from etl.model.state import deferral_from_text
-from schemas.position import position_from_text, readable_id
+from schemas.ids import readable_id
+from schemas.position import Position, at, position_from_text
 from schemas.values import date_text
 
 SHOWN_DEFERRED: Final = 10
-"""So many of the documents that wait for a lock are named; `deferred_count` counts them all."""
+"""How many of the documents that wait for a lock are named; `deferred_count` counts them all."""
 
 
 class Source(Protocol):
-    """The documents, as the status looks at them: see `etl.mongo.reader.Source`."""
+    """The documents, as the status reads them: see `etl.mongo.reader.Source`."""
 
-    def newest(self) -> int | None:
-        """The greatest timestamp that is not in the future, in milliseconds since the epoch."""
+    def waited(self, reached: Position) -> float:
+        """How long the oldest document after `reached` has waited, in seconds."""
+        ...
+
+    def ping(self) -> None:
+        """Raise an error where MongoDB does not answer."""
+        ...
+
+    def count(self) -> int:
+        """About how many documents there are."""
         ...
 
 
@@ -42,7 +49,7 @@ class CollectionStatus:
     last_timestamp: str | None
     """Timestamp of the watermark."""
     lag_seconds: float | None
-    """How far the watermark is behind the newest document that is not dated in the future."""
+    """How long the oldest document that no cycle has reached has waited; 0 where there is none."""
     last_cycle: dict[str, Any] | None
     """The report of the newest cycle, and when it `began`."""
     seconds_since_success: float | None
@@ -61,6 +68,13 @@ class CollectionStatus:
     """Who works on the collection right now."""
     queues: dict[str, int]
     """The queues that the collection feeds, and how long they are."""
+    leader: str | None
+    """The daemon that runs the cycles, `host:pid`."""
+    scans: list[dict[str, Any]]
+    """Reads of the whole collection that have not ended: `mode` (`cold_start`, `backfill`), `done` and
+    `total` in documents, `began`, `holder` (None: interrupted, it resumes)."""
+    reconciliation: dict[str, Any] | None
+    """Counts of the last reconciliation, and when it `ended`."""
     error: str | None
     """Why MongoDB could not be asked for the lag."""
 
@@ -70,87 +84,119 @@ class CollectionStatus:
 
 
 def read_status(
-    wire: Wire, sources: Iterable[tuple[str, Source]], cycle_seconds: int
+    wire: Wire,
+    sources: Iterable[tuple[str, StateKeys, Source]],
+    cycle_seconds: int,
+    mongodb_away: str | None = None,
 ) -> list[CollectionStatus]:
-    """The status of each collection, given its name and its documents.
+    """The status of each collection, given its name, its keys and its documents.
+
+    `mongodb_away` says why MongoDB does not answer, where that is known already: it is not asked then.
 
     Raises:
         EtlError: Redis is away, or refuses.
     """
-    newest = _Newest()
-    return [_status(wire, name, partial(newest.of, source), cycle_seconds) for name, source in sources]
+    mongodb = _MongoDB(mongodb_away)
+    return [_status(wire, *one, cycle_seconds, mongodb) for one in sources]
 
 
-class _Glance(NamedTuple):
-    """What MongoDB said of the newest document, or why it said nothing."""
+class _MongoDB:
+    """Asks for what only MongoDB knows, until it proves to be away: one wait for it is enough."""
 
-    ms: int | None
-    error: str | None
+    def __init__(self, away: str | None) -> None:
+        self._away = away
 
-
-class _Newest:
-    """Asks each source in turn, until MongoDB proves to be away: waiting for it once is enough."""
-
-    def __init__(self) -> None:
-        self._away: _Glance | None = None
-
-    def of(self, source: Source) -> _Glance:
-        """What `source` says."""
+    def ask(
+        self, source: Source, reached: Position | None, *, count: bool
+    ) -> tuple[float | None, int | None, str | None]:
+        """The lag, the number of documents if wanted, and why they are not known."""
         if self._away is not None:
-            return self._away
+            return None, None, self._away
         try:
-            return _Glance(source.newest(), None)
+            lag = None
+            if reached is None:
+                source.ping()
+            else:
+                lag = source.waited(reached)
+            return lag, source.count() if count else None, None
         except Transient as error:
-            self._away = _Glance(None, str(error))
-            return self._away
+            self._away = str(error)
+            return None, None, self._away
         except EtlError as error:
-            return _Glance(None, str(error))
+            return None, None, str(error)
 
 
-def _status(wire: Wire, name: str, newest: Callable[[], _Glance], cycle_seconds: int) -> CollectionStatus:
-    (position, beyond), dead, deferred, (_, some), lease, queues, time = wire.exchange(_look(name))
-    history = History(wire, name)
-    last, success = history.last_cycle(), history.last_success()
+def _status(
+    wire: Wire, name: str, keys: StateKeys, source: Source, cycle_seconds: int, mongodb: _MongoDB
+) -> CollectionStatus:
+    checkpoint, backfill, *replies, time = wire.exchange(_questions(keys))
+    dead, deferred, (_, some), lease, backfill_lease, queues, leader = replies
+    kept, cut = _mapping(checkpoint), _mapping(backfill)
+    history = History(wire, keys)
+    last, success, reconciled = history.last_cycle(), history.last_success(), history.reconciliation()
     lengths = _lengths(wire, sorted(queues))
-    stands = position_from_text(position) if position else None
-    watermark = stands.ms if stands else None
-    glance = newest()  # after Redis: when that is away, nobody waits for MongoDB before being told
+    position = position_from_text(kept["position"]) if kept.get("position") else None
+    scans = [*_scan(kept, "cold_start", lease), *_scan(cut, "backfill", backfill_lease)]
+    # After Redis: when that is away, nothing waits for MongoDB before it is reported.
+    lag, total, error = mongodb.ask(source, position or _start(kept), count=bool(scans))
     return CollectionStatus(
         collection=name,
-        last_id=readable_id(stands.id) if stands else None,
-        last_timestamp=None if watermark is None else moment_text(watermark),
-        lag_seconds=_lag(watermark, glance.ms),
+        last_id=readable_id(position.id) if position else None,
+        last_timestamp=None if position is None or position.ms is None else moment_text(position.ms),
+        lag_seconds=lag,
         last_cycle=dict(last) if last else None,
         seconds_since_success=_since(success, time),
         next_cycle=date_text(began(last) + timedelta(seconds=cycle_seconds)) if last else None,
         dead_letters=dead,
-        dead_letters_beyond=int(beyond or 0),
+        dead_letters_beyond=int(kept.get("dead_letters_beyond", 0)),
         deferred=_deferred(some),
         deferred_count=deferred,
         unreachable=success["unreachable"] if success else None,
         lease_holder=lease or None,
         queues=lengths,
-        error=glance.error,
+        leader=leader,
+        scans=[scan | {"total": total} for scan in scans],
+        reconciliation=dict(reconciled) if reconciled else None,
+        error=error,
     )
 
 
-def _look(name: str) -> list[Command]:
-    own = companions(name)
+def _questions(own: StateKeys) -> list[Command]:
     return [
-        ("HMGET", own.checkpoint, "position", "dead_letters_beyond"),
+        ("HGETALL", own.checkpoint),
+        ("HGETALL", own.backfill),
         ("HLEN", own.dead_letters),
         ("HLEN", own.deferred),
         ("HSCAN", own.deferred, 0, "COUNT", SHOWN_DEFERRED),
         ("GET", own.lease),
+        ("GET", own.backfill_lease),
         ("SMEMBERS", own.queues),
+        ("GET", own.leader),
         ("TIME",),
     ]
 
 
-def _lag(watermark: int | None, newest: int | None) -> float | None:
-    if watermark is None or newest is None:
-        return None
-    return max(0, newest - watermark) / 1000
+def _mapping(reply: list[str]) -> dict[str, str]:
+    """A hash as RESP2 sends it: fields and values in turn."""
+    return dict(zip(reply[::2], reply[1::2], strict=True))
+
+
+def _start(kept: Mapping[str, str]) -> Position | None:
+    """Where a collection begins that had no document when its last cycle finished; None before that cycle."""
+    clock = kept.get("mongo_clock")
+    return at(int(clock)) if clock else None
+
+
+def _scan(kept: Mapping[str, str], mode: str, lease: str | None) -> Iterator[dict[str, Any]]:
+    """The read of the whole collection that a checkpoint is in the middle of, or none."""
+    if kept.get("scan_mode") == mode:
+        clock = kept.get("scan_mongo_clock")
+        yield {
+            "mode": mode,
+            "done": int(kept.get("scan_done") or 0),
+            "began": moment_text(int(clock)) if clock else None,
+            "holder": lease,
+        }
 
 
 def _since(success: Entry | None, time: tuple[str, str]) -> float | None:

@@ -181,6 +181,11 @@ class RetrySettings(Section):
 class Settings(Section):
     """All settings, checked against each other. `families` holds every family, the unmentioned ones too."""
 
+    namespace: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9_-]{0,32}$",
+        description="Keeps the state of two installations apart that share one Redis; contract keys stay shared.",
+    )
     mongo: MongoSettings = MongoSettings()
     redis: RedisSettings = RedisSettings()
     schedule: ScheduleSettings = ScheduleSettings()

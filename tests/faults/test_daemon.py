@@ -30,6 +30,7 @@ from tests.support.daemons import (
     provider,
     url_of,
 )
+from tests.support.http import get
 from tests.support.types import Document, ProxyTo
 from tests.support.waiting import eventually
 
@@ -111,6 +112,33 @@ def test_a_second_signal_ends_it_at_once(
     assert process.wait(1) == 128 + signal.SIGTERM
     assert time.monotonic() - began < 1
     assert proxy.swallowed > 0, "the server was never asked"
+
+
+def test_it_says_in_four_seconds_that_both_servers_are_deaf(
+    start_etl: StartEtl, collection: Collection[Document], lines: Sequence[tuple[str, Any, str]]
+) -> None:
+    """Each time it is asked; and it ends in time while a probe waits, without an error in the log."""
+    [(_, mongo, uri), (_, cache, address)] = lines
+    collection.insert_one(provider(0))
+    settings = every(60) | {"ETL_MONGO__URI": uri, "ETL_REDIS__URL": address}
+    process = start_etl("run", **settings)
+    url = f"{url_of(settings)}/readyz"
+    assert eventually(lambda: is_ready(url_of(settings)))
+    for proxy in (mongo, cache):
+        proxy.deafen()
+    time.sleep(1.1)  # what was known before is not told any more
+    for _ in range(3):
+        began = time.monotonic()
+        answer = get(url)
+        assert time.monotonic() - began < 4
+        assert (answer.code, len(answer.json["problems"])) == (503, 2)
+        time.sleep(1.1)
+    probe = threading.Thread(target=get, args=(url,))
+    probe.start()
+    time.sleep(0.3)
+    said = ended(process, seconds=5)
+    probe.join()
+    assert [line for line in said if line["level"] == "ERROR"] == []
 
 
 @pytest.fixture

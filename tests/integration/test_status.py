@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 
 import pytest
 import redis
+from bson import ObjectId
 from pymongo.collection import Collection
 from pymongo.database import Database
 
 from etl.app import App
+from etl.checkpoint.lease import this_process
 from etl.cli import run
 from etl.demo import MongoServer
 from etl.errors import EtlError, Misconfigured
@@ -52,16 +54,43 @@ def test_after_a_cycle_the_watermark_is_the_newest_document(
     assert (one.lease_holder, one.error) == (None, None)
 
 
-def test_the_lag_is_how_far_the_watermark_is_behind_the_newest_document(
+def test_the_lag_is_how_long_the_oldest_unapplied_document_has_waited(
     app: App, collection: Collection[Document]
 ) -> None:
-    """Documents dated in the future, and those without a date, do not count."""
-    old, new = ago(100), ago(60)
-    collection.insert_one(api("old", old))
+    """Not the time between two documents: a quiet spell before the new one does not count."""
+    collection.insert_one(api("old", ago(7200)))
     sync(app)
-    collection.insert_many([api("new", new), api("future", ago(-3600)), api("undated", "text")])
+    assert status(app).lag_seconds == 0
+    collection.insert_many([api("newer", ago(10)), api("new", ago(60)), api("future", ago(-3600))])
+    collection.insert_one(api("undated", "text"))
 
-    assert status(app).lag_seconds == (new - old).total_seconds()
+    assert status(app).lag_seconds == pytest.approx(60, abs=3)
+
+
+def test_a_document_on_the_timestamp_of_the_watermark_waits_too(
+    app: App, collection: Collection[Document]
+) -> None:
+    """Whatever the type of its `_id`; the document at the watermark itself does not wait."""
+    moment = ago(30)
+    collection.insert_one({"_id": 5} | api("at the watermark", moment))
+    sync(app)
+    assert status(app).lag_seconds == 0
+    collection.insert_one({"_id": ObjectId()} | api("beside it", moment))
+
+    assert status(app).lag_seconds == pytest.approx(30, abs=3)
+
+
+def test_a_collection_that_was_empty_lags_from_its_last_cycle_on(
+    app: App, collection: Collection[Document]
+) -> None:
+    """There is no watermark then; a document that comes after the cycle waits."""
+    sync(app)
+    assert (status(app).last_id, status(app).lag_seconds) == (None, 0)
+    collection.insert_one(api("first", datetime.now(UTC)))
+
+    lag = status(app).lag_seconds
+    assert lag is not None
+    assert 0 < lag < 3
 
 
 def test_the_lag_needs_no_index(app: App, database: Database[Document]) -> None:
@@ -69,6 +98,52 @@ def test_the_lag_needs_no_index(app: App, database: Database[Document]) -> None:
     database[NAME].insert_one(api("a", ago(10)))
     sync(app)
     assert status(app).lag_seconds == 0
+    database[NAME].insert_one(api("b", ago(5)))
+    assert status(app).lag_seconds == pytest.approx(5, abs=3)
+
+
+def test_a_backfill_that_has_not_ended_is_reported(
+    app: App, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """How far it is, since when, and who works on it; None where it was interrupted."""
+    collection.insert_many([api(str(number), ago(10)) for number in range(8)])
+    sync(app)
+    assert status(app).scans == []
+    fields = {"scan_mode": "backfill", "scan_done": "3", "scan_mongo_clock": "1767225600000"}
+    redis_client.hset(f"{COMPANION}backfill", mapping=fields)  # type: ignore[arg-type]
+
+    [scan] = status(app).scans
+    assert scan == {
+        "mode": "backfill",
+        "done": 3,
+        "total": 8,
+        "began": "2026-01-01T00:00:00Z",
+        "holder": None,
+    }
+    redis_client.set(f"{COMPANION}backfill_lease", "7:nonce worker-1:4711")
+    assert status(app).scans == [scan | {"holder": "worker-1:4711"}]
+
+
+def test_the_daemon_that_runs_the_cycles_is_named(app: App) -> None:
+    """As it has taken the turn."""
+    assert status(app).leader is None
+    assert app.take_turn(NAME) == 0
+    assert status(app).leader == this_process()
+
+
+def test_a_reconciliation_leaves_its_counts(app: App, collection: Collection[Document]) -> None:
+    """What it compared, what was wrong, what it repaired, and when it ended."""
+    collection.insert_many([api("a", ago(10)), api("b", ago(10))])
+    sync(app)
+    assert status(app).reconciliation is None
+    assert app.reconcile(NAME) is not None
+
+    counts = status(app).reconciliation
+    assert counts is not None
+    ended = datetime.fromisoformat(counts.pop("ended"))
+    assert abs(datetime.now(UTC) - ended) < timedelta(seconds=5)
+    assert counts.pop("duration_ms") >= 0
+    assert counts == {"documents": 2, "different": 0, "missing": 0, "orphaned": 0, "repaired": 0}
 
 
 def test_dead_letters_and_unreachable_documents_are_counted(
@@ -218,6 +293,9 @@ def test_a_person_reads_a_line_for_each(
     redis_client.set(LOCK, "4711")
     collection.insert_many([campaign("camp-1", ago(60)), campaign("c", ago(9), estado="pendiente")])
     assert etl("sync").code == 0
+    redis_client.hset(f"{COMPANION}backfill", mapping={"scan_mode": "backfill", "scan_done": "1"})
+    counts = {"ended": "2026-01-01T00:00:00Z", "different": 2, "missing": 1, "orphaned": 0, "repaired": 3}
+    redis_client.set(f"{COMPANION}reconciliation", json.dumps(counts))
     out = etl("status", NAME).out
 
     assert out.startswith(f"{NAME}\n  position      20")
@@ -226,6 +304,9 @@ def test_a_person_reads_a_line_for_each(
     assert "  deferred      1\n" in out
     assert f", for {LOCK}\n" in out
     assert "  queue         queue:ai_generation:media holds 1\n" in out
+    assert "  daemon        none has the turn\n" in out
+    assert "  backfill      1 of about 2 documents, interrupted, it resumes\n" in out
+    assert "  reconciled    2026-01-01T00:00:00Z, 3 wrong, 3 repaired\n" in out
 
 
 def test_without_mongodb_the_command_fails_in_one_line(etl: Etl, start_mongod: StartMongo) -> None:

@@ -9,6 +9,7 @@ import redis
 from pymongo.collection import Collection
 
 from etl.app import App, VerifyReport
+from etl.cache.keys import state_keys
 from etl.demo import MongoServer
 from etl.settings import Settings
 from schemas.families import CAMPAIGN_MESSAGES, GENERATION_META
@@ -179,9 +180,9 @@ def test_what_no_cycle_has_evicted_yet_is_orphaned_unless_a_daemon_is_at_work(
     collection.insert_one(api("p", clock.ago(900), _id=1))
     app = applied()
     collection.update_one({"_id": 1}, {"$set": {**change, "updated_at": clock.now()}})
-    redis_client.set("{etl:last_sync:promptContent}:leader", "host:1", px=60_000)
+    redis_client.set(state_keys("promptContent").leader, "host:1", px=60_000)
     assert "orphaned" not in found(app.verify("promptContent"))
-    redis_client.delete("{etl:last_sync:promptContent}:leader")
+    redis_client.delete(state_keys("promptContent").leader)
     assert named(app.verify("promptContent", repair=True))["orphaned"] == {"config:api:p"}
     assert not redis_client.exists("config:api:p")
 
@@ -314,22 +315,23 @@ def test_a_sample_without_records_accuses_nothing_falsely(
     """Though it holds old claims and the newest ones are not in it."""
     collection.insert_many([api("p", clock.ago(900 - n), status=str(n)) for n in range(200)])
     app = applied(track_keys=False)
-    assert not redis_client.keys("*:owners:*")
     report = app.verify("promptContent", sample=3)
     assert (report.documents, found(report)) == (3, {"matching": 1})
 
 
-def test_without_records_what_was_archived_is_still_found(
+def test_orphans_are_found_without_the_records_of_documents(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """The document names its key itself; of a hard delete nobody knows."""
-    collection.insert_many([api(name, clock.ago(900), _id=name) for name in "pqr"])
+    """The registers of keys tell which document filled each."""
+    collection.insert_many([api(name, clock.ago(900), _id=name) for name in "pqrs"])
     app = applied(track_keys=False)
+    redis_client.delete(*redis_client.keys("etl:record:*"))
     collection.update_one({"_id": "p"}, {"$set": {"eliminado": True}})
     collection.delete_one({"_id": "q"})
+    collection.update_one({"_id": "r"}, {"$set": {"provider_name": "moved"}})
     report = app.verify("promptContent", repair=True)
-    assert (found(report), named(report)["orphaned"]) == ({"matching": 1, "orphaned": 1}, {"config:api:p"})
-    assert redis_client.exists("config:api:q")
+    assert named(report)["orphaned"] == {f"config:api:{name}" for name in "pqr"}
+    assert (report.repaired, held(redis_client)) == (4, truth(collection))
 
 
 def test_a_document_that_moves_leaves_nothing_behind(

@@ -20,6 +20,9 @@ HEALTHY = CollectionStatus(
     unreachable=4,
     lease_holder="here:1",
     queues={"queue:ai_generation:alta": 5},
+    leader="here:1",
+    scans=[],
+    reconciliation=None,
     error=None,
 )
 
@@ -36,10 +39,12 @@ class FakeSight:
         self.found = found
         self._away = away or {}
         self.asked = 0
+        self.mongodb_away: str | None = None
 
-    def status(self) -> list[CollectionStatus]:
+    def status(self, *, mongodb_away: str | None = None) -> list[CollectionStatus]:
         """The statuses; raises the first error."""
         self.asked += 1
+        self.mongodb_away = mongodb_away
         for one in self.found:
             if isinstance(one, Exception):
                 raise one

@@ -48,6 +48,33 @@ def test_a_glance_without_mongodb() -> None:
     assert found.problems(CYCLE) == ["MongoDB does not answer"]
 
 
+def test_a_mongodb_that_is_away_is_not_asked_again() -> None:
+    """The status knows the reason already: whoever asks waits for MongoDB once."""
+    sight = FakeSight(status(), away={"mongodb": "MongoDB does not answer"})
+    look(sight)
+    assert sight.mongodb_away == "MongoDB does not answer"
+
+
+def test_those_who_wait_are_answered_when_the_daemon_stops() -> None:
+    """At once, though a server keeps the look waiting; and nobody waits afterwards."""
+    go_on = threading.Event()
+
+    def stuck() -> Glance:
+        go_on.wait(10)
+        return Glance([status()])
+
+    async def ask() -> list[str | None]:
+        lookout = Lookout(stuck)
+        waiting = asyncio.gather(*(lookout.glance() for _ in range(3)))
+        await asyncio.sleep(0.1)
+        lookout.stop()
+        async with asyncio.timeout(1):
+            return [glance.error for glance in (*await waiting, await lookout.glance())]
+
+    assert asyncio.run(ask()) == ["the daemon is stopping"] * 4
+    go_on.set()
+
+
 def test_a_glance_without_redis() -> None:
     """Both are told where both are away, and Redis is waited for once."""
     away = {"redis": "Redis does not answer", "mongodb": "MongoDB does not answer"}

@@ -49,6 +49,7 @@ class FakeApp:
         self.lease = FakeLease()
         self.closed = False
         self.cycles = 0
+        self.due = False
 
     def leader_lease(self, _: str) -> FakeLease:
         """As it was told."""
@@ -57,6 +58,10 @@ class FakeApp:
     def close(self) -> None:
         """Nothing more."""
         self.closed = True
+
+    def reconciliation_due(self, _: str) -> bool:
+        """As it was told."""
+        return self.due
 
     def reconcile(self, _: str) -> VerifyReport | None:
         """One reconciliation."""
@@ -246,6 +251,22 @@ def test_only_the_leader_reconciles(caplog: pytest.LogCaptureFixture) -> None:
     job()
     assert caplog.messages == []
     desk.cycles()
+    job()
+    assert caplog.messages == ["0 different, 2 missing, 0 orphaned, 2 repaired"]
+
+
+def test_a_repair_that_is_due_comes_without_an_interval(caplog: pytest.LogCaptureFixture) -> None:
+    """After the cycle that has left something to repair, or that has found it left by another run."""
+    desk = Desk()
+    job = desk.jobs[f"{NAME}, reconciliation"]
+    app = cast("FakeApp", job.app)
+    app.results = [VerifyReport(NAME, missing=2, repaired=2)]
+    desk.cycles()
+    job()
+    assert (desk.postponed, caplog.messages) == ([], [])
+    desk.app.due = app.due = True
+    desk.cycles()
+    assert desk.postponed == [0]
     job()
     assert caplog.messages == ["0 different, 2 missing, 0 orphaned, 2 repaired"]
 

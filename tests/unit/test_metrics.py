@@ -104,7 +104,7 @@ def test_what_is_measured_is_that_of_the_status(metrics: Metrics) -> None:
     assert (
         measured.items()
         >= {
-            ("etl_watermark_lag_seconds", "promptContent"): 1.5,
+            ("etl_lag_seconds", "promptContent"): 1.5,
             ("etl_seconds_since_success", "promptContent"): 12,
             ("etl_dead_letters", "promptContent"): 3,
             ("etl_dead_letters_beyond", "promptContent"): 0,
@@ -115,7 +115,7 @@ def test_what_is_measured_is_that_of_the_status(metrics: Metrics) -> None:
             ("etl_cycle_interval_seconds", "other"): 660,
         }.items()
     )
-    for name in ("etl_watermark_lag_seconds", "etl_seconds_since_success", "etl_unreachable_documents"):
+    for name in ("etl_lag_seconds", "etl_seconds_since_success", "etl_unreachable_documents"):
         assert (name, "other") not in found
     assert {name[1]: n for name, n in found.items() if name[0] == "etl_queue_length"} == {
         "queue:ai_generation:alta": 5,
@@ -138,7 +138,7 @@ def test_a_scraper_gets_the_form_it_asks_for(metrics: Metrics) -> None:
     body, form = metrics.text(glance, OPEN_METRICS)
     assert form.startswith("application/openmetrics-text")
     names = {family.name for family in open_metrics(body.decode())}  # type: ignore[no-untyped-call]
-    assert {"etl_documents", "etl_watermark_lag_seconds"} <= names
+    assert {"etl_documents", "etl_lag_seconds"} <= names
     body, form = metrics.text(glance)
     assert form.startswith("text/plain")
     assert {family.name for family in plain_text(body.decode())} == names

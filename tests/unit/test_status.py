@@ -6,6 +6,7 @@ from etl.checkpoint.history import History
 from etl.cli.status import duration
 from etl.errors import CycleFailed, EtlError, Transient
 from etl.monitoring.status import read_status
+from schemas.position import Position
 
 
 class EmptyRedis:
@@ -15,25 +16,33 @@ class EmptyRedis:
         """What each command answers there."""
         return [self._answer(*command) for command in commands]
 
-    def _answer(self, name: str, *arguments: Any) -> Any:
-        nothing: dict[str, Any] = {"HMGET": [None] * (len(arguments) - 1), "HLEN": 0, "GET": None}
+    def _answer(self, name: str, *_: Any) -> Any:
+        nothing: dict[str, Any] = {"HGETALL": [], "HLEN": 0, "GET": None}
         nothing |= {"HSCAN": ["0", []], "SMEMBERS": [], "LRANGE": [], "TIME": ["1700000000", "0"]}
         return nothing[name]
 
 
 class FakeSource:
-    """Says when its newest document is from, or why it cannot; counts how often it is asked."""
+    """Says how long documents wait, or why it cannot; counts how often it is asked."""
 
     def __init__(self, fault: EtlError | None = None) -> None:
         self._fault = fault
         self.asked = 0
 
-    def newest(self) -> int | None:
-        """The epoch."""
+    def ping(self) -> None:
+        """Answer, or not."""
         self.asked += 1
         if self._fault is not None:
             raise self._fault
-        return 0
+
+    def waited(self, _: Position) -> float:
+        """No document waits."""
+        self.ping()
+        return 0.0
+
+    def count(self) -> int:
+        """The size of the collection."""
+        return 400
 
 
 def test_a_mongodb_that_is_away_is_waited_for_once() -> None:
@@ -45,6 +54,15 @@ def test_a_mongodb_that_is_away_is_waited_for_once() -> None:
     assert [source.asked for source in away] == [1, 0, 0]
     assert [one.error for one in found] == ["MongoDB does not answer"] * 3
     assert [one.lag_seconds for one in found] == [None] * 3
+
+
+def test_a_mongodb_that_is_known_to_be_away_is_not_asked() -> None:
+    """Its reason is in the status of each collection."""
+    source = FakeSource()
+
+    [one] = read_status(EmptyRedis(), [("a", source)], 660, "MongoDB does not answer")  # type: ignore[arg-type]
+
+    assert (source.asked, one.error) == (0, "MongoDB does not answer")
 
 
 def test_a_refusal_is_of_one_collection_only() -> None:
@@ -63,6 +81,7 @@ def test_nothing_is_known_before_the_first_cycle() -> None:
     assert set(unknown) == {None}
     assert (one.next_cycle, one.unreachable, one.lease_holder) == (None, None, None)
     assert (one.dead_letters, one.dead_letters_beyond, one.deferred_count, one.queues) == (0, 0, 0, {})
+    assert (one.leader, one.scans, one.reconciliation) == (None, [], None)
 
 
 def test_an_empty_history_has_no_cycle() -> None:

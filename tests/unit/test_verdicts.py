@@ -9,8 +9,9 @@ from bson.datetime_ms import DatetimeMS
 from etl.verify.classify import Case, Rules, State, family_of, judge, lock_of
 from etl.verify.compare import Looked, differences
 from etl.verify.reading import Reading
+from schemas.ids import id_text
 from schemas.operations import Evict, Put, Reject
-from schemas.position import Position, id_text
+from schemas.position import Position
 
 API = "config:api:p"
 MESSAGES = f"ai:campaign_messages:c:{0:032}"

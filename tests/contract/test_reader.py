@@ -11,7 +11,8 @@ import pytest
 from bson import Binary, Code, Decimal128, Int64, MaxKey, MinKey, ObjectId, Timestamp
 from bson.datetime_ms import DatetimeMS
 
-from schemas.position import AFTER_DATES, FIRST, LAST, LENIENT, Position, after, at, position_of
+from schemas.codec import LENIENT
+from schemas.position import AFTER_DATES, FIRST, LAST, Position, after, at, position_of
 from tests.contract.conftest import Store
 
 NOON = datetime(2025, 1, 15, 12, tzinfo=UTC)
