@@ -18,6 +18,7 @@ from etl.cli.dead_letters import dead_letters
 from etl.cli.demo import demo
 from etl.cli.doctor import doctor
 from etl.cli.follow import follow
+from etl.cli.health import health
 from etl.cli.history import history
 from etl.cli.refresh import refresh
 from etl.cli.run import run as run_
@@ -31,7 +32,7 @@ from etl.errors import EtlError, Interrupted, whereabouts
 
 _COMMANDS = (
     *(run_, sync, follow, backfill, status, history, show, trace, verify),
-    *(refresh, dead_letters, doctor, config, demo),
+    *(refresh, dead_letters, doctor, health, config, demo),
 )
 
 
