@@ -27,7 +27,7 @@ from etl.verify.classify import Rules
 from etl.verify.inspection import Inspection
 from etl.verify.reading import Reader, unrow
 from etl.verify.recheck import Subject
-from schemas.documents import FAMILIES
+from schemas.documents import FAMILIES, FIELDS
 from schemas.families import LAST_SYNC
 
 _FEW: Final = 5000
@@ -64,7 +64,7 @@ class Assembly:
     def source(self, collection: CollectionSettings) -> Source:
         """Stage 1."""
         database = self._settings.mongo.database
-        return Source(self._client, database, collection.name, collection.timestamp_field)
+        return Source(self._client, database, collection.name, collection.timestamp_field, FIELDS)
 
     def transform(self, collection: CollectionSettings) -> Transform:
         """Stage 2."""

@@ -49,6 +49,10 @@ class Misconfigured(EtlError):
     exit_code: ClassVar[int] = 2
 
 
+class AccessDenied(Misconfigured):
+    """The user lacks a right; somebody has to grant it."""
+
+
 class Locked(EtlError):
     """Another holder is syncing this collection (`os.EX_TEMPFAIL`, sysexits.h)."""
 

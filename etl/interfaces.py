@@ -12,6 +12,7 @@ from etl.backfill.pipeline import Pipeline
 from etl.model.outcome import Outcome
 from etl.model.report import Report
 from etl.model.state import DeadLetter, Reached, State
+from etl.mongo.indexes import Index
 from etl.retry import Retry
 from etl.sync.batch import Decision, Sight
 from etl.sync.planner import Scan
@@ -37,12 +38,8 @@ class Source(Protocol):
         ...
 
     @property
-    def index(self) -> str | None:
-        """The name of the index that `prepare` has found."""
-        ...
-
-    def create_index_command(self) -> str:
-        """What a person types in mongosh where there is none."""
+    def index(self) -> Index:
+        """The index that `prepare` has found, or why there is none."""
         ...
 
     def clock(self) -> int:

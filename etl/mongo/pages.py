@@ -11,10 +11,7 @@ from etl.retry import Retry
 from etl.sync.planner import Scan, earliest, latest
 from schemas.position import after
 
-_log = logging.getLogger("etl.scanning")
-
-
-_NO_INDEX: Final = "no index on the timestamp and _id: every page reads the whole collection; in mongosh: %s"
+_log: Final = logging.getLogger("etl.reader")
 
 
 def pages(source: Source, scan: Scan, size: int, retry: Retry) -> Iterator[Page]:
@@ -27,8 +24,8 @@ def pages(source: Source, scan: Scan, size: int, retry: Retry) -> Iterator[Page]
     Raises:
         EtlError: MongoDB stays away, or refuses.
     """
-    if scan.mode != "delta" and source.index is None:
-        _log.warning(_NO_INDEX, source.create_index_command(), extra=logs.event("index"))
+    if source.index.warning is not None:
+        _log.warning("%s", source.index.warning, extra=logs.event("index"))
     cursor, present = scan.cursor, after(scan.clocks.mongo)
     while True:
         begin = cursor

@@ -25,10 +25,11 @@ from etl.cache.ownership import Ownership
 from etl.cache.resp import Sent
 from etl.checkpoint.checkpoint import CheckpointStore
 from etl.errors import Transient
+from etl.mongo.indexes import Index
 from etl.mongo.reader import UNREACHABLE_CAP, Page
 from etl.retry import Retry
 from etl.transform.transform import Transform
-from schemas.codec import DECODING, RawValue
+from schemas.codec import DECODING
 from schemas.position import Position, position_in
 from tests.support.outcomes import TTLS
 
@@ -111,24 +112,17 @@ class SourceTwin:
         """The clock of this machine; see `MeddledSource` for one that a test moves."""
         return round(time.time() * 1000)
 
-    index = "updated_at_1__id_1"
+    index = Index("updated_at_1__id_1")
 
     def prepare(self) -> bool:
         """There is always an index."""
         return True
 
-    def create_index_command(self) -> str:
-        """What nobody needs here."""
-        return ""
-
     def page(self, after: Position, end: Position, limit: int) -> Page:
-        """The next documents after one position and before another, up to one that can be read on from."""
+        """The next documents after one position and before another."""
         found = [raw for raw in self._all() if after.order() < _position(raw).order() < end.order()]
-        named = [n for n, raw in enumerate(found[:limit], start=1) if _faithful(raw)]
-        last = _position(found[named[-1] - 1]) if named else None
-        if len(found) < limit:
-            return Page(found, last, more=False)
-        return Page(found[: named[-1]], last, more=True) if named else self.page(after, end, 2 * limit)
+        documents = found[:limit]
+        return Page(documents, _position(documents[-1]) if documents else None, len(found) >= limit)
 
     def fetch(self, ids: Sequence[Any]) -> list[bytes]:
         """The documents with these `_id`s that exist, in order of position."""
@@ -161,11 +155,6 @@ def _position(raw: bytes) -> Position:
     return position_in(raw, FIELD)
 
 
-def _faithful(raw: bytes) -> bool:
-    """Whether the position of a document can be named: it holds nothing that is of bytes only."""
-    return not any(isinstance(part, RawValue) for part in _position(raw))
-
-
 class MeddledSource:
     """Any source, with a clock in the test's hands and a meddler around each call."""
 
@@ -175,17 +164,13 @@ class MeddledSource:
         self._around = meddler.around
 
     @property
-    def index(self) -> str | None:
+    def index(self) -> Index:
         """As the source has it."""
         return self._source.index
 
     def prepare(self) -> bool:
         """As the source does."""
         return self._around(self._source.prepare)
-
-    def create_index_command(self) -> str:
-        """As the source says."""
-        return self._source.create_index_command()
 
     def clock(self) -> int:
         """What the test says it is."""
