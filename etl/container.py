@@ -35,7 +35,7 @@ from etl.transform.transform import Transform
 from etl.verify.recheck import Scope
 from etl.verify.report import VerifyReport
 from etl.verify.verifier import verify
-from schemas.documents import FAMILIES
+from schemas.documents import FAMILIES, FIELDS
 from schemas.families import LAST_SYNC
 from schemas.ids import id_from_text
 from schemas.keys import component
@@ -78,7 +78,7 @@ class Container:
     def reader(self, collection: CollectionSettings) -> Source:
         """Stage 1."""
         database = self.settings.mongo.database
-        return Source(self._client, database, collection.name, collection.timestamp_field)
+        return Source(self._client, database, collection.name, collection.timestamp_field, FIELDS)
 
     def transform(self, collection: CollectionSettings) -> Transform:
         """Stage 2."""

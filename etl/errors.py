@@ -61,6 +61,10 @@ class Misconfigured(EtlError):
     exit_code: ClassVar[int] = 2
 
 
+class AccessDenied(Misconfigured):
+    """The user lacks a right; somebody has to grant it."""
+
+
 class LeaseHeldError(EtlError):
     """Another holder has the lease (`os.EX_TEMPFAIL`, sysexits.h), for `seconds` unless it renews it."""
 
