@@ -19,8 +19,8 @@ from etl.errors import EtlError, Misconfigured, Transient
 from etl.model.report import Progress, RefreshReport, Report, unheard
 from etl.monitoring.status import CollectionStatus, read_status
 from etl.settings import CollectionSettings, Settings
+from etl.sync.follow import Followed
 from etl.sync.refresh import refresh
-from etl.sync.runs import Runs
 from etl.verify.report import VerifyReport
 from etl.verify.trace import KeyStory, Trace, trace_document
 from etl.verify.verifier import Tell, verify
@@ -70,7 +70,6 @@ class App:
         self._parts = Container(settings, on_retry)
         self._retry = self._parts.retry
         self._wire = self._parts.wire
-        self._runs = Runs(self._parts)
 
     @property
     def collections(self) -> list[str]:
@@ -86,7 +85,7 @@ class App:
             Misconfigured: a name is not in the settings.
         """
         for collection in self._chosen(names):
-            yield self._runs.cycle(collection, progress=progress)
+            yield self._parts.runs(collection).cycle(progress=progress)
 
     def leader_lease(self, name: str) -> Lease:
         """The lease of the one daemon, among several, that runs the cycles of a collection; not taken yet.
@@ -112,7 +111,7 @@ class App:
 
     def retry_dead_letters(self, name: str, ids: Sequence[str]) -> Report:
         """One cycle that also reads these documents again (`_id`s as canonical Extended JSON)."""
-        return self._runs.cycle(self._settings.collection(name), ids)
+        return self._parts.runs(self._settings.collection(name)).cycle(ids)
 
     def backfill(self, name: str, order: BackfillOrder, progress: Progress) -> Report:
         """Every document of a collection into the caches; a failure is in the report.
@@ -120,7 +119,7 @@ class App:
         Raises:
             Misconfigured: the name is not in the settings.
         """
-        return self._runs.backfill(self._settings.collection(name), order, progress)
+        return self._parts.runs(self._settings.collection(name)).backfill(order, progress)
 
     def count(self, name: str) -> int:
         """About how many documents a collection has.
@@ -177,6 +176,16 @@ class App:
         if due and report.true:
             store.reconciled(due)
         return report
+
+    def follow(self, name: str, on_batch: Callable[[Followed], None]) -> None:
+        """Apply the change stream of a collection until `stop`; `on_batch` is called after each batch.
+
+        Raises:
+            Misconfigured: the name is not in the settings.
+            StreamRefusedError: the server has no change streams, or the user may not open one.
+            EtlError: a server stays away, or refuses.
+        """
+        self._parts.follower(self._settings.collection(name), on_batch).follow()
 
     def reconciliation_due(self, name: str) -> bool:
         """Whether keys were removed though older documents may claim them: `reconcile` writes them again.

@@ -8,28 +8,34 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Final
 
-from etl.backfill.backfill import DryProcessor, DryStore
+from etl.backfill.backfill import BackfillOrder, DryProcessor, DryStore
 from etl.backfill.executors import processes
 from etl.backfill.worker import work
 from etl.cache.client import Wire, open_pool
 from etl.cache.inspector import Inspector
-from etl.cache.keys import StateKeys, state_keys
+from etl.cache.keys import StateKeys, of_backfill, of_follower, state_keys
 from etl.cache.writer import DEADLINE_SECONDS, CacheWriter
-from etl.checkpoint.checkpoint import CheckpointStore
+from etl.checkpoint.checkpoint import CheckpointStore, FollowStore
 from etl.checkpoint.lease import Lease, LeaseKeys
+from etl.checkpoint.upgrade import upgrade
 from etl.errors import Transient
-from etl.interfaces import Executors, RangeProgress, Stages, Task, Workers
+from etl.interfaces import RangeProgress, Stages, Task, Workers
 from etl.model.result import TransformResult
 from etl.model.scan import Scan
+from etl.mongo.change_stream import ChangeStream
 from etl.mongo.client import close, connect
 from etl.mongo.reader import Source
 from etl.retry import Retry
 from etl.settings import CollectionSettings, Settings
+from etl.sync.follow import Followed, Follower
 from etl.sync.planner import Limits
 from etl.sync.processor import Processor
+from etl.sync.runs import Runs
 from etl.transform.transform import Transform
 from etl.verify.recheck import Scope
-from schemas.documents import FAMILIES
+from etl.verify.report import VerifyReport
+from etl.verify.verifier import verify
+from schemas.documents import FAMILIES, FIELDS
 from schemas.families import LAST_SYNC
 from schemas.ids import id_from_text
 from schemas.keys import component
@@ -72,7 +78,7 @@ class Container:
     def reader(self, collection: CollectionSettings) -> Source:
         """Stage 1."""
         database = self.settings.mongo.database
-        return Source(self._client, database, collection.name, collection.timestamp_field)
+        return Source(self._client, database, collection.name, collection.timestamp_field, FIELDS)
 
     def transform(self, collection: CollectionSettings) -> Transform:
         """Stage 2."""
@@ -116,28 +122,67 @@ class Container:
         lookback = round((collection.overlap_seconds + DEADLINE_SECONDS) * 1000)
         return Limits(lookback, self.settings.longest_ttl() * 1000, collection.cold_start)
 
-    def stages(
-        self, collection: CollectionSettings, keys: StateKeys, executors: Executors | None = None
-    ) -> Stages:
-        """The four stages of a collection, with the keys of a cycle or of a backfill.
-
-        `executors` that a person asked for work from the first page on, the default ones once it is worth it.
-        """
+    def stages(self, collection: CollectionSettings, keys: StateKeys) -> Stages:
+        """The four stages of a collection, with the keys of a cycle or of a backfill."""
         return Stages(
             reader=self.reader(collection),
             transform=self.transform(collection),
             processor=self.processor(collection),
             store=self.store(collection, keys),
-            start_workers=partial(self._start_workers, collection, executors),
+            start_workers=partial(self._start_workers, collection, BackfillOrder()),
             retry=self.retry,
             stop=self.stop,
             page_size=collection.page_size,
             source=f"{self.settings.mongo.database}.{collection.name} by {collection.timestamp_field}",
         )
 
-    def dry_stages(self, collection: CollectionSettings, executors: Executors | None) -> Stages:
+    def runs(self, collection: CollectionSettings) -> Runs:
+        """What runs on a collection."""
+        keys = self.keys(collection)
+        backfill_keys = of_backfill(keys)
+        return Runs(
+            collection=collection.name,
+            limits=self.limits(collection),
+            cycle_stages=self.stages(collection, keys),
+            backfill_stages=partial(self._backfill_stages, collection),
+            lease=self.lease(keys.lease, keys.fence),
+            backfill_lease=self.lease(backfill_keys.lease, backfill_keys.fence),
+            upgrade=partial(self._upgrade, collection),
+        )
+
+    def follower(self, collection: CollectionSettings, on_batch: Callable[[Followed], None]) -> Follower:
+        """What follows the change stream of a collection."""
+        keys = of_follower(self.keys(collection))
+        database, size = self.settings.mongo.database, collection.page_size
+        return Follower(
+            stages=self.stages(collection, self.keys(collection)),
+            store=FollowStore(self.store(collection, keys)),
+            stream=ChangeStream(self._client, database, collection.name, size),
+            lease=self.lease(keys.lease, keys.fence),
+            lookback=self.limits(collection).lookback,
+            cycle=self.runs(collection).cycle,
+            reconcile=lambda: verify(
+                self.scope(collection), VerifyReport(collection.name), lambda *_: None, None, repair=True
+            ),
+            on_batch=on_batch,
+        )
+
+    def _backfill_stages(self, collection: CollectionSettings, order: BackfillOrder) -> Stages:
+        if order.dry_run:
+            return self.dry_stages(collection, order)
+        start = partial(self._start_workers, collection, order)
+        return replace(self.stages(collection, of_backfill(self.keys(collection))), start_workers=start)
+
+    def _upgrade(self, collection: CollectionSettings) -> bool:
+        """Take the collection over from version 0.1, which knew no namespaces."""
+        if self.settings.namespace:
+            return False
+        source, keys = self.source(collection), self.keys(collection)
+        return self.retry(partial(upgrade, self.wire, collection.name, source, keys))
+
+    def dry_stages(self, collection: CollectionSettings, order: BackfillOrder) -> Stages:
         """The stages of a backfill that writes nothing."""
-        start = partial(self._start_workers, collection, executors, dry=True)
+        start = partial(self._start_workers, collection, order)
         stages = self.stages(collection, self.keys(collection))
         return replace(stages, processor=DryProcessor(), store=DryStore(), start_workers=start)
 
@@ -157,20 +202,21 @@ class Container:
 
     @contextmanager
     def _start_workers(
-        self, collection: CollectionSettings, executors: Executors | None, scan: Scan, *, dry: bool = False
+        self, collection: CollectionSettings, order: BackfillOrder, scan: Scan
     ) -> Iterator[Workers | None]:
+        """Workers that a person asked for from the first page on, the default ones where it is worth it."""
         reader = self.reader(collection)
         alone = scan.mode == "delta" or (scan.mode == "cold_start" and collection.cold_start == "now")
-        if alone or not self.retry(reader.prepare):
+        if alone or order.rate or not self.retry(reader.prepare):
             yield None
             return
-        if executors is None and self.retry(reader.count) < _FEW:
+        if order.executors is None and self.retry(reader.count) < _FEW:
             yield None
             return
-        start = executors or processes(self.settings.workers())
+        start = order.executors or processes(self.settings.workers())
         lookback = self.limits(collection).lookback
         remember_from = scan.clocks.mongo - lookback if scan.mode == "cold_start" else None
-        remote = RemoteWork(pickle.dumps(self.settings), collection.name, remember_from, dry)
+        remote = RemoteWork(pickle.dumps(self.settings), collection.name, remember_from, order.dry_run)
         with start() as (executor, count):
             yield Workers(executor, remote, count)
 
@@ -197,6 +243,6 @@ def _stages(settings: bytes, name: str, dry: bool) -> Stages:  # noqa: FBT001
     container = Container(pickle.loads(settings), lambda _: None)  # noqa: S301 (made by the process that sent it)
     collection = container.settings.collection(name)
     keys = container.keys(collection)
-    stages = container.dry_stages(collection, None) if dry else container.stages(collection, keys)
+    stages = container.dry_stages(collection, BackfillOrder()) if dry else container.stages(collection, keys)
     stages.retry(stages.reader.prepare)
     return stages

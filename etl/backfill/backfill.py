@@ -146,3 +146,9 @@ class DryStore:
 
     def finish(self, _: str, __: Scan, ___: object, ____: Report, _____: object) -> None:
         """Nothing is published."""
+
+    def end(self, _: str, __: Scan, ___: Report) -> None:
+        """Nothing is recorded."""
+
+    def record(self, _: Report, __: int) -> None:
+        """Nothing is kept."""

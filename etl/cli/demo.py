@@ -1,6 +1,5 @@
 """`etl demo`: the whole product on real servers of its own, from nothing to the second cycle, shown."""
 
-import signal
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -139,8 +138,5 @@ def _wait(servers: "Servers") -> None:
     output.say(f"  export ETL_MONGO__URI='{servers.mongo.uri}'")
     output.say(f"  export ETL_REDIS__URL='{servers.redis.url}'")
     output.say("  etl sync")
-    # Asked for by name, also where a shell has started this in the background and so without Ctrl-C.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
         threading.Event().wait()

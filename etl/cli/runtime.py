@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import yaml
 
+from etl.cli import stopping
 from etl.settings import Loaded, Settings, load_with_origins
 
 if TYPE_CHECKING:
@@ -52,8 +53,11 @@ class Runtime:
 
     @contextmanager
     def app(self) -> Iterator["App"]:
-        """The application, closed afterwards; Ctrl-C and SIGTERM ask it to stop."""
-        with self.start(self.loaded().settings) as app, _stopping(app):
+        """The application, closed afterwards.
+
+        The first Ctrl-C, SIGTERM or SIGHUP asks it to stop between two steps; a second one ends at once.
+        """
+        with self.start(self.loaded().settings) as app, stopping.heeding(_stop_first(app)):
             yield app
 
 
@@ -126,17 +130,9 @@ _OPTIONS: tuple[Callable[[bool], Callable[[Any], Any]], ...] = (
 )
 
 
-@contextmanager
-def _stopping(app: "App") -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM asks the application to stop between two steps; a second ends at once."""
-
+def _stop_first(app: "App") -> Callable[[int, FrameType | None], None]:
     def ask(number: int, _: FrameType | None) -> None:
         signal.signal(number, signal.default_int_handler)
         app.stop()
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return ask

@@ -43,6 +43,8 @@ def pages(
     """
     cursor, future = scan_range.after, after(present)
     while True:
+        if earliest(cursor, future) == future:
+            cursor = latest(cursor, after(retry(reader.clock))) or cursor
         begin, read_at = cursor, retry(clock)
         page = retry(lambda: reader.page(begin, scan_range.end, size))  # noqa: B023 (called at once)
         yield ReadPage(read_at, page.documents, page.last, page.more)
@@ -51,5 +53,3 @@ def pages(
         if page.last is None:
             raise CycleFailed("no document of a whole page has a position to read on from")
         cursor = page.last
-        if earliest(cursor, future) == future:
-            cursor = latest(cursor, after(retry(reader.clock))) or cursor

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from etl.app import CollectionStatus
 from etl.errors import EtlError, whereabouts
+from etl.monitoring.status import CollectionStatus
 
 KEPT_SECONDS: Final = 1.0
 """So long a glance is good for whoever asks next."""

@@ -68,9 +68,18 @@ def ended(
 
 
 def health_check() -> list[str]:
-    """The command by which the image is asked how it is, as the Dockerfile has it."""
+    """The command by which the image is asked how it is."""
+    return _in_dockerfile(r"^HEALTHCHECK .*CMD (\[.+?\])$")
+
+
+def entry_point() -> list[str]:
+    """The command that the image starts."""
+    return _in_dockerfile(r"^ENTRYPOINT (\[.+?\])$")
+
+
+def _in_dockerfile(pattern: str) -> list[str]:
     text = (Path(__file__).parents[2] / "Dockerfile").read_text("utf-8").replace("\\\n", "")
-    [command] = re.findall(r"^HEALTHCHECK .*CMD (\[.+?\])$", text, re.MULTILINE)
+    [command] = re.findall(pattern, text, re.MULTILINE)
     words: list[str] = json.loads(command)
     return words
 

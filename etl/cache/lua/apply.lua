@@ -262,7 +262,7 @@ local stored = call('MGET', unpack(owners))
 local live = '+' .. stamp .. ' '
 for k, owner in ipairs(owners) do
   local key, kind = KEYS[2 * k], ARGV[i + 2]
-  if not stored[k] and ARGV[i] == '1' and kind ~= '-' then
+  if not stored[k] and ARGV[i] == '1' and kind ~= '-' and kind ~= '~' then
     -- Nothing is known of the key, as nearly always in a backfill: no line is taken apart.
     local life, last = ARGV[i + 3], i + 4 + ARGV[i + 4]
     fill(key, kind, life, i + 5, last, true)
