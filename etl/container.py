@@ -13,25 +13,29 @@ from etl.backfill.executors import processes
 from etl.backfill.worker import work
 from etl.cache.client import Wire, open_pool
 from etl.cache.inspector import Inspector
-from etl.cache.keys import StateKeys, of_backfill, state_keys
+from etl.cache.keys import StateKeys, of_backfill, of_follower, state_keys
 from etl.cache.writer import DEADLINE_SECONDS, CacheWriter
-from etl.checkpoint.checkpoint import CheckpointStore
+from etl.checkpoint.checkpoint import CheckpointStore, FollowStore
 from etl.checkpoint.lease import Lease, LeaseKeys
 from etl.checkpoint.upgrade import upgrade
 from etl.errors import Transient
 from etl.interfaces import RangeProgress, Stages, Task, Workers
 from etl.model.result import TransformResult
 from etl.model.scan import Scan
+from etl.mongo.change_stream import ChangeStream
 from etl.mongo.client import close, connect
 from etl.mongo.reader import Source
 from etl.retry import Retry
 from etl.settings import CollectionSettings, Settings
+from etl.sync.follow import Followed, Follower
 from etl.sync.planner import Limits
 from etl.sync.processor import Processor
 from etl.sync.runs import Runs
 from etl.transform.transform import Transform
 from etl.verify.recheck import Scope
-from schemas.documents import FAMILIES
+from etl.verify.report import VerifyReport
+from etl.verify.verifier import verify
+from schemas.documents import FAMILIES, FIELDS
 from schemas.families import LAST_SYNC
 from schemas.ids import id_from_text
 from schemas.keys import component
@@ -74,7 +78,7 @@ class Container:
     def reader(self, collection: CollectionSettings) -> Source:
         """Stage 1."""
         database = self.settings.mongo.database
-        return Source(self._client, database, collection.name, collection.timestamp_field)
+        return Source(self._client, database, collection.name, collection.timestamp_field, FIELDS)
 
     def transform(self, collection: CollectionSettings) -> Transform:
         """Stage 2."""
@@ -144,6 +148,23 @@ class Container:
             lease=self.lease(keys.lease, keys.fence),
             backfill_lease=self.lease(backfill_keys.lease, backfill_keys.fence),
             upgrade=partial(self._upgrade, collection),
+        )
+
+    def follower(self, collection: CollectionSettings, on_batch: Callable[[Followed], None]) -> Follower:
+        """What follows the change stream of a collection."""
+        keys = of_follower(self.keys(collection))
+        database, size = self.settings.mongo.database, collection.page_size
+        return Follower(
+            stages=self.stages(collection, self.keys(collection)),
+            store=FollowStore(self.store(collection, keys)),
+            stream=ChangeStream(self._client, database, collection.name, size),
+            lease=self.lease(keys.lease, keys.fence),
+            lookback=self.limits(collection).lookback,
+            cycle=self.runs(collection).cycle,
+            reconcile=lambda: verify(
+                self.scope(collection), VerifyReport(collection.name), lambda *_: None, None, repair=True
+            ),
+            on_batch=on_batch,
         )
 
     def _backfill_stages(self, collection: CollectionSettings, order: BackfillOrder) -> Stages:

@@ -119,6 +119,9 @@ class CollectionSettings(Section):
         description="The first cycle reads `full`, `recent` (what the longest TTL still holds) or `now`.",
     )
     page_size: Whole = Field(500, ge=1, le=100_000, description="Documents read and written at a time.")
+    follow: bool = Field(
+        default=False, description="Also read the change stream, so that a change is applied within a second."
+    )
     track_keys: bool = Field(
         default=True, description="Remember which document filled which key, so that none is left behind."
     )

@@ -11,8 +11,9 @@ import pytest
 from bson import Binary, Code, Decimal128, Int64, MaxKey, MinKey, ObjectId, Timestamp
 from bson.datetime_ms import DatetimeMS
 
-from schemas.codec import LENIENT
-from schemas.position import AFTER_DATES, FIRST, LAST, Position, after, at, position_of
+from schemas import codec
+from schemas.codec import LENIENT, RawValue, document_of, raw_value
+from schemas.position import AFTER_DATES, FIRST, LAST, Position, after, at, position_in, position_of
 from tests.contract.conftest import Store
 
 NOON = datetime(2025, 1, 15, 12, tzinfo=UTC)
@@ -38,22 +39,32 @@ IDS: Sequence[Any] = (
     b"z",
     Binary(b"z", 5),
     b"aa",
+    b"\0\0\0\0",
+    Binary(b"\0", 2),
     Binary.from_uuid(UUID(int=5)),
     ObjectId("5f5f5f5f5f5f5f5f5f5f5f5f"),
     False,
     True,
     DatetimeMS(0),
     Timestamp(1, 1),
-    Code("a"),
+    Code("b"),
+    Code("a", {}),
     MaxKey(),
 )
 
+UNDEFINED: Any = RawValue(codec.UNDEFINED, b"")
+
 # In MongoDB's order; a missing one counts as null.
 MOMENTS: Sequence[Any] = (
+    MinKey(),
+    UNDEFINED,
     None,
     5,
     "2025-01-15T12:00:00Z",
+    RawValue(codec.STRING, b"\2\0\0\0\xff\0"),
     {"seconds": 5},
+    {"$date": "2030-01-01T00:00:00Z"},
+    {"$numberLong": "5"},
     True,
     DatetimeMS(-(2**63)),
     DatetimeMS(-1),
@@ -61,6 +72,9 @@ MOMENTS: Sequence[Any] = (
     LATER,
     DatetimeMS(2**60),
     Timestamp(1, 1),
+    Code("b"),
+    Code("a", {"x": 1}),
+    MaxKey(),
 )
 
 
@@ -74,9 +88,9 @@ def number(raws: Sequence[bytes]) -> list[int]:
     return numbers([raws])
 
 
-def document(document_id: Any, moment: Any, n: int = 0, **fields: Any) -> dict[str, Any]:
+def document(document_id: Any, moment: Any, n: int = 0, **more: Any) -> dict[str, Any]:
     """A document of which only its position and its number matter."""
-    return {"_id": document_id, "updated_at": moment, "n": n} | fields
+    return {"_id": document_id, "updated_at": moment, "n": n} | more
 
 
 def broken(document_id: bytes, n: int) -> bytes:
@@ -186,22 +200,46 @@ def test_of_kind(store: Store) -> None:
     assert numbers(list(store.source.of_kind({"tipo": {"$in": ["b", None]}}, 2))) == [5, 0, 2, 4]
 
 
-@pytest.mark.parametrize("limit", [1, 2, 3, 4, 100])
+@pytest.mark.parametrize("limit", [1, 2, 3, 100])
 def test_ids_that_are_not_utf8(store: Store, limit: int) -> None:
-    """No page ends at one, for it cannot be named; all are read once."""
-    store.add_raw(broken(b"\xff\xff", 2))
-    store.add_raw(broken(b"\xff\xfe", 1))
-    store.add(document("a", NOON, 0), document(ObjectId(), NOON, 3), document(1, LATER, 4))
-    read = numbers(store.pages(limit))
-    assert (read[0], sorted(read), read[3:]) == (0, [0, 1, 2, 3, 4], [3, 4])
+    """They are read on from as any other: by their bytes, in the order of those."""
+    store.add_raw(broken(b"\xff\xff", 3))
+    store.add_raw(broken(b"\xff\xfe", 2))
+    store.add(document("a", NOON, 1), document(ObjectId(), NOON, 4), document(1, NOON, 0))
+    assert numbers(store.pages(limit)) == [0, 1, 2, 3, 4]
+    [raw] = store.source.fetch([RawValue(codec.STRING, b"\3\0\0\0\xff\xfe\0")])
+    assert number([raw]) == [2]
 
 
-def test_only_ids_that_are_not_utf8(store: Store) -> None:
-    """Where no document of the page can be named, it goes on to the end."""
-    for n in range(5):
-        store.add_raw(broken(bytes([0xF0 + n, 0xFF]), n))
-    page = store.source.page(FIRST, LAST, 2)
-    assert (sorted(number(page.documents)), page.last, page.more) == ([0, 1, 2, 3, 4], None, False)
+@pytest.mark.parametrize("limit", [1, 2, 100])
+def test_undefined_among_null_and_missing(store: Store, limit: int) -> None:
+    """It comes before both, which are one to the index."""
+    for n in range(4):
+        store.add_raw(document_of([*fields(_id=n, n=n), (b"updated_at", UNDEFINED)]))
+    store.add(*({"_id": n, "n": n} | ({"updated_at": None} if n % 2 else {}) for n in range(4, 9)))
+    assert numbers(store.pages(limit)) == list(range(9))
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 100])
+def test_a_timestamp_that_is_there_twice(store: Store, limit: int) -> None:
+    """The document stands where the first one says: a later second one skips nothing, an earlier one ends."""
+    for n in range(7):
+        moments = [NOON + timedelta(seconds=n)]
+        if n in {1, 4}:
+            moments.append(NOON + timedelta(days=1 if n == 1 else -1))
+        store.add_raw(
+            document_of([*fields(_id=n, n=n), *((b"updated_at", raw_value(one)) for one in moments)])
+        )
+    assert numbers(store.pages(limit)) == list(range(7))
+    assert [position_in(raw, "updated_at").ms for raw in store.source.fetch([1, 4])] == [
+        NOON_MS + 1000,
+        NOON_MS + 4000,
+    ]
+
+
+def fields(**values: Any) -> list[tuple[bytes, RawValue]]:
+    """Fields for a document made of bytes."""
+    return [(name.encode(), raw_value(value)) for name, value in values.items()]
 
 
 def test_an_undecodable_field_comes_as_it_is(store: Store) -> None:

@@ -8,7 +8,7 @@ import pytest
 import redis
 from pymongo.collection import Collection
 
-from etl.app import App, VerifyReport
+from etl.app import App, BackfillOrder, VerifyReport
 from etl.cache.keys import state_keys
 from etl.demo import MongoServer
 from etl.settings import Settings
@@ -96,7 +96,7 @@ def test_everything_is_found_by_its_name_and_mended(
     ],
     ids=["another type", "a field too many", "another value", "without a TTL", "far too many fields"],
 )
-def test_every_difference_is_shown(  # noqa: PLR0913, PLR0917 (pytest hands them in by name)
+def test_every_difference_is_shown(
     applied: Applied,
     clock: Clock,
     collection: Collection[Document],
@@ -202,6 +202,8 @@ def test_keys_of_others_are_left_alone(
     settings["collections"] += ({**settings["collections"][0], "name": "beside"},)
     redis_client.hset("config:api:foreign", "status", "x")
     redis_client.expire("config:api:foreign", 60)
+    redis_client.hset("{config:api:foreign}:owner", "name", "of another program")
+    redis_client.set("{another}:owner", "+1 2")
     with App(Settings.model_validate(settings)) as app:
         assert [report.status for report in app.sync()] == ["ok", "ok"]
         before = held(redis_client)
@@ -310,7 +312,7 @@ def test_a_sample_accuses_nothing_falsely(
 
 
 def test_a_sample_without_records_accuses_nothing_falsely(
-    applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
+    applied: Applied, clock: Clock, collection: Collection[Document]
 ) -> None:
     """Though it holds old claims and the newest ones are not in it."""
     collection.insert_many([api("p", clock.ago(900 - n), status=str(n)) for n in range(200)])
@@ -346,3 +348,96 @@ def test_a_document_that_moves_leaves_nothing_behind(
     sync(app)
     assert found(app.verify("promptContent")) == {"matching": 10 - 2}
     assert held(redis_client) == truth(collection)
+
+
+def test_messages_stay_while_new_ones_are_asked_for(
+    applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """Until they are replaced, or expire; an older document of the segment does not take their place."""
+    collection.insert_many([generation(1, clock.ago(900)), generation(1, clock.ago(950), _id="older")])
+    app = applied()
+    before = held(redis_client)
+    collection.update_one({"_id": 1}, {"$set": {"estado": "pendiente", "updated_at": clock.now()}})
+    sync(app)
+    [queue] = redis_client.keys("queue:*")
+    assert redis_client.llen(queue) == 1
+    report = app.verify("promptContent", repair=True)
+    assert (found(report), report.true) == ({"matching": 2}, True)
+    collection.update_one({"_id": "older"}, {"$set": {"campana_id": "c1"}})
+    backfill = app.backfill("promptContent", BackfillOrder(), lambda _: None)
+    assert (backfill.status, {key: held(redis_client)[key] for key in before}) == ("ok", before)
+    collection.update_one({"_id": 1}, {"$set": {"segmento": "another", "updated_at": clock.now()}})
+    sync(app)
+    assert hash_at(redis_client, meta(1)) == {"tokens_total": "1"}
+    assert found(app.verify("promptContent")) == {"matching": 2}
+
+
+def test_a_document_that_asks_for_messages_elsewhere_leaves_its_old_ones(
+    applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """They belong to a segment that it has nothing to do with any more."""
+    collection.insert_one(generation(1, clock.ago(900)))
+    app = applied()
+    collection.update_one({"_id": 1}, {"$set": {"estado": "pendiente", "updated_at": clock.now()}})
+    sync(app)
+    assert redis_client.exists(messages(1), meta(1)) == 2
+    clock.forward(1)
+    collection.update_one({"_id": 1}, {"$set": {"segmento": "another", "updated_at": clock.now()}})
+    sync(app)
+    assert redis_client.exists(messages(1), meta(1)) == 0
+
+
+def test_a_request_for_messages_does_not_keep_those_of_another_document_away(
+    applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """Where Redis has lost them, the document that has some fills the keys again."""
+    collection.insert_many([generation(1, clock.ago(900)), generation(1, clock.ago(800), _id="asks")])
+    collection.update_one({"_id": "asks"}, {"$set": {"estado": "pendiente"}})
+    applied()
+    assert hash_at(redis_client, meta(1)) == {"tokens_total": "1"}
+
+
+def test_a_repair_sweeps_the_requests_of_documents_that_make_none(
+    applied: Applied,
+    clock: Clock,
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Gone, generated or asked anew; what is still asked for is remembered, so that it is queued once."""
+    pending = [generation(n, clock.ago(900), estado="pendiente") for n in range(300)]
+    collection.insert_many(pending)
+    app = applied()
+    [queue] = redis_client.keys("queue:*")
+    collection.delete_many({"_id": {"$lt": 100}})
+    collection.update_many({"_id": {"$lt": 200}}, {"$set": {"estado": "generado", "updated_at": clock.now()}})
+    sync(app)
+    app.verify("promptContent", repair=True)
+    assert redis_client.hlen(f"{{{queue}}}:requests") == 300  # an older read might still arrive
+    monkeypatch.setattr("etl.sync.processor.DEADLINE_SECONDS", -1)
+    app.verify("promptContent", repair=True)
+    assert redis_client.hlen(f"{{{queue}}}:requests") == 100
+    monkeypatch.undo()
+    app.backfill("promptContent", BackfillOrder(), lambda _: None)
+    assert redis_client.llen(queue) == 300
+
+
+def test_what_too_many_claims_have_hidden_is_repaired(
+    applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """A key keeps its newest claims only; where those are gone, a repair is due until a full one was done."""
+    collection.insert_many([api("p", clock.ago(900 - n), _id=n, status=str(n)) for n in range(20)])
+    app = applied()
+    moved = {"$set": {"provider_name": "q", "updated_at": clock.now()}}
+    collection.update_many({"_id": {"$gte": 5}}, moved)
+    sync(app)
+    assert not redis_client.exists("config:api:p")
+    assert app.reconciliation_due("promptContent")
+    app.verify("promptContent")
+    app.verify("promptContent", sample=5, repair=True)
+    assert app.reconciliation_due("promptContent")
+    report = app.reconcile("promptContent")
+    assert report is not None
+    assert report.true
+    assert hash_at(redis_client, "config:api:p") == {"status": "4"}
+    assert not app.reconciliation_due("promptContent")
