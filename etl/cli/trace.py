@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _ROLES = {"fills": "fills", "evicts": "removes", "left": "filled before"}
 
 
-@click.command()
+@click.command(cls=ids.IdCommand)
 @click.argument("collection")
 @click.argument("word", metavar="ID")
 @json_option
@@ -23,7 +23,7 @@ def trace(runtime: Runtime, collection: str, word: str, *, as_json: bool) -> Non
     """Tell the story of one document.
 
     What it asks for, what Redis holds, what it waits for, and in the last line why its keys are there, or
-    are not. ID is ObjectId('…'), its 24 hex digits, Extended JSON, or plain text.
+    are not. ID is ObjectId('…') or UUID('…'), their digits, a number, Extended JSON, or plain text.
     """
     with runtime.app() as app:
         told = app.trace(collection, ids.readings(word))
