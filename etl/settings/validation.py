@@ -27,12 +27,11 @@ def dotted(path: Path) -> str:
 
 def known_names(path: Path) -> tuple[str, ...]:
     """The names that may stand where the last part of `path` stands; none where any name may."""
-    fields: dict[str, type[BaseModel]] = {
-        name: _section(field.annotation) for name, field in Settings.model_fields.items()
-    }
     if len(path) == 1:
-        return tuple(fields)
-    return tuple(fields[str(path[0])].model_fields) if path[0] in fields else ()
+        return tuple(Settings.model_fields)
+    field = Settings.model_fields.get(str(path[0]))
+    section = _section(field.annotation) if field else None
+    return tuple(section.model_fields) if section else ()
 
 
 def nearest(name: str, known: tuple[str, ...]) -> str:
@@ -42,11 +41,11 @@ def nearest(name: str, known: tuple[str, ...]) -> str:
     return f"did you mean {spelling[close[0]]}?" if close else "expected one of: " + ", ".join(known)
 
 
-def _section(annotation: object) -> type[BaseModel]:
-    """The model behind `MongoSettings`, `tuple[CollectionSettings, ...]` or `dict[str, FamilySettings]`."""
+def _section(annotation: object) -> type[BaseModel] | None:
+    """The model behind `MongoSettings` or `tuple[CollectionSettings, ...]`; None behind a plain value."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next(_section(inner) for inner in reversed(get_args(annotation)) if inner is not Ellipsis)
+    return next(filter(None, map(_section, reversed(get_args(annotation)))), None)
 
 
 def _describe(details: ErrorDetails, source: Callable[[Path], str]) -> str:
