@@ -63,5 +63,5 @@ def _summary(report: "VerifyReport") -> str:
         return f"true; {read}"
     if report.true:
         return f"{report.repaired} keys repaired; {read}"
-    mended = f", {report.repaired} of them repaired" if report.repaired else ""
-    return f"{report.wrong} keys are wrong{mended}; {read}; --repair writes them again"
+    repaired = f", {report.repaired} of them repaired" if report.repaired else ""
+    return f"{report.wrong} keys are wrong{repaired}; {read}; --repair writes them again"
