@@ -156,7 +156,7 @@ class App:
     def verify(
         self, name: str, sample: int | None = None, *, repair: bool = False, tell: Tell = lambda *_: None
     ) -> VerifyReport:
-        """Compare Redis with what the documents of a collection say, and with `repair` mend it.
+        """Compare Redis with what the documents of a collection say, and with `repair` write what differs.
 
         Args:
             name: the collection.
@@ -197,7 +197,7 @@ class App:
         return self._parts.store(self._settings.collection(name)).reconciliation_due() > 0
 
     def reconcile(self, name: str) -> VerifyReport | None:
-        """Verify and mend a collection, if a cycle of it has finished and no other daemon does so now.
+        """Verify and repair a collection, if a cycle of it has finished and no other daemon does so now.
 
         Raises:
             Misconfigured: the name is not in the settings.

@@ -186,7 +186,9 @@ class ReconcileSettings(Section):
     """The verification that mends by itself what hard deletes and others have left."""
 
     interval_seconds: Whole | None = Field(
-        None, ge=1, description="The daemon verifies and repairs each collection this often; null: never."
+        None,
+        ge=1,
+        description="The daemon verifies and repairs each collection this often; null: when it is due.",
     )
 
 
