@@ -45,6 +45,13 @@ _DENIED: Final = re.compile(
     r"^(?:NOAUTH|WRONGPASS|NOPERM)|-NOPERM|can't run this command or subcommand|No permission"
 )
 
+# What only another setting mends, by the words of the server or of Python.
+_SETTINGS: Final = {
+    "certificate verify failed": "has a certificate that is not trusted: see ssl_ca_certs in redis.url",
+    "DB index is out of range": "has no such database: correct the number in redis.url",
+    "invalid DB index": "has no such database: correct the number in redis.url",
+}
+
 
 def open_pool(url: str, timeout_seconds: float) -> redis.ConnectionPool:
     """A pool for `url`; nothing is connected before its first use.
@@ -128,10 +135,9 @@ class Wire:
         text = str(error).replace("\n", " ")
         if isinstance(error, _CREDENTIALS) or _DENIED.search(text):
             return Misconfigured(f"{where} refuses: {text} (check user, password and ACL in redis.url)")
-        if "certificate verify failed" in text:
-            return Misconfigured(
-                f"{where} has a certificate that is not trusted: see ssl_ca_certs in redis.url"
-            )
+        problem = next((problem for words, problem in _SETTINGS.items() if words in text), None)
+        if problem is not None:
+            return Misconfigured(f"{where} {problem}")
         if isinstance(error, _CLUSTER):
             return Misconfigured(
                 f"{where} is a Redis Cluster: not supported, name a single server in redis.url"
