@@ -38,7 +38,7 @@ class TestRefusals:
             ("schedule: 660", "schedule: expected a mapping of settings"),
             ("shedule: {cycle_seconds: 1}", "shedule: unknown setting, did you mean schedule?"),
             ("mongo: {url: x}", "mongo.url: unknown setting, did you mean uri?"),
-            ("mongo: {timeout_seconds: .nan}", "mongo.timeout_seconds: expected a finite number"),
+            ("mongo: {timeout_seconds: .nan}", "mongo.timeout_seconds: expected "),
             ("mongo: {database: a.b}", "mongo.database: "),
             ("http: {port: 70000}", "http.port: expected less than or equal to 65535"),
             ("5: x", "5: unknown setting"),
