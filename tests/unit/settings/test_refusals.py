@@ -67,6 +67,8 @@ class TestRefusals:
                 "reconcile: {interval_seconds: 10000000000}",
                 "reconcile.interval_seconds: expected less than or ",
             ),
+            ("namespace: {x: 1}", "namespace: expected a valid string"),
+            ("namespace: a b", "namespace: "),
         ],
     )
     def test_a_wrong_file_is_refused_by_path(self, write: Write, text: str, expected: str) -> None:
@@ -91,6 +93,7 @@ class TestRefusals:
                 "environment ETL_REDIS_URL: unknown setting, did you mean ETL_REDIS__URL?",
             ),
             ("ETL_MONGOO__URI", "x", "did you mean ETL_MONGO__URI?"),
+            ("ETL_NAMESPACE__X", "x", "environment ETL_NAMESPACE__X: unknown setting"),
             ("ETL_COLLECTIONS", "promptContent", "environment ETL_COLLECTIONS: expected JSON"),
         ],
     )
