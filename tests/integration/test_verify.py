@@ -311,6 +311,17 @@ def test_a_sample_accuses_nothing_falsely(
     }
 
 
+def test_a_sample_repairs_with_the_newest_claim(
+    applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """Though it holds an older one, and Redis has lost the register that names the newest."""
+    collection.insert_many([api("p", clock.ago(900 - n), status=str(n)) for n in range(200)])
+    app = applied()
+    redis_client.flushdb()
+    assert app.verify("promptContent", sample=3, repair=True).repaired == 1
+    assert hash_at(redis_client, "config:api:p") == {"status": "199"}
+
+
 def test_a_sample_without_records_accuses_nothing_falsely(
     applied: Applied, clock: Clock, collection: Collection[Document]
 ) -> None:
@@ -354,7 +365,8 @@ def test_messages_stay_while_new_ones_are_asked_for(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """Until they are replaced, or expire; an older document of the segment does not take their place."""
-    collection.insert_many([generation(1, clock.ago(900)), generation(1, clock.ago(950), _id="older")])
+    older = generation(1, clock.ago(950), _id="older", metadata={"tokens_total": 7})
+    collection.insert_many([generation(1, clock.ago(900)), older])
     app = applied()
     before = held(redis_client)
     collection.update_one({"_id": 1}, {"$set": {"estado": "pendiente", "updated_at": clock.now()}})
@@ -363,12 +375,11 @@ def test_messages_stay_while_new_ones_are_asked_for(
     assert redis_client.llen(queue) == 1
     report = app.verify("promptContent", repair=True)
     assert (found(report), report.true) == ({"matching": 2}, True)
-    collection.update_one({"_id": "older"}, {"$set": {"campana_id": "c1"}})
     backfill = app.backfill("promptContent", BackfillOrder(), lambda _: None)
     assert (backfill.status, {key: held(redis_client)[key] for key in before}) == ("ok", before)
     collection.update_one({"_id": 1}, {"$set": {"segmento": "another", "updated_at": clock.now()}})
     sync(app)
-    assert hash_at(redis_client, meta(1)) == {"tokens_total": "1"}
+    assert hash_at(redis_client, meta(1)) == {"tokens_total": "7"}
     assert found(app.verify("promptContent")) == {"matching": 2}
 
 
