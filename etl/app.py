@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from etl.backfill.backfill import BackfillOrder
 from etl.cache.keys import companions
@@ -18,6 +18,7 @@ from etl.container import Assembly
 from etl.doctor import Finding, examine
 from etl.errors import EtlError, Misconfigured, Transient
 from etl.model.report import Progress, RefreshReport, Report, unheard
+from etl.monitoring.history import read_recent
 from etl.monitoring.status import CollectionStatus, read_status
 from etl.settings import CollectionSettings, Settings
 from etl.sync.runs import Runs
@@ -231,6 +232,15 @@ class App:
         sources = [(collection.name, self._parts.source(collection)) for collection in self._chosen(names)]
         with closing(self._parts.connect()) as wire:
             return read_status(wire, sources, self._settings.schedule.cycle_seconds, mongodb_away)
+
+    def recent(self) -> list[dict[str, Any]]:
+        """The last runs and the dead letters of each collection; may be called from any thread.
+
+        Raises:
+            EtlError: Redis is away, or refuses.
+        """
+        with closing(self._parts.connect()) as wire:
+            return read_recent(wire, self.collections)
 
     def history(self, name: str, limit: int) -> list[Entry]:
         """At most `limit` runs of a collection, the newest first.

@@ -14,9 +14,9 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from etl.app import CollectionStatus
 from etl.model.report import RefreshReport, Report
 from etl.monitoring.health import Glance
+from etl.monitoring.status import CollectionStatus
 from etl.settings import Settings
 from schemas.documents import KINDS
 from schemas.families import GENERATION_QUEUE
