@@ -14,6 +14,7 @@ from etl.cache.resp import Command
 from etl.checkpoint.dead_letters import DeadLetters
 from etl.checkpoint.history import Entry, History
 from etl.checkpoint.lease import this_process
+from etl.checkpoint.purge import delete, own_keys
 from etl.container import Assembly
 from etl.doctor import Finding, examine
 from etl.errors import EtlError, Misconfigured, Transient
@@ -251,6 +252,25 @@ class App:
         """
         history = History(self._wire, self._settings.collection(name).name)
         return self._retry(lambda: history.newest(limit))
+
+    def own_keys(self, name: str, *, queues: bool) -> list[str]:
+        """The ETL's own keys of a collection; with `queues` also the queues that only it feeds.
+
+        Raises:
+            Misconfigured: the name is not in the settings.
+            Locked: somebody works on the collection.
+            EtlError: Redis stays away, or refuses.
+        """
+        collection = self._settings.collection(name).name
+        return self._retry(lambda: own_keys(self._wire, collection, queues=queues))
+
+    def delete_keys(self, keys: Sequence[str]) -> int:
+        """Delete keys of Redis; returns how many there were.
+
+        Raises:
+            EtlError: Redis stays away, or refuses.
+        """
+        return self._retry(lambda: delete(self._wire, keys))
 
     def doctor(self) -> list[Finding]:
         """Every check of the settings and of both servers; a server that is away is a finding."""

@@ -18,6 +18,7 @@ from etl.cli.dead_letters import dead_letters
 from etl.cli.demo import demo
 from etl.cli.doctor import doctor
 from etl.cli.history import history
+from etl.cli.purge import purge
 from etl.cli.refresh import refresh
 from etl.cli.run import run as run_
 from etl.cli.runtime import Runtime, Start, shared_options, start_app
@@ -30,7 +31,7 @@ from etl.errors import EtlError, Interrupted, whereabouts
 
 _COMMANDS = (
     *(run_, sync, backfill, status, history, show, trace, verify),
-    *(refresh, dead_letters, doctor, config, demo),
+    *(refresh, dead_letters, doctor, config, purge, demo),
 )
 
 
