@@ -44,6 +44,7 @@ _TRANSIENT_ERRORS: Final = (
     redis.exceptions.MasterDownError,
     redis.exceptions.TryAgainError,
     redis.exceptions.NoScriptError,
+    redis.exceptions.ClusterError,
 )
 # Codes that redis-py has no class for, or that a script before Redis 7 wraps into its own error.
 _TRANSIENT_CODES: Final = re.compile(
@@ -191,7 +192,7 @@ class ClusterWire(Wire):
 
     def __init__(self, url: str, timeout_seconds: float) -> None:
         super().__init__(open_pool(url, timeout_seconds))
-        with self._told():
+        with super()._told():
             options = _options(urlsplit(url).scheme, timeout_seconds)
             del options["retry"]  # redis-py's own follows redirections
             self._cluster: Any = RedisCluster.from_url(url, **options)
@@ -224,6 +225,17 @@ class ClusterWire(Wire):
         """Give all connections back."""
         super().close()
         self._cluster.close()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """As `Wire._told`; after a node did not answer, the cluster is asked which nodes it has."""
+        try:
+            with super()._told():
+                yield
+        except CacheAway:
+            with contextlib.suppress(redis.RedisError, OSError):
+                self._cluster.nodes_manager.initialize()
+            raise
 
     def _ask(self, commands: Sequence[Command], where: Sequence[int | None]) -> list[Any]:
         """The reply to each; what a node redirects, or does not answer, is asked again by redis-py's own rules."""
