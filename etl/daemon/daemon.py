@@ -16,10 +16,12 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from etl import logs
 from etl.app import App
+from etl.daemon.following import Following
 from etl.daemon.jobs import Around, jobs
 from etl.daemon.misfires import MisfireListener
 from etl.daemon.schedule import MONOTONIC, Every, present
-from etl.monitoring.health import Lookout, look
+from etl.monitoring.health import STOPPING, Glance, Lookout, look
+from etl.monitoring.history import QueueLengths, Recent, recent
 from etl.monitoring.metrics import Metrics
 from etl.monitoring.routes import Endpoints
 from etl.monitoring.server import Serving
@@ -30,6 +32,9 @@ GRACE_SECONDS: Final = 4.0
 
 GLANCE_TIMEOUT_SECONDS: Final = 2.0
 """Whoever asks over HTTP is told of a server that is away no later than a probe gives up."""
+
+RECENT_SECONDS: Final = 5.0
+"""How long the recent past, which takes longer to read than the status, is good for whoever asks next."""
 
 _log = logging.getLogger("etl.daemon")
 
@@ -46,13 +51,17 @@ class Daemon:
         self._postponing = threading.Lock()
         metrics = Metrics(settings)
         self._eye = App(_impatient(settings))
-        self._jobs = jobs(Around(settings, metrics, self._postpone))
+        around = Around(settings, metrics, self._postpone)
+        self._jobs = jobs(around)
+        self._following = [Following(one.name, around) for one in settings.collections if one.follow]
         self._scheduler = _scheduler(len(self._jobs))
         intervals = {job.task: job.seconds for job in self._jobs}
         self._misfires = MisfireListener(intervals, metrics)
         self._scheduler.add_listener(self._misfires, EVENT_JOB_MAX_INSTANCES | EVENT_JOB_SUBMITTED)
-        self._lookout = Lookout(lambda: look(self._eye))
-        endpoints = Endpoints(self._lookout, metrics, settings.schedule.cycle_seconds)
+        self._lookout = Lookout(lambda: look(self._eye), Glance(error=STOPPING))
+        self._recent = Lookout(lambda: recent(self._eye.recent), Recent(error=STOPPING), RECENT_SECONDS)
+        self._queues = QueueLengths(lambda: look(self._eye))
+        endpoints = Endpoints(settings, self._lookout, self._recent, self._queues, metrics)
         self._serving = Serving(endpoints.app(), settings.http.host, settings.http.port)
 
     @property
@@ -63,11 +72,14 @@ class Daemon:
     def run(self) -> None:
         """Work until `stop`; returns in under five seconds after it."""
         self._serving.start()
+        self._queues.start()
         _log.info("answering at %s", self.url, extra=logs.event("listening", url=self.url))
         for job in self._jobs:
             first = present() + timedelta(seconds=job.idle_at_first)
             self._scheduler.add_job(job, Every(job.seconds), id=job.task, next_run_time=first)
         self._scheduler.start()
+        for one in self._following:
+            one.start()
         tasks = [job.task for job in self._jobs]
         _log.info("started: %s", ", ".join(tasks), extra=logs.event("started", tasks=tasks))
         self._stop.wait()
@@ -79,6 +91,8 @@ class Daemon:
         self._stop.set()
         for job in self._jobs:
             job.app.stop()
+        for one in self._following:
+            one.stop()
 
     def _postpone(self, task: str, seconds: float) -> None:
         """Move the next run of a task; not while the scheduler ends, as it would wait for its own thread."""
@@ -89,7 +103,8 @@ class Daemon:
                 self._misfires.moved(task, due)
 
     def _end(self) -> None:
-        self._lookout.stop()
+        for watching in (self._lookout, self._recent, self._queues):
+            watching.stop()
         waiting = threading.Thread(target=self._shut_down, daemon=True)
         waiting.start()
         waiting.join(GRACE_SECONDS)
@@ -106,6 +121,8 @@ class Daemon:
         self._serving.stop()
         for job in self._jobs:
             job.close()
+        for one in self._following:
+            one.close()
         self._eye.close()
 
 

@@ -111,10 +111,11 @@ class Processor:
                 if answer == STALE:
                     stale.add(document)
                     continue
-                locked = result.lock in record.held and document in met
+                done = answer == DONE and trust
+                locked = not done and result.lock in record.held and document in met
                 if locked:
                     locks[document] = result.lock or ""
-                elif answer != DONE or not trust:
+                elif not done:
                     locks.pop(document, None)
                     applied[document] = result, at
                     given_up: Collection[str] = answer.split(" ") if type(answer) is str else ()
@@ -146,10 +147,10 @@ class Processor:
             raise Transient("documents change faster than they can be written")
         if remember_from is not None:
             recent = (one for one in applied.values() if one[0].ms is not None and one[0].ms >= remember_from)
-            done = [
+            finished = [
                 one for one in recent if one[0].document not in locks and latest[one[0].document] is one[0]
             ]
-            self.retry(partial(self.writer.mark_done, done))
+            self.retry(partial(self.writer.mark_done, finished))
         outcome.entries = Counter([family for family in filled.values() if family is not None])
         for document in met:
             result = latest[document]

@@ -4,8 +4,8 @@ from typing import Any
 
 from etl.model.result import TransformResult
 from schemas.documents import FAMILIES
-from schemas.operations import Enqueue, Entry, Evict, Keep, Put, Reject
 from schemas.ids import id_text
+from schemas.operations import Enqueue, Entry, Evict, Keep, Put, Reject
 from tests.support.twins import NAME
 
 TTLS = {name: family.ttl for name, family in FAMILIES.items()}

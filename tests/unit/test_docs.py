@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from etl.cli.main import etl
+from etl.cli.main import etl, run
 from etl.errors import EtlError, LeaseHeldError, Misconfigured
 from etl.model.report import Report
 from etl.settings import CollectionSettings, FamilySettings, Settings, load
@@ -31,6 +31,9 @@ def table_under(heading: str) -> list[str]:
 def settings() -> Iterator[tuple[str, FieldInfo]]:
     """Every setting: its path as the README writes it, and its definition."""
     for section, field in Settings.model_fields.items():
+        if field.annotation is str:
+            yield section, field
+            continue
         for path, model in _models(section, field.annotation):
             for name, setting in model.model_fields.items():
                 yield f"{path}.{name}", setting
@@ -111,12 +114,18 @@ def test_the_settings_file_names_every_setting() -> None:
     """Nothing that can be set is missing from config/etl.yaml."""
     content = yaml.safe_load((ROOT / "config" / "etl.yaml").read_text("utf-8"))
     content["collections[]"] = content["collections"][0]
-    written = {f"{section}.{name}" for section, values in content.items() for name in values}
+    written = {f"{section}.{name}" for section, values in content.items() for name in values} | content.keys()
     assert {path for path, _ in settings() if not path.startswith("families.")} <= written
     lives = content["families"].values()
     assert {name for life in lives for name in life} == set(FamilySettings.model_fields)
     timed = {family.name for family in FAMILIES.values() if family.ttl is not None}
     assert content["families"].keys() == timed
+
+
+def test_the_package_prints_the_settings_file(capsys: pytest.CaptureFixture[str]) -> None:
+    """`etl config --example` gives whoever has no checkout the same file, byte for byte."""
+    assert run(["config", "--example"]) == 0
+    assert capsys.readouterr().out == (ROOT / "config" / "etl.yaml").read_text("utf-8")
 
 
 def test_the_demo_shows_the_samples_of_the_contract() -> None:

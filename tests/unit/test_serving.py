@@ -5,20 +5,19 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
+from http.client import HTTPConnection
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from etl.demo.process import HOST
 from etl.errors import Misconfigured
-from etl.monitoring.health import Glance, Lookout, look
-from etl.monitoring.metrics import Metrics
-from etl.monitoring.routes import Endpoints
+from etl.monitoring import server
+from etl.monitoring.health import Glance, look
 from etl.monitoring.server import Serving
-from etl.settings import Settings
-from tests.support.glances import FakeSight, status
+from tests.support.glances import FakeSight, endpoints, status
 from tests.support.http import get
 from tests.support.waiting import eventually
 
@@ -31,7 +30,7 @@ def serve() -> Iterator[Serve]:
     with ExitStack() as stack:
 
         def start(new: Callable[[], Glance], host: str = HOST) -> Serving:
-            serving = Serving(Endpoints(Lookout(new), Metrics(Settings()), 660).app(), host, 0)
+            serving = Serving(endpoints(new).app(), host, 0)
             stack.callback(serving.stop)
             serving.start()
             return serving
@@ -45,7 +44,7 @@ def test_a_healthy_daemon(serve: Serve) -> None:
     assert (get(f"{url}/healthz").code, get(f"{url}/healthz").text) == (200, "ok\n")
     ready = get(f"{url}/readyz")
     assert (ready.code, ready.json) == (200, {"ready": True, "problems": []})
-    assert get(f"{url}/status").json == {"collections": [asdict(status())]}
+    assert get(f"{url}/status").json["collections"] == [asdict(status())]
     metrics = get(f"{url}/metrics")
     assert (metrics.code, metrics.kind) == (200, "text/plain; version=0.0.4; charset=utf-8")
     assert "etl_seconds_since_success" in {f.name for f in text_string_to_metric_families(metrics.text)}
@@ -65,7 +64,9 @@ def test_a_daemon_without_redis(serve: Serve) -> None:
     assert get(f"{url}/healthz").code == 200
     ready = get(f"{url}/readyz")
     assert (ready.code, ready.json["problems"]) == (503, ["Redis does not answer"])
-    assert (get(f"{url}/status").code, get(f"{url}/status").json) == (503, {"error": "Redis does not answer"})
+    answer = get(f"{url}/status")
+    assert (answer.code, answer.json["error"]) == (503, "Redis does not answer")
+    assert answer.json["away"] == {"redis": "Redis does not answer"}
     metrics = get(f"{url}/metrics")
     assert metrics.code == 200
     assert 'etl_server_up{server="redis"} 0.0' in metrics.text
@@ -105,7 +106,7 @@ def test_a_port_that_is_taken_is_one_clear_line() -> None:
     with socket.create_server((HOST, 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(Misconfigured) as refusal:
-            Serving(Endpoints(Lookout(Glance), Metrics(Settings()), 660).app(), HOST, port)
+            Serving(endpoints(Glance).app(), HOST, port)
     assert str(refusal.value) == (
         f"cannot listen on {HOST}:{port}: Address already in use (choose another http.host or http.port;"
         " port 0 takes a free one)"
@@ -116,7 +117,7 @@ def test_a_host_that_is_not_there_is_one_clear_line() -> None:
     """A name nobody knows, and an address of another machine."""
     for host in ("no-such-host.invalid", "192.0.2.1"):
         with pytest.raises(Misconfigured, match=rf"^cannot listen on {host}:0: [A-Z][^\n]+\(choose another"):
-            Serving(Endpoints(Lookout(Glance), Metrics(Settings()), 660).app(), host, 0)
+            Serving(endpoints(Glance).app(), host, 0)
 
 
 def test_it_listens_where_it_is_told(serve: Serve) -> None:
@@ -147,3 +148,127 @@ def test_the_end_waits_for_nobody_who_holds_a_connection(serve: Serve) -> None:
         serving.stop()
         assert time.monotonic() - began < 3
     assert eventually(lambda: not any(thread.name == "http" for thread in threading.enumerate()))
+
+
+@pytest.fixture
+def open_sockets() -> Iterator[Callable[[Serving, int, bytes], list[socket.socket]]]:
+    """Open so many sockets, and send each the same few bytes."""
+    with ExitStack() as stack:
+
+        def opened(serving: Serving, count: int, data: bytes) -> list[socket.socket]:
+            host, port = serving.url.removeprefix("http://").split(":")
+            sockets = []
+            for _ in range(count):
+                sockets.append(stack.enter_context(socket.create_connection((host, int(port)))))
+                sockets[-1].sendall(data)
+            return sockets
+
+        yield opened
+
+
+OpenSockets = Callable[[Serving, int, bytes], list[socket.socket]]
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"GET /status HTTP/1.1\r\nHost: a\r\n"], ids=["nothing", "half a request"]
+)
+def test_idle_sockets_do_not_make_it_unwell(serve: Serve, open_sockets: OpenSockets, data: bytes) -> None:
+    """However many there are: a probe that is answered 503 restarts a healthy daemon."""
+    serving = serve(lambda: look(FakeSight(status())))
+    sockets = open_sockets(serving, 400, data)
+    for path in ("healthz", "readyz", "metrics"):
+        assert get(f"{serving.url}/{path}", seconds=3).code == 200
+    open_now = [one for one in sockets if not is_closed(one)]
+    assert 190 <= len(open_now) <= 200, "they take the files that the cycles need"
+    assert is_closed(sockets[0])
+    assert not is_closed(sockets[-1])
+
+
+def is_closed(one: socket.socket) -> bool:
+    """Whether the server has closed its end."""
+    one.setblocking(False)  # noqa: FBT003 (its only argument)
+    try:
+        return one.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\nGET /healthz HTTP/1.1\r\nHost",
+        b"POST /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n1",
+    ],
+    ids=["nothing", "half a request", "one and a half", "half a body"],
+)
+def test_a_client_that_sends_no_request_is_cut_off(
+    serve: Serve, open_sockets: OpenSockets, monkeypatch: pytest.MonkeyPatch, data: bytes
+) -> None:
+    """Also one that sends a byte now and then."""
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.3)
+    serving = serve(Glance)
+    [one] = open_sockets(serving, 1, data)
+    one.settimeout(3)
+    began = time.monotonic()
+    with suppress(ConnectionResetError):
+        while one.recv(4096):
+            with suppress(OSError):
+                one.sendall(b"x")
+    assert time.monotonic() - began < 2
+
+
+def test_a_client_that_asks_again_in_time_keeps_its_connection(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each request has a deadline of its own."""
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.5)
+    address = serve(Glance).url.removeprefix("http://")
+    connection = HTTPConnection(address, timeout=3)
+    connection.connect()
+    first = connection.sock
+    for _ in range(4):
+        time.sleep(0.3)
+        connection.request("GET", "/healthz")
+        assert connection.getresponse().read() == b"ok\n"
+    assert connection.sock is first
+    connection.close()
+
+
+def test_it_is_alive_under_a_flood_of_requests(serve: Serve, open_sockets: OpenSockets) -> None:
+    """What waits is bounded, further requests are answered 503; `/healthz` is answered all the same."""
+    looking, go_on = threading.Event(), threading.Event()
+
+    def stuck() -> Glance:
+        looking.set()
+        go_on.wait(20)
+        return Glance()
+
+    serving = serve(stuck)
+    open_sockets(serving, 200, b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert looking.wait(5)
+
+    def is_refused() -> bool:
+        try:
+            return get(f"{serving.url}/readyz", seconds=0.5).code == 503
+        except TimeoutError:  # it was let in, as not all of the others were there yet
+            return False
+
+    assert eventually(is_refused, 10)
+    assert get(f"{serving.url}/readyz", seconds=3).text == "too many requests at a time\n"
+    assert get(f"{serving.url}/healthz", seconds=3).code == 200
+    go_on.set()
+
+
+def test_the_wildcard_of_ipv6_answers_over_ipv4_too(serve: Serve) -> None:
+    """It means every address of the machine; where that has IPv6."""
+    try:
+        socket.create_server(("::", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return
+    port = serve(Glance, "::").url.rpartition(":")[2]
+    assert get(f"http://127.0.0.1:{port}/healthz").code == 200
+    assert get(f"http://[::1]:{port}/healthz").code == 200
