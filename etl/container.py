@@ -217,8 +217,8 @@ class Container:
         lookback = self.limits(collection).lookback
         remember_from = scan.clocks.mongo - lookback if scan.mode == "cold_start" else None
         remote = RemoteWork(pickle.dumps(self.settings), collection.name, remember_from, order.dry_run)
-        with start() as (executor, count):
-            yield Workers(executor, remote, count)
+        with start() as started:
+            yield Workers(started[0], remote, started[1]) if started else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ def run_scan(
     )
     newest = position
     with stages.start_workers(scan) as workers:
-        if stages.reader.index.warning is not None and scan.mode != "delta":
+        if stages.reader.index.warning is not None:
             _log.warning("%s", stages.reader.index.warning, extra=logs.event("index"))
         cuts = stages.retry(partial(stages.reader.cuts, _MOST_RANGES)) if workers else []
         seconds = 0 if scan.mode == "delta" else TASK_SECONDS

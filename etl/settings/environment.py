@@ -56,7 +56,9 @@ def _refuse_misspelt() -> None:
     What begins with a section (`ETL_MONGO__…`) is checked with the settings themselves.
     """
     known = _variables()
-    sections = tuple(variable((section, "")) for section in Settings.model_fields)
+    sections = tuple(
+        variable((name, "")) for name in Settings.model_fields if validation.known_names((name, ""))
+    )
     for name in sorted(name for name in os.environ if name.upper().startswith(PREFIX)):
         if name.upper() in known or name.upper().startswith(sections):
             continue

@@ -141,6 +141,8 @@ def test_one_job_a_collection_and_one_a_family_that_is_refreshed() -> None:
         "b, reconciliation": CYCLE,
         "config:api": 9,
         FAMILY: 240,
+        "a, reconciliation": CYCLE,
+        "b, reconciliation": CYCLE,
     }
     assert len({id(job.app) for job in desk.jobs.values()}) == 6
 

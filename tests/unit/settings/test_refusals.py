@@ -42,6 +42,8 @@ class TestRefusals:
             ("mongo: {database: a.b}", "mongo.database: "),
             ("http: {port: 70000}", "http.port: expected less than or equal to 65535"),
             ("5: x", "5: unknown setting"),
+            ("namespace: {x: 1}", "namespace: expected a valid string"),
+            ("namespace: a b", "namespace: "),
         ],
     )
     def test_a_wrong_file_is_refused_by_path(self, write: Write, text: str, expected: str) -> None:
@@ -66,6 +68,7 @@ class TestRefusals:
                 "environment ETL_REDIS_URL: unknown setting, did you mean ETL_REDIS__URL?",
             ),
             ("ETL_MONGOO__URI", "x", "did you mean ETL_MONGO__URI?"),
+            ("ETL_NAMESPACE__X", "x", "environment ETL_NAMESPACE__X: unknown setting"),
             ("ETL_COLLECTIONS", "promptContent", "environment ETL_COLLECTIONS: expected JSON"),
         ],
     )
