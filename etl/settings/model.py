@@ -88,6 +88,17 @@ class MongoSettings(Section):
     timeout_seconds: Timeout = Field(10, description="How long one answer of MongoDB may take.")
 
 
+class SentinelSettings(Section):
+    """The Sentinels that name the primary."""
+
+    service: str = Field(min_length=1, description="Name of the primary among Sentinels, as `mymaster`.")
+    nodes: tuple[Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^:\s]+):\d{1,5}$")], ...] = Field(
+        min_length=1, description="Sentinels, each as `host:port`."
+    )
+    username: str | None = Field(None, description="User of the Sentinels themselves.")
+    password: SecretStr | None = Field(None, description="Password of the Sentinels themselves.")
+
+
 class RedisSettings(Section):
     """Where the caches are."""
 
@@ -95,6 +106,10 @@ class RedisSettings(Section):
         SecretStr("redis://localhost:6379/0"), description="Address of Redis."
     )
     timeout_seconds: Timeout = Field(10, description="How long one answer of Redis may take.")
+    sentinel: SentinelSettings | None = Field(
+        None,
+        description="Sentinels that name the primary; `url` then has its options, without host and port.",
+    )
 
 
 class ScheduleSettings(Section):
@@ -186,7 +201,7 @@ class ReconcileSettings(Section):
         None,
         ge=1,
         le=CENTURY,
-        description="The daemon verifies and repairs each collection this often; null: never.",
+        description="The daemon verifies and repairs each collection this often; null: when it is due.",
     )
 
 

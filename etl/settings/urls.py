@@ -10,6 +10,7 @@ from typing import Final
 
 _HOST = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^\s:\[\]]+)(:\d{1,5})?")
 _DATABASE = re.compile(r"(/\d{0,9})?([?#].*)?")
+_VALUE = re.compile(r"(?<=[?&])[A-Za-z]+=[^&]*")
 _SECRET_OPTION = re.compile(r"([?&][^=&]*(?:pass|token|secret|properties)[^=&]*=)[^&]*", re.IGNORECASE)
 
 _LAST_PORT: Final = 65_535
@@ -64,7 +65,8 @@ def problem(uri: str, schemes: tuple[str, ...]) -> str | None:
         return "expected an address that begins with " + " or ".join(f"{name}://" for name in schemes)
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     place = rest[len(authority) :]
-    if "@" in place or authority.count("@") > 1:
+    # The value of an option may hold an @; anywhere else it ends a password that holds a slash or so.
+    if "@" in _VALUE.sub("", place) or authority.count("@") > 1:
         return "a user name or password that holds any of @ : / ? # % must be percent-encoded"
     hosts = authority.rpartition("@")[2]
     if scheme == "unix":

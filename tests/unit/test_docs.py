@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from etl.cli.main import etl
+from etl.cli.main import etl, run
 from etl.errors import EtlError, LeaseHeldError, Misconfigured
 from etl.model.report import Report
 from etl.settings import CollectionSettings, FamilySettings, Settings, load
@@ -120,6 +120,12 @@ def test_the_settings_file_names_every_setting() -> None:
     assert {name for life in lives for name in life} == set(FamilySettings.model_fields)
     timed = {family.name for family in FAMILIES.values() if family.ttl is not None}
     assert content["families"].keys() == timed
+
+
+def test_the_package_prints_the_settings_file(capsys: pytest.CaptureFixture[str]) -> None:
+    """`etl config --example` gives whoever has no checkout the same file, byte for byte."""
+    assert run(["config", "--example"]) == 0
+    assert capsys.readouterr().out == (ROOT / "config" / "etl.yaml").read_text("utf-8")
 
 
 def test_the_demo_shows_the_samples_of_the_contract() -> None:

@@ -38,6 +38,12 @@ class TestSecrets:
         assert "environment ETL_MONGO__URI" in line
         assert SECRET not in line
 
+    @pytest.mark.parametrize("place", ["/?appName=@x@", "/db?appName=a@b&w=1", "?appName=@"])
+    def test_the_value_of_an_option_may_hold_an_at_sign(self, write: Write, place: str) -> None:
+        """It is no part of a password."""
+        uri = f"mongodb://app:{SECRET}@db{place}"
+        assert load(write(f"mongo: {{uri: '{uri}'}}")).mongo.uri.get_secret_value() == uri
+
     @pytest.mark.parametrize(
         "variable",
         [
