@@ -359,6 +359,52 @@ def test_what_cannot_drop_the_checkpoint_is_well(
     assert doctor(redis=start_redis(args=arguments).url).code == HEALTHY
 
 
+@pytest.fixture
+def confined(start_redis: StartRedis) -> Callable[[str], str]:
+    """The address of a Redis, for a user who may do all but these."""
+
+    def start(denied: str) -> str:
+        server = start_redis()
+        with redis.Redis.from_url(server.url) as client:
+            client.execute_command("ACL", "SETUSER", "etl", "on", ">pw", "~*", "+@all", *denied.split())
+        return f"redis://etl:pw@{server.address}/0"
+
+    return start
+
+
+@pytest.mark.usefixtures("collection")
+def test_a_redis_that_denies_info_is_not_down(confined: Callable[[str], str], doctor: Doctor) -> None:
+    """What cannot be looked at is a note; the other checks are made."""
+    seen = doctor(redis=confined("-info"))
+    assert seen.code == HEALTHY
+    by_check = {one["check"]: one for one in seen.checks if one["subject"] == "Redis"}
+    assert (by_check["connection"]["level"], by_check["connection"]["text"]) == ("ok", "answers")
+    assert by_check["version"]["level"] == "note"
+    assert "version, mode and eviction not looked at: Redis at " in by_check["version"]["text"]
+    assert "'info'" in by_check["version"]["text"]
+    assert seen.said("keys")["level"] == seen.said("clocks")["level"] == "ok"
+    assert "keeps nothing over a restart" in by_check["persistence"]["text"]
+
+
+@pytest.mark.usefixtures("collection")
+def test_each_check_of_redis_stands_alone(confined: Callable[[str], str], doctor: Doctor) -> None:
+    """A user who may not ask for the time, the settings or the state is told so three times."""
+    seen = doctor(redis=confined("-info -config -time"))
+    assert seen.code == HEALTHY
+    notes = {(one["check"], one["subject"]) for one in seen.checks if one["level"] == "note"}
+    assert notes == {("version", "Redis"), ("persistence", "Redis"), ("clocks", "Redis")}
+    clocks = [one["text"] for one in seen.checks if one["check"] == "clocks"]
+    assert any("MongoDB" in text for text in clocks)
+
+
+@pytest.mark.usefixtures("collection")
+def test_a_redis_that_lets_us_say_nothing_is_found(confined: Callable[[str], str], doctor: Doctor) -> None:
+    """Not even PING: the line says that it refuses, not that it is away."""
+    [finding] = doctor(redis=confined("-@all")).findings
+    assert finding["check"] == "connection"
+    assert "refuses: " in finding["text"]
+
+
 @pytest.mark.usefixtures("collection")
 def test_a_managed_redis_is_not_blamed_for_refusing_config(start_redis: StartRedis, doctor: Doctor) -> None:
     """A note says what could not be seen; the eviction policy can, without that command."""
