@@ -435,15 +435,18 @@ def test_a_redis_that_keeps_its_data_is_well(
 
 
 @pytest.mark.usefixtures("collection")
-@pytest.mark.parametrize(
-    "arguments", [("--replicaof", "127.0.0.1 1"), ("--cluster-enabled", "yes")], ids=" ".join
-)
-def test_a_redis_that_does_not_take_our_writes_is_found(
-    start_redis: StartRedis, doctor: Doctor, arguments: tuple[str, ...]
-) -> None:
-    """A replica, or a cluster."""
-    server = start_redis(args=tuple(word for argument in arguments for word in argument.split()))
-    assert doctor(redis=server.url).remedy("mode").startswith("export ETL_REDIS__URL=redis://")
+def test_a_replica_is_found(start_redis: StartRedis, doctor: Doctor) -> None:
+    """It takes no writes; the primary is named."""
+    server = start_redis(args=("--replicaof", "127.0.0.1", "1"))
+    assert doctor(redis=server.url).remedy("mode") == "export ETL_REDIS__URL=redis://127.0.0.1:1/0"
+
+
+@pytest.mark.usefixtures("collection")
+def test_a_cluster_that_does_not_serve_all_slots_is_found(start_redis: StartRedis, doctor: Doctor) -> None:
+    """As one that is away."""
+    [finding] = doctor(redis=start_redis(args=("--cluster-enabled", "yes")).url).findings
+    assert finding["check"] == "connection"
+    assert "slots" in finding["text"]
 
 
 @pytest.mark.usefixtures("collection")
