@@ -16,6 +16,7 @@ import hiredis
 import redis
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
+from redis.exceptions import RedisClusterException
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
 
@@ -49,6 +50,14 @@ _TRANSIENT_ERRORS: Final = (
 # Codes that redis-py has no class for, or that a script before Redis 7 wraps into its own error.
 _TRANSIENT_CODES: Final = re.compile(
     r"(?:^|-)(?:OOM|LOADING|READONLY|MISCONF|BUSY|MASTERDOWN|NOREPLICAS|TRYAGAIN|CLUSTERDOWN) "
+)
+# A cluster whose slots are not all served, or whose nodes are all away, raises what is no RedisError.
+_AWAY: Final = (
+    redis.ConnectionError,
+    redis.TimeoutError,
+    MasterNotFoundError,
+    RedisClusterException,
+    OSError,
 )
 _CREDENTIALS: Final = (
     redis.AuthenticationError,
@@ -167,7 +176,7 @@ class Wire:
         """Sort the errors of Redis by what the caller should do about them."""
         try:
             yield
-        except (redis.RedisError, OSError) as error:
+        except (redis.RedisError, RedisClusterException, OSError) as error:
             raise self._sorted(error) from error
 
     def _sorted(self, error: Exception) -> EtlError:
@@ -178,7 +187,7 @@ class Wire:
         problem = next((problem for words, problem in _SETTINGS.items() if words in text), None)
         if problem is not None:
             return Misconfigured(f"{where} {problem}")
-        if isinstance(error, (redis.ConnectionError, redis.TimeoutError, MasterNotFoundError, OSError)):
+        if isinstance(error, _AWAY):
             return CacheAway(
                 f"{where} does not answer: {text.rstrip('.')} (is it running, and is redis.url right?)"
             )

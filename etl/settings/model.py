@@ -108,7 +108,7 @@ class RedisSettings(Section):
     timeout_seconds: Timeout = Field(10, description="How long one answer of Redis may take.")
     sentinel: SentinelSettings | None = Field(
         None,
-        description="Sentinels that name the primary; `url` then has its options, without host and port.",
+        description="Sentinels that name the primary; `url` then gives only login, database and options.",
     )
 
 
