@@ -26,6 +26,7 @@ test: .venv/dev.stamp
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/pytest --numprocesses 3 --dist worksteal -m 'not alone' $(COVERED)  # on two cores: many wait
 	$(BIN)/pytest -m alone $(COVERED)  # they watch the clock, or need the whole machine
 	$(if $(COVERED),$(BIN)/coverage report)

@@ -1,31 +1,31 @@
 """The application behind every command: what can be asked of both servers."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from types import TracebackType
 from typing import Any, Final, Self
 
 from etl.backfill.backfill import BackfillOrder
-from etl.cache.keys import companions
-from etl.cache.keyspace import Keyspace, Shown
-from etl.cache.resp import Command
+from etl.cache.inspector import Inspector, Shown
 from etl.checkpoint.dead_letters import DeadLetters
 from etl.checkpoint.history import Entry, History
-from etl.checkpoint.lease import this_process
+from etl.checkpoint.lease import Lease
 from etl.checkpoint.purge import delete, own_keys
-from etl.container import Assembly
+from etl.container import Container
 from etl.doctor import Finding, examine
 from etl.errors import EtlError, Misconfigured, Transient
 from etl.model.report import Progress, RefreshReport, Report, unheard
 from etl.monitoring.history import read_recent
 from etl.monitoring.status import CollectionStatus, read_status
 from etl.settings import CollectionSettings, Settings
-from etl.sync.runs import Runs
+from etl.sync.follow import Followed
+from etl.sync.refresh import refresh
 from etl.verify.report import VerifyReport
-from etl.verify.trace import KeyStory, Trace, Tracer
-from etl.verify.verifier import Tell, Verify
+from etl.verify.trace import KeyStory, Trace, trace_document
+from etl.verify.verifier import Tell, verify
 from schemas.documents import KINDS
 
 RECONCILED: Final = ("documents", "different", "missing", "orphaned", "repaired", "duration_ms")
@@ -69,10 +69,9 @@ class App:
 
     def __init__(self, settings: Settings, on_retry: Callable[[Transient], None] = _tell_of_retry) -> None:
         self._settings = settings
-        self._parts = Assembly(settings, on_retry)
+        self._parts = Container(settings, on_retry)
         self._retry = self._parts.retry
         self._wire = self._parts.wire
-        self._runs = Runs(self._parts, settings.longest_ttl())
 
     @property
     def collections(self) -> list[str]:
@@ -88,44 +87,33 @@ class App:
             Misconfigured: a name is not in the settings.
         """
         for collection in self._chosen(names):
-            yield self._runs.cycle(collection, progress=progress)
+            yield self._parts.runs(collection).cycle(progress=progress)
 
-    def take_turn(self, name: str) -> float:
-        """Take the turn of this interval's cycle of a collection, among several daemons.
-
-        Whoever has the turn keeps it for as long as it comes back for it every interval; a tenth of
-        an interval before it is due again, it is free.
-
-        Returns:
-            0 where the turn is this process', else in how many seconds its holder is due again.
+    def leader_lease(self, name: str) -> Lease:
+        """The lease of the one daemon, among several, that runs the cycles of a collection; not taken yet.
 
         Raises:
-            EtlError: Redis stays away, or refuses.
+            Misconfigured: the name is not in the settings.
         """
-        turn, mine = companions(self._settings.collection(name).name).turn, this_process()
-        tenth = self._settings.schedule.cycle_seconds / 10
-        ms = int(tenth * 9000)
-        look: list[Command] = [("SET", turn, mine, "NX", "PX", ms), ("GET", turn), ("PTTL", turn)]
-        _, holder, left = self._retry(lambda: self._wire.exchange(look))
-        if holder != mine:
-            return float(max(0, left) / 1000 + tenth)
-        self._retry(lambda: self._wire.exchange([("SET", turn, mine, "PX", ms)]))
-        return 0.0
+        return self._parts.lease(self._parts.keys(self._settings.collection(name)).leader)
 
     def away(self) -> dict[str, str]:
         """Why `redis` or `mongodb` does not answer, of each that does not; may be called from any thread."""
-        source, seconds = (
-            self._parts.source(self._settings.collections[0]),
+        reader, seconds = (
+            self._parts.reader(self._settings.collections[0]),
             self._settings.mongo.timeout_seconds,
         )
-        with closing(self._parts.connect()) as wire, ThreadPoolExecutor(1) as beside:
-            mongodb = beside.submit(_complaint, lambda: source.ping(seconds))  # at once: one wait, not two
-            asked = {"redis": _complaint(lambda: wire.exchange([("PING",)])), "mongodb": mongodb.result()}
+        with ThreadPoolExecutor(1) as beside:
+            mongodb = beside.submit(_complaint, lambda: reader.ping(seconds))  # at once: one wait, not two
+            asked = {
+                "redis": _complaint(lambda: self._wire.exchange([("PING",)])),
+                "mongodb": mongodb.result(),
+            }
         return {server: problem for server, problem in asked.items() if problem is not None}
 
     def retry_dead_letters(self, name: str, ids: Sequence[str]) -> Report:
         """One cycle that also reads these documents again (`_id`s as canonical Extended JSON)."""
-        return self._runs.cycle(self._settings.collection(name), ids)
+        return self._parts.runs(self._settings.collection(name)).cycle(ids)
 
     def backfill(self, name: str, order: BackfillOrder, progress: Progress) -> Report:
         """Every document of a collection into the caches; a failure is in the report.
@@ -133,7 +121,7 @@ class App:
         Raises:
             Misconfigured: the name is not in the settings.
         """
-        return self._runs.backfill(self._settings.collection(name), order, progress)
+        return self._parts.runs(self._settings.collection(name)).backfill(order, progress)
 
     def count(self, name: str) -> int:
         """About how many documents a collection has.
@@ -141,7 +129,7 @@ class App:
         Raises:
             EtlError: MongoDB stays away, or refuses, or the name is not in the settings.
         """
-        return self._retry(self._parts.source(self._settings.collection(name)).count)
+        return self._retry(self._parts.reader(self._settings.collection(name)).count)
 
     def dead_letters(self, name: str) -> DeadLetters:
         """The dead letters of a collection.
@@ -149,7 +137,7 @@ class App:
         Raises:
             Misconfigured: the name is not in the settings.
         """
-        return DeadLetters(self._wire, self._settings.collection(name).name, self._retry)
+        return DeadLetters(self._wire, self._parts.keys(self._settings.collection(name)), self._retry)
 
     def refresh(self, family: str, name: str | None = None) -> RefreshReport:
         """Warm a family, or its entries called `name`, whatever the watermark says.
@@ -163,13 +151,14 @@ class App:
             raise Misconfigured(f"no document fills {family!r}, so it cannot be refreshed")
         report = RefreshReport(family, name)
         for collection in self._settings.collections:
-            self._parts.refresh(collection).run(report)
+            stages = self._parts.stages(collection, self._parts.keys(collection))
+            refresh(stages, collection.tipo, report)
         return report
 
     def verify(
         self, name: str, sample: int | None = None, *, repair: bool = False, tell: Tell = lambda *_: None
     ) -> VerifyReport:
-        """Compare Redis with what the documents of a collection say, and with `repair` mend it.
+        """Compare Redis with what the documents of a collection say, and with `repair` write what differs.
 
         Args:
             name: the collection.
@@ -181,27 +170,53 @@ class App:
             Misconfigured: the name is not in the settings.
             EtlError: a server stays away, or refuses.
         """
-        subject = self._parts.subject(self._settings.collection(name))
-        return Verify(subject, VerifyReport(name), tell).run(sample, repair=repair)
+        report = VerifyReport(name)
+        scope = self._parts.scope(self._settings.collection(name))
+        store = self._parts.store(self._settings.collection(name))
+        due = store.reconciliation_due() if repair and sample is None else 0
+        verify(scope, report, tell, sample, repair=repair)
+        if due and report.true:
+            store.reconciled(due)
+        return report
 
-    def reconcile(self, name: str) -> VerifyReport | None:
-        """Verify and mend a collection, if a cycle of it has finished and no other daemon does so now.
+    def follow(self, name: str, on_batch: Callable[[Followed], None]) -> None:
+        """Apply the change stream of a collection until `stop`; `on_batch` is called after each batch.
 
         Raises:
             Misconfigured: the name is not in the settings.
+            StreamRefusedError: the server has no change streams, or the user may not open one.
             EtlError: a server stays away, or refuses.
         """
-        own = companions(self._settings.collection(name).name)
-        ms = (self._settings.reconcile.interval_seconds or 1) * 900
-        take: Command = ("SET", own.reconciling, this_process(), "NX", "PX", ms)
-        finished: Command = ("HEXISTS", own.checkpoint, "mongo_clock")
-        taken, ready = self._retry(lambda: self._wire.exchange([take, finished]))
-        if not (taken and ready):
-            return None
-        report = self.verify(name, repair=True)
-        counts = {kind: getattr(report, kind) for kind in RECONCILED}
-        self._retry(lambda: History(self._wire, name).note_reconciliation(counts))
-        return report
+        self._parts.follower(self._settings.collection(name), on_batch).follow()
+
+    def reconciliation_due(self, name: str) -> bool:
+        """Whether keys were removed though older documents may claim them: `reconcile` writes them again.
+
+        Raises:
+            Misconfigured: the name is not in the settings.
+            EtlError: Redis stays away, or refuses.
+        """
+        return self._parts.store(self._settings.collection(name)).reconciliation_due() > 0
+
+    def reconcile(self, name: str) -> VerifyReport | None:
+        """Verify and repair a collection, if a cycle of it has finished and no other daemon does so now.
+
+        Raises:
+            Misconfigured: the name is not in the settings.
+            LeaseHeldError: another daemon does so now.
+            EtlError: a server stays away, or refuses.
+        """
+        own = self._parts.keys(self._settings.collection(name))
+        with self._parts.lease(own.reconciliation_lease).hold():
+            [finished] = self._retry(
+                lambda: self._wire.exchange([("HEXISTS", own.checkpoint, "mongo_clock")])
+            )
+            if not finished:
+                return None
+            report = self.verify(name, repair=True)
+            counts = {kind: getattr(report, kind) for kind in RECONCILED}
+            self._retry(lambda: History(self._wire, own).note_reconciliation(counts))
+            return report
 
     def trace(self, name: str, ids: Sequence[str]) -> Trace:
         """The story of the document with the first of these `_id`s (canonical Extended JSON) that exists.
@@ -210,8 +225,8 @@ class App:
             Misconfigured: the name is not in the settings.
             EtlError: a server stays away, or refuses.
         """
-        subject = self._parts.subject(self._settings.collection(name))
-        return Tracer(subject, self.dead_letters(name).find).trace(ids)
+        scope = self._parts.scope(self._settings.collection(name))
+        return trace_document(scope, self.dead_letters(name).find, ids)
 
     def show(self, key: str) -> Shown | None:
         """What Redis holds under `key`; None where there is no such key.
@@ -219,7 +234,7 @@ class App:
         Raises:
             EtlError: Redis stays away, or refuses.
         """
-        return self._retry(lambda: Keyspace(self._wire).show(key))
+        return self._retry(lambda: Inspector(self._wire).show(key))
 
     def status(self, names: Sequence[str] = (), *, mongodb_away: str | None = None) -> list[CollectionStatus]:
         """Where each collection stands, all of them by default; may be called from any thread.
@@ -230,9 +245,9 @@ class App:
             Misconfigured: a name is not in the settings.
             EtlError: Redis is away, or refuses. MongoDB away is in the status.
         """
-        sources = [(collection.name, self._parts.source(collection)) for collection in self._chosen(names)]
-        with closing(self._parts.connect()) as wire:
-            return read_status(wire, sources, self._settings.schedule.cycle_seconds, mongodb_away)
+        chosen = self._chosen(names)
+        sources = [(one.name, self._parts.keys(one), self._parts.reader(one)) for one in chosen]
+        return read_status(self._wire, sources, self._settings.schedule.cycle_seconds, mongodb_away)
 
     def recent(self) -> list[dict[str, Any]]:
         """The last runs and the dead letters of each collection; may be called from any thread.
@@ -240,8 +255,9 @@ class App:
         Raises:
             EtlError: Redis is away, or refuses.
         """
-        with closing(self._parts.connect()) as wire:
-            return read_recent(wire, self.collections)
+        return read_recent(
+            self._wire, {one.name: self._parts.keys(one) for one in self._settings.collections}
+        )
 
     def history(self, name: str, limit: int) -> list[Entry]:
         """At most `limit` runs of a collection, the newest first.
@@ -250,7 +266,7 @@ class App:
             Misconfigured: the name is not in the settings.
             EtlError: Redis stays away, or refuses.
         """
-        history = History(self._wire, self._settings.collection(name).name)
+        history = History(self._wire, self._parts.keys(self._settings.collection(name)))
         return self._retry(lambda: history.newest(limit))
 
     def own_keys(self, name: str, *, queues: bool) -> list[str]:
@@ -258,11 +274,12 @@ class App:
 
         Raises:
             Misconfigured: the name is not in the settings.
-            Locked: somebody works on the collection.
+            LeaseHeldError: another holder works on the collection.
             EtlError: Redis stays away, or refuses.
         """
-        collection = self._settings.collection(name).name
-        return self._retry(lambda: own_keys(self._wire, collection, queues=queues))
+        collection = self._settings.collection(name)
+        keys, source = self._parts.keys(collection), self._parts.source(collection)
+        return self._retry(lambda: own_keys(self._wire, keys, source, queues=queues))
 
     def delete_keys(self, keys: Sequence[str]) -> int:
         """Delete keys of Redis; returns how many there were.
@@ -275,9 +292,8 @@ class App:
     def doctor(self) -> list[Finding]:
         """Every check of the settings and of both servers; a server that is away is a finding."""
         collections = self._settings.collections
-        sources = {collection.name: self._parts.source(collection) for collection in collections}
-        with closing(self._parts.connect()) as wire:
-            return list(examine(self._settings, sources, wire))
+        sources = {collection.name: self._parts.reader(collection) for collection in collections}
+        return list(examine(self._settings, sources, self._wire))
 
     def stop(self) -> None:
         """Ask what is running to end after its batch; may be called from a signal handler."""

@@ -1,40 +1,50 @@
-"""Puts the stages of each collection together: with `app`, the one place where both databases meet."""
+"""Builds everything from the settings: with `app`, the one place where both databases meet."""
 
+import pickle
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from typing import Final
 
-from etl.backfill.crew import Crew
+from etl.backfill.backfill import BackfillOrder, DryProcessor, DryStore
 from etl.backfill.executors import processes
-from etl.backfill.pipeline import Executors, Work, inline
-from etl.cache.cache import Cache
-from etl.cache.client import Wire, open_pool
-from etl.cache.keys import Companions, companions
-from etl.cache.keyspace import Keyspace
-from etl.cache.ownership import Ownership
-from etl.checkpoint.checkpoint import CheckpointStore
-from etl.checkpoint.lease import Lease
+from etl.backfill.worker import work
+from etl.cache.client import AutoWire, SentinelService, Wire
+from etl.cache.inspector import Inspector
+from etl.cache.keys import StateKeys, of_backfill, of_follower, state_keys
+from etl.cache.writer import DEADLINE_SECONDS, CacheWriter
+from etl.checkpoint.checkpoint import CheckpointStore, FollowStore
+from etl.checkpoint.lease import Lease, LeaseKeys
+from etl.checkpoint.upgrade import upgrade
 from etl.errors import Transient
-from etl.interfaces import Stages
+from etl.interfaces import RangeProgress, Stages, Task, Workers
+from etl.model.result import TransformResult
+from etl.model.scan import Scan
+from etl.mongo.change_stream import ChangeStream
 from etl.mongo.client import close, connect
 from etl.mongo.reader import Source
 from etl.retry import Retry
-from etl.settings import CollectionSettings, Settings
-from etl.sync.refresh import Refresh
-from etl.transform.sheet import unpacked
+from etl.settings import CollectionSettings, RedisSettings, Settings
+from etl.sync.follow import Followed, Follower
+from etl.sync.planner import Limits
+from etl.sync.processor import Processor
+from etl.sync.runs import Runs
 from etl.transform.transform import Transform
-from etl.verify.classify import Rules
-from etl.verify.inspection import Inspection
-from etl.verify.reading import Reader, unrow
-from etl.verify.recheck import Subject
-from schemas.documents import FAMILIES
+from etl.verify.recheck import Scope
+from etl.verify.report import VerifyReport
+from etl.verify.verifier import verify
+from schemas.documents import FAMILIES, FIELDS
 from schemas.families import LAST_SYNC
+from schemas.ids import id_from_text
+from schemas.keys import component
 
 _FEW: Final = 5000
-"""So many documents are transformed before it is worth starting processes for the rest."""
+"""Below so many documents it is not worth starting processes."""
 
 
-class Assembly:
+class Container:
     """Connections to both servers, made when first used, and what is built on them.
 
     Raises:
@@ -43,91 +53,208 @@ class Assembly:
 
     def __init__(self, settings: Settings, on_retry: Callable[[Transient], None]) -> None:
         mongo, redis = settings.mongo, settings.redis
-        self._settings = settings
+        self.settings = settings
         self._client = connect(mongo.uri.get_secret_value(), mongo.timeout_seconds, connect=False)
-        self._pool = open_pool(redis.url.get_secret_value(), redis.timeout_seconds)
         self._ttls = {family: settings.ttl(family) for family in FAMILIES}
         self.stop = threading.Event()
         self.retry = Retry(settings.retry.seconds, self.stop, on_retry)
-        self.wire = self.connect()
-
-    def connect(self) -> Wire:
-        """A wire of its own, for another thread."""
-        return Wire(self._pool)
+        self.wire: Wire = AutoWire(redis.url.get_secret_value(), redis.timeout_seconds, _sentinel(redis))
 
     def close(self) -> None:
         """Give all connections back."""
         self.wire.close()
-        self._pool.disconnect()
         close(self._client)
 
-    def source(self, collection: CollectionSettings) -> Source:
+    def keys(self, collection: CollectionSettings) -> StateKeys:
+        """The keys that the ETL keeps for a collection."""
+        return state_keys(collection.name, self.settings.namespace)
+
+    def source(self, collection: CollectionSettings) -> str:
+        """What the names of the documents of a collection begin with."""
+        name, namespace = component(collection.name), self.settings.namespace
+        return f"{namespace}/{name}" if namespace else name
+
+    def reader(self, collection: CollectionSettings) -> Source:
         """Stage 1."""
-        database = self._settings.mongo.database
-        return Source(self._client, database, collection.name, collection.timestamp_field)
+        database = self.settings.mongo.database
+        return Source(self._client, database, collection.name, collection.timestamp_field, FIELDS)
 
     def transform(self, collection: CollectionSettings) -> Transform:
         """Stage 2."""
-        return Transform(collection.tipo, collection.timestamp_field, self._ttls)
+        return Transform(self.source(collection), collection.tipo, collection.timestamp_field)
 
-    def ownership(self, collection: CollectionSettings) -> Ownership | None:
-        """What is kept of which document filled which key; None where the settings say so."""
-        return Ownership(collection.name, self._settings.longest_ttl()) if collection.track_keys else None
-
-    def store(self, collection: CollectionSettings, own: Companions | None = None) -> CheckpointStore:
-        """Stage 4; `own` for a backfill's."""
-        published = self._ttls[LAST_SYNC.name] or 2 * self._settings.schedule.cycle_seconds
-        keys = own or companions(collection.name)
-        return CheckpointStore(self.wire, collection.name, keys, published, self.retry)
-
-    def lease(self, own: Companions) -> Lease:
-        """The lease with these keys."""
-        return Lease(self.connect, own, self._settings.lease.seconds, self.retry)
-
-    def refresh(self, collection: CollectionSettings) -> Refresh:
-        """The refresh of a collection."""
-        overlap, size = collection.overlap_seconds * 1000, collection.page_size
-        source, transform = self.source(collection), self.transform(collection)
-        return Refresh(source, transform, Keyspace(self.wire), self.retry, size, overlap)
-
-    def subject(self, collection: CollectionSettings) -> Subject:
-        """A collection and its cache, as a verification looks at them."""
-        others = [one for one in self._settings.collections if one.name != collection.name]
-        reader = Reader(collection.tipo, collection.timestamp_field)
-        return Subject(
-            collection=collection.name,
+    def processor(self, collection: CollectionSettings) -> Processor:
+        """Stage 3."""
+        memory = collection.overlap_seconds + 2 * self.settings.schedule.cycle_seconds
+        sources = frozenset(map(self.source, self.settings.collections))
+        writer = CacheWriter(self.wire, self._ttls, memory, track_keys=collection.track_keys)
+        return Processor(
+            writer=writer,
             source=self.source(collection),
-            reader=reader,
-            read=Crew(Work(reader, reader.rows, unrow), processes(self._settings.workers()), _FEW),
-            inspection=self._inspection(collection, others),
-            rules=Rules(self._ttls, collection.track_keys, all(one.track_keys for one in others)),
+            reread=self.reread,
+            knows=lambda name: name.partition(" ")[0] in sources,
+            retry=self.retry,
+        )
+
+    def reread(self, names: Collection[str]) -> list[TransformResult]:
+        """The documents of these names that exist, of all collections, in ascending order."""
+        found: list[TransformResult] = []
+        for collection in self.settings.collections:
+            prefix = self.source(collection) + " "
+            ids = [id_from_text(name.removeprefix(prefix)) for name in names if name.startswith(prefix)]
+            if ids:
+                found += self.transform(collection)(self.reader(collection).fetch(ids))
+        return sorted(found, key=lambda one: (one.position.order(), one.document))
+
+    def store(self, collection: CollectionSettings, keys: StateKeys | None = None) -> CheckpointStore:
+        """Stage 4; `keys` for a backfill's."""
+        published = self._ttls[LAST_SYNC.name] or 2 * self.settings.schedule.cycle_seconds
+        keys = keys or self.keys(collection)
+        return CheckpointStore(self.wire, keys, published, self.retry)
+
+    def lease(self, key: str, fence: str | None = None) -> Lease:
+        """The lease with this key, and with a fence where it protects a checkpoint."""
+        return Lease(self.wire, LeaseKeys(key, fence), self.settings.lease.seconds, self.retry)
+
+    def limits(self, collection: CollectionSettings) -> Limits:
+        """How far back a cycle reads."""
+        lookback = round((collection.overlap_seconds + DEADLINE_SECONDS) * 1000)
+        return Limits(lookback, self.settings.longest_ttl() * 1000, collection.cold_start)
+
+    def stages(self, collection: CollectionSettings, keys: StateKeys) -> Stages:
+        """The four stages of a collection, with the keys of a cycle or of a backfill."""
+        return Stages(
+            reader=self.reader(collection),
+            transform=self.transform(collection),
+            processor=self.processor(collection),
+            store=self.store(collection, keys),
+            start_workers=partial(self._start_workers, collection, BackfillOrder()),
             retry=self.retry,
             stop=self.stop,
             page_size=collection.page_size,
+            source=f"{self.settings.mongo.database}.{collection.name} by {collection.timestamp_field}",
+        )
+
+    def runs(self, collection: CollectionSettings) -> Runs:
+        """What runs on a collection."""
+        keys = self.keys(collection)
+        backfill_keys = of_backfill(keys)
+        return Runs(
+            collection=collection.name,
+            limits=self.limits(collection),
+            cycle_stages=self.stages(collection, keys),
+            backfill_stages=partial(self._backfill_stages, collection),
+            lease=self.lease(keys.lease, keys.fence),
+            backfill_lease=self.lease(backfill_keys.lease, backfill_keys.fence),
+            upgrade=partial(self._upgrade, collection),
+        )
+
+    def follower(self, collection: CollectionSettings, on_batch: Callable[[Followed], None]) -> Follower:
+        """What follows the change stream of a collection."""
+        keys = of_follower(self.keys(collection))
+        database, size = self.settings.mongo.database, collection.page_size
+        return Follower(
+            stages=self.stages(collection, self.keys(collection)),
+            store=FollowStore(self.store(collection, keys)),
+            stream=ChangeStream(self._client, database, collection.name, size),
+            lease=self.lease(keys.lease, keys.fence),
+            lookback=self.limits(collection).lookback,
+            cycle=self.runs(collection).cycle,
+            reconcile=lambda: verify(
+                self.scope(collection), VerifyReport(collection.name), lambda *_: None, None, repair=True
+            ),
+            on_batch=on_batch,
+        )
+
+    def _backfill_stages(self, collection: CollectionSettings, order: BackfillOrder) -> Stages:
+        if order.dry_run:
+            return self.dry_stages(collection, order)
+        start = partial(self._start_workers, collection, order)
+        return replace(self.stages(collection, of_backfill(self.keys(collection))), start_workers=start)
+
+    def _upgrade(self, collection: CollectionSettings) -> bool:
+        """Take the collection over from version 0.1, which knew no namespaces."""
+        if self.settings.namespace:
+            return False
+        source, keys = self.source(collection), self.keys(collection)
+        return self.retry(partial(upgrade, self.wire, collection.name, source, keys))
+
+    def dry_stages(self, collection: CollectionSettings, order: BackfillOrder) -> Stages:
+        """The stages of a backfill that writes nothing."""
+        start = partial(self._start_workers, collection, order)
+        stages = self.stages(collection, self.keys(collection))
+        return replace(stages, processor=DryProcessor(), store=DryStore(), start_workers=start)
+
+    def scope(self, collection: CollectionSettings) -> Scope:
+        """What a verification needs of a collection."""
+        keys = self.keys(collection)
+        return Scope(
+            collection=collection.name,
+            stages=self.stages(collection, keys),
+            inspector=Inspector(self.wire),
+            processor=self.processor(collection),
+            source=self.source(collection),
+            ttls=self._ttls,
             overlap=collection.overlap_seconds * 1000,
-            cycle_seconds=self._settings.schedule.cycle_seconds,
+            leader_key=keys.leader,
         )
 
-    def _inspection(self, collection: CollectionSettings, others: Sequence[CollectionSettings]) -> Inspection:
-        beside = [ownership for one in others if (ownership := self.ownership(one))]
-        return Inspection(self.wire, collection.name, self._ttls, self.ownership(collection), beside)
+    @contextmanager
+    def _start_workers(
+        self, collection: CollectionSettings, order: BackfillOrder, scan: Scan
+    ) -> Iterator[Workers | None]:
+        """Workers that a person asked for from the first page on, the default ones where it is worth it."""
+        reader = self.reader(collection)
+        alone = scan.mode == "delta" or (scan.mode == "cold_start" and collection.cold_start == "now")
+        if alone or order.rate or not self.retry(reader.prepare):
+            yield None
+            return
+        if order.executors is None and self.retry(reader.count) < _FEW:
+            yield None
+            return
+        start = order.executors or processes(self.settings.workers())
+        lookback = self.limits(collection).lookback
+        remember_from = scan.clocks.mongo - lookback if scan.mode == "cold_start" else None
+        remote = RemoteWork(pickle.dumps(self.settings), collection.name, remember_from, order.dry_run)
+        with start() as started:
+            yield Workers(started[0], remote, started[1]) if started else None
 
-    def stages(
-        self,
-        collection: CollectionSettings,
-        own: Companions,
-        executors: Executors | None = None,
-    ) -> Stages:
-        """The four stages of a collection, with the companions of a cycle or of a backfill.
 
-        `executors` that somebody asked for work from the first page on, the default ones once it is worth it.
-        """
-        transform, source = self.transform(collection), self.source(collection)
-        cache = Cache(self.wire, collection.name, own, self.ownership(collection))
-        store = self.store(collection, own)
-        few = 0 if executors else _FEW
-        work = Work(transform, transform.parcel, unpacked)
-        crew = Crew(work, executors or processes(self._settings.workers()), few)
-        return Stages(
-            source, transform, cache, store, lambda p: inline(transform, p), crew, self.retry, self.stop
-        )
+def _sentinel(redis: RedisSettings) -> SentinelService | None:
+    if redis.sentinel is None:
+        return None
+    nodes = [node.rpartition(":")[::2] for node in redis.sentinel.nodes]
+    secret = redis.sentinel.password
+    return SentinelService(
+        service=redis.sentinel.service,
+        nodes=[(host.strip("[]"), int(port)) for host, port in nodes],
+        username=redis.sentinel.username,
+        password=secret.get_secret_value() if secret else None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteWork:
+    """A task of a cold start or a backfill, as another process does it: with connections of its own."""
+
+    settings: bytes
+    collection: str
+    remember_from: int | None
+    dry: bool
+
+    def __call__(self, task: Task) -> RangeProgress:
+        """Work on a range, for a while."""
+        stages = _stages(self.settings, self.collection, self.dry)
+        process = partial(stages.processor.process, remember_from=self.remember_from, trust=False)
+        return work(stages, process, task)
+
+
+@lru_cache(maxsize=4)
+def _stages(settings: bytes, name: str, dry: bool) -> Stages:  # noqa: FBT001
+    """Those of a worker process, which keeps its connections from task to task."""
+    container = Container(pickle.loads(settings), lambda _: None)  # noqa: S301 (made by the process that sent it)
+    collection = container.settings.collection(name)
+    keys = container.keys(collection)
+    stages = container.dry_stages(collection, BackfillOrder()) if dry else container.stages(collection, keys)
+    stages.retry(stages.reader.prepare)
+    return stages

@@ -1,27 +1,37 @@
-"""What the heart asks of the four stages: their shapes, without MongoDB or Redis.
+"""What the runs ask of the four stages: their shapes, without MongoDB or Redis.
 
-The real ones say in their own docstrings what they do and raise; `app` hands them to the heart.
+The implementations say in their own docstrings what they do and raise; `etl.container` hands them to the runs.
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from etl.backfill import pipeline
-from etl.backfill.pipeline import Pipeline
-from etl.model.outcome import Outcome
+from etl.model.batch import BatchOutcome
+from etl.model.index import Index
 from etl.model.report import Report
-from etl.model.state import DeadLetter, Reached, State
+from etl.model.result import TransformResult
+from etl.model.scan import Origin, Scan, ScanRange
+from etl.model.state import DeadLetter, State
 from etl.retry import Retry
-from etl.sync.batch import Decision, Sight
-from etl.sync.planner import Scan
-from etl.transform.sheet import Sheet
-from schemas.operations import Reject
 from schemas.position import Position
 
 
-class Page(pipeline.Page, Protocol):
-    """Raw documents in order, where to read on, and whether to."""
+class Page(Protocol):
+    """Raw documents in index order, where to read on, and whether to."""
+
+    @property
+    def documents(self) -> list[bytes]:
+        """The documents, in order."""
+        ...
+
+    @property
+    def last(self) -> Position | None:
+        """Where to read on; None where no document of the page says so."""
+        ...
 
     @property
     def more(self) -> bool:
@@ -29,20 +39,16 @@ class Page(pipeline.Page, Protocol):
         ...
 
 
-class Source(Protocol):
-    """Stage 1 as the heart needs it: see `etl.mongo.reader.Source`."""
+class Reader(Protocol):
+    """Stage 1: see `etl.mongo.reader`."""
+
+    @property
+    def index(self) -> Index:
+        """The index that `prepare` has found, or why there is none."""
+        ...
 
     def prepare(self) -> bool:
         """Look for the index; says whether it is there."""
-        ...
-
-    @property
-    def index(self) -> str | None:
-        """The name of the index that `prepare` has found."""
-        ...
-
-    def create_index_command(self) -> str:
-        """What a person types in mongosh where there is none."""
         ...
 
     def clock(self) -> int:
@@ -57,89 +63,160 @@ class Source(Protocol):
         """The documents with these `_id`s that exist, in order."""
         ...
 
+    def of_kind(self, criteria: Mapping[str, Any], limit: int) -> Iterator[list[bytes]]:
+        """All documents that match, the newest first, a page at a time."""
+        ...
+
+    def count(self) -> int:
+        """About how many documents the collection has."""
+        ...
+
+    def cuts(self, count: int) -> list[Position]:
+        """Positions that cut the collection into ranges, ascending."""
+        ...
+
+    def identity(self) -> str | None:
+        """The UUID of the collection; None where there is none, or it may not be asked for."""
+        ...
+
     def unreachable(self) -> int:
         """How many documents no delta can reach."""
         ...
 
-
-class Written(Protocol):
-    """What came of a batch in the cache."""
-
-    @property
-    def pushed(self) -> int:
-        """How many requests were pushed."""
-        ...
-
-    @property
-    def refused(self) -> list[tuple[Outcome, Reject]]:
-        """Outcomes Redis had no place for."""
+    def sample(self, count: int) -> list[str]:
+        """The `_id`s of about so many documents."""
         ...
 
 
-class Cache(Protocol):
-    """Stage 3 as the heart needs it: see `etl.cache.cache.Cache`."""
+class Processor(Protocol):
+    """Stage 3, as runs use it: see `etl.sync.processor`."""
 
-    def look(self, outcomes: Sequence[Outcome], token: str, since: int | None, *, has_claims: bool) -> Sight:
-        """What Redis holds about a batch that is about to be written."""
+    def now(self) -> int:
+        """The clock of Redis in microseconds since the epoch."""
         ...
 
-    def held(self, locks: Sequence[str]) -> frozenset[str]:
+    def process(
+        self,
+        page: Sequence[TransformResult],
+        read_at: int,
+        /,
+        *,
+        remember_from: int | None,
+        trust: bool = True,
+    ) -> BatchOutcome:
+        """Write the documents of a page."""
+        ...
+
+    def read(self, ids: Sequence[str], /) -> tuple[int, list[TransformResult]]:
+        """The clock of Redis, and then these documents as they are now."""
+        ...
+
+    def sweep(self, queue: str, cursor: str, /) -> str:
+        """Forget some requests that guard against nothing any more; returns the next cursor."""
+        ...
+
+    def pass_over(self, page: Sequence[TransformResult], read_at: int, /) -> None:
+        """Mark documents as done without writing them."""
+        ...
+
+    def held(self, locks: Sequence[str], /) -> frozenset[str]:
         """Which of these locks exist."""
-        ...
-
-    def rivals(self, keys: Sequence[str]) -> list[str]:
-        """The `_id`s of documents that claimed one of these keys and were not the newest to do so."""
-        ...
-
-    def write(self, decision: Decision, queues: frozenset[str]) -> Written:
-        """Carry out a decision in one fenced transaction."""
         ...
 
 
 class CheckpointStore(Protocol):
-    """Stage 4 as the heart needs it: see `etl.checkpoint.checkpoint.CheckpointStore`."""
+    """Stage 4: see `etl.checkpoint.checkpoint`."""
 
     def load(self) -> State:
         """All that is known of the collection."""
         ...
 
-    def known_dead(self, outcomes: Sequence[Outcome]) -> Mapping[str, DeadLetter]:
-        """The dead letters these documents already are, by `_id`."""
+    def identify(self, token: str, origin: Origin, /) -> None:
+        """Record which documents the checkpoint is about."""
+        ...
+
+    def waiting(self) -> frozenset[str]:
+        """The `_id`s that are deferred or dead letters."""
         ...
 
     def advance(
-        self, token: str, state: State, reached: Reached, decision: Decision, letters: Sequence[DeadLetter]
-    ) -> None:
-        """Record one batch that Redis has taken."""
+        self,
+        token: str,
+        scan: Scan,
+        position: Position | None,
+        outcome: BatchOutcome,
+        /,
+        *,
+        retried: bool = False,
+    ) -> list[DeadLetter]:
+        """Record one batch that Redis has taken; returns its dead letters."""
         ...
 
-    def finish(self, token: str, reached: Reached, forget: int, report: Report) -> None:
+    def finish(
+        self, token: str, scan: Scan, position: Position | None, report: Report, sweeps: Mapping[str, str], /
+    ) -> None:
         """End the cycle and publish the watermark."""
         ...
 
-    def end(self, token: str, scan: Scan, report: Report) -> None:
+    def end(self, token: str, scan: Scan, report: Report, /) -> None:
         """End a backfill."""
         ...
 
-
-class Transform(Protocol):
-    """Stage 2 as the heart needs it: see `etl.transform.transform.Transform`."""
-
-    def __call__(self, documents: Sequence[bytes]) -> Sheet:
-        """The outcome of each document, in the same order."""
+    def record(self, report: Report, began: int, /) -> None:
+        """Keep the report of a run that did not finish; `began` in milliseconds since the epoch."""
         ...
 
 
-class Stages(NamedTuple):
-    """The four stages of one collection, how pages go through them, and how to wait and to stop."""
+class RangeProgress(NamedTuple):
+    """What a task did with a range of the collection."""
 
-    source: Source
-    transform: Transform
-    cache: Cache
-    checkpoint: CheckpointStore
-    inline: Pipeline[Sheet]
-    """The transform of the few pages of a delta."""
-    crew: Pipeline[Sheet]
-    """That of the many pages of a cold start."""
+    documents: int
+    """How many it read."""
+    outcome: BatchOutcome
+    cursor: Position | None
+    """Where to go on; None where the range is done."""
+
+
+class Task(NamedTuple):
+    """One range, for a while."""
+
+    scan_range: ScanRange
+    present: int
+    """MongoDB's clock when the scan began, in milliseconds since the epoch."""
+    seconds: float
+    """It ends with the page under way after this time; 0 for one page."""
+
+
+Process = Callable[[Sequence[TransformResult], int], BatchOutcome]
+"""Writes the results of documents, in ascending order, that were read after that moment of Redis' clock."""
+
+Work = Callable[[Task], RangeProgress]
+
+Executors = Callable[[], AbstractContextManager[tuple[Executor, int] | None]]
+"""Starts an executor for the length of a block, and says how many workers it has; None where there can be none."""
+
+
+class Workers(NamedTuple):
+    """Other processes that work on tasks."""
+
+    executor: Executor
+    work: Work
+    """The work as the executor takes it: picklable."""
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """The four stages of one collection; and how to wait, to stop and to share the work."""
+
+    reader: Reader
+    transform: Callable[[Sequence[bytes]], list[TransformResult]]
+    processor: Processor
+    store: CheckpointStore
+    start_workers: Callable[[Scan], AbstractContextManager[Workers | None]]
+    """Starts workers for a scan that takes long; None where this process does all of it."""
     retry: Retry
     stop: threading.Event
+    page_size: int
+    source: str
+    """The database, the collection and the timestamp field, for people."""

@@ -40,6 +40,16 @@ class Enqueue(NamedTuple):
     item: str
 
 
+class Keep(NamedTuple):
+    """Leave `key` as it is: what the document wrote to it before stays until that is replaced or expires.
+
+    It claims nothing anew: where the document has not written the key, any other document may.
+    """
+
+    family: str
+    key: str
+
+
 class FieldError(NamedTuple):
     """One thing that is wrong with a document: where (`mensajes.0.numero`) and what."""
 
@@ -54,7 +64,7 @@ class Reject(NamedTuple):
     errors: tuple[FieldError, ...] = ()
 
 
-Entry = Put | Evict | Enqueue
+Entry = Put | Evict | Enqueue | Keep
 
 
 class Projection(NamedTuple):

@@ -27,10 +27,12 @@ from typing import Any
 from uuid import UUID
 
 from bson import Binary, Decimal128, Int64, ObjectId
+from bson.binary import UUID_SUBTYPE
 from pydantic_core import PydanticSerializationError, to_json
 
 # Of an exponent, an infinity and NaN. Without them a float is written as it is to be, in a fifth of the time.
 _LETTERS = frozenset("ein")
+_UUID_BYTES = 16
 
 
 def text(value: Any) -> str:
@@ -145,14 +147,19 @@ def _base64(value: bytes) -> str:
     return b64encode(value).decode()
 
 
+def _binary(value: Binary) -> str:
+    """A UUID has 16 bytes: what is only labelled as one is as any other binary."""
+    is_uuid = value.subtype == UUID_SUBTYPE and len(value) == _UUID_BYTES
+    return str(UUID(bytes=value)) if is_uuid else _base64(value)
+
+
 # Looked up by exact type: a subclass may mean something else, as `bson.Code`, a `str`, does.
 _STRINGS: dict[type, Callable[[Any], str]] = {
     str: unicode_text,
     datetime: date_text,
     ObjectId: str,
-    UUID: str,
     bytes: _base64,
-    Binary: _base64,
+    Binary: _binary,
 }
 _LITERALS: dict[type, Callable[[Any], str]] = {
     int: str,

@@ -1,25 +1,31 @@
-"""A bound on how fast documents are taken."""
+"""A bound on how fast documents are written."""
 
 import threading
 import time
+from collections.abc import Sequence
+
+from etl.interfaces import Process
+from etl.model.batch import BatchOutcome
+from etl.model.result import TransformResult
 
 
-class Pace:
-    """At most `rate` documents a second, also right after a pause; without bound where that is None.
+class RateLimiter:
+    """At most `rate` documents a second, also right after a pause. `stop` ends a wait early."""
 
-    `stop` ends a wait early.
-    """
-
-    def __init__(self, rate: float | None, stop: threading.Event) -> None:
+    def __init__(self, rate: float, stop: threading.Event) -> None:
         self._rate = rate
         self._stop = stop
-        self._taken = time.monotonic()
+        self._next = time.monotonic()
 
-    def take(self, documents: int) -> None:
-        """Wait until so many more may be taken."""
-        if self._rate is None:
-            return
-        now = time.monotonic()
-        # Time that was lost to an outage is not made up for: that would be the burst nobody wants.
-        self._taken = max(now, self._taken + documents / self._rate)
-        self._stop.wait(self._taken - now)
+    def limited(self, process: Process) -> Process:
+        """The same, with a wait after each page: before it, the page would be too old when it is written."""
+
+        def slowly(page: Sequence[TransformResult], read_at: int) -> BatchOutcome:
+            outcome = process(page, read_at)
+            now = time.monotonic()
+            # Time that was lost to an outage is not made up for: that would be a burst.
+            self._next = max(now, self._next + len(page) / self._rate)
+            self._stop.wait(self._next - now)
+            return outcome
+
+        return slowly

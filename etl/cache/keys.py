@@ -1,43 +1,71 @@
-"""The ETL's own keys in Redis, named after the contract key they change together with.
+"""The ETL's own keys in Redis, each named after the contract key, or the document, that it belongs to.
 
-`{etl:last_sync:<collection>}:<role>`: the braces put them in one slot of a Redis Cluster.
+`{<contract key>}:<role>`: the braces put both in one slot of a Redis Cluster, so that they can change in one step.
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from schemas.families import LAST_SYNC
 from schemas.keys import companion
 
+_VERSION: Final = "v2"
+"""Of the format. Version 1 (before 0.2.0) had no prefix: see `etl.checkpoint.upgrade`."""
 
-class Companions(NamedTuple):
-    """The keys of one collection; the first ten in the order of KEYS in `lua/commit.lua`."""
+
+class StateKeys(NamedTuple):
+    """The keys of one collection; the first eight in the order of KEYS in `lua/commit.lua`."""
 
     fence: str
     checkpoint: str
-    seen: str
-    claims: str
-    claimants: str
     deferred: str
     dead_letters: str
     queues: str
     history: str
     published: str
+    reconciliation_due: str
     lease: str
-    turn: str
-    turnstile: str
+    leader: str
+    reconciliation: str
+    reconciliation_lease: str
     backfill_fence: str
     backfill: str
     backfill_lease: str
-    reconciling: str
+    follow_fence: str
+    follow: str
+    follow_lease: str
 
 
-def of_backfill(own: Companions) -> Companions:
+def of_backfill(keys: StateKeys) -> StateKeys:
     """The keys as a backfill uses them: a fence, checkpoint and lease of its own; all else is shared."""
-    return own._replace(fence=own.backfill_fence, checkpoint=own.backfill, lease=own.backfill_lease)
+    return keys._replace(fence=keys.backfill_fence, checkpoint=keys.backfill, lease=keys.backfill_lease)
 
 
-def companions(collection: str) -> Companions:
-    """All keys that the ETL keeps for `collection`."""
+def of_follower(keys: StateKeys) -> StateKeys:
+    """The keys as a follower uses them, likewise."""
+    return keys._replace(fence=keys.follow_fence, checkpoint=keys.follow, lease=keys.follow_lease)
+
+
+def state_keys(collection: str, namespace: str = "") -> StateKeys:
+    """All keys that the ETL keeps for `collection`, but for those of its documents and contract keys.
+
+    The `namespace` keeps two installations apart that share one Redis.
+    """
+    prefix = f"{_VERSION}:{namespace}:" if namespace else f"{_VERSION}:"
     published = LAST_SYNC.key(collection=collection)
-    roles = {role: companion(published, role) for role in Companions._fields if role != "published"}
-    return Companions(published=published, **roles)
+    roles = {role: companion(published, prefix + role) for role in StateKeys._fields if role != "published"}
+    return StateKeys(published=published, **roles)
+
+
+def owner_key(key: str) -> str:
+    """Where the documents that claim a contract key are kept: see `lua/apply.lua`."""
+    return f"{{{key}}}:owner"
+
+
+def record_key(document: str) -> str:
+    """Where the newest version of a document is kept, and the keys that it claims: see `lua/record.lua`."""
+    return f"etl:record:{document}"
+
+
+def requests_key(queue: str) -> str:
+    """Where is kept which document was queued with which version: see `lua/enqueue.lua`."""
+    return f"{{{queue}}}:requests"

@@ -1,43 +1,37 @@
-"""Stage 4, the checkpoint: the watermark and all that moves with it, in one fenced step.
+"""Stage 4, remember: the watermark and all that moves with it, in one fenced step.
 
 It lives in Redis beside the data, so that a Redis restored to any moment has the position that
 belongs to it. See `lua/commit.lua` for the keys and their types.
 """
 
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, cast
 
+import bson
 from bson.datetime_ms import DatetimeMS
 
-from etl.cache.client import SCRIPTS, Wire
-from etl.cache.keys import Companions
-from etl.cache.resp import Command
+from etl.cache.client import Command, Wire
+from etl.cache.keys import StateKeys
+from etl.cache.scripts import SCRIPTS
 from etl.checkpoint.dead_letters import DeadLetters
 from etl.errors import CycleFailed, LeaseLost
+from etl.model.batch import BatchOutcome
 from etl.model.moments import moment_text
-from etl.model.outcome import Outcome
 from etl.model.report import Report
-from etl.model.state import (
-    DEAD_LETTER_CAP,
-    SEEN_CAP,
-    DeadLetter,
-    Deferral,
-    Reached,
-    State,
-    deferral_from_text,
-)
+from etl.model.scan import Checkpoint, Origin, Scan, ScanMode, ServerTimes
+from etl.model.state import DEAD_LETTER_CAP, DeadLetter, Deferral, State, dead_letter, deferral_from_text
 from etl.retry import Retry
-from etl.sync.batch import Decision
-from etl.sync.planner import Checkpoint, Clocks, Scan, ScanMode
-from schemas.position import Position, id_from_readable, position_from_text
+from schemas.ids import id_from_readable
+from schemas.position import Position, position_from_text
 
 HISTORY_CAP: Final = 1000
 """So many reports of past runs are kept per collection."""
 
 # The numbers by which `lua/commit.lua` knows the keys.
-_KEYS: Final = {name: number for number, name in enumerate(Companions._fields[:10], start=1)}
+_KEYS: Final = {name: number for number, name in enumerate(StateKeys._fields[:8], start=1)}
 _ARGUMENTS_A_COMMAND: Final = 2000  # Lua takes some 8,000 at once
 
 
@@ -48,7 +42,7 @@ class Step:
         self.arguments: list[str | int] = []
 
     def add(self, key: str, name: str, *arguments: str | int) -> None:
-        """One command on the companion `key`."""
+        """One command on the key of that role."""
         self.arguments += [_KEYS[key], name, len(arguments), *arguments]
 
     def each(self, key: str, name: str, arguments: Sequence[str | int]) -> None:
@@ -62,19 +56,17 @@ class CheckpointStore:
 
     A step is built once and its sending repeated, so the retries are in here; it is numbered, so that
     it is carried out once however often it arrives. Every method raises `Transient`, `Misconfigured` or
-    `CycleFailed` (see `redis_wire.Wire`); those that move the checkpoint also `LeaseLost` where another
-    holder has taken over.
+    `CycleFailed` (see `Wire`); those that move the checkpoint also `LeaseLost` where another holder has
+    taken over.
     """
 
-    def __init__(
-        self, wire: Wire, collection: str, own: Companions, published_ttl: int, retry: Retry
-    ) -> None:
+    def __init__(self, wire: Wire, keys: StateKeys, published_ttl: int, retry: Retry) -> None:
         self._wire = wire
         self._retry = retry
         self._ttl = published_ttl
-        self._own = own
+        self._own = keys
         self._steps = 0
-        self._dead = DeadLetters(wire, collection, retry)
+        self._dead = DeadLetters(wire, keys, retry)
 
     def load(self) -> State:
         """All that is known of the collection, in one round trip."""
@@ -84,63 +76,107 @@ class CheckpointStore:
             ("HGETALL", own.published),
             ("HGETALL", own.deferred),
             ("HLEN", own.dead_letters),
-            ("ZCARD", own.seen),
-            ("ZCARD", own.claims),
             ("SMEMBERS", own.queues),
             ("TIME",),
         ]
         replies = self._retry(lambda: self._wire.exchange(commands))
-        kept, published, deferred, dead, seen, claims, queues, (seconds, micros) = replies
+        kept, published, deferred, dead, queues, (seconds, micros) = replies
+        fields = _mapping(kept)
         return State(
-            checkpoint=_checkpoint(_mapping(kept)) or _from_published(_mapping(published)),
+            checkpoint=_checkpoint(fields) or _from_published(_mapping(published)),
+            origin=Origin(fields["source"], fields["uuid"]) if "source" in fields else None,
             now=int(seconds) * 1000 + int(micros) // 1000,
             deferred={i: deferral_from_text(text) for i, text in _mapping(deferred).items()},
             dead_letters=dead,
-            seen=seen,
-            claims=claims,
+            sweeps=json.loads(fields.get("sweeps", "{}")),
             queues=frozenset(queues),
         )
 
-    def known_dead(self, outcomes: Sequence[Outcome]) -> Mapping[str, DeadLetter]:
-        """The dead letters these documents already are, by `_id` as canonical Extended JSON."""
-        return self._dead.find([outcome.id for outcome in outcomes])
+    def reconciliation_due(self) -> int:
+        """How many keys were removed, since the last full repair, though older documents may claim them."""
+        [count] = self._retry(lambda: self._wire.exchange([("GET", self._own.reconciliation_due)]))
+        return int(count or 0)
+
+    def reconciled(self, count: int) -> None:
+        """A full repair that began after so many of these keys were counted has looked at all of them."""
+        self._wire.exchange([("DECRBY", self._own.reconciliation_due, count)])
+
+    def identify(self, token: str, origin: Origin) -> None:
+        """Record which documents the checkpoint is about, and forget how far another collection was read."""
+        step = Step()
+        step.add("checkpoint", "DEL")
+        step.add("checkpoint", "HSET", *_flat(origin._asdict().items()))
+        self._commit(token, None, step)
+
+    def waiting(self) -> frozenset[str]:
+        """The `_id`s that are deferred or dead letters: those that a commit has to clear once they are applied."""
+        own = self._own
+        commands: list[Command] = [("HKEYS", own.deferred), ("HKEYS", own.dead_letters)]
+        deferred, dead = self._retry(lambda: self._wire.exchange(commands))
+        return frozenset([*deferred, *dead])
 
     def advance(
-        self, token: str, state: State, reached: Reached, decision: Decision, letters: Sequence[DeadLetter]
-    ) -> None:
-        """Record one batch that Redis has taken: what was handled, put off, refused, and how far it is."""
-        step = Step()
-        self._remember(step, state, decision, reached.window)
-        self._defer(step, state, decision)
-        self._bury(step, state, decision, letters)
-        fed = {request.queue for request in decision.requests}
-        step.each("queues", "SADD", sorted(fed - state.queues))
-        step.add("checkpoint", "HSET", *_scan_fields(reached.scan), *_position_fields(reached.position))
-        self._commit(token, reached.position, "", step)
-        state.queues |= fed
+        self,
+        token: str,
+        scan: Scan,
+        position: Position | None,
+        outcome: BatchOutcome,
+        *,
+        retried: bool = False,
+    ) -> list[DeadLetter]:
+        """Record one batch that Redis has taken: what was handled, deferred, refused, and how far the scan is.
 
-    def finish(self, token: str, reached: Reached, forget: int, report: Report) -> None:
-        """End the cycle: the scan is done and the watermark published.
+        A version that is a dead letter already is none again, unless a person has it `retried`.
 
-        What is dated before `forget` (milliseconds) is never read again, so it need not be remembered.
+        Returns:
+            The new dead letters of the batch.
         """
-        scan, position = reached.scan, reached.position
         step = Step()
-        step.add("seen", "ZREMRANGEBYSCORE", "-inf", f"({forget}")
+        step.each("deferred", "HDEL", outcome.handled)
+        step.each("dead_letters", "HDEL", outcome.handled)
+        letters = self._refuse(step, outcome, retried=retried)
+        self._defer(step, outcome)
+        step.each("queues", "SADD", sorted(outcome.queues))
+        if outcome.incomplete:
+            step.add("reconciliation_due", "INCRBY", outcome.incomplete)
+        step.add("checkpoint", "HSET", *_scan_fields(scan), *_position_fields(position))
+        self._commit(token, position, step)
+        return letters
+
+    def follow(self, token: str, fields: Mapping[str, str | int], outcome: BatchOutcome) -> None:
+        """Record one batch of a follower, and what it says of itself."""
+        step = Step()
+        self._note(step, outcome, retried=False)
+        step.add("checkpoint", "HSET", *_flat(fields.items()))
+        self._commit(token, None, step)
+
+    def field(self, name: str) -> str | None:
+        """One field of the checkpoint."""
+        value: str | None = self._retry(lambda: self._wire.exchange([("HGET", self._own.checkpoint, name)]))[
+            0
+        ]
+        return value
+
+    def finish(
+        self, token: str, scan: Scan, position: Position | None, report: Report, sweeps: Mapping[str, str]
+    ) -> None:
+        """End the cycle: the scan is done and the watermark published."""
+        step = Step()
         self._record(step, report, scan.clocks.mongo)
         step.add("published", "DEL")
         step.add("published", "HSET", *_published_fields(report))
         step.add("published", "EXPIRE", self._ttl)
         step.add("checkpoint", "HDEL", *_SCAN_FIELDS)
-        step.add("checkpoint", "HSET", *_clock_fields(scan.clocks), *_position_fields(position))
-        self._commit(token, position, str(forget), step)
+        fields = [*_clock_fields(scan.clocks), *_position_fields(position), "sweeps", json.dumps(sweeps)]
+        step.add("checkpoint", "HSET", *fields)
+        self._commit(token, position, step)
 
     def end(self, token: str, scan: Scan, report: Report) -> None:
         """End a backfill: its scan is done, and a cycle has caught up with what changed meanwhile."""
         step = Step()
         self._record(step, report, scan.clocks.mongo)
         step.add("checkpoint", "HDEL", *_SCAN_FIELDS)
-        self._commit(token, None, "", step)
+        self._commit(token, None, step)
 
     def record(self, report: Report, began: int) -> None:
         """Keep the report of a run that did not finish; `began` in milliseconds since the epoch."""
@@ -151,58 +187,102 @@ class CheckpointStore:
         step.add("history", "LPUSH", _entry(report, began))
         step.add("history", "LTRIM", 0, HISTORY_CAP - 1)
 
-    def _remember(self, step: Step, state: State, decision: Decision, window: int) -> None:
-        """Versions that the next scan reads again, and who claims their keys. Too many: forget all.
+    def _note(self, step: Step, outcome: BatchOutcome, *, retried: bool) -> list[DeadLetter]:
+        """What was handled, deferred and refused; returns the new dead letters."""
+        step.each("deferred", "HDEL", outcome.handled)
+        step.each("dead_letters", "HDEL", outcome.handled)
+        letters = self._refuse(step, outcome, retried=retried)
+        self._defer(step, outcome)
+        step.each("queues", "SADD", sorted(outcome.queues))
+        return letters
 
-        Both are forgotten together. A version that is not remembered is applied again, after every
-        older one; a remembered version without its claims could be displaced by an older one.
-        """
-        recent, claims = decision.handled_since(window), decision.claims_since(window)
-        if state.overflowed or state.seen + len(recent) > SEEN_CAP:
-            for key in ("seen", "claims", "claimants"):
-                step.add(key, "DEL")
-            state.overflowed, state.seen, state.claims = True, 0, 0
+    def _defer(self, step: Step, outcome: BatchOutcome) -> None:
+        """Keep what waits for a lock, each since when it began to wait."""
+        if not outcome.deferred:
             return
-        step.each("seen", "ZADD", _flat((o.ms, o.version) for o in recent))
-        step.each("claims", "ZADD", _flat((o.ms, key) for key, o in claims.items()))
-        step.each("claimants", "HSET", _flat((key, o.text) for key, o in claims.items()))
-        state.seen += len(recent)
-        state.claims += len(claims)
+        names = [one.id for one in outcome.deferred]
+        known, (seconds, _) = self._retry(
+            lambda: self._wire.exchange([("HMGET", self._own.deferred, *names), ("TIME",)])
+        )
+        now = moment_text(int(seconds) * 1000)
+        for one, text in zip(outcome.deferred, known, strict=True):
+            since = deferral_from_text(text).since if text else now
+            step.add("deferred", "HSET", one.id, Deferral(one.lock, since).text())
 
-    def _defer(self, step: Step, state: State, decision: Decision) -> None:
-        """Put off what waits for a lock, and take off what waits no longer."""
-        now = moment_text(state.now)
-        for outcome in decision.deferred:
-            key, lock = outcome.id, outcome.lock or ""
-            since = state.deferred[key].since if key in state.deferred else now
-            state.deferred[key] = Deferral(lock, since, outcome.position)
-            step.add("deferred", "HSET", key, state.deferred[key].text())
-        done = (o.id for o in (*decision.applied, *decision.rejected)) if state.deferred else ()
-        over = [key for key in (*done, *decision.gone) if state.deferred.pop(key, None)]
-        step.each("deferred", "HDEL", over)
+    def _refuse(self, step: Step, outcome: BatchOutcome, *, retried: bool) -> list[DeadLetter]:
+        """Keep the new dead letters as far as there is room, and take what is refused off what waits."""
+        if not outcome.rejected:
+            return []
+        rejected = {one.id: one for one in outcome.rejected}
+        known = self._dead.find([*rejected])
+        [(seconds, _), kept] = self._retry(
+            lambda: self._wire.exchange([("TIME",), ("HLEN", self._own.dead_letters)])
+        )
+        now = moment_text(int(seconds) * 1000)
+        letters = [
+            dead_letter(one, now, known.get(name))
+            for name, one in rejected.items()
+            if retried or name not in known or known[name].version != one.version
+        ]
+        new = [letter for letter in letters if letter.attempts == 1][: max(0, DEAD_LETTER_CAP - kept)]
+        room = [letter for letter in letters if letter.attempts > 1] + new
+        step.each("deferred", "HDEL", [*rejected])
+        step.each("dead_letters", "HSET", _flat((letter.id, letter.text()) for letter in room))
+        if len(room) < len(letters):
+            step.add("checkpoint", "HINCRBY", "dead_letters_beyond", len(letters) - len(room))
+        return letters
 
-    def _bury(self, step: Step, state: State, decision: Decision, letters: Sequence[DeadLetter]) -> None:
-        """Keep the new dead letters, and clear those whose documents were applied."""
-        if state.dead_letters:
-            applied = [outcome.id for outcome in decision.applied]
-            step.each("dead_letters", "HDEL", [*applied, *decision.gone])
-        room = max(0, DEAD_LETTER_CAP - state.dead_letters)
-        kept = [x for x in letters if x.attempts > 1] + [x for x in letters if x.attempts == 1][:room]
-        step.each("dead_letters", "HSET", _flat((letter.id, letter.text()) for letter in kept))
-        state.dead_letters += sum(letter.attempts == 1 for letter in kept)
-        if len(kept) < len(letters):
-            step.add("checkpoint", "HINCRBY", "dead_letters_beyond", len(letters) - len(kept))
-
-    def _commit(self, token: str, position: Position | None, forget: str, step: Step) -> None:
+    def _commit(self, token: str, position: Position | None, step: Step) -> None:
         keys = [getattr(self._own, name) for name in _KEYS]
         ms = "" if position is None or position.ms is None else str(position.ms)
         self._steps += 1
-        command = SCRIPTS["commit"].call(keys, token, self._steps, ms, forget, *step.arguments)
+        command = SCRIPTS["commit"].call(keys, token, self._steps, ms, *step.arguments)
         [answer] = self._retry(lambda: self._wire.exchange([command]))
-        if answer == 0:
-            raise LeaseLost("another holder has taken over the lease")
+        if isinstance(answer, str):
+            raise LeaseLost(answer)
         if answer < 0:
             raise CycleFailed("the checkpoint would have gone backwards")
+
+
+class FollowStore:
+    """Where a follower is: a checkpoint of its own. Methods raise as those of `CheckpointStore`."""
+
+    def __init__(self, store: CheckpointStore) -> None:
+        self._store = store
+
+    def token(self) -> Mapping[str, Any] | None:
+        """The resume token; None before the first, or where it cannot be read."""
+        text = self._store.field("token")
+        try:
+            return None if text is None else bson.decode(b64decode(text))
+        except (ValueError, bson.errors.BSONError):
+            return None
+
+    def advance(
+        self,
+        token: str,
+        resume: Mapping[str, Any],
+        seconds: float | None,
+        outcome: BatchOutcome,
+        *,
+        caught_up: bool,
+    ) -> None:
+        """Record one batch that Redis has taken, and where to resume.
+
+        Args:
+            token: the fencing token.
+            resume: the resume token.
+            seconds: when the last event happened, in seconds since the epoch.
+            outcome: what became of its documents.
+            caught_up: whether no event was left.
+        """
+        fields: dict[str, str | int] = {
+            "token": b64encode(bson.encode(resume)).decode(),
+            "caught_up": int(caught_up),
+        }
+        if seconds is not None:
+            fields["event_seconds"] = str(seconds)
+        self._store.follow(token, fields, outcome)
 
 
 _SCAN_FIELDS: Final = tuple(
@@ -216,7 +296,7 @@ def _scan_fields(scan: Scan) -> list[str | int]:
     return _flat(zip(_SCAN_FIELDS, values, strict=True))
 
 
-def _clock_fields(clocks: Clocks) -> list[str | int]:
+def _clock_fields(clocks: ServerTimes) -> list[str | int]:
     return ["mongo_clock", clocks.mongo, "redis_clock", clocks.redis]
 
 
@@ -270,8 +350,8 @@ def _scan(kept: Mapping[str, str]) -> Scan:
     )
 
 
-def _clocks(kept: Mapping[str, str], prefix: str) -> Clocks:
-    return Clocks(int(kept[f"{prefix}mongo_clock"]), int(kept[f"{prefix}redis_clock"]))
+def _clocks(kept: Mapping[str, str], prefix: str) -> ServerTimes:
+    return ServerTimes(int(kept[f"{prefix}mongo_clock"]), int(kept[f"{prefix}redis_clock"]))
 
 
 def _from_published(published: Mapping[str, str]) -> Checkpoint | None:
@@ -281,4 +361,4 @@ def _from_published(published: Mapping[str, str]) -> Checkpoint | None:
         position = Position(moment, id_from_readable(published["last_id"]))
     except (KeyError, ValueError):
         return None
-    return Checkpoint(position, Clocks(int(moment), int(moment)))
+    return Checkpoint(position, ServerTimes(int(moment), int(moment)))

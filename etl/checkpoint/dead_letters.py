@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from etl.cache.client import Wire
-from etl.cache.keys import companions
-from etl.cache.resp import Command
+from etl.cache.client import Command, Wire
+from etl.cache.keys import StateKeys
 from etl.model.state import DeadLetter, dead_letter_from_text
 from etl.retry import Retry
 
@@ -13,15 +12,15 @@ _BEYOND = "dead_letters_beyond"
 
 
 class DeadLetters:
-    """Those of one collection. Methods raise as `redis_wire.Wire.exchange` does.
+    """Those of one collection. Methods raise as `Wire.exchange` does.
 
     Writing them is the checkpoint's part: they change in one step with the position.
     """
 
-    def __init__(self, wire: Wire, collection: str, retry: Retry) -> None:
+    def __init__(self, wire: Wire, keys: StateKeys, retry: Retry) -> None:
         self._wire = wire
         self._retry = retry
-        self._own = companions(collection)
+        self._own = keys
 
     def list(self) -> list[DeadLetter]:
         """All that are kept, the oldest first."""

@@ -6,9 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from etl.cache.client import Wire
-from etl.cache.keys import companions
-from schemas.families import LAST_SYNC
-from schemas.keys import companion
+from etl.cache.keys import StateKeys
 from schemas.values import date_text
 
 Entry = Mapping[str, Any]
@@ -20,13 +18,13 @@ _A_PAGE: Final = 100
 class History:
     """That of one collection. Writing it is the checkpoint's part: it changes in one step with the position.
 
-    Methods raise as `redis_wire.Wire.exchange` does.
+    Methods raise as `Wire.exchange` does.
     """
 
-    def __init__(self, wire: Wire, collection: str) -> None:
+    def __init__(self, wire: Wire, keys: StateKeys) -> None:
         self._wire = wire
-        self._key = companions(collection).history
-        self._reconciliation = companion(LAST_SYNC.key(collection=collection), "reconciliation")
+        self._key = keys.history
+        self._reconciliation = keys.reconciliation
 
     def newest(self, limit: int) -> list[Entry]:
         """At most `limit` runs, the newest first."""

@@ -1,77 +1,140 @@
-"""The lease: one holder at a time per collection, with a fencing token, renewed while it works.
+"""The lease: one holder at a time, renewed while it is held.
 
-A lease alone cannot stop a process that sleeps past its end (M. Kleppmann, "How to do distributed
-locking", 2016): every write therefore checks the token in the same atomic step. See `lua/`.
+One class serves all four: the lease of a cycle, of a backfill, of the daemon that leads a collection, and
+of a reconciliation. A lease alone cannot stop a process that sleeps past its end (M. Kleppmann, "How to do
+distributed locking", 2016). A lease that protects a checkpoint therefore has a fence, and each move of the
+checkpoint compares the fencing token in the same atomic step. The other two protect no data: two daemons
+that lead for a moment only do the same work twice.
 """
 
 import os
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final, NamedTuple
 
-from etl.cache.client import SCRIPTS, Wire
-from etl.cache.keys import Companions
-from etl.errors import EtlError, Locked
+from etl.cache.client import Wire
+from etl.cache.scripts import SCRIPTS
+from etl.errors import EtlError, LeaseHeldError
 from etl.retry import Retry
 
-_RENEWALS_A_LEASE = 3
+RENEWALS_A_LEASE: Final = 3
+_RELEASE_TRIES: Final = 2
+"""The first may meet a connection that was lost while it was idle; the lease ends by itself anyway."""
+
+
+class LeaseKeys(NamedTuple):
+    """The keys of one lease, in one slot of a Redis Cluster."""
+
+    lease: str
+    """A string that expires: the holder."""
+    fence: str | None = None
+    """A string: the newest fencing token, `<number>:<holder>`. Only where the lease protects a checkpoint."""
 
 
 def this_process() -> str:
-    """The name of this holder, for people: `host:pid`."""
+    """The name of this process, for people: `host:pid`."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-class Lease:
-    """The right to sync or to backfill one collection. `connect` makes a wire: the renewal needs its own."""
+def new_holder() -> str:
+    """An identity that no other holder has: `host:pid:nonce`.
 
-    def __init__(self, connect: Callable[[], Wire], own: Companions, seconds: float, retry: Retry) -> None:
-        self._connect = connect
+    Two containers may have the same host name and process id, and one process may hold many leases.
+    """
+    return f"{this_process()}:{secrets.token_hex(6)}"
+
+
+class Lease:
+    """One lease, as one holder uses it; only `held` may be read by other threads.
+
+    Args:
+        wire: the connection to Redis.
+        keys: where the lease is, and its fence.
+        seconds: how long it lasts unless it is renewed.
+        retry: tries again while Redis is away.
+    """
+
+    def __init__(self, wire: Wire, keys: LeaseKeys, seconds: float, retry: Retry) -> None:
+        self._wire = wire
+        self._keys = [key for key in keys if key]
+        self._seconds = seconds
         self._ms = int(seconds * 1000)
         self._retry = retry
-        self._keys = (own.lease, own.fence)
-        self._holder = this_process()
+        self._holder = ""
+        self._until = float("-inf")
+        self._done = threading.Event()
+        self._renewal: threading.Thread | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether it is held for certain: it has not run out since the last renewal."""
+        return time.monotonic() < self._until
 
     @contextmanager
     def hold(self) -> Iterator[str]:
-        """Hold the lease for the length of the block, and yield the fencing token.
+        """Hold it for the length of the block, and yield the fencing token (without a fence: the holder).
 
         Raises:
-            Locked: another holder has it; the message names it.
+            LeaseHeldError: another holder has it; the message names it.
             Transient: Redis is away.
         """
-        with closing(self._connect()) as wire:
-            token = self._acquire(wire)
-            done = threading.Event()
-            renewal = threading.Thread(target=self._renew_until, args=(done, token), daemon=True)
-            renewal.start()
-            try:
-                yield token
-            finally:
-                done.set()
-                renewal.join()
-                # It ends by itself where Redis cannot be told: the error of the block matters more.
-                with suppress(EtlError):
-                    wire.exchange([SCRIPTS["release"].call(self._keys[:1], f"{token} {self._holder}")])
+        token = self.acquire()
+        try:
+            yield token
+        finally:
+            self.release()
 
-    def _acquire(self, wire: Wire) -> str:
-        # Named once for all tries: where only the answer was lost, the next try finds its own lease.
-        command = SCRIPTS["acquire"].call(self._keys, self._holder, secrets.token_hex(6), self._ms)
-        [(taken, token, *left)] = self._retry(lambda: wire.exchange([command]))
-        if taken:
-            return str(token)
-        raise Locked(
-            f"being synced by {token.partition(' ')[2]} (its lease lasts"
-            f" {max(0, left[0]) / 1000:.0f} s more): try again when it is done"
-        )
+    def acquire(self) -> str:
+        """Take it, and renew it in a thread until `release`; where it is held already, make sure of it.
+
+        Returns the fencing token, and raises as `hold` does.
+        """
+        if self._renewal is None:
+            # One name for all tries: where only an answer was lost, the next try finds its own lease.
+            self._holder = new_holder()
+        command = SCRIPTS["acquire"].call(self._keys, self._holder, self._ms)
+        asked = time.monotonic()
+        [(taken, told, left)] = self._retry(lambda: self._wire.exchange([command]))
+        if not taken:
+            self._forget()
+            raise LeaseHeldError(str(told), max(0, left) / 1000)
+        self._until = asked + self._seconds
+        if self._renewal is None:
+            self._done = threading.Event()
+            arguments = (self._done, str(told))
+            self._renewal = threading.Thread(target=self._renew_until, args=arguments, daemon=True)
+            self._renewal.start()
+        return str(told)
+
+    def release(self) -> None:
+        """Give it back; where Redis does not answer it ends by itself. Does nothing where it is not held."""
+        if self._renewal is None:
+            return
+        self._forget()
+        command = SCRIPTS["release"].call(self._keys[:1], self._holder)
+        for _ in range(_RELEASE_TRIES):
+            with suppress(EtlError):  # an error of the block that held it matters more
+                self._wire.exchange([command])
+                break
+
+    def _forget(self) -> None:
+        """End the renewal."""
+        self._done.set()
+        if self._renewal is not None:
+            self._renewal.join()
+        self._renewal, self._until = None, float("-inf")
 
     def _renew_until(self, done: threading.Event, token: str) -> None:
-        """Renew until done; a failure to renew needs no report, since every write checks the token."""
-        command = SCRIPTS["renew"].call(self._keys, token, self._holder, self._ms)
-        with closing(self._connect()) as wire:
-            while not done.wait(self._ms / 1000 / _RENEWALS_A_LEASE):
-                with suppress(EtlError):
-                    if wire.exchange([command]) == [0]:
-                        return
+        """Renew until done, or until it is lost: a fence tells the holder so when it next writes."""
+        command = SCRIPTS["renew"].call(self._keys, self._holder, self._ms, token)
+        while not done.wait(self._seconds / RENEWALS_A_LEASE):
+            asked = time.monotonic()
+            with suppress(EtlError):
+                [renewed] = self._wire.exchange([command])
+                self._until = asked + self._seconds if renewed else float("-inf")
+                if not renewed:
+                    return

@@ -1,43 +1,48 @@
-"""The ETL's own keys of a collection, for whoever uninstalls it."""
+"""The ETL's own keys of a collection, to uninstall it."""
 
 import re
 from collections.abc import Sequence
 from typing import Final
 
 from etl.cache.client import Wire
-from etl.cache.keys import companions
-from etl.errors import Locked
+from etl.cache.keys import StateKeys, record_key, requests_key
+from etl.errors import LeaseHeldError
 from schemas.families import LAST_SYNC
-from schemas.keys import companion
 
 _SCAN_COUNT: Final = 1000
 _KEYS_A_COMMAND: Final = 100  # no reader of Redis waits for the rest
 
 
-def own_keys(wire: Wire, collection: str, *, queues: bool) -> list[str]:
+def own_keys(wire: Wire, own: StateKeys, source: str, *, queues: bool) -> list[str]:
     """The keys that Redis holds only because of this collection's ETL, sorted.
 
-    Entries of the cache are not among them: they expire. The notes about a queue are, unless another
-    collection feeds it too; with `queues` also the queue itself, with the requests that wait in it.
+    Entries of the cache, and the registers of who fills them, are not among them: they expire. The notes about a queue
+    are, unless another collection feeds it too; with `queues` also the queue itself, with the requests that wait in it.
+
+    Args:
+        wire: the connection to Redis.
+        own: the keys of the collection.
+        source: what the names of its documents begin with.
+        queues: whether the queues go too.
 
     Raises:
-        Locked: somebody works on the collection.
+        LeaseHeldError: another holder works on the collection.
         EtlError: Redis is away, or refuses.
     """
-    own = companions(collection)
-    leases = wire.exchange([("GET", own.lease), ("GET", own.backfill_lease)])
-    for holder in filter(None, leases):
-        raise Locked(f"being synced by {holder.partition(' ')[2]}: stop it first")
+    for lease in (own.lease, own.backfill_lease, own.follow_lease):
+        holder, left = wire.exchange([("GET", lease), ("PTTL", lease)])
+        if holder is not None:
+            raise LeaseHeldError(holder, max(0, left) / 1000)
     [fed] = wire.exchange([("SMEMBERS", own.queues)])
     state = _scan(wire, f"{{{LAST_SYNC.prefix}*")
-    others = [key for key in state if key.endswith("}:queues") and key != own.queues]
+    others = [key for key in state if key.endswith(":queues") and key != own.queues]
     shared = {queue for members in wire.exchange([("SMEMBERS", key) for key in others]) for queue in members}
     mine = sorted(set(fed) - shared)
-    found = [key for key in state if key.startswith(companion(own.published, ""))]
-    found += [key for queue in mine for key in _scan(wire, f"{_literal(companion(queue, ''))}*")]
-    candidates = [own.published, *(mine if queues else ())]
-    exist = wire.exchange([("EXISTS", key) for key in candidates])
-    return sorted({*found, *(key for key, there in zip(candidates, exist, strict=True) if there)})
+    names = [key for key in own if key != own.published]
+    found = [*_scan(wire, f"{_literal(record_key(source))} *"), *(requests_key(queue) for queue in mine)]
+    candidates = [*names, own.published, *(mine if queues else ()), *found]
+    exist = wire.exchange([("EXISTS", key) for key in candidates]) if candidates else []
+    return sorted({key for key, there in zip(candidates, exist, strict=True) if there})
 
 
 def delete(wire: Wire, keys: Sequence[str]) -> int:

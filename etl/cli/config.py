@@ -15,7 +15,7 @@ from etl.settings import effective
 @json_option
 @pass_runtime
 def config(runtime: Runtime, *, example: bool, as_json: bool) -> None:
-    """Show every setting in force and where it came from.
+    """Show every setting in force and its origin.
 
     Passwords are masked.
     """

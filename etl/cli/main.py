@@ -1,7 +1,7 @@
 """The command `etl`: its options, its commands, and what becomes of an error."""
 
 import logging
-import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -11,12 +11,14 @@ from typing import NoReturn
 import click
 
 from etl import logs
-from etl.cli import output
+from etl.cli import output, stopping
 from etl.cli.backfill import backfill
 from etl.cli.config import config
 from etl.cli.dead_letters import dead_letters
 from etl.cli.demo import demo
 from etl.cli.doctor import doctor
+from etl.cli.follow import follow
+from etl.cli.health import health
 from etl.cli.history import history
 from etl.cli.purge import purge
 from etl.cli.refresh import refresh
@@ -30,8 +32,8 @@ from etl.cli.verify import verify
 from etl.errors import EtlError, Interrupted, whereabouts
 
 _COMMANDS = (
-    *(run_, sync, backfill, status, history, show, trace, verify),
-    *(refresh, dead_letters, doctor, config, purge, demo),
+    *(run_, sync, follow, backfill, status, history, show, trace, verify),
+    *(refresh, dead_letters, doctor, health, config, purge, demo),
 )
 
 
@@ -46,6 +48,10 @@ _COMMANDS = (
 @click.pass_context
 def etl(context: click.Context) -> None:
     """Keep Redis caches true to MongoDB."""
+    if (
+        context.invoked_subcommand != run_.name
+    ):  # which ends in good order even if it was asked to while it loaded
+        context.with_resource(stopping.heeding(signal.default_int_handler))
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
@@ -56,7 +62,10 @@ for _command in _COMMANDS:
 
 def main() -> NoReturn:
     """Carry out the command line of this process, and end it."""
-    sys.exit(run(sys.argv[1:]))
+    output.open_streams()
+    code = run(sys.argv[1:])
+    output.end_streams()
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str], start: Start = start_app) -> int:
@@ -71,9 +80,8 @@ def run(arguments: Sequence[str], start: Start = start_app) -> int:
     output.never_fail_to_encode()
     try:
         code = etl.main([*arguments], "etl", standalone_mode=False, obj=Runtime(start))
-        sys.stdout.flush()
     except BrokenPipeError:
-        return _reader_has_gone()
+        return EtlError.exit_code  # the reader of our output has gone (`etl … | head`): no word about it
     except Exception as error:  # noqa: BLE001 (the last resort: a person gets a line, not a traceback)
         if "--verbose" in flags:
             traceback.print_exc()
@@ -96,9 +104,3 @@ def _explain(error: Exception) -> tuple[str, int]:
             return error.format_message(), error.exit_code
         case _:
             return f"{whereabouts(error)}; --verbose shows the traceback, please report it", 1
-
-
-def _reader_has_gone() -> int:
-    """Whoever read our output has had enough (`etl … | head`): end without a word about it."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 1

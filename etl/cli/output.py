@@ -5,14 +5,73 @@ Only what writes to a terminal loads rich: it would take a twentieth of the star
 
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
 
+from etl.errors import EtlError
 from etl.text import plain
+
+
+class _Stdout(io.TextIOWrapper):
+    """Says in one line why an answer could not be written: a full disk, a terminal that is gone."""
+
+    def write(self, text: str) -> int:
+        """Raises `EtlError`; or `BrokenPipeError` where the reader has gone, who needs no explanation."""
+        with _answering():
+            return super().write(text)
+
+    def flush(self) -> None:
+        """Raises as `write` does."""
+        with _answering():
+            super().flush()
+
+
+class _Stderr(io.TextIOWrapper):
+    """Loses what it cannot write: a full disk, or a terminal or pipe that is gone, must not end the work."""
+
+    def write(self, text: str) -> int:
+        """All of it, or nothing."""
+        try:
+            return super().write(text)
+        except OSError:
+            return len(text)
+
+    def flush(self) -> None:
+        """Nothing is kept back: what failed is lost."""
+        with suppress(OSError):
+            super().flush()
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise EtlError(f"cannot write the answer to stdout: {error.strerror}") from None
+
+
+def open_streams() -> None:
+    """Put streams in place of Python's own that fail as a command should."""
+    out, err = sys.stdout, sys.stderr
+    answer = io.BufferedWriter(io.FileIO(out.fileno(), "w", closefd=False))
+    log = io.FileIO(err.fileno(), "w", closefd=False)
+    sys.stdout = _Stdout(answer, out.encoding, line_buffering=out.isatty())
+    sys.stderr = _Stderr(log, err.encoding, write_through=True)  # without a buffer, as after `python -u`
+
+
+def end_streams() -> None:
+    """Discard what stdout did not take: Python would try again at its end, and change the exit code."""
+    try:
+        sys.stdout.flush()
+    except (OSError, EtlError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def never_fail_to_encode() -> None:
@@ -32,7 +91,8 @@ def error(message: str, *, as_json: bool = False) -> None:
     """One line on stderr; with `as_json` the JSON document on stdout says it too."""
     line = plain(message)
     if as_json:
-        document({"error": line})
+        with suppress(EtlError, BrokenPipeError):  # it may be that very stdout which fails
+            document({"error": line})
     click.echo(f"error: {line}", err=True)
 
 

@@ -15,7 +15,7 @@ from etl.cli.runtime import Runtime, json_option, pass_runtime
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 @pass_runtime
-def purge(  # noqa: PLR0913 (one for each option)
+def purge(
     runtime: Runtime, collection: str, *, queues: bool, dry_run: bool, yes: bool, as_json: bool
 ) -> None:
     """Delete the ETL's own keys of a collection: checkpoint, history, dead letters, and so on.

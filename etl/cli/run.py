@@ -2,33 +2,26 @@
 
 import logging
 import os
-import signal
 from types import FrameType
+from typing import Any
 
 import click
 
 from etl import logs
+from etl.cli import stopping
 from etl.cli.runtime import Runtime, all_is_loaded, pass_runtime
 
 
 @click.command()
+@click.option("--follow", is_flag=True, help="Also read the change streams of all collections.")
 @pass_runtime
-def run(runtime: Runtime) -> None:
-    """Run as a daemon: the first cycle at once, then one every interval.
+def run(runtime: Runtime, *, follow: bool) -> None:
+    """Run the daemon: the first cycle immediately, then one per interval.
 
-    It waits for servers that are away, and answers /healthz, /readyz, /status and /metrics over HTTP.
-    Ctrl-C or SIGTERM ends it after the batch under way, a second one at once.
+    It waits for servers that do not answer, and serves /healthz, /readyz, /status and /metrics over HTTP.
+    Ctrl-C, SIGTERM or SIGHUP ends it after the current batch, a second signal immediately.
     """
-    from etl.daemon.daemon import Daemon  # noqa: PLC0415 (the drivers load slowly, and `--help` does not need them)
-    from etl.mongo.client import end_without_waiting  # noqa: PLC0415
-
-    all_is_loaded()
-    end_without_waiting()
-    settings = runtime.loaded().settings
-    detailed = logging.getLogger("etl").isEnabledFor(logging.DEBUG)
-    logs.configure(logging.DEBUG if detailed else logging.INFO, settings.log.format)
-    daemon = Daemon(settings)
-
+    daemon: Any = None
     asked = False
 
     def ask(number: int, _: FrameType | None) -> None:
@@ -36,8 +29,21 @@ def run(runtime: Runtime) -> None:
         if asked:
             os._exit(128 + number)  # not by the signal's own action: a container's first process has none
         asked = True
-        daemon.stop()
+        if daemon is not None:
+            daemon.stop()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, ask)
-    daemon.run()
+    with stopping.heeding(ask):
+        from etl.daemon.daemon import Daemon  # noqa: PLC0415 (loads slowly, and `--help` does not need it)
+        from etl.mongo.client import end_without_waiting  # noqa: PLC0415
+
+        all_is_loaded()
+        end_without_waiting()
+        settings = runtime.loaded().settings
+        if follow:
+            followed = tuple(one.model_copy(update={"follow": True}) for one in settings.collections)
+            settings = settings.model_copy(update={"collections": followed})
+        detailed = logging.getLogger("etl").isEnabledFor(logging.DEBUG)
+        logs.configure(logging.DEBUG if detailed else logging.INFO, settings.log.format)
+        daemon = Daemon(settings)
+        if not asked:
+            daemon.run()

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import yaml
 
-from etl.settings import Loaded, Settings, load_with_origins
+from etl.cli import stopping
+from etl.settings import Loaded, Settings, load_with_origins, yaml_file
 
 if TYPE_CHECKING:
     from etl.app import App
@@ -52,8 +53,11 @@ class Runtime:
 
     @contextmanager
     def app(self) -> Iterator["App"]:
-        """The application, closed afterwards; Ctrl-C and SIGTERM ask it to stop."""
-        with self.start(self.loaded().settings) as app, _stopping(app):
+        """The application, closed afterwards.
+
+        The first Ctrl-C, SIGTERM or SIGHUP asks it to stop between two steps; a second one ends at once.
+        """
+        with self.start(self.loaded().settings) as app, stopping.heeding(_stop_first(app)):
             yield app
 
 
@@ -80,18 +84,20 @@ def _use_file(context: click.Context, _: click.Parameter, path: Path | None) -> 
 def _override(context: click.Context, _: click.Parameter, assignments: tuple[str, ...]) -> None:
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
-        if not equals or not path:
+        if not equals or not all(path.split(".")):
             raise click.BadParameter("expected PATH=VALUE, such as schedule.cycle_seconds=300")
         *sections, name = path.split(".")
         place = context.ensure_object(Runtime).overrides
         for section in sections:
             place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise click.BadParameter(f"{section} is given a value, so {path} cannot be set")
         place[name] = _value(path, text)
 
 
 def _value(path: str, text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml_file.parse(text)
     except yaml.YAMLError:
         # Without what was typed: it may be a secret.
         raise click.BadParameter(f"the value of {path} is not YAML") from None
@@ -126,17 +132,9 @@ _OPTIONS: tuple[Callable[[bool], Callable[[Any], Any]], ...] = (
 )
 
 
-@contextmanager
-def _stopping(app: "App") -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM asks the application to stop between two steps; a second ends at once."""
-
+def _stop_first(app: "App") -> Callable[[int, FrameType | None], None]:
     def ask(number: int, _: FrameType | None) -> None:
         signal.signal(number, signal.default_int_handler)
         app.stop()
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return ask

@@ -1,13 +1,13 @@
 """The daemon: a cycle of each collection every interval, refreshes in between, and answers over HTTP.
 
-Several daemons may run against the same servers: whoever has the turn works, the others stand by.
+Several daemons may run against the same servers: one leads a collection, the others stand by.
 """
 
 import logging
 import os
 import threading
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 from apscheduler.events import EVENT_JOB_MAX_INSTANCES, EVENT_JOB_SUBMITTED
@@ -16,8 +16,10 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from etl import logs
 from etl.app import App
+from etl.daemon.following import Following
 from etl.daemon.jobs import Around, jobs
-from etl.daemon.misfires import Punctuality
+from etl.daemon.misfires import MisfireListener
+from etl.daemon.schedule import MONOTONIC, Every, present
 from etl.monitoring.health import STOPPING, Glance, Lookout, look
 from etl.monitoring.history import QueueLengths, Recent, recent
 from etl.monitoring.metrics import Metrics
@@ -49,11 +51,13 @@ class Daemon:
         self._postponing = threading.Lock()
         metrics = Metrics(settings)
         self._eye = App(_impatient(settings))
-        self._jobs = jobs(Around(settings, metrics, self._postpone))
+        around = Around(settings, metrics, self._postpone)
+        self._jobs = jobs(around)
+        self._following = [Following(one.name, around) for one in settings.collections if one.follow]
         self._scheduler = _scheduler(len(self._jobs))
         intervals = {job.task: job.seconds for job in self._jobs}
-        punctuality = Punctuality(intervals, metrics)
-        self._scheduler.add_listener(punctuality, EVENT_JOB_MAX_INSTANCES | EVENT_JOB_SUBMITTED)
+        self._misfires = MisfireListener(intervals, metrics)
+        self._scheduler.add_listener(self._misfires, EVENT_JOB_MAX_INSTANCES | EVENT_JOB_SUBMITTED)
         self._lookout = Lookout(lambda: look(self._eye), Glance(error=STOPPING))
         self._recent = Lookout(lambda: recent(self._eye.recent), Recent(error=STOPPING), RECENT_SECONDS)
         self._queues = QueueLengths(lambda: look(self._eye))
@@ -71,9 +75,11 @@ class Daemon:
         self._queues.start()
         _log.info("answering at %s", self.url, extra=logs.event("listening", url=self.url))
         for job in self._jobs:
-            first = datetime.now(UTC) + timedelta(seconds=job.idle_at_first)
-            self._scheduler.add_job(job, "interval", seconds=job.seconds, id=job.task, next_run_time=first)
+            first = present() + timedelta(seconds=job.idle_at_first)
+            self._scheduler.add_job(job, Every(job.seconds), id=job.task, next_run_time=first)
         self._scheduler.start()
+        for one in self._following:
+            one.start()
         tasks = [job.task for job in self._jobs]
         _log.info("started: %s", ", ".join(tasks), extra=logs.event("started", tasks=tasks))
         self._stop.wait()
@@ -85,12 +91,16 @@ class Daemon:
         self._stop.set()
         for job in self._jobs:
             job.app.stop()
+        for one in self._following:
+            one.stop()
 
     def _postpone(self, task: str, seconds: float) -> None:
         """Move the next run of a task; not while the scheduler ends, as it would wait for its own thread."""
         with self._postponing:
             if not self._stop.is_set():
-                self._scheduler.modify_job(task, next_run_time=datetime.now(UTC) + timedelta(seconds=seconds))
+                due = present() + timedelta(seconds=seconds)
+                self._scheduler.modify_job(task, next_run_time=due)
+                self._misfires.moved(task, due)
 
     def _end(self) -> None:
         for watching in (self._lookout, self._recent, self._queues):
@@ -109,13 +119,16 @@ class Daemon:
             pass  # whoever moves a run is done, and nobody else begins to
         self._scheduler.shutdown()
         self._serving.stop()
-        for app in (self._eye, *(job.app for job in self._jobs)):
-            app.close()
+        for job in self._jobs:
+            job.close()
+        for one in self._following:
+            one.close()
+        self._eye.close()
 
 
 def _scheduler(workers: int) -> BackgroundScheduler:
     return BackgroundScheduler(
-        timezone=UTC,
+        timezone=MONOTONIC,
         executors={"default": ThreadPoolExecutor(workers)},
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
     )

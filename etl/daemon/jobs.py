@@ -12,7 +12,8 @@ from typing import Final, NamedTuple
 
 from etl import logs
 from etl.app import App
-from etl.errors import EtlError, Interrupted, Transient, whereabouts
+from etl.checkpoint.lease import RENEWALS_A_LEASE
+from etl.errors import EtlError, Interrupted, LeaseHeldError, Transient, whereabouts
 from etl.model.report import Report
 from etl.monitoring.metrics import Metrics
 from etl.settings import Settings
@@ -24,6 +25,10 @@ _TOLD_A_SPELL: Final = 5
 """An outage is told in so many lines at most: a server that goes down complains in several ways."""
 
 _log = logging.getLogger("etl.daemon")
+
+
+class NothingDone(Exception):
+    """A run that did nothing because another daemon does the work: neither a success nor a failure."""
 
 
 class Around(NamedTuple):
@@ -39,9 +44,6 @@ class Around(NamedTuple):
 
 class Job(ABC):
     """One task of the scheduler, with an application of its own, since a connection serves one thread."""
-
-    behind: float = 0.0
-    """After it failed for a reason of its own: so many seconds more until it tries again."""
 
     idle_at_first: float = 0.0
     """So many seconds after the start it runs for the first time."""
@@ -61,18 +63,31 @@ class Job(ABC):
 
     @abstractmethod
     def work(self) -> str | None:
-        """One run; says what went wrong, None where nothing did. May raise an `EtlError` for the same."""
+        """One run; says what went wrong, None where nothing did.
+
+        Raises:
+            EtlError: the same as saying it.
+            NothingDone: another daemon does the work.
+        """
 
     @abstractmethod
     def count_failure(self) -> None:
         """Count a run that ended in an error, and so has no report."""
+
+    @abstractmethod
+    def make_way(self) -> None:
+        """After a failure, let another daemon try."""
+
+    def close(self) -> None:
+        """Give all back that it holds."""
+        self.app.close()
 
     def __call__(self) -> None:
         """One run, or a look whether it may begin; raises nothing."""
         with logs.bound(**self.fields()):
             try:
                 problems = self._run()
-            except Interrupted:
+            except (Interrupted, NothingDone):
                 return
             for problem in problems:
                 self._tell(problem)
@@ -92,8 +107,9 @@ class Job(ABC):
         problem = self._worked()
         if problem is None:
             return []
+        self.make_way()
         if again:  # it failed though both servers answer
-            self.postpone(self.seconds + self.behind)
+            self.postpone(self.seconds)
         else:
             self._come_back()
         return [problem]
@@ -101,7 +117,7 @@ class Job(ABC):
     def _worked(self) -> str | None:
         try:
             return self.work()
-        except Interrupted:
+        except (Interrupted, NothingDone):
             raise
         except EtlError as error:
             self.count_failure()
@@ -134,13 +150,15 @@ class Job(ABC):
 
 
 class Cycles(Job):
-    """The cycles of one collection: at the start, then whenever this daemon has the turn."""
+    """The cycles of one collection: at the start, then while this daemon leads."""
 
     def __init__(self, collection: str, around: Around) -> None:
         super().__init__(collection, around.settings.schedule.cycle_seconds, around)
-        self._grace = min(around.settings.lease.seconds, self.seconds / 10)
-        self.behind = 2 * self._grace  # so that another daemon, which may fare better, comes first
+        self._leader = self.app.leader_lease(collection)
+        # The lease of a cycle that died with its leader may have been renewed this much later.
+        self._margin = around.settings.lease.seconds / RENEWALS_A_LEASE
         self._first = True
+        self._standing_by = False
 
     def fields(self) -> dict[str, str]:
         """Each run has an id of its own."""
@@ -150,24 +168,51 @@ class Cycles(Job):
         """Redis was away before the cycle began."""
         self.metrics.cycle_failed(self.task)
 
-    def work(self) -> str | None:
-        """A cycle, if this daemon has the turn; the first one always, as a start is meant to be seen.
+    def leads(self) -> bool:
+        """Whether this daemon leads; may be asked from any thread."""
+        return self._leader.held
 
-        Without the turn it stands by: it comes back shortly after the holder is due, to take over
-        where that does not come.
-        """
-        due = self.app.take_turn(self.task)
-        if due and not self._first:
-            _log.debug("another daemon has the turn", extra=logs.event("standby"))
-            self.postpone(due + self._grace)
-            return None
+    def make_way(self) -> None:
+        """Another daemon may reach the server that this one does not."""
+        self._leader.release()
+
+    def close(self) -> None:
+        """So that the next daemon need not wait for the lease to end."""
+        self._leader.release()
+        super().close()
+
+    def work(self) -> str | None:
+        """A cycle, if this daemon leads; the first one always, as a start is meant to be seen."""
+        try:
+            self._lead()
+        except LeaseHeldError as other:
+            self._stand_by(other)
+            if not self._first:
+                raise NothingDone from other
         self._first = False
         [report] = self.app.sync([self.task])
         if report.exit_code == Interrupted.exit_code:
             raise Interrupted(report.error)
         self.metrics.cycle(report)
         self._say(report)
+        if report.status == "ok" and self.app.reconciliation_due(self.task):
+            self._around.postpone(_reconciliation(self.task), 0)
         return report.error if report.status == "failed" else None
+
+    def _lead(self) -> None:
+        if not self._leader.held:
+            self._leader.acquire()
+        if self._standing_by:
+            self._standing_by = False
+            _log.info("leads now, and runs the cycles", extra=logs.event("leader"))
+
+    def _stand_by(self, other: LeaseHeldError) -> None:
+        """Come back when the leader's lease would end, to take over if it does."""
+        if not self._standing_by:
+            self._standing_by = True
+            text = "standing by: %s leads, and runs the cycles"
+            _log.info(text, other.holder, extra=logs.event("standby", leader=other.holder))
+        self.postpone(other.seconds + self._margin)
 
     def _say(self, report: Report) -> None:
         if report.status == "locked":
@@ -204,6 +249,9 @@ class Refreshes(Job):
         """Any failure: a refresh has a report only when it went well."""
         self.metrics.refresh_failed(self.task)
 
+    def make_way(self) -> None:
+        """Every daemon refreshes: there is nothing to give up."""
+
     def work(self) -> str | None:
         """Warm the family again."""
         report = self.app.refresh(self.task)
@@ -213,12 +261,17 @@ class Refreshes(Job):
 
 
 class Reconciliations(Job):
-    """The verifications of one collection that mend what is wrong; the first an interval after the start."""
+    """The repairs of one collection: every `seconds`, and when a run has left something to repair.
 
-    def __init__(self, collection: str, seconds: float, around: Around) -> None:
-        super().__init__(f"{collection}, reconciliation", seconds, around)
-        self.idle_at_first = seconds
-        self._collection = collection
+    The first one comes `seconds` after the start. Without `seconds` they come only when they are due.
+    """
+
+    def __init__(self, cycles: Cycles, seconds: float | None, around: Around) -> None:
+        super().__init__(_reconciliation(cycles.task), seconds or cycles.seconds, around)
+        self.idle_at_first = self.seconds
+        self._only_when_due = seconds is None
+        self._cycles = cycles
+        self._collection = cycles.task
 
     def fields(self) -> dict[str, str]:
         """The collection."""
@@ -227,9 +280,19 @@ class Reconciliations(Job):
     def count_failure(self) -> None:
         """It is told in the log, as the cycles are what the metrics are about."""
 
+    def make_way(self) -> None:
+        """Its lease was given back when it failed."""
+
     def work(self) -> str | None:
-        """Verify and mend, if this daemon has the turn."""
-        report = self.app.reconcile(self._collection)
+        """Verify and repair, if this daemon leads."""
+        if not self._cycles.leads():
+            raise NothingDone
+        if self._only_when_due and not self.app.reconciliation_due(self._collection):
+            raise NothingDone
+        try:
+            report = self.app.reconcile(self._collection)
+        except LeaseHeldError as other:
+            raise NothingDone from other
         if report and report.wrong:
             told = ("different", "missing", "orphaned", "repaired")
             counts = {name: getattr(report, name) for name in told}
@@ -238,16 +301,16 @@ class Reconciliations(Job):
         return None
 
 
+def _reconciliation(collection: str) -> str:
+    return f"{collection}, reconciliation"
+
+
 def jobs(around: Around) -> list[Job]:
     """Every job that the settings call for: per collection, per family that is refreshed, reconciliations."""
     cycles = [Cycles(collection.name, around) for collection in around.settings.collections]
     lives = around.settings.families.items()
     often = {family: life.refresh_seconds for family, life in lives if life.refresh_seconds is not None}
     refreshes = [Refreshes(family, seconds, around) for family, seconds in often.items()]
-    return [*cycles, *refreshes, *_reconciliations(around)]
-
-
-def _reconciliations(around: Around) -> list[Reconciliations]:
-    seconds = around.settings.reconcile.interval_seconds
-    names = [collection.name for collection in around.settings.collections] if seconds else []
-    return [Reconciliations(name, seconds or 0, around) for name in names]
+    interval = around.settings.reconcile.interval_seconds
+    reconciliations = [Reconciliations(one, interval, around) for one in cycles]
+    return [*cycles, *refreshes, *reconciliations]

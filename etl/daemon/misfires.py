@@ -1,17 +1,18 @@
-"""Sees to it that no run is lost in silence: the scheduler's runs that came late, or not at all.
+"""Counts and logs runs that came late, or not at all, so that none is lost in silence.
 
 The scheduler drops none, but it skips one that falls due while the one before is still at work, and
-makes one of several that fell due while the process was asleep.
+makes one of several that fell due while the process could not run.
 """
 
 import logging
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from apscheduler.events import EVENT_JOB_MAX_INSTANCES, JobSubmissionEvent
 
 from etl import logs
+from etl.daemon.schedule import present
 from etl.monitoring.metrics import Metrics
 
 LATE_SECONDS: Final = 1.0
@@ -19,32 +20,33 @@ LATE_SECONDS: Final = 1.0
 _log = logging.getLogger("etl.daemon")
 
 
-class Punctuality:
+class MisfireListener:
     """A listener to the scheduler; `intervals` are in seconds, by task."""
 
     def __init__(self, intervals: Mapping[str, float], metrics: Metrics) -> None:
-        self._intervals = intervals
+        self._intervals = {task: timedelta(seconds=seconds) for task, seconds in intervals.items()}
         self._metrics = metrics
-        self._before: dict[str, datetime] = {}
+        self._expected: dict[str, datetime] = {}
         self._busy: set[str] = set()
+
+    def moved(self, task: str, due: datetime) -> None:
+        """The next run of a task was put to this time: those it would have had until then are not missed."""
+        self._expected[task] = due
 
     def __call__(self, event: JobSubmissionEvent) -> None:
         """A run has begun, or was skipped."""
         task, due = event.job_id, event.scheduled_run_times[-1]
-        slept = self._slept(task, due)
-        if slept:
-            self._skip(task, slept, "the process was not running when it was due")
+        interval = self._intervals[task]
+        missed = (due - self._expected.get(task, due)) // interval
+        # The job may have moved its next run before this was told that it has begun.
+        self._expected[task] = max(due + interval, self._expected.get(task, due))
+        if missed > 0:
+            self._skip(task, missed, "the process was stopped or asleep, or had no processor, when due")
         if event.code == EVENT_JOB_MAX_INSTANCES:
             self._still_busy(task)
         else:
             self._busy.discard(task)
-            self._begun(task, (datetime.now(UTC) - due).total_seconds())
-
-    def _slept(self, task: str, due: datetime) -> int:
-        """How many runs fell due between the last one that was heard of and this one."""
-        before = self._before.get(task, due)
-        self._before[task] = due
-        return max(0, int((due - before).total_seconds() / self._intervals[task]) - 1)
+            self._begun(task, (present() - due).total_seconds())
 
     def _still_busy(self, task: str) -> None:
         """All of them count; the first in a row is told."""

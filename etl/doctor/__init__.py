@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 
 from etl.cache.client import Wire
+from etl.cache.keys import state_keys
 from etl.doctor import clocks, keys, lives, mongodb, redis_server
 from etl.doctor.finding import Finding, Level
 from etl.settings import Settings
@@ -28,7 +29,8 @@ def examine(
     found = [*lives.examine(settings), *mongodb.examine(settings, sources), *redis_server.examine(wire)]
     away = {finding.subject for finding in found if finding.check == "connection" and finding.remedy}
     if "Redis" not in away:
-        found += keys.examine(wire, list(sources))
+        names = {one.name: state_keys(one.name, settings.namespace) for one in settings.collections}
+        found += keys.examine(wire, names)
     readable = {
         "MongoDB": lambda: next(iter(sources.values())).clock() / 1000,
         "Redis": lambda: redis_server.clock(wire),

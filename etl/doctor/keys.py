@@ -1,52 +1,51 @@
-"""The ETL's own keys: that nobody has put something of another type in their place."""
+"""The ETL's own keys: each is of the type that the ETL gives it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from shlex import quote
 from typing import Final
 
 from etl.cache.client import Wire
-from etl.cache.keys import companions
+from etl.cache.keys import StateKeys, requests_key
 from etl.doctor.finding import Finding, well, wrong
 from etl.errors import EtlError
 from schemas.families import GENERATION_QUEUE, LAST_SYNC
-from schemas.keys import companion
 
 TYPES: Final[Mapping[str, str]] = {
     "fence": "string",
     "checkpoint": "hash",
-    "seen": "zset",
-    "claims": "zset",
-    "claimants": "hash",
     "deferred": "hash",
     "dead_letters": "hash",
     "queues": "set",
     "history": "list",
+    "published": LAST_SYNC.type,
+    "reconciliation_due": "string",
     "lease": "string",
-    "turn": "string",
-    "turnstile": "string",
+    "leader": "string",
+    "reconciliation": "string",
+    "reconciliation_lease": "string",
     "backfill_fence": "string",
     "backfill": "hash",
     "backfill_lease": "string",
-    "reconciling": "string",
+    "follow_fence": "string",
+    "follow": "hash",
+    "follow_lease": "string",
 }
-"""The Redis type behind each companion, as `lua/` names them."""
+"""The Redis type behind each key of a collection, by its role in `StateKeys`."""
 
 
-def examine(wire: Wire, collections: Sequence[str]) -> Iterator[Finding]:
+def examine(wire: Wire, collections: Mapping[str, StateKeys]) -> Iterator[Finding]:
     """The keys of each collection, and the queues it feeds; none of a server that is away."""
-    for collection in collections:
+    for collection, own in collections.items():
         try:
-            yield from _collection(wire, collection)
+            yield from _collection(wire, collection, own)
         except EtlError:
             return
 
 
-def _collection(wire: Wire, collection: str) -> Iterator[Finding]:
-    published = LAST_SYNC.key(collection=collection)
-    wanted: dict[str, str] = {published: LAST_SYNC.type}
-    wanted |= {companion(published, role): kind for role, kind in TYPES.items()}
-    for queue in _queues(wire, collection):
-        wanted |= {queue: GENERATION_QUEUE.type, companion(queue, "enqueued"): "hash"}
+def _collection(wire: Wire, collection: str, own: StateKeys) -> Iterator[Finding]:
+    wanted: dict[str, str] = {getattr(own, role): kind for role, kind in TYPES.items()}
+    for queue in _queues(wire, own):
+        wanted |= {queue: GENERATION_QUEUE.type, requests_key(queue): "hash"}
     kinds = wire.exchange([("TYPE", key) for key in wanted])
     odd = [(key, kind) for key, kind in zip(wanted, kinds, strict=True) if kind not in {wanted[key], "none"}]
     if not odd:
@@ -55,11 +54,10 @@ def _collection(wire: Wire, collection: str) -> Iterator[Finding]:
         yield _wrong_type(key, kind, wanted[key])
 
 
-def _queues(wire: Wire, collection: str) -> list[str]:
-    """The queues that the collection has fed; of a key of another type, nobody knows."""
-    key = companions(collection).queues
-    [kind] = wire.exchange([("TYPE", key)])
-    return sorted(wire.exchange([("SMEMBERS", key)])[0]) if kind == TYPES["queues"] else []
+def _queues(wire: Wire, own: StateKeys) -> list[str]:
+    """The queues that the collection has fed; none where their key is of another type."""
+    [kind] = wire.exchange([("TYPE", own.queues)])
+    return sorted(wire.exchange([("SMEMBERS", own.queues)])[0]) if kind == TYPES["queues"] else []
 
 
 def _wrong_type(key: str, kind: str, wanted: str) -> Finding:

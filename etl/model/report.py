@@ -1,9 +1,12 @@
 """What one run of a collection did: the numbers `etl sync` prints and the history keeps."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
+
+from etl.model.batch import BatchOutcome
+from etl.model.state import DeadLetter
 
 Status = Literal["ok", "failed", "locked"]
 Mode = Literal["delta", "cold_start", "backfill"]
@@ -41,15 +44,32 @@ class Report:
     """How many entries of each family were written."""
     reasons: Counter[str] = field(default_factory=Counter)
     """Why documents were not applied, and how many for each reason."""
+    incomplete: int = 0
+    """Keys that were removed though older documents may claim them: a reconciliation finds those."""
     before: int = 0
     """How many documents were done before, where this goes on with a backfill that was cut short."""
 
     def as_dict(self) -> dict[str, Any]:
         """The report as `etl sync --json` prints it, in the order of the fields above."""
         shown = asdict(self)
-        for inner in ("exit_code", "entries", "reasons", "before"):
+        for inner in ("exit_code", "entries", "reasons", "incomplete", "before"):
             del shown[inner]
         return shown
+
+    def add(self, outcome: BatchOutcome, letters: Sequence[DeadLetter]) -> None:
+        """Count one batch, and the dead letters that were made of it."""
+        self.records_processed += outcome.processed
+        self.written += outcome.written
+        self.evicted += outcome.evicted
+        self.enqueued += outcome.enqueued
+        self.deferred += len(outcome.deferred)
+        self.entries.update(outcome.entries)
+        self.dead_lettered += len(letters)
+        self.reasons.update(letter.why() for letter in letters)
+        self.dead_letters += [
+            letter.as_dict() for letter in letters[: SHOWN_DEAD_LETTERS - len(self.dead_letters)]
+        ]
+        self.incomplete += outcome.incomplete
 
     def failed(self, error: str, exit_code: int, status: Status = "failed") -> "Report":
         """This report, ended by an error: `exit_code` is what the command line ends with."""

@@ -1,16 +1,13 @@
-"""What the heart knows of a collection while it works: read once, then kept in step with Redis."""
+"""What Redis remembers of a collection beside its checkpoint: dead letters and deferrals."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from etl.sync.planner import Checkpoint, Scan
-from schemas.operations import FieldError, Reject
-from schemas.position import Position, position_from_text
-
-SEEN_CAP: Final = 100_000
-"""So many versions are remembered as handled. Beyond it all are forgotten and the documents of the
-overlap are applied again by the next cycle: more work, never a gap."""
+from etl.model.batch import Rejected
+from etl.model.scan import Checkpoint, Origin
+from schemas.operations import FieldError
 
 DEAD_LETTER_CAP: Final = 10_000
 """So many dead letters are kept per collection; further ones are counted only."""
@@ -23,22 +20,20 @@ class Deferral:
     lock: str
     """The full key of the lock."""
     since: str
-    """When it was first put off, ISO 8601 in UTC."""
-    position: Position
+    """When it was first deferred, ISO 8601 in UTC."""
 
     def text(self) -> str:
         """As it is kept in Redis."""
-        return json.dumps({"lock": self.lock, "since": self.since, "position": self.position.text()})
+        return json.dumps(asdict(self))
 
     def as_dict(self) -> dict[str, Any]:
         """As `--json` prints it."""
-        return {"lock": self.lock, "since": self.since}
+        return asdict(self)
 
 
 def deferral_from_text(text: str) -> Deferral:
     """The inverse of `Deferral.text`."""
-    value = json.loads(text)
-    return Deferral(value["lock"], value["since"], position_from_text(value["position"]))
+    return Deferral(**json.loads(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +47,8 @@ class DeadLetter:
     first_seen: str
     last_seen: str
     attempts: int
+    version: str = ""
+    """The timestamp of the version that was refused last."""
 
     def text(self) -> str:
         """As it is kept in Redis."""
@@ -67,10 +64,11 @@ class DeadLetter:
         return asdict(self) | {"errors": [error._asdict() for error in self.errors]}
 
 
-def dead_letter(document_id: str, reject: Reject, now: str, before: DeadLetter | None) -> DeadLetter:
+def dead_letter(rejected: Rejected, now: str, before: DeadLetter | None) -> DeadLetter:
     """The dead letter of a document that was refused at `now`, perhaps not for the first time."""
     first, attempts = (now, 0) if before is None else (before.first_seen, before.attempts)
-    return DeadLetter(document_id, reject.reason, reject.errors, first, now, attempts + 1)
+    reject = rejected.reject
+    return DeadLetter(rejected.id, reject.reason, reject.errors, first, now, attempts + 1, rejected.version)
 
 
 def dead_letter_from_text(text: str) -> DeadLetter:
@@ -80,34 +78,18 @@ def dead_letter_from_text(text: str) -> DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
-class Reached:
-    """How far a cycle is: its scan, the watermark, and from which millisecond on the next one reads again."""
-
-    scan: Scan
-    position: Position | None
-    window: int
-
-
-@dataclass(slots=True)
 class State:
-    """A collection as Redis has it. The holder of the lease is the only one who changes it."""
+    """What Redis remembers of a collection when a run begins."""
 
     checkpoint: Checkpoint | None = None
+    origin: Origin | None = None
+    """Which documents the checkpoint is about; None before the first run."""
     now: int = 0
     """The clock of Redis when the state was read, in milliseconds since the epoch."""
-    deferred: dict[str, Deferral] = field(default_factory=dict)
+    deferred: Mapping[str, Deferral] = field(default_factory=dict)
     """What waits for a lock, by `_id` as canonical Extended JSON."""
     dead_letters: int = 0
-    seen: int = 0
-    """How many versions are remembered as handled."""
-    claims: int = 0
-    """How many keys have a remembered newest claim."""
+    sweeps: Mapping[str, str] = field(default_factory=dict)
+    """Where the sweep of the requests of each queue goes on."""
     queues: frozenset[str] = frozenset()
     """Keys of the queues that the collection feeds."""
-    overflowed: bool = False
-    """Whether this scan met more than `SEEN_CAP` documents, and remembers none."""
-
-    @property
-    def waiting(self) -> frozenset[str]:
-        """The locks that documents wait for."""
-        return frozenset(deferral.lock for deferral in self.deferred.values())

@@ -1,43 +1,62 @@
-"""The pages of one scan, read with patience."""
+"""The pages of one range of the index: the only loop that reads a collection."""
 
-import logging
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
-from etl import logs
 from etl.errors import CycleFailed
-from etl.interfaces import Page, Source
+from etl.interfaces import Reader
+from etl.model.scan import ScanRange, earliest, latest
 from etl.retry import Retry
-from etl.sync.planner import Scan, earliest, latest
-from schemas.position import after
-
-_log = logging.getLogger("etl.scanning")
+from schemas.ids import readable_id
+from schemas.position import Position, after
 
 
-_NO_INDEX: Final = "no index on the timestamp and _id: every page reads the whole collection; in mongosh: %s"
+class ReadPage(NamedTuple):
+    """Raw documents in index order."""
+
+    read_at: int
+    """What the clock said before they were read."""
+    documents: list[bytes]
+    last: Position | None
+    """Where the reader stands after them; None without documents."""
+    more: bool
+    """Whether there may be more after them."""
 
 
-def pages(source: Source, scan: Scan, size: int, retry: Retry) -> Iterator[Page]:
-    """The pages of the scan, of `size` documents; past its own clock it jumps to the present.
+def pages(
+    reader: Reader, scan_range: ScanRange, size: int, present: int, clock: Callable[[], int], retry: Retry
+) -> Iterator[ReadPage]:
+    """The pages of a range, of `size` documents; past `present` it jumps to the present.
 
-    What was written since belongs to the next scan, and only documents dated in the future are
-    left to be read. Otherwise a fast writer could keep a scan from ever ending. Who reads all of a
-    collection without the index is told so, and how to create it.
+    A document written since belongs to the next scan, and only documents dated in the future are left to be
+    read. Otherwise a fast writer could keep a scan from ever ending.
+
+    Args:
+        reader: reads one page.
+        scan_range: where to read.
+        size: how many documents a page has.
+        present: the server's clock when the scan began, in milliseconds since the epoch.
+        clock: is asked before each page is read.
+        retry: repeats each step while a server is away.
 
     Raises:
-        EtlError: MongoDB stays away, or refuses.
+        EtlError: a server stays away, or refuses.
+        CycleFailed: a page leads no further, so that a loop over pages would never end.
     """
-    if scan.mode != "delta" and source.index is None:
-        _log.warning(_NO_INDEX, source.create_index_command(), extra=logs.event("index"))
-    cursor, present = scan.cursor, after(scan.clocks.mongo)
+    cursor, future = scan_range.after, after(present)
     while True:
-        begin = cursor
-        page = retry(lambda: source.page(begin, scan.end, size))  # noqa: B023 (called at once)
-        yield page
+        if earliest(cursor, future) == future:
+            cursor = latest(cursor, after(retry(reader.clock))) or cursor
+        begin, read_at = cursor, retry(clock)
+        page = retry(lambda: reader.page(begin, scan_range.end, size))  # noqa: B023 (called at once)
+        if page.last is not None and page.last.order() <= begin.order():
+            raise CycleFailed(
+                f"reading got no further: document {readable_id(page.last.id)} ends a page that"
+                f" begins after {readable_id(begin.id)}, though it comes before that in the index"
+            )
+        yield ReadPage(read_at, page.documents, page.last, page.more)
         if not page.more:
             return
         if page.last is None:
-            raise CycleFailed("no document of a whole page has a position to read on from")
+            raise CycleFailed("reading got no further: a page has no documents, and is not the last")
         cursor = page.last
-        if earliest(cursor, present) == present:
-            cursor = latest(cursor, after(retry(source.clock))) or cursor

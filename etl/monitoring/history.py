@@ -3,12 +3,12 @@
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from etl.cache.client import Wire
-from etl.cache.keys import companions
+from etl.cache.keys import StateKeys
 from etl.checkpoint.history import History
 from etl.errors import EtlError, whereabouts
 from etl.model.state import DeadLetter, dead_letter_from_text
@@ -49,7 +49,7 @@ def recent(read: Callable[[], Sequence[Mapping[str, Any]]]) -> Recent:
         return Recent(error=whereabouts(error))
 
 
-def read_recent(wire: Wire, names: Iterable[str]) -> list[dict[str, Any]]:
+def read_recent(wire: Wire, collections: Mapping[str, StateKeys]) -> list[dict[str, Any]]:
     """The last runs and the dead letters of each collection.
 
     Raises:
@@ -61,16 +61,16 @@ def read_recent(wire: Wire, names: Iterable[str]) -> list[dict[str, Any]]:
             # A report names some of its dead letters; here they are named once, for all runs.
             "runs": [
                 {field: value for field, value in run.items() if field != "dead_letters"}
-                for run in History(wire, name).newest(RUNS)
+                for run in History(wire, keys).newest(RUNS)
             ],
-            "dead_letters": _dead_letters(wire, name),
+            "dead_letters": _dead_letters(wire, keys),
         }
-        for name in names
+        for name, keys in collections.items()
     ]
 
 
-def _dead_letters(wire: Wire, name: str) -> dict[str, Any]:
-    letters = _read_dead_letters(wire, name)
+def _dead_letters(wire: Wire, keys: StateKeys) -> dict[str, Any]:
+    letters = _read_dead_letters(wire, keys)
     reasons = Counter((letter.reason, tuple(sorted({e.field for e in letter.errors}))) for letter in letters)
     newest = sorted(letters, key=lambda letter: (letter.first_seen, letter.id), reverse=True)[:NEWEST]
     return {
@@ -83,8 +83,8 @@ def _dead_letters(wire: Wire, name: str) -> dict[str, Any]:
     }
 
 
-def _read_dead_letters(wire: Wire, name: str) -> list[DeadLetter]:
-    key, cursor, texts = companions(name).dead_letters, "0", dict[str, str]()
+def _read_dead_letters(wire: Wire, keys: StateKeys) -> list[DeadLetter]:
+    key, cursor, texts = keys.dead_letters, "0", dict[str, str]()
     while True:
         [(cursor, found)] = wire.exchange([("HSCAN", key, cursor, "COUNT", _SCAN_COUNT)])
         texts |= zip(found[::2], found[1::2], strict=True)

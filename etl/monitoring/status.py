@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
-from etl.cache.client import Wire
-from etl.cache.keys import companions
-from etl.cache.resp import Command
+from etl.cache.client import Command, Wire
+from etl.cache.keys import StateKeys
 from etl.checkpoint.history import Entry, History, began, ended
 from etl.errors import EtlError, Transient
 from etl.model.moments import moment_text
 from etl.model.state import deferral_from_text
-from schemas.position import Position, at, position_from_text, readable_id
+from schemas.ids import readable_id
+from schemas.position import Position, at, position_from_text
 from schemas.values import date_text
 
 SHOWN_DEFERRED: Final = 10
@@ -75,6 +75,9 @@ class CollectionStatus:
     `total` in documents, `began`, `holder` (None: interrupted, it resumes)."""
     reconciliation: dict[str, Any] | None
     """Counts of the last reconciliation, and when it `ended`."""
+    follow: dict[str, Any] | None
+    """The follower: `state` (`following`, `behind`, `stopped`), `lag_seconds`, `last_event`, `holder`;
+    None where there was none."""
     error: str | None
     """Why MongoDB could not be asked for the lag."""
 
@@ -84,9 +87,12 @@ class CollectionStatus:
 
 
 def read_status(
-    wire: Wire, sources: Iterable[tuple[str, Source]], cycle_seconds: int, mongodb_away: str | None = None
+    wire: Wire,
+    sources: Iterable[tuple[str, StateKeys, Source]],
+    cycle_seconds: int,
+    mongodb_away: str | None = None,
 ) -> list[CollectionStatus]:
-    """The status of each collection, given its name and its documents.
+    """The status of each collection, given its name, its keys and its documents.
 
     `mongodb_away` says why MongoDB does not answer, where that is known already: it is not asked then.
 
@@ -94,7 +100,7 @@ def read_status(
         EtlError: Redis is away, or refuses.
     """
     mongodb = _MongoDB(mongodb_away)
-    return [_status(wire, name, source, cycle_seconds, mongodb) for name, source in sources]
+    return [_status(wire, *one, cycle_seconds, mongodb) for one in sources]
 
 
 class _MongoDB:
@@ -123,11 +129,13 @@ class _MongoDB:
             return None, None, str(error)
 
 
-def _status(wire: Wire, name: str, source: Source, cycle_seconds: int, mongodb: _MongoDB) -> CollectionStatus:
-    checkpoint, backfill, *replies, time = wire.exchange(_questions(name))
-    dead, deferred, (_, some), lease, backfill_lease, queues, leader = replies
+def _status(
+    wire: Wire, name: str, keys: StateKeys, source: Source, cycle_seconds: int, mongodb: _MongoDB
+) -> CollectionStatus:
+    checkpoint, backfill, *replies, time = wire.exchange(_questions(keys))
+    dead, deferred, (_, some), lease, backfill_lease, queues, leader, follower, following = replies
     kept, cut = _mapping(checkpoint), _mapping(backfill)
-    history = History(wire, name)
+    history = History(wire, keys)
     last, success, reconciled = history.last_cycle(), history.last_success(), history.reconciliation()
     lengths = _lengths(wire, sorted(queues))
     position = position_from_text(kept["position"]) if kept.get("position") else None
@@ -147,17 +155,17 @@ def _status(wire: Wire, name: str, source: Source, cycle_seconds: int, mongodb: 
         deferred=_deferred(some),
         deferred_count=deferred,
         unreachable=success["unreachable"] if success else None,
-        lease_holder=_holder(lease),
+        lease_holder=lease or None,
         queues=lengths,
         leader=leader,
         scans=[scan | {"total": total} for scan in scans],
         reconciliation=dict(reconciled) if reconciled else None,
+        follow=_follow(follower, following, time),
         error=error,
     )
 
 
-def _questions(name: str) -> list[Command]:
-    own = companions(name)
+def _questions(own: StateKeys) -> list[Command]:
     return [
         ("HGETALL", own.checkpoint),
         ("HGETALL", own.backfill),
@@ -167,7 +175,9 @@ def _questions(name: str) -> list[Command]:
         ("GET", own.lease),
         ("GET", own.backfill_lease),
         ("SMEMBERS", own.queues),
-        ("GET", own.turn),
+        ("GET", own.leader),
+        ("HMGET", own.follow, "event_seconds", "caught_up"),
+        ("GET", own.follow_lease),
         ("TIME",),
     ]
 
@@ -191,12 +201,23 @@ def _scan(kept: Mapping[str, str], mode: str, lease: str | None) -> Iterator[dic
             "mode": mode,
             "done": int(kept.get("scan_done") or 0),
             "began": moment_text(int(clock)) if clock else None,
-            "holder": _holder(lease),
+            "holder": lease,
         }
 
 
-def _holder(lease: str | None) -> str | None:
-    return lease.partition(" ")[2] if lease else None
+def _follow(
+    known: tuple[str | None, str | None], holder: str | None, time: tuple[str, str]
+) -> dict[str, Any] | None:
+    event, caught_up = known
+    if caught_up is None and holder is None:
+        return None
+    behind = caught_up == "0" and event is not None
+    return {
+        "state": "stopped" if holder is None else "behind" if behind else "following",
+        "lag_seconds": max(0.0, int(time[0]) - float(event or 0)) if behind else 0.0,
+        "last_event": None if event is None else moment_text(round(float(event) * 1000)),
+        "holder": holder,
+    }
 
 
 def _since(success: Entry | None, time: tuple[str, str]) -> float | None:

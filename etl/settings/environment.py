@@ -8,6 +8,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 from etl.errors import Misconfigured
 from etl.settings import validation
 from etl.settings.model import Settings
+from etl.settings.urls import nearest
 
 PREFIX = "ETL_"
 #: Names the settings file; no setting itself.
@@ -55,12 +56,14 @@ def _refuse_misspelt() -> None:
     What begins with a section (`ETL_MONGO__…`) is checked with the settings themselves.
     """
     known = _variables()
-    sections = tuple(variable((section, "")) for section in Settings.model_fields)
+    sections = tuple(
+        variable((name, "")) for name in Settings.model_fields if validation.known_names((name, ""))
+    )
     for name in sorted(name for name in os.environ if name.upper().startswith(PREFIX)):
         if name.upper() in known or name.upper().startswith(sections):
             continue
         if "__" in name or _squeezed(name) in map(_squeezed, known):
-            raise Misconfigured(f"environment {name}: unknown setting, {validation.nearest(name, known)}")
+            raise Misconfigured(f"environment {name}: unknown setting, {nearest(name, known)}")
 
 
 def _squeezed(name: str) -> str:

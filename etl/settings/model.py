@@ -5,7 +5,7 @@ command line say. The descriptions are the ones the README shows.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -61,7 +61,11 @@ def _one_of(known: Mapping[str, object]) -> AfterValidator:
 
 
 Whole = Annotated[int, BeforeValidator(_not_a_bool)]
-Seconds = Annotated[float, BeforeValidator(_not_a_bool), Field(gt=0, allow_inf_nan=False)]
+Timeout = Annotated[
+    float, BeforeValidator(_not_a_bool), Field(gt=0, le=urls.LONGEST_TIMEOUT, allow_inf_nan=False)
+]
+CENTURY: Final = 100 * 365 * 86_400
+"""Seconds. Whatever is meant to last longer is a typing error, and some of it overflows in a server."""
 
 
 class Section(BaseModel):
@@ -81,7 +85,18 @@ class MongoSettings(Section):
         pattern=r'^[^/\\. "$\x00]{1,63}$',
         description="Database that holds the collections.",
     )
-    timeout_seconds: Seconds = Field(10, description="How long one answer of MongoDB may take.")
+    timeout_seconds: Timeout = Field(10, description="How long one answer of MongoDB may take.")
+
+
+class SentinelSettings(Section):
+    """The Sentinels that name the primary."""
+
+    service: str = Field(min_length=1, description="Name of the primary among Sentinels, as `mymaster`.")
+    nodes: tuple[Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^:\s]+):\d{1,5}$")], ...] = Field(
+        min_length=1, description="Sentinels, each as `host:port`."
+    )
+    username: str | None = Field(None, description="User of the Sentinels themselves.")
+    password: SecretStr | None = Field(None, description="Password of the Sentinels themselves.")
 
 
 class RedisSettings(Section):
@@ -90,14 +105,21 @@ class RedisSettings(Section):
     url: Annotated[SecretStr, _address("redis", "rediss", "unix")] = Field(
         SecretStr("redis://localhost:6379/0"), description="Address of Redis."
     )
-    timeout_seconds: Seconds = Field(10, description="How long one answer of Redis may take.")
+    timeout_seconds: Timeout = Field(10, description="How long one answer of Redis may take.")
+    sentinel: SentinelSettings | None = Field(
+        None,
+        description="Sentinels that name the primary; `url` then has its options, without host and port.",
+    )
 
 
 class ScheduleSettings(Section):
     """When a cycle runs."""
 
     cycle_seconds: Whole = Field(
-        660, ge=1, description="Time from one cycle to the next; `etl:last_sync` lives twice as long."
+        660,
+        ge=1,
+        le=CENTURY,
+        description="Time from one cycle to the next; `etl:last_sync` lives twice as long.",
     )
 
 
@@ -112,13 +134,16 @@ class CollectionSettings(Section):
         "updated_at", pattern=r"^[^$\x00][^\x00]*$", description="Date field that moves at every write."
     )
     overlap_seconds: Whole = Field(
-        120, ge=0, description="How late a document may be committed after its own timestamp."
+        120, ge=0, le=CENTURY, description="How late a document may be committed after its own timestamp."
     )
     cold_start: Literal["full", "recent", "now"] = Field(
         "full",
         description="The first cycle reads `full`, `recent` (what the longest TTL still holds) or `now`.",
     )
     page_size: Whole = Field(500, ge=1, le=100_000, description="Documents read and written at a time.")
+    follow: bool = Field(
+        default=False, description="Also read the change stream, so that a change is applied within a second."
+    )
     track_keys: bool = Field(
         default=True, description="Remember which document filled which key, so that none is left behind."
     )
@@ -127,9 +152,12 @@ class CollectionSettings(Section):
 class FamilySettings(Section):
     """How long the entries of a key family live."""
 
-    ttl: Whole | None = Field(None, ge=1, description="Life of an entry in seconds.")
+    ttl: Whole | None = Field(None, ge=1, le=CENTURY, description="Life of an entry in seconds.")
     refresh_seconds: Whole | None = Field(
-        None, ge=1, description="Warm the family again this often, whatever the cycle; less than its `ttl`."
+        None,
+        ge=1,
+        le=CENTURY,
+        description="Warm the family again this often, whatever the cycle; less than its `ttl`.",
     )
 
 
@@ -164,26 +192,36 @@ class TransformSettings(Section):
 class LeaseSettings(Section):
     """The lease that keeps two cycles of one collection apart."""
 
-    seconds: Whole = Field(30, ge=1, description="How long a dead holder keeps others from a collection.")
+    seconds: Whole = Field(
+        30, ge=1, le=86_400, description="How long a dead holder keeps others from a collection."
+    )
 
 
 class ReconcileSettings(Section):
     """The verification that mends by itself what hard deletes and others have left."""
 
     interval_seconds: Whole | None = Field(
-        None, ge=1, description="The daemon verifies and repairs each collection this often; null: never."
+        None,
+        ge=1,
+        le=CENTURY,
+        description="The daemon verifies and repairs each collection this often; null: when it is due.",
     )
 
 
 class RetrySettings(Section):
     """How patient a command is."""
 
-    seconds: Seconds = Field(20, description="How long a command keeps trying a server that is away.")
+    seconds: Timeout = Field(20, description="How long a command keeps trying a server that is away.")
 
 
 class Settings(Section):
     """All settings, checked against each other. `families` holds every family, the unmentioned ones too."""
 
+    namespace: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9_-]{0,32}$",
+        description="Keeps the state of two installations apart that share one Redis; contract keys stay shared.",
+    )
     mongo: MongoSettings = MongoSettings()
     redis: RedisSettings = RedisSettings()
     schedule: ScheduleSettings = ScheduleSettings()

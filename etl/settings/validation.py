@@ -1,13 +1,13 @@
 """From pydantic's view of a wrong setting to the one line a person needs."""
 
-from collections.abc import Callable
-from difflib import get_close_matches
+from collections.abc import Callable, Sequence
 from typing import get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from etl.settings.model import Settings
+from etl.settings.urls import nearest
 
 Path = tuple[str | int, ...]
 
@@ -17,7 +17,15 @@ def one_line(error: ValidationError, source: Callable[[Path], str]) -> str:
 
     `source` names where the value at a path came from. No value is ever quoted: it may be a secret.
     """
-    return "; ".join(_describe(details, source) for details in error.errors(include_input=False))
+    found = error.errors(include_input=False)
+    return "; ".join(_describe(details, source) for details in found if not _follows(details, found))
+
+
+def _follows(details: ErrorDetails, found: Sequence[ErrorDetails]) -> bool:
+    """Whether a list only counts as too short because what is in it is wrong, which is told by itself."""
+    path = details["loc"]
+    inside = (other["loc"] for other in found if other["loc"][: len(path)] == path and other["loc"] != path)
+    return details["type"] == "too_short" and any(inside)
 
 
 def dotted(path: Path) -> str:
@@ -27,26 +35,22 @@ def dotted(path: Path) -> str:
 
 def known_names(path: Path) -> tuple[str, ...]:
     """The names that may stand where the last part of `path` stands; none where any name may."""
-    fields: dict[str, type[BaseModel]] = {
-        name: _section(field.annotation) for name, field in Settings.model_fields.items()
-    }
+    fields = Settings.model_fields
     if len(path) == 1:
         return tuple(fields)
-    return tuple(fields[str(path[0])].model_fields) if path[0] in fields else ()
+    section = _section(fields[str(path[0])].annotation) if path[0] in fields else None
+    return tuple(section.model_fields) if section else ()
 
 
-def nearest(name: str, known: tuple[str, ...]) -> str:
-    """A way out for a misspelt name: `did you mean …?`, or all the known ones."""
-    spelling = {known_name.lower(): known_name for known_name in known}
-    close = get_close_matches(name.lower(), spelling, n=1)
-    return f"did you mean {spelling[close[0]]}?" if close else "expected one of: " + ", ".join(known)
+def _section(annotation: object) -> type[BaseModel] | None:
+    """The model behind `MongoSettings`, `tuple[CollectionSettings, ...]` or `dict[str, FamilySettings]`.
 
-
-def _section(annotation: object) -> type[BaseModel]:
-    """The model behind `MongoSettings`, `tuple[CollectionSettings, ...]` or `dict[str, FamilySettings]`."""
+    None of a single value, such as `namespace`.
+    """
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next(_section(inner) for inner in reversed(get_args(annotation)) if inner is not Ellipsis)
+    inner = (_section(argument) for argument in get_args(annotation))
+    return next((section for section in inner if section), None)
 
 
 def _describe(details: ErrorDetails, source: Callable[[Path], str]) -> str:
@@ -65,5 +69,7 @@ def _expected(details: ErrorDetails, path: Path) -> str:
             return "required, but not given"
         case "model_type" | "dict_type":
             return "expected a mapping of settings"
+        case "tuple_type":
+            return "expected a list"
         case _:
             return details["msg"].replace("Input should be", "expected")

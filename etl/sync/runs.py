@@ -5,101 +5,96 @@ A run that fails raises nothing: what went wrong is in its report, and in the hi
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
-from etl.backfill.backfill import Backfill, BackfillOrder, rehearse
-from etl.backfill.backfill import Rules as BackfillRules
-from etl.backfill.rate_limit import Pace
-from etl.cache.keys import companions, of_backfill
-from etl.container import Assembly
-from etl.errors import CacheAway, CycleFailed, EtlError, Interrupted, Locked
+from etl import logs
+from etl.backfill.backfill import BackfillOrder, run_backfill
+from etl.backfill.rate_limit import RateLimiter
+from etl.checkpoint.lease import Lease
+from etl.errors import CacheAway, CycleFailed, EtlError, Interrupted, LeaseHeldError
+from etl.interfaces import Process, Stages
 from etl.model.report import Progress, Report, unheard
-from etl.settings import CollectionSettings
-from etl.sync.cycle import Cycle, Rules
-from etl.sync.planner import Backfilled, Limits
+from etl.model.scan import Backfilled
+from etl.sync.cycle import run_cycle
+from etl.sync.planner import Limits
 
 _LOCKED_WAIT_SECONDS: Final = 0.5
 
 _log = logging.getLogger("etl")
 
 
+@dataclass(frozen=True, slots=True)
 class Runs:
-    """What runs on the parts that are handed in; `longest_ttl` in seconds."""
+    """The runs of one collection, over stages and leases that `etl.container` has built."""
 
-    def __init__(self, parts: Assembly, longest_ttl: int) -> None:
-        self._parts = parts
-        self._longest_ttl = longest_ttl
+    collection: str
+    limits: Limits
+    cycle_stages: Stages
+    backfill_stages: Callable[[BackfillOrder], Stages]
+    """Those of a backfill, or of a dry run."""
+    lease: Lease
+    backfill_lease: Lease
+    upgrade: Callable[[], bool]
+    """Takes the collection over from version 0.1; says whether that had left state."""
 
     def cycle(
-        self,
-        collection: CollectionSettings,
-        again: Sequence[str] = (),
-        since: Backfilled | None = None,
-        progress: Progress = unheard,
+        self, again: Sequence[str] = (), since: Backfilled | None = None, progress: Progress = unheard
     ) -> Report:
-        """One cycle: see `etl.sync.cycle.Cycle.run`. `progress` is told after each page."""
-        report = Report(collection.name)
-        own = companions(collection.name)
-        with self._recorded(collection, report), self._parts.lease(own).hold() as token:
-            stages = self._parts.stages(collection, own)
-            Cycle(stages, self._rules(collection, progress), token, report).run(again, since)
+        """One cycle: see `etl.sync.cycle.run_cycle`. `progress` is called after each batch."""
+        report = Report(self.collection)
+        with self._recorded(report), self.lease.hold() as token:
+            limits = self.limits._replace(cold_start="full") if self.upgrade() else self.limits
+            run_cycle(self.cycle_stages, limits, token, report, progress, again, since)
         return report
 
-    def backfill(self, collection: CollectionSettings, order: BackfillOrder, progress: Progress) -> Report:
-        """Every document that is asked for, or only what would become of each."""
-        report = Report(collection.name, mode="backfill")
-        pace = Pace(order.rate, self._parts.stop)
-        rules = BackfillRules(order.bounds, collection.page_size, pace, order.restart, progress)
+    def backfill(self, order: BackfillOrder, progress: Progress) -> Report:
+        """Every document that is asked for; with `dry_run` only what would become of each."""
+        report = Report(self.collection, mode="backfill")
+        stages = self.backfill_stages(order)
+        process: Process = partial(stages.processor.process, remember_from=None, trust=False)
+        if order.rate:
+            process = RateLimiter(order.rate, stages.stop).limited(process)
         if order.dry_run:
-            self._rehearse(collection, order, rules, report)
+            try:
+                run_backfill(stages, process, order, "", report, progress)
+                report.unreachable = stages.retry(stages.reader.unreachable)
+            except EtlError as error:
+                report.failed(str(error), error.exit_code)
             return report
-        with self._recorded(collection, report):
-            self._backfill(collection, order, rules, report)
+        with self._recorded(report), self.backfill_lease.hold() as token:
+            self.upgrade()
+            scan, read = run_backfill(stages, process, order, token, report, progress)
+            if order.is_whole or self.cycle_stages.store.load().checkpoint:
+                self._catch_up(read)
+            report.unreachable = stages.retry(stages.reader.unreachable)
+            report.deferred = len(stages.store.load().deferred)
+            stages.store.end(token, scan, report)
         return report
 
-    def _backfill(
-        self, collection: CollectionSettings, order: BackfillOrder, rules: BackfillRules, report: Report
-    ) -> None:
-        own = of_backfill(companions(collection.name))
-        with self._parts.lease(own).hold() as token:
-            stages = self._parts.stages(collection, own, order.executors)
-            backfill = Backfill(stages, rules, token, report)
-            read = backfill.run()
-            if order.is_whole or self._parts.store(collection).load().checkpoint:
-                self._catch_up(collection, read)
-            backfill.end()
-
-    def _rehearse(
-        self, collection: CollectionSettings, order: BackfillOrder, rules: BackfillRules, report: Report
-    ) -> None:
-        """A backfill that writes nothing; not even that it failed."""
-        own = of_backfill(companions(collection.name))
-        try:
-            rehearse(self._parts.stages(collection, own, order.executors), rules, report)
-        except EtlError as error:
-            report.failed(str(error), error.exit_code)
-
-    def _catch_up(self, collection: CollectionSettings, read: Backfilled) -> None:
-        """A cycle that reads again all that changed since a backfill began, once nobody else runs one."""
+    def _catch_up(self, read: Backfilled) -> None:
+        """A cycle that reads again all that changed since a backfill began, once no other one runs."""
+        stop = self.cycle_stages.stop
         while True:
-            report = self.cycle(collection, since=read)
+            report = self.cycle(since=read)
             if report.status == "ok":
                 return
-            if self._parts.stop.is_set():
+            if stop.is_set():
                 raise Interrupted("stopped while it caught up; the same command goes on from there")
             if report.status != "locked":
                 raise CycleFailed(f"the cycle that was to catch up failed: {report.error}")
-            self._parts.stop.wait(_LOCKED_WAIT_SECONDS)
+            stop.wait(_LOCKED_WAIT_SECONDS)
 
     @contextmanager
-    def _recorded(self, collection: CollectionSettings, report: Report) -> Iterator[None]:
+    def _recorded(self, report: Report) -> Iterator[None]:
         """Put what goes wrong into the report, and keep that in the history where Redis can."""
         began, clock = round(time.time() * 1000), time.monotonic()
         try:
             yield
-        except Locked as error:
+        except LeaseHeldError as error:
             report.failed(str(error), error.exit_code, "locked")
         except EtlError as error:
             _log.debug("the run failed", exc_info=True)
@@ -107,9 +102,9 @@ class Runs:
             report.failed(str(error), error.exit_code)
             if not isinstance(error, CacheAway):
                 with suppress(EtlError):  # what went wrong matters more than that it could not be recorded
-                    self._parts.store(collection).record(report, began)
-
-    def _rules(self, collection: CollectionSettings, progress: Progress) -> Rules:
-        longest = self._longest_ttl * 1000
-        limits = Limits(collection.overlap_seconds * 1000, longest, collection.cold_start)
-        return Rules(collection.name, limits, collection.page_size, progress)
+                    self.cycle_stages.store.record(report, began)
+        if report.incomplete:
+            text = (
+                "%d keys were removed though older documents may claim them: etl verify --repair finds those"
+            )
+            _log.warning(text, report.incomplete, extra=logs.event("incomplete", keys=report.incomplete))

@@ -1,5 +1,6 @@
-"""Is the cache true, and why is a key not there? What `etl verify` and `etl trace` do.
+"""Whether the cache is true, and why a key is not there: what `etl verify` and `etl trace` do.
 
-`verify` streams MongoDB and asks `inspection` what Redis holds; `verdicts` judges, `ledger` keeps the
-suspects, `second_look` accuses and mends. `trace` tells the story of one document.
+`verifier` reads all documents and compares what they claim with what Redis holds. `findings` keeps the
+results, `recheck` checks again what does not match, at one moment, `classify` decides what each key is, and
+`repair` writes what does not match. `trace` explains one document.
 """

@@ -1,28 +1,34 @@
-"""Whether a key is true: pure decisions over what MongoDB and Redis said of it at one moment.
+"""What a key is found to be: pure decisions over what MongoDB and Redis said of it at one moment.
 
-The newest claim on a key, by `(updated_at, _id)`, says what it should be. A key is accused only
-where that claim has been applied, nobody waits for a lock, and the key is certainly this collection's.
+The newest claim on a key, by `(updated_at, _id)`, says what it should be. A key is a mismatch only where that
+claim has been applied, no lock defers it, and the key is certainly this collection's.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
-from etl.verify.compare import Looked, differences
-from etl.verify.reading import Reading
+from etl.cache.inspector import Claim, Content, Record
+from etl.model.result import TransformResult
+from etl.model.scan import Checkpoint
+from etl.verify.compare import differences
 from schemas.documents import FAMILIES
 from schemas.families import GENERATION_LOCK, Family
+from schemas.ids import readable_id
 from schemas.operations import Evict, Put
-from schemas.position import Position, readable_id
+from schemas.position import Position
 
 Name = Literal[
     "matching", "different", "missing", "expired", "orphaned", "deferred", "pending", "left_alone", "absent"
 ]
-ACCUSATIONS: Final = frozenset({"different", "missing", "orphaned"})
+MISMATCHES: Final = frozenset({"different", "missing", "orphaned"})
 """What makes a cache untrue."""
 
 CLOCK_TOLERANCE_MS: Final = 1000
 """So much before the end of its TTL a key may be gone: the clocks of two servers and a writer differ."""
+
+TTLs = Mapping[str, int | None]
+"""The life of each family in seconds; None for one that stays."""
 
 
 class Verdict(NamedTuple):
@@ -34,61 +40,61 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How far the collection is, when keys are judged. Milliseconds are of MongoDB's clock."""
+    """How far the cycles of the collection are. Milliseconds are of MongoDB's clock."""
 
     now: int
-    known: bool = False
-    """Whether there is a checkpoint at all. Without one nobody is about to apply anything."""
-    position: Position | None = None
-    """The watermark."""
-    window: int | None = None
-    """What is dated before it was within reach of the last finished cycle."""
-    seen: frozenset[str] = frozenset()
-    """Names of versions that were handled."""
-    deferred: Mapping[str, str] = field(default_factory=dict)
-    """What waits: `_id` as canonical Extended JSON -> the key of the lock."""
+    checkpoint: Checkpoint | None = None
+    """None where the next cycle is a cold start: then no cycle is about to apply a delta."""
+    overlap: int = 0
+    """How late documents are committed."""
+    records: Mapping[str, Record] = field(default_factory=dict)
+    """By the name of the document."""
+    deferred: frozenset[str] = frozenset()
+    """Documents that wait for a lock: their `_id`s as canonical Extended JSON."""
     held: frozenset[str] = frozenset()
     """Keys of the locks that exist."""
-    scheduled: Callable[[], bool] = lambda: False
-    """Whether a daemon is at work, so that what is not applied yet will be without anyone's doing."""
+    scheduled: bool = False
+    """Whether a daemon is at work, so that what is not applied yet soon will be."""
 
-    def reached(self, position: Position) -> bool:
+    def reached(self, result: TransformResult) -> bool:
         """Whether the cycles have passed this version of a document, and will not come back for it."""
-        if not self.known or position.ms is None or position.name() in self.seen:
+        if self.checkpoint is None or result.ms is None:
             return True
-        if self.position is None or position.order() > self.position.order():
+        record = self.records.get(result.document)
+        if record is not None and record.done and record.timestamp == result.timestamp:
+            return True
+        position, clocks = self.checkpoint.position, self.checkpoint.clocks
+        if position is None or result.position.order() > position.order():
             return False
-        return self.window is None or position.ms < self.window
+        return clocks is None or result.ms < clocks.mongo - self.overlap
 
-    def waits(self, reading: Reading) -> bool:
-        """Whether the document is put off, or would be."""
-        return reading.lock in self.held or reading.id in self.deferred
+    def waits(self, result: TransformResult) -> bool:
+        """Whether the document is deferred, or would be."""
+        return result.lock in self.held or result.id in self.deferred
 
 
-class Case(NamedTuple):
+class KeyFacts(NamedTuple):
     """What is known of one key."""
 
     key: str
-    looked: Looked | None
+    content: Content | None
     """What Redis holds; None where it holds nothing."""
-    newest: Reading | None = None
+    newest: TransformResult | None = None
     """The existing document that claims the key with the greatest position."""
-    owner: Position | None = None
-    """Which document claimed it last, as the cycles have recorded."""
-    owning: Reading | None = None
+    owner: Claim | None = None
+    """The newest claim that was applied, of the documents of this collection."""
+    owning: TransformResult | None = None
     """That document as it is now; None where it is gone."""
     shared: bool = False
-    """Whether another collection has claimed it too."""
+    """Whether a document of another collection claims it too."""
 
-
-class Rules(NamedTuple):
-    """What the settings say: the life of each family in seconds, and who records which keys it fills."""
-
-    ttls: Mapping[str, int | None]
-    tracked: bool = True
-    """Whether this collection does."""
-    others_tracked: bool = True
-    """Whether every other collection does."""
+    @property
+    def is_overtaken(self) -> bool:
+        """Whether a newer claim than that of the newest existing claimant was applied."""
+        owner, newest = self.owner, self.newest
+        if owner is None or newest is None:
+            return owner is not None
+        return owner.position.order() > newest.position.order()
 
 
 def family_of(key: str) -> Family | None:
@@ -105,102 +111,99 @@ def lock_of(key: str) -> str | None:
     return GENERATION_LOCK.prefix + key.removeprefix(family.prefix).partition(":")[0]
 
 
-def glance(entry: Put | Evict, ms: int | None, looked: Looked | None, rules: Rules, now: int) -> Name | None:
-    """The verdict where one look is enough: the key is as the document says, or expired. None: look again."""
-    if not isinstance(entry, Put):
-        return "absent" if looked is None else None
-    ttl = rules.ttls.get(entry.family)
-    if looked is None:
+def classify_alone(
+    write: Put | Evict, ms: int | None, content: Content | None, ttls: TTLs, now: int
+) -> Name | None:
+    """The verdict where the document and the key alone tell: the key is as it says, or expired; else None."""
+    if not isinstance(write, Put):
+        return "absent" if content is None else None
+    ttl = ttls.get(write.family)
+    if content is None:
         return None if _alive(ms, ttl, now) else "expired"
-    return None if differences(entry, looked, ttl) else "matching"
+    return None if differences(write, content, ttl) else "matching"
 
 
-def judge(case: Case, state: State, rules: Rules) -> Verdict:
-    """The verdict on one key, all parts of the case being of one moment."""
-    if case.newest is None:
-        return _unclaimed(case, state, rules)
-    entry = case.newest.claims[case.key]
-    first = glance(entry, case.newest.ms, case.looked, rules, state.now)
-    if first is not None:
-        return Verdict(first)
-    if case.shared:
+def classify(facts: KeyFacts, state: State, ttls: TTLs) -> Verdict:
+    """The verdict on one key, all facts being of one moment."""
+    owning, newest = facts.owning, facts.newest
+    if facts.is_overtaken and owning is not None and any(keep.key == facts.key for keep in owning.keeps):
+        return Verdict("absent" if facts.content is None else "matching")
+    if newest is None:
+        return _unclaimed(facts, state, ttls)
+    write = next(one for one in newest.writes if one.key == facts.key)
+    alone = classify_alone(write, newest.ms, facts.content, ttls, state.now)
+    if alone is not None:
+        return Verdict(alone)
+    return _exempt(facts, newest, state) or _mismatch(facts, newest, write, state, ttls)
+
+
+def _exempt(facts: KeyFacts, newest: TransformResult, state: State) -> Verdict | None:
+    """The verdict on a key that is not as its newest document says, but need not be."""
+    if facts.shared:
         return Verdict("left_alone", "another collection claims it too")
-    if state.waits(case.newest) or lock_of(case.key) in state.held:
-        return Verdict("deferred", "its campaign is being generated")
-    if _in_doubt(case, case.newest):
-        return Verdict("left_alone", "the document that filled it last is invalid now")
-    return _accused(case, case.newest, state, rules)
+    if state.waits(newest) or lock_of(facts.key) in state.held:
+        return _DEFERRED
+    if facts.is_overtaken and facts.owning is not None and facts.owning.reject is not None:
+        return _INVALID
+    return None
 
 
-def _accused(case: Case, newest: Reading, state: State, rules: Rules) -> Verdict:
-    entry = newest.claims[case.key]
-    if not isinstance(entry, Put):
-        return _unevicted(case, newest, state, rules)
-    if not _applied(case, newest, state):
-        return Verdict("pending", "its document has not been reached yet")
-    if case.looked is None and (newest.ms or 0) > state.now:
-        return Verdict("expired")  # dated in the future: when it changed is not known
-    if case.looked is None:
-        return Verdict("missing", "it is not there")
-    return Verdict("different", "; ".join(differences(entry, case.looked, rules.ttls.get(entry.family))))
+def _mismatch(
+    facts: KeyFacts, newest: TransformResult, write: Put | Evict, state: State, ttls: TTLs
+) -> Verdict:
+    """The verdict on a key that is not as its newest document says."""
+    owner, owning = facts.owner, facts.owning
+    if facts.is_overtaken:  # a newer one that has moved away leaves the key when it is reached
+        applied = owning is None or state.reached(owning)
+    else:
+        applied = state.reached(newest) or (owner is not None and _is_of(owner, newest))
+    if isinstance(write, Evict) and owner is None:
+        return _UNKNOWN
+    if not applied and (state.scheduled or isinstance(write, Put)):
+        return _PENDING
+    if isinstance(write, Evict):
+        return Verdict("orphaned", f"{_named(newest.position)} is archived, deleted, or has nothing for it")
+    if facts.content is not None:
+        why = "; ".join(differences(write, facts.content, ttls.get(write.family)))
+        return Verdict("different", why)
+    # Of one dated in the future it is not known when it changed.
+    return Verdict("expired") if (newest.ms or 0) > state.now else Verdict("missing", "it is not there")
 
 
-def _unevicted(case: Case, newest: Reading, state: State, rules: Rules) -> Verdict:
-    """A key that its newest document says should be gone."""
-    certain = case.owner is not None if rules.tracked else rules.others_tracked
-    if not certain:
-        return Verdict("left_alone", "nobody is known to have filled it")
-    if not _applied(case, newest, state) and state.scheduled():
-        return Verdict("pending", "its document has not been reached yet")
-    return Verdict("orphaned", f"{_named(newest.position)} is archived, deleted, or has nothing for it")
-
-
-def _unclaimed(case: Case, state: State, rules: Rules) -> Verdict:
+def _unclaimed(facts: KeyFacts, state: State, ttls: TTLs) -> Verdict:
     """A key that no existing document claims."""
-    if case.looked is None:
+    owner, owning = facts.owner, facts.owning
+    if facts.content is None:
         return Verdict("absent")
-    if case.owner is None or case.shared or not _ours(case.key, case.looked, rules):
-        return Verdict("left_alone", "nobody is known to have filled it")
-    if lock_of(case.key) in state.held:
-        return Verdict("deferred", "its campaign is being generated")
-    if case.owning is None:
-        return Verdict("orphaned", f"{_named(case.owner)} is gone")
-    return _moved(case.owning, state)
-
-
-def _moved(owning: Reading, state: State) -> Verdict:
+    if owner is None or facts.shared or not _looks_ours(facts.key, facts.content, ttls):
+        return _UNKNOWN
+    if lock_of(facts.key) in state.held or (owning is not None and state.waits(owning)):
+        return _DEFERRED
+    if owning is None:
+        return Verdict("orphaned", f"{_named(owner.position)} is gone")
     if owning.reject is not None:
-        return Verdict("left_alone", "the document that filled it last is invalid now")
-    if state.waits(owning):
-        return Verdict("deferred", "its campaign is being generated")
-    if not state.reached(owning.position) and state.scheduled():
-        return Verdict("pending", "its document has not been reached yet")
-    return Verdict("orphaned", f"{_named(owning.position)} no longer fills it")
+        return _INVALID
+    moved = Verdict("orphaned", f"{_named(owning.position)} no longer fills it")
+    return _PENDING if state.scheduled and not state.reached(owning) else moved
 
 
-def _applied(case: Case, newest: Reading, state: State) -> bool:
-    """Whether this version of the document was applied, or the cycles have passed it."""
-    if case.owner is None or case.owner.order() < newest.position.order():
-        return state.reached(newest.position)
-    if case.owner.order() == newest.position.order():
-        return True
-    # A newer one that has moved away leaves the key when it is reached.
-    return case.owning is None or state.reached(case.owning.position)
+_DEFERRED: Final = Verdict("deferred", "its campaign is being generated")
+_INVALID: Final = Verdict("left_alone", "the document that filled it last is invalid now")
+_PENDING: Final = Verdict("pending", "its document has not been reached yet")
+_UNKNOWN: Final = Verdict("left_alone", "no document is known to have filled it")
 
 
-def _in_doubt(case: Case, newest: Reading) -> bool:
-    """What a document said before it became invalid still stands in the cache."""
-    invalid = case.owning is not None and case.owning.reject is not None
-    return invalid and case.owner is not None and case.owner.order() > newest.position.order()
+def _is_of(owner: Claim, result: TransformResult) -> bool:
+    return (owner.document, owner.timestamp) == (result.document, result.timestamp)
 
 
-def _ours(key: str, looked: Looked, rules: Rules) -> bool:
-    """Whether the key looks as the ETL leaves one: of its family's type, with a life no longer than that."""
+def _looks_ours(key: str, content: Content, ttls: TTLs) -> bool:
+    """Whether the key is as the ETL leaves one: of its family's type, with a life no longer than that."""
     family = family_of(key)
-    if family is None or looked.type != family.type:
+    if family is None or content.type != family.type:
         return False
-    ttl = rules.ttls.get(family.name)
-    return ttl is None or (looked.ttl_ms is not None and looked.ttl_ms <= ttl * 1000)
+    ttl = ttls.get(family.name)
+    return ttl is None or (content.ttl_ms is not None and content.ttl_ms <= ttl * 1000)
 
 
 def _alive(ms: int | None, ttl: int | None, now: int) -> bool:

@@ -1,55 +1,45 @@
 """What Redis holds against what it should hold: whether they differ, and how a person reads it. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
+from etl.cache.inspector import Content
 from schemas.operations import Put
-
-SURPLUS: Final = 16
-"""So many members more than expected are read of a key, to show some of them; of a hash with more, none."""
 
 _LONGEST: Final = 60
 
 
-class Looked(NamedTuple):
-    """One key of Redis as it was found: its type, milliseconds left (None: it stays), size and value.
+def type_of(write: Put) -> str:
+    """The Redis type that it becomes."""
+    return "hash" if isinstance(write.value, Mapping) else "list"
 
-    The value is None for types that no document fills, and for a hash far larger than it should be.
+
+def differences(write: Put, content: Content, ttl: int | None) -> list[str]:
+    """In what a key is not as a document says, one line each; empty where it is true.
+
+    Args:
+        write: what the document says.
+        content: what the key holds.
+        ttl: the life of its family in seconds, None for one that stays.
     """
-
-    type: str
-    ttl_ms: int | None
-    size: int = 0
-    value: Mapping[str, str] | Sequence[str] | None = None
-
-
-def type_of(entry: Put) -> str:
-    """The Redis type that an entry becomes."""
-    return "hash" if isinstance(entry.value, Mapping) else "list"
-
-
-def differences(entry: Put, looked: Looked, ttl: int | None) -> list[str]:
-    """In what the key is not what the entry says, one line each; empty where it is true.
-
-    `ttl` is the life of its family in seconds, None for one that stays.
-    """
-    if looked.type != type_of(entry):
-        return [f"it is a {looked.type}, not a {type_of(entry)}"]
-    found = list(_values(entry, looked))
-    if ttl is not None and looked.ttl_ms is None:
+    if content.type != type_of(write):
+        return [f"it is a {content.type}, not a {type_of(write)}"]
+    wanted = write.read
+    found = [] if wanted == content.value else [*_values(wanted, content)]
+    if ttl is not None and content.ttl_ms is None:
         found.append(f"it has no TTL, and should have one of at most {ttl} s")
-    if ttl is None and looked.ttl_ms is not None:
+    if ttl is None and content.ttl_ms is not None:
         found.append("it has a TTL, and should have none")
     return found
 
 
-def _values(entry: Put, looked: Looked) -> Iterator[str]:
-    if looked.value is None:
-        yield f"it has {looked.size} fields, not {len(entry.value)}"
-    elif isinstance(entry.value, Mapping) and isinstance(looked.value, Mapping):
-        yield from _fields(entry.value, looked.value)
-    elif [*entry.value] != [*looked.value]:
-        yield from _members([*entry.value], [*looked.value], looked.size)
+def _values(wanted: Mapping[str, str] | Sequence[str], content: Content) -> Iterator[str]:
+    if content.value is None:
+        yield f"it has {content.size} fields, not {len(wanted)}"
+    elif isinstance(wanted, Mapping) and isinstance(content.value, Mapping):
+        yield from _fields(wanted, content.value)
+    else:
+        yield from _members([*wanted], [*content.value], content.size)
 
 
 def _fields(wanted: Mapping[str, str], held: Mapping[str, str]) -> Iterator[str]:

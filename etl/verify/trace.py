@@ -1,17 +1,18 @@
-"""The story of one document: where it is, what Redis holds of it, and why its keys are there or not."""
+"""One document: where it is, what Redis holds of it, and why its keys are there or not."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
 from etl.model.moments import moment_text
+from etl.model.result import GONE, TransformResult, gone
 from etl.model.state import DeadLetter
 from etl.verify.classify import Name
-from etl.verify.findings import Suspect
-from etl.verify.reading import Reading
-from etl.verify.recheck import Judged, SecondLook, Subject
-from schemas.operations import Evict, Put
-from schemas.position import id_from_text, readable_id
+from etl.verify.findings import Finding
+from etl.verify.recheck import Rechecked, Scope, recheck, state_of, write_of
+from schemas.ids import id_from_text, readable_id
+from schemas.operations import Put
 
 Outcome = Literal[
     "gone",
@@ -82,103 +83,80 @@ class Trace:
         return asdict(self) | {"keys": [one._asdict() for one in self.keys]}
 
 
-class Tracer:
-    """Traces documents of one collection. Raises as the source, `Inspection` and `Retry` do."""
+def trace_document(scope: Scope, find_dead: FindDead, ids: Sequence[str]) -> Trace:
+    """Explain the document with the first of these `_id`s (canonical Extended JSON) that exists.
 
-    def __init__(self, subject: Subject, find_dead: FindDead) -> None:
-        self._subject = subject
-        self._find_dead = find_dead
-        self._second = SecondLook(subject, subject.clock())
-
-    def trace(self, ids: Sequence[str]) -> Trace:
-        """The document with the first of these `_id`s (canonical Extended JSON) that exists."""
-        found = self._subject.fetch([id_from_text(text) for text in ids])
-        by_id = {reading.id: reading for reading in found}
-        document = next((text for text in ids if text in by_id), None)
-        if document is None:
-            return self._gone(ids)
-        return self._there(document, by_id[document])
-
-    def _gone(self, ids: Sequence[str]) -> Trace:
-        filled = {text: self._subject.inspection.filled(text) for text in ids}
-        document = next((text for text, keys in filled.items() if keys), ids[0])
-        told = Trace(self._subject.collection, readable_id(id_from_text(document)), found=False)
-        told.keys = [_key_story(one, None) for one in self._judged(document, filled[document])]
-        self._bury(told, document)
-        left = sum(one.verdict == "orphaned" for one in told.keys)
+    Raises:
+        EtlError: a server stays away, or refuses.
+    """
+    stages, inspector = scope.stages, scope.inspector
+    _, results = scope.processor.read(ids)
+    existing = {result.id: result for result in results if result.timestamp != GONE}
+    records = stages.retry(partial(inspector.records, [f"{scope.source} {text}" for text in ids]))
+    recorded = {name.partition(" ")[2]: record.keys for name, record in records.items()}
+    found = [text for text in ids if text in existing] or [*existing]
+    document = next(iter([*found, *recorded, *ids]))
+    result = existing.get(document) or gone(f"{scope.source} {document}")
+    trace = Trace(scope.collection, readable_id(id_from_text(document)), found=bool(found))
+    keys = dict.fromkeys([*(write.key for write in result.writes), *recorded.get(document, ())])
+    rechecked = recheck(scope, [Finding(key, None, document) for key in keys]) if keys else []
+    kept = {keep.key for keep in result.keeps}
+    trace.keys = [
+        _key_story(one, result) for one in rechecked if one.facts.content or one.facts.key not in kept
+    ]
+    letter = find_dead([document]).get(document)
+    trace.dead_letter = letter.as_dict() if letter else None
+    if not found:
+        left = sum(one.verdict == "orphaned" for one in trace.keys)
         rest = f"{left} of its keys are still there: etl verify --repair removes them"
-        told.story = f"not in MongoDB: no document has this _id; {rest if left else 'nothing of it is left'}"
-        return told
-
-    def _there(self, document: str, reading: Reading) -> Trace:
-        inspection, ms = self._subject.inspection, reading.ms
-        told = Trace(self._subject.collection, readable_id(reading.position.id), found=True)
-        told.updated_at = None if ms is None else moment_text(ms)
-        told.lock = reading.lock
-        if reading.lock and (holder := inspection.holder(reading.lock)):
-            told.lock_holder, told.lock_ttl_ms = holder
-        state = self._subject.state([reading.position], frozenset())
-        told.reached = state.known and state.reached(reading.position)
-        told.deferred = document in state.deferred
-        self._bury(told, document)
-        if reading.reject is not None:
-            told.reason = reading.reject.reason
-            told.errors = [error._asdict() for error in reading.reject.errors]
-        judged = self._judged(document, [*dict.fromkeys((*reading.claims, *inspection.filled(document)))])
-        told.keys = [_key_story(one, reading) for one in judged]
-        told.outcome = _outcome(told, judged, reading)
-        told.story = _story(told)
-        return told
-
-    def _judged(self, document: str, keys: Sequence[str]) -> list[Judged]:
-        suspects = [Suspect(key, document) for key in keys]
-        return self._second.settle(suspects, repair=False) if suspects else []
-
-    def _bury(self, told: Trace, document: str) -> None:
-        letter = self._find_dead([document]).get(document)
-        told.dead_letter = letter.as_dict() if letter else None
+        end = rest if left else "nothing of it is left"
+        trace.story = f"not in MongoDB: no document has this _id; {end}"
+        return trace
+    trace.updated_at = None if result.ms is None else moment_text(result.ms)
+    trace.lock = result.lock
+    if result.lock and (holder := stages.retry(partial(inspector.holder, result.lock))):
+        trace.lock_holder, trace.lock_ttl_ms = holder
+    state = stages.retry(partial(state_of, scope, [result.document]))
+    trace.reached = state.checkpoint is not None and state.reached(result)
+    trace.deferred = document in state.deferred
+    if result.reject is not None:
+        trace.reason = result.reject.reason
+        trace.errors = [error._asdict() for error in result.reject.errors]
+    trace.outcome = next(_outcomes(trace, rechecked, result))
+    trace.story = _story(trace)
+    return trace
 
 
-def _key_story(judged: Judged, reading: Reading | None) -> KeyStory:
-    case, verdict = judged
-    looked = case.looked
+def _key_story(one: Rechecked, result: TransformResult) -> KeyStory:
+    facts, verdict, _ = one
+    content, write = facts.content, write_of(result, facts.key)
     return KeyStory(
-        key=case.key,
-        role=_role(reading.claims.get(case.key) if reading else None),
+        key=facts.key,
+        role="left" if write is None else "fills" if isinstance(write, Put) else "evicts",
         verdict=verdict.name,
         why=verdict.why,
-        type=looked.type if looked else None,
-        ttl_ms=looked.ttl_ms if looked else None,
-        newest=readable_id(case.newest.position.id) if case.newest else None,
+        type=content.type if content else None,
+        ttl_ms=content.ttl_ms if content else None,
+        newest=readable_id(facts.newest.position.id) if facts.newest else None,
     )
 
 
-def _role(entry: Put | Evict | None) -> Role:
-    if entry is None:
-        return "left"
-    return "fills" if isinstance(entry, Put) else "evicts"
-
-
-def _outcome(told: Trace, judged: Sequence[Judged], reading: Reading) -> Outcome:
-    """The one thing that explains the keys, the first that fits."""
-    return next(_outcomes(told, judged, reading))
-
-
-def _outcomes(told: Trace, judged: Sequence[Judged], reading: Reading) -> Iterator[Outcome]:
-    own = [one for one in judged if one.case.key in reading.claims]
+def _outcomes(trace: Trace, rechecked: Sequence[Rechecked], result: TransformResult) -> Iterator[Outcome]:
+    """What explains the keys; the first one counts."""
+    own = [one for one in rechecked if write_of(result, one.facts.key)]
     verdicts = {one.verdict.name for one in own}
-    decides = {one.case.newest.text == reading.text for one in own if one.case.newest}
+    decides = {one.facts.newest.document == result.document for one in own if one.facts.newest}
     settled = verdicts <= {"matching", "absent"}
-    if told.reason is not None:
+    if trace.reason is not None:
         yield "invalid"
-    if told.deferred or (told.lock_holder is not None and not (settled and told.reached)):
+    if trace.deferred or (trace.lock_holder is not None and not (settled and trace.reached)):
         yield "deferred"
-    if "pending" in verdicts or not (told.reached or (verdicts and settled)):
+    if "pending" in verdicts or not (trace.reached or (verdicts and settled)):
         yield "pending"
     if True not in decides and decides:
         yield "superseded"
     yield from (outcome for name, outcome in _BY_VERDICT if name in verdicts)
-    if any(one.role == "left" and one.verdict == "orphaned" for one in told.keys):
+    if any(one.role == "left" and one.verdict == "orphaned" for one in trace.keys):
         yield "left_behind"
     if not verdicts:
         yield "queued"
@@ -195,26 +173,26 @@ _BY_VERDICT: Final[Sequence[tuple[Name, Outcome]]] = (
 )
 
 
-def _story(told: Trace) -> str:
-    match told.outcome:
+def _story(trace: Trace) -> str:
+    match trace.outcome:
         case "invalid":
-            errors = "; ".join(f"{error['field']} {error['problem']}" for error in told.errors)
-            return f"invalid: {errors or told.reason}; nothing of it is applied until it is mended"
+            errors = "; ".join(f"{error['field']} {error['problem']}" for error in trace.errors)
+            return f"invalid: {errors or trace.reason}; nothing of it is applied until it is valid"
         case "deferred":
-            return f"deferred: {_lock(told)}"
+            return f"deferred: {_lock(trace)}"
         case "superseded":
-            newest = next(one.newest for one in told.keys if one.newest and one.newest != told.id)
+            newest = next(one.newest for one in trace.keys if one.newest and one.newest != trace.id)
             return f"superseded: document {newest} is newer and claims the same key, so it decides"
         case outcome:
             return _STORIES[outcome]
 
 
-def _lock(told: Trace) -> str:
-    if told.lock_holder is None:
-        lock = told.lock or "the lock of its campaign"
+def _lock(trace: Trace) -> str:
+    if trace.lock_holder is None:
+        lock = trace.lock or "the lock of its campaign"
         return f"it waited for {lock}, which is free by now; the next cycle applies it"
-    left = "" if told.lock_ttl_ms is None else f" for {-(-told.lock_ttl_ms // 1000)} s more"
-    held = f"its campaign is being generated, {told.lock} is held by {told.lock_holder}{left}"
+    left = "" if trace.lock_ttl_ms is None else f" for {-(-trace.lock_ttl_ms // 1000)} s more"
+    held = f"its campaign is being generated, {trace.lock} is held by {trace.lock_holder}{left}"
     return f"{held}; the first cycle after that applies it"
 
 
@@ -228,7 +206,7 @@ _STORIES: Final[Mapping[str, str]] = {
     " etl verify --repair removes it",
     "evicted": "evicted: it is archived or marked as deleted, so its keys are removed on purpose",
     "expired": "expired: it changed longer ago than its keys live; a change or a refresh warms them again",
-    "shared": "not judged: another collection claims its key too, or nobody is known to have filled it",
+    "shared": "not judged: another collection claims its key too, or no document is known to have filled it",
     "queued": "queued: it asks for a generation, and fills no key",
     "well": "all well: its keys hold what it says",
 }

@@ -1,136 +1,154 @@
-"""Verification: is the cache what MongoDB says it should be, key by key; and mending what is not.
+"""Verification: whether the cache is what MongoDB says it should be, key by key.
 
-One pass over the documents in the order of cycles, a page at a time: what a page claims is compared
-with what Redis holds. One pass over the keys that have an owner finds those that no document claims.
-Whatever is not as it should be is only suspect, and looked at again before it is accused.
+One pass over the documents, in the order of cycles, compares what a page claims with what Redis holds. One
+pass over the keys that have a register finds those that no document claims. What does not match is rechecked,
+and repaired where that is wanted.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from typing import Any, Final, get_args
+from functools import partial
+from typing import Final, get_args
 
-from etl.verify.classify import Name, glance
-from etl.verify.findings import Ledger, Note
-from etl.verify.inspection import members_of
-from etl.verify.reading import Reading
-from etl.verify.recheck import SecondLook, Subject
+from etl.backfill.worker import read_ahead
+from etl.cache.inspector import START
+from etl.errors import Interrupted
+from etl.model.result import GONE, TransformResult
+from etl.model.scan import ScanRange
+from etl.mongo.pages import pages
+from etl.verify.classify import Name, classify_alone
+from etl.verify.findings import Finding, Findings
+from etl.verify.recheck import Scope, members_of, recheck
+from etl.verify.repair import repair as repair_mismatches
+from etl.verify.repair import sweep
 from etl.verify.report import SHOWN, VerifyReport
-from schemas.position import FIRST, id_in, id_text
+from schemas.operations import Evict, Put
+from schemas.position import FIRST, LAST
 
 Tell = Callable[[int, int], None]
-"""Told of progress: documents read, and how many there are about."""
+"""Is called with the progress: documents read, and how many there are about."""
 
-_AT_A_TIME: Final = 500  # suspects
+_AT_A_TIME: Final = 250  # keys that are rechecked
 
 
-class Verify:
-    """One verification. Used once."""
+def verify(scope: Scope, report: VerifyReport, tell: Tell, sample: int | None, *, repair: bool) -> None:
+    """Compare all keys of a collection.
 
-    def __init__(self, subject: Subject, report: VerifyReport, tell: Tell) -> None:
-        self._subject = subject
-        self._report = report
-        self._tell = tell
-        self._began = subject.clock()
-        self._second = SecondLook(subject, self._began)
-        self._ledger: Ledger
+    Args:
+        scope: the collection.
+        report: is filled in.
+        tell: is called after each page.
+        sample: compare about so many documents, and as many keys that have a register; None for all.
+        repair: write what does not match.
 
-    def run(self, sample: int | None, *, repair: bool) -> VerifyReport:
-        """Compare all keys, or those of about `sample` documents and as many that have an owner.
-
-        Raises:
-            EtlError: a server stays away, or refuses.
-        """
-        began = time.monotonic()
-        with closing(Ledger()) as self._ledger:
-            self._subject.retry(self._subject.source.prepare)
-            if sample is None:
-                self._read_all()
-            else:
-                self._read_some(sample)
-                self._recall()
-            self._accuse(repair=repair)
-            self._count()
-        self._report.repaired = self._second.mended
-        self._report.duration_ms = round((time.monotonic() - began) * 1000)
-        return self._report
-
-    def _read_all(self) -> None:
-        total = self._subject.retry(self._subject.source.count)
-        for readings in self._subject.readings(FIRST):
-            self._compare(readings, total)
-        for owned in self._subject.inspection.owned():
-            self._suspect(owned)
-
-    def _read_some(self, sample: int) -> None:
-        self._report.sampled = True
-        size, ids = self._subject.page_size, self._sampled(sample)
-        for start in range(0, len(ids), size):
-            self._compare(self._subject.fetch(ids[start : start + size]), len(ids))
-        for owned in self._subject.inspection.owned():
-            self._suspect(dict([*owned.items()][:sample]))
-            sample -= len(owned)
-            if sample <= 0:
-                return
-
-    def _sampled(self, sample: int) -> list[Any]:
-        """The `_id`s of about so many documents, each once."""
-        stages = [{"$sample": {"size": sample}}, {"$project": {"_id": 1}}]
-        cursor = {"cursor": {"batchSize": sample}}
-        found = self._ask({"aggregate": self._subject.collection, "pipeline": stages} | cursor)
-        return [*{id_text(one["_id"]): one["_id"] for one in found["cursor"]["firstBatch"]}.values()]
-
-    def _ask(self, command: Mapping[str, Any]) -> Mapping[str, Any]:
-        return self._subject.retry(lambda: self._subject.source.ask(command))
-
-    def _compare(self, readings: Sequence[Reading], total: int) -> None:
-        """What a page of documents claims against what Redis holds."""
-        claims: dict[str, Reading] = {}
-        for reading in readings:
-            claims.update(dict.fromkeys(reading.claims, reading))
-        if claims:
-            self._ledger.note(self._glances(claims))
-        self._report.documents += len(readings)
-        self._report.invalid += sum(reading.reject is not None for reading in readings)
-        self._tell(self._report.documents, total)
-
-    def _glances(self, claims: Mapping[str, Reading]) -> Iterator[Note]:
-        keys = {key: members_of(reading.claims[key]) for key, reading in claims.items()}
-        looked = self._subject.retry(lambda: self._subject.inspection.look(keys))
-        for key, reading in claims.items():
-            entry = reading.claims[key]
-            verdict = glance(entry, reading.ms, looked.get(key), self._subject.rules, self._began)
-            yield Note(key, verdict, None if verdict else reading.id)
-
-    def _suspect(self, owned: Mapping[str, str]) -> None:
-        """Keys that have an owner, are there, and that no document has claimed so far."""
-        unknown = dict.fromkeys(self._ledger.unknown([*owned]), 0)
-        looked = self._subject.retry(lambda: self._subject.inspection.look(unknown)) if unknown else {}
-        self._ledger.note(Note(key, None, id_in(owned[key])) for key in looked)
-
-    def _recall(self) -> None:
-        """Of a key that is wrong, find the newest claim among all documents: a sample may hold an older."""
-        wrong: dict[str, str] = {}
-        for suspects in self._ledger.suspects(_AT_A_TIME):
-            accused = {one.case.key for one in self._second.settle(suspects, repair=False) if one.accused}
-            wrong |= {key: document for key, document in suspects if key in accused}
-        for readings in self._subject.readings(FIRST) if wrong else ():
-            for reading in readings:
-                wrong.update(dict.fromkeys(reading.claims.keys() & wrong.keys(), reading.id))
-        self._ledger.note(Note(key, None, document) for key, document in wrong.items())
-
-    def _accuse(self, *, repair: bool) -> None:
-        """Look at every suspect again, and say what each is."""
-        for suspects in self._ledger.suspects(_AT_A_TIME):
-            judged = self._second.settle(suspects, repair=repair)
-            self._ledger.note(Note(case.key, verdict.name) for case, verdict in judged)
-            for case, verdict in judged:
-                if verdict.why:
-                    self._report.example(verdict.name, case.key, verdict.why)
-
-    def _count(self) -> None:
+    Raises:
+        EtlError: a server stays away, or refuses.
+    """
+    began = time.monotonic()
+    stages = scope.stages
+    stages.retry(stages.reader.prepare)
+    present = stages.retry(stages.reader.clock)
+    with closing(Findings()) as findings:
+        if sample is None:
+            total, found = stages.retry(stages.reader.count), _all(scope, present)
+        else:
+            report.sampled = True
+            ids = stages.retry(partial(stages.reader.sample, sample))
+            total, found = len(ids), _of(scope, ids)
+        for results in found:
+            findings.add(_compared(scope, results, present))
+            report.documents += len(results)
+            report.invalid += sum(result.reject is not None for result in results)
+            tell(report.documents, total)
+        _find_unclaimed(scope, findings, sample)
+        if sample is not None:
+            _find_newest(scope, findings, present)
+        for some in findings.unsettled(_AT_A_TIME):
+            _settle(scope, some, findings, report, repair=repair)
+        if repair:
+            sweep(scope)
         for name in get_args(Name):
             if name != "absent":
-                self._report.count(name, self._ledger.count(name))
-        for key in self._ledger.some("expired", SHOWN):
-            self._report.example("expired", key, "its document changed longer ago than it lives")
+                report.count(name, findings.count(name))
+        for key in findings.some("expired", SHOWN):
+            report.example("expired", key, "its document changed longer ago than it lives")
+    report.duration_ms = round((time.monotonic() - began) * 1000)
+
+
+def _all(scope: Scope, present: int) -> Iterator[list[TransformResult]]:
+    """All documents, a page at a time."""
+    stages, everything = scope.stages, ScanRange(FIRST, LAST)
+    found = pages(stages.reader, everything, stages.page_size, present, lambda: 0, stages.retry)
+    for page in read_ahead(found):
+        if stages.stop.is_set():
+            raise Interrupted("stopped while verifying; nothing is half done")
+        yield stages.transform(page.documents)
+
+
+def _of(scope: Scope, ids: Sequence[str]) -> Iterator[list[TransformResult]]:
+    """The documents with these `_id`s that exist."""
+    size = scope.stages.page_size
+    for start in range(0, len(ids), size):
+        _, results = scope.processor.read(ids[start : start + size])
+        yield [result for result in results if result.timestamp != GONE]
+
+
+def _compared(scope: Scope, results: Sequence[TransformResult], now: int) -> Iterator[Finding]:
+    """What a page of documents claims against what Redis holds."""
+    claimed: dict[str, tuple[Put | Evict, TransformResult]] = {}
+    for result in results:
+        for write in result.writes:
+            claimed[write.key] = write, result
+    members = {key: members_of(write) for key, (write, _) in claimed.items()}
+    contents = scope.stages.retry(partial(scope.inspector.contents, members))
+    for key, (write, result) in claimed.items():
+        verdict = classify_alone(write, result.ms, contents.get(key), scope.ttls, now)
+        yield Finding(key, verdict, None if verdict else result.id)
+
+
+def _find_unclaimed(scope: Scope, findings: Findings, limit: int | None) -> None:
+    """Find keys that are there, that a document of the collection has claimed, and that none claims now."""
+    inspector, retry = scope.inspector, scope.stages.retry
+    cursor, met = START, 0
+    while limit is None or met < limit:
+        cursor, keys = retry(partial(inspector.owned, cursor))
+        met += len(keys)
+        if unknown := findings.unknown(keys[: None if limit is None else limit + len(keys) - met]):
+            claims = retry(partial(inspector.claims, unknown))
+            ours = {key: 0 for key in unknown if any(map(scope.is_ours, claims[key]))}
+            findings.add(Finding(key, None) for key in retry(partial(inspector.contents, ours)))
+        if cursor == START:
+            return
+
+
+def _find_newest(scope: Scope, findings: Findings, present: int) -> None:
+    """Of keys that do not match, find the newest claim of all documents: a sample may hold an older one."""
+    wrong: dict[str, Finding] = {}
+    for some in findings.unsettled(_AT_A_TIME):
+        mismatches = {one.facts.key for one in recheck(scope, some) if one.is_mismatch}
+        wrong |= {finding.key: finding for finding in some if finding.key in mismatches}
+    for results in _all(scope, present) if wrong else ():
+        for result in results:
+            for write in result.writes:
+                if write.key in wrong:
+                    wrong[write.key] = Finding(write.key, None, result.id)
+    findings.add(wrong.values())
+
+
+def _settle(
+    scope: Scope, some: Sequence[Finding], findings: Findings, report: VerifyReport, *, repair: bool
+) -> None:
+    """Recheck keys, repair what does not match, and report what each is."""
+    rechecked = recheck(scope, some)
+    mismatches = {one.facts.key: one for one in rechecked if one.is_mismatch}
+    for one in repair_mismatches(scope, [*mismatches.values()]) if repair and mismatches else ():
+        if one.verdict.name in {"matching", "absent"}:
+            report.repaired += 1
+        elif not one.is_mismatch:
+            mismatches[one.facts.key] = one
+    for one in rechecked:
+        facts, verdict, _ = mismatches.get(one.facts.key, one)
+        findings.add([Finding(facts.key, verdict.name)])
+        if verdict.why:
+            report.example(verdict.name, facts.key, verdict.why)

@@ -15,7 +15,7 @@ from schemas.documents.kind import Document, Kind, invalid, validated
 from schemas.documents.one_hash import present
 from schemas.families import CAMPAIGN_MESSAGES, GENERATION_LOCK, GENERATION_META, GENERATION_QUEUE
 from schemas.keys import component, segmento_hash
-from schemas.operations import Enqueue, Entry, Evict, Projection, Put
+from schemas.operations import Enqueue, Entry, Evict, Keep, Projection, Put
 from schemas.values import plain_json
 
 
@@ -92,8 +92,11 @@ def _meta(key: str, metadata: Metadata | None) -> Put | Evict:
 def _pendiente(document: Document) -> Projection:
     valid = validated(_PENDIENTE, document)
     key = GENERATION_QUEUE.key(priority=valid.get("prioridad") or "media")
-    [item] = plain_json([{"campana_id": valid["campana_id"], "segmento": valid["segmento"]}])
-    return _locked(valid, Enqueue(GENERATION_QUEUE.name, key, item.decode()))
+    identity = {"campana_id": valid["campana_id"], "segmento": valid["segmento"]}
+    [item] = plain_json([identity])
+    # The messages that it has had so far stay until the new ones are there, or they expire.
+    kept = (Keep(family.name, family.key(**identity)) for family in _FAMILIES)
+    return _locked(valid, Enqueue(GENERATION_QUEUE.name, key, item.decode()), *kept)
 
 
 def _archivado(document: Document) -> Projection:
@@ -124,4 +127,5 @@ KIND = Kind(
     warm=_warm,
     evict=_archivado,
     name_field="campana_id",
+    fields=("campana_id", "segmento", "estado", "mensajes", "metadata", "prioridad"),
 )

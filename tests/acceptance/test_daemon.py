@@ -21,12 +21,12 @@ from pymongo.database import Database
 from etl.demo import MongoServer, RedisServer
 from tests.acceptance.conftest import StartEtl
 from tests.support.daemons import (
-    TURN,
     Writer,
     ended,
     every,
     is_ready,
     key,
+    leader,
     provider,
     url_of,
 )
@@ -157,15 +157,15 @@ def test_one_that_is_cut_off_from_mongodb_makes_way(
     collection: Collection[Document],
     redis_client: redis.Redis,
 ) -> None:
-    """It had the turn; the other daemon, which still reaches MongoDB, takes it over."""
+    """It led; the other daemon, which still reaches MongoDB, takes it over."""
     proxy = proxy_to(mongod)
     cut_off = {"ETL_MONGO__URI": proxy.through(mongod.uri), "ETL_MONGO__TIMEOUT_SECONDS": "1"}
     first = start_etl("run", **every(1), **cut_off, ETL_RETRY__SECONDS="1")
-    assert eventually(lambda: str(redis_client.get(TURN)).endswith(f":{first.pid}"))
+    assert eventually(lambda: leader(redis_client) == first.pid)
     second = start_etl("run", **every(1))
     assert not eventually(lambda: second.poll() is not None, seconds=2)
     assert proxy.cut() > 0
-    assert eventually(lambda: str(redis_client.get(TURN)).endswith(f":{second.pid}"))
+    assert eventually(lambda: leader(redis_client) == second.pid)
     collection.insert_one(provider(1))
     assert eventually(lambda: bool(redis_client.exists(key(1))))
-    assert str(redis_client.get(TURN)).endswith(f":{second.pid}")
+    assert leader(redis_client) == second.pid

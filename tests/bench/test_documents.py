@@ -5,9 +5,10 @@ from itertools import pairwise
 import bson
 
 from bench.documents import MEAN_BYTES, document, documents
+from schemas.codec import DECODING
 from schemas.documents import project
 from schemas.operations import Projection
-from schemas.position import DECODING, position_in
+from schemas.position import position_in
 
 
 def test_they_have_the_size_they_should() -> None:
@@ -40,6 +41,6 @@ def test_they_come_in_order_and_some_share_a_timestamp() -> None:
     """Their order is that of `(updated_at, _id)`; of each thousand, fifty were written at one moment."""
     some = list(documents(0, 2_000))
 
-    positions = [position_in(each, "updated_at").order() for each in some]
+    positions = [position_in(bson.encode(each), "updated_at").order() for each in some]
     assert all(one < other for one, other in pairwise(positions))
     assert len({each["updated_at"] for each in some}) == 2_000 - 2 * 49

@@ -1,41 +1,42 @@
 """The stages over real servers and over their twins: each fact of this folder is shown of both."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-import bson
 import pytest
 import redis
 from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
 
 from etl.cache.client import Wire, open_pool
+from etl.cache.writer import CacheWriter
 from etl.mongo.reader import Source
-from schemas.position import DECODING, FIRST, LAST, Position
-from tests.support.twins import NAME, SourceTwin, fake_documents, fake_redis
+from schemas.codec import document_of, raw_value
+from schemas.position import FIRST, LAST, Position
+from tests.support.results import TTLS
+from tests.support.twins import NAME, ReaderTwin, fake_documents, fake_redis
 from tests.support.types import Document
 
 
 @dataclass
 class Store:
-    """A collection, to arrange, and the source that reads it."""
+    """A collection, to arrange, and the reader of it."""
 
-    source: Source | SourceTwin
+    reader: Source | ReaderTwin
     documents: Any
     add_raw: Callable[[bytes], Any]
 
     def add(self, *documents: Document) -> None:
         """Insert documents, of any types: mongomock itself knows but the usual ones."""
         for document in documents:
-            self.add_raw(bson.encode(document, codec_options=DECODING))
+            self.add_raw(document_of((name.encode(), raw_value(value)) for name, value in document.items()))
 
     def pages(self, limit: int, after: Position = FIRST, end: Position = LAST) -> list[list[bytes]]:
         """All pages from one position to another."""
         pages = []
         while True:
-            page = self.source.page(after, end, limit)
+            page = self.reader.page(after, end, limit)
             pages.append(page.documents)
             if not page.more:
                 return pages
@@ -48,7 +49,7 @@ def store(request: pytest.FixtureRequest) -> Store:
     """An empty collection: of the twin, of MongoDB, and of MongoDB without the index."""
     if request.param == "twin":
         documents = fake_documents()
-        twin = SourceTwin(documents)
+        twin = ReaderTwin(documents)
         return Store(twin, documents, twin.raw.append)
     client: MongoClient[Document] = request.getfixturevalue("mongo_client")
     real = request.getfixturevalue("database" if request.param == "unindexed" else "collection")
@@ -76,23 +77,17 @@ def client(kind: str, request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def connect(kind: str, client: redis.Redis, request: pytest.FixtureRequest) -> Iterator[Callable[[], Wire]]:
-    """Make a wire to it; they are closed afterwards."""
-    with ExitStack() as stack:
-        pool = client.connection_pool
-        if kind == "real":
-            pool = open_pool(request.getfixturevalue("redis_url"), 5)
-            stack.callback(pool.disconnect)
-
-        def connected() -> Wire:
-            wire = Wire(pool)
-            stack.callback(wire.close)
-            return wire
-
-        yield connected
+def wire(kind: str, client: redis.Redis, request: pytest.FixtureRequest) -> Iterator[Wire]:
+    """A wire to it."""
+    if kind == "real":
+        pool = open_pool(request.getfixturevalue("redis_url"), 5)
+        yield Wire(pool)
+        pool.disconnect()
+    else:
+        yield Wire(client.connection_pool)
 
 
 @pytest.fixture
-def wire(connect: Callable[[], Wire]) -> Wire:
-    """A wire to it."""
-    return connect()
+def writer(wire: Wire) -> CacheWriter:
+    """Stage 3, with the lives that families have by default."""
+    return CacheWriter(wire, TTLS, memory_seconds=1_440)

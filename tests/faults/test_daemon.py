@@ -20,13 +20,13 @@ from etl.demo import MongoServer, RedisServer
 from tests.acceptance.conftest import StartEtl
 from tests.support.daemons import (
     HISTORY,
-    TURN,
     Process,
     Reader,
     Writer,
     ended,
     every,
     is_ready,
+    leader,
     provider,
     url_of,
 )
@@ -45,7 +45,7 @@ def test_every_write_is_there_within_two_cycles(
     """Under a steady writer, also while the one of two daemons that works is killed: the other takes over."""
     cycle, seconds = 2, 60 if LONG else 8
     daemons = {daemon.pid: daemon for daemon in (start_etl("run", **every(cycle)) for _ in range(2))}
-    assert eventually(lambda: bool(redis_client.exists(TURN)))
+    assert eventually(lambda: leader(redis_client) is not None)
     writer = Writer(collection)
     reader = Reader(redis_client, writer)
     writing = threading.Thread(target=writer.write, args=(seconds,))
@@ -53,7 +53,7 @@ def test_every_write_is_there_within_two_cycles(
     for thread in (writing, reading):
         thread.start()
     time.sleep(seconds / 2)
-    killed = daemons.pop(int(str(redis_client.get(TURN)).rpartition(":")[2]))
+    killed = daemons.pop(leader(redis_client) or 0)
     killed.kill()
     for thread in (writing, reading):
         thread.join(seconds)

@@ -16,7 +16,7 @@ from pymongo.database import Database
 
 from etl.model import state
 from etl.mongo.reader import Source
-from schemas.position import order
+from schemas.bson_order import order
 from tests.support.pipeline import Clock, OpenApp, api, hash_at, sync
 from tests.support.truth import held, truth
 from tests.support.types import Document

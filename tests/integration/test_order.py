@@ -4,18 +4,20 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import bson
 import pytest
 from bson import Code, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
-from bson.binary import Binary, UuidRepresentation
-from bson.codec_options import CodecOptions
+from bson.binary import Binary
 from bson.datetime_ms import DatetimeMS
+from bson.raw_bson import RawBSONDocument
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from schemas.position import DECODING, LENIENT, id_from_text, id_text, order, position_from_text, position_of
+from schemas import codec
+from schemas.bson_order import order
+from schemas.codec import RawValue, document_of, python_value, raw_value
+from schemas.position import position_from_text, position_of
 from tests.support.types import Document
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -38,7 +40,7 @@ PLAIN: st.SearchStrategy[Any] = st.one_of(
     st.booleans(),
     st.text(max_size=3),
     st.binary(max_size=3),
-    st.builds(Binary, st.binary(max_size=3), st.sampled_from([0, 3, 4, 5, 128])),
+    st.builds(Binary, st.binary(max_size=5), st.sampled_from([0, 2, 3, 4, 5, 128])),
     st.uuids(),
     st.binary(min_size=12, max_size=12).map(ObjectId),
     INT64.map(DatetimeMS),
@@ -47,58 +49,105 @@ PLAIN: st.SearchStrategy[Any] = st.one_of(
     st.sampled_from([Code(""), Code("a"), Code("ab"), Code("", {}), Code("a", {}), Code("a", {"x": 1})]),
     st.sampled_from([MinKey(), MaxKey()]),
 )
-NAMES = st.text("ab", max_size=2)
-VALUES = st.recursive(
-    PLAIN,
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(NAMES, inner, max_size=3)),
+# What the driver neither writes nor reads as it is: `undefined`, symbols, pointers, text that is not UTF-8.
+BYTES = st.sampled_from(
+    [
+        RawValue(codec.UNDEFINED, b""),
+        RawValue(codec.SYMBOL, b"\2\0\0\0a\0"),
+        RawValue(codec.DB_POINTER, b"\2\0\0\0c\0" + bytes(12)),
+        RawValue(codec.DB_POINTER, b"\3\0\0\0aa\0" + bytes(12)),
+        RawValue(codec.STRING, b"\2\0\0\0\xff\0"),
+        RawValue(codec.STRING, b"\3\0\0\0a\x80\0"),
+    ]
+)
+NAMES = st.text("ab", max_size=2).map(str.encode)
+
+
+def array(items: list[RawValue]) -> RawValue:
+    """An array of these."""
+    return RawValue(codec.ARRAY, document_of((str(n).encode(), item) for n, item in enumerate(items)))
+
+
+def document(fields: list[tuple[bytes, RawValue]]) -> RawValue:
+    """A document of these; names may be there twice."""
+    return RawValue(codec.DOCUMENT, document_of(fields))
+
+
+VALUES: st.SearchStrategy[RawValue] = st.recursive(
+    st.one_of(PLAIN.map(raw_value), BYTES),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3).map(array), st.lists(st.tuples(NAMES, inner), max_size=3).map(document)
+    ),
     max_leaves=5,
 )
-STANDARD = CodecOptions[Document](uuid_representation=UuidRepresentation.STANDARD)
 
 
 @pytest.fixture
-def scratch(database: Database[Document]) -> Collection[Document]:
-    """A place for generated values."""
-    return database.get_collection("values", codec_options=STANDARD)
+def scratch(database: Database[Document]) -> Collection[Any]:
+    """A place for generated values, in the order of an index."""
+    scratch = database["values"]
+    scratch.create_index([("value", 1), ("_id", 1)])
+    return scratch
 
 
-def sorted_by_mongodb(scratch: Collection[Document], values: list[Any]) -> list[int]:
-    """The numbers of the values in the server's order; equal ones stay as they were."""
+def sorted_by_mongodb(scratch: Collection[Any], values: list[RawValue]) -> list[int]:
+    """The numbers of the values in the order of the index; equal ones stay as they were."""
     scratch.delete_many({})
-    # Wrapped in a document, as a plain array would be sorted by its smallest member.
-    scratch.insert_many([{"_id": number, "value": {"v": value}} for number, value in enumerate(values)])
-    return [found["_id"] for found in scratch.find({}, {"_id": 1}).sort({"value": 1, "_id": 1})]
+    # Wrapped in a document, as an index has one entry for each member of a plain array.
+    numbered = [
+        document_of([(b"_id", raw_value(number)), (b"value", document([(b"v", value)]))])
+        for number, value in enumerate(values)
+    ]
+    scratch.insert_many([RawBSONDocument(one) for one in numbered])
+    return [found["_id"] for found in scratch.find({}, {"_id": 1}).hint([("value", 1), ("_id", 1)])]
 
 
-def as_stored(value: Any) -> Any:
-    """A value as it comes back from MongoDB."""
-    return bson.decode(bson.encode({"v": value}, codec_options=DECODING), LENIENT)["v"]
+def sorted_here(values: list[RawValue]) -> list[int]:
+    """The same by our order, of the values as a reader has them."""
+    return sorted(range(len(values)), key=lambda number: (order(document([(b"v", values[number])])), number))
+
+
+def sorted_decoded(values: list[RawValue]) -> list[int]:
+    """The same of the decoded values."""
+    return sorted(range(len(values)), key=lambda number: (order(python_value(values[number])), number))
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=st.lists(VALUES, min_size=2, max_size=25))
-def test_generated_values_of_every_type(scratch: Collection[Document], values: list[Any]) -> None:
+def test_generated_values_of_every_type(scratch: Collection[Any], values: list[RawValue]) -> None:
     """Nested, of several types, of numbers that are equal in different types."""
-    ours = sorted(range(len(values)), key=lambda number: (order({"v": as_stored(values[number])}), number))
-    assert ours == sorted_by_mongodb(scratch, values)
+    assert sorted_here(values) == sorted_decoded(values) == sorted_by_mongodb(scratch, values)
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(values=st.lists(NUMBERS, min_size=10, max_size=40))
-def test_numbers(scratch: Collection[Document], values: list[Any]) -> None:
+@given(values=st.lists(NUMBERS.map(raw_value), min_size=10, max_size=40))
+def test_numbers(scratch: Collection[Any], values: list[RawValue]) -> None:
     """By value, whatever their type; NaN before all, zeros equal."""
-    ours = sorted(range(len(values)), key=lambda number: (order({"v": values[number]}), number))
-    assert ours == sorted_by_mongodb(scratch, values)
+    assert sorted_decoded(values) == sorted_by_mongodb(scratch, values)
 
 
-@given(moment=INT64.map(DatetimeMS), document_id=VALUES)
-def test_a_position_survives_as_text(moment: DatetimeMS, document_id: Any) -> None:
-    """What the checkpoint keeps stands where the document did."""
-    position = position_of(moment, as_stored(document_id))
-    again = position_from_text(position.text())
+@given(timestamp=VALUES, document_id=VALUES)
+def test_a_position_survives_as_text(timestamp: RawValue, document_id: RawValue) -> None:
+    """What the checkpoint keeps is what the document had, to the byte; a symbol becomes a text."""
+    position = position_of(python_value(timestamp), python_value(document_id))
+    text = position.text()
+    again = position_from_text(text)
     assert again.order() == position.order()
-    assert again.name() == position.name()
-    assert order(id_from_text(id_text(position.id))) == order(position.id)
+    assert (again.text(), text.isascii(), text.isprintable()) == (text, True, True)
+    assert [raw_value(part) for part in again] == [raw_value(part) for part in position]
+
+
+def test_binary_of_subtype_2_and_code_stand_where_mongodb_has_them(scratch: Collection[Any]) -> None:
+    """The old binary counts four bytes more, and every scope comes after all code without one."""
+    values: list[Any] = [
+        Binary(b"\0\0\0\0", 0),
+        Binary(b"\0", 2),
+        Code("b"),
+        Code("a", {"x": 1}),
+        Code("a", {}),
+    ]
+    raws = [raw_value(value) for value in values]
+    assert sorted_here(raws) == sorted_by_mongodb(scratch, raws) == [0, 1, 2, 4, 3]
 
 
 def differing() -> Iterator[Any]:
@@ -111,5 +160,5 @@ def differing() -> Iterator[Any]:
 def test_versions_that_differ_have_different_names() -> None:
     """Of documents on one date, and of one document on several dates."""
     ids = list(differing())
-    names = {position_of(DatetimeMS(ms), as_stored(value)).name() for value in ids for ms in (0, 1, -1)}
+    names = {position_of(DatetimeMS(ms), value).name() for value in ids for ms in (0, 1, -1)}
     assert len(names) == 3 * len(ids)

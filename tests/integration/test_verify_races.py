@@ -1,4 +1,4 @@
-"""What changes while a verification looks is looked at again; nothing is accused falsely or put back."""
+"""What changes while a verification looks is looked at again; nothing is a mismatch falsely, or put back."""
 
 import threading
 import time
@@ -12,41 +12,48 @@ import pytest
 import redis
 from pymongo.collection import Collection
 
-from etl.cache.cache import Cache
+from etl.cache.inspector import Inspector
+from etl.cache.keys import state_keys
+from etl.cache.writer import CacheWriter
+from etl.checkpoint.checkpoint import CheckpointStore
 from etl.mongo.reader import Source
-from etl.verify.inspection import Inspection
+from etl.sync.processor import Processor
 from tests.support.pipeline import Clock, OpenApp, api, campaign, hash_at, sync
 from tests.support.types import Document
 
 KEY = "config:api:p"
 
 
-def once(patch: pytest.MonkeyPatch, of: type, name: str, step: Callable[[], Any]) -> list[bool]:
-    """Have `step` happen before the first call of a method; says whether it did."""
-    happened: list[bool] = []
+def once(
+    patch: pytest.MonkeyPatch, of: type, name: str, step: Callable[[], Any], call: int = 1
+) -> list[bool]:
+    """Have `step` happen before a call of a method, the first by default; says of each call whether it did."""
+    calls: list[bool] = []
     real = getattr(of, name)
 
     def method(*arguments: Any, **named: Any) -> Any:
-        if not happened:
-            happened.append(True)
+        calls.append(len(calls) + 1 == call)
+        if calls[-1]:
             step()
         return real(*arguments, **named)
 
     patch.setattr(of, name, method)
-    return happened
+    return calls
 
 
 @pytest.mark.parametrize(
-    ("of", "name"),
+    ("of", "name", "call"),
     [
-        (Inspection, "look"),
-        (Inspection, "watch"),
-        (Inspection, "owners"),
-        (Source, "fetch"),
-        (Inspection, "settle"),
+        (Inspector, "contents", 1),
+        (Inspector, "owned", 1),
+        (Inspector, "claims", 2),  # the first one looks for keys that no document claims
+        (Source, "fetch", 1),
+        (CheckpointStore, "load", 1),
+        (Inspector, "contents", 3),  # likewise the second
+        (Inspector, "claims", 3),
     ],
 )
-def test_a_key_that_a_cycle_writes_meanwhile_is_not_accused(  # noqa: PLR0913, PLR0917 (pytest hands them in)
+def test_a_key_that_a_cycle_writes_meanwhile_is_no_mismatch(
     open_app: OpenApp,
     clock: Clock,
     collection: Collection[Document],
@@ -54,32 +61,57 @@ def test_a_key_that_a_cycle_writes_meanwhile_is_not_accused(  # noqa: PLR0913, P
     monkeypatch: pytest.MonkeyPatch,
     of: type,
     name: str,
+    call: int,
 ) -> None:
     """Wherever in the verification that happens; what the cycle has written stays."""
     collection.insert_one(api("p", clock.ago(900), _id=1, status="old"))
     app, beside = open_app(), open_app()
     sync(app)
-    redis_client.hset(KEY, "status", "spoiled")  # so that there is a second look
+    redis_client.hset(KEY, "status", "spoiled")  # so that it is rechecked
 
     def change() -> None:
         collection.update_one({"_id": 1}, {"$set": {"status": "new", "updated_at": clock.now()}})
         sync(beside)
 
-    happened = once(monkeypatch, of, name, change)
+    calls = once(monkeypatch, of, name, change, call)
     report = app.verify("promptContent", repair=True)
-    assert happened
+    assert any(calls)
     assert (report.wrong, report.repaired, report.pending) == (0, 0, 0)
     assert hash_at(redis_client, KEY) == {"status": "new"}
 
 
-def test_a_document_that_came_after_all_were_read_is_no_reason_to_accuse(
+def test_a_repair_writes_what_the_document_says_by_then(
     open_app: OpenApp,
     clock: Clock,
     collection: Collection[Document],
     redis_client: redis.Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Though nobody has recorded whose the key is, and its older document was read."""
+    """A cycle has written a newer version after the recheck: the repair does not put the old one back."""
+    collection.insert_one(api("p", clock.ago(900), _id=1, status="old"))
+    app, beside = open_app(), open_app()
+    sync(app)
+    redis_client.hset(KEY, "status", "spoiled")
+
+    def change() -> None:
+        collection.update_one({"_id": 1}, {"$set": {"status": "new", "updated_at": clock.now()}})
+        sync(beside)
+
+    calls = once(monkeypatch, Processor, "repair", change)
+    report = app.verify("promptContent", repair=True)
+    assert any(calls)
+    assert (report.different, report.repaired, report.true) == (1, 1, True)
+    assert hash_at(redis_client, KEY) == {"status": "new"}
+
+
+def test_a_document_that_came_after_all_were_read_decides(
+    open_app: OpenApp,
+    clock: Clock,
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Though only an older document of the key was read with all the others."""
     collection.insert_one(api("p", clock.ago(900), status="old"))
     app, beside = open_app(), open_app()
     sync(app)
@@ -89,9 +121,9 @@ def test_a_document_that_came_after_all_were_read_is_no_reason_to_accuse(
         beside.refresh("config:api")
 
     redis_client.hset(KEY, "status", "spoiled")
-    happened = once(monkeypatch, Inspection, "watch", come)
+    calls = once(monkeypatch, Inspector, "claims", come, call=2)
     report = app.verify("promptContent")
-    assert happened
+    assert any(calls)
     assert (report.wrong, report.matching) == (0, 1)
 
 
@@ -102,19 +134,19 @@ def test_a_key_that_never_rests_is_pending(
     redis_client: redis.Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its neighbours are judged all the same."""
+    """Its neighbours are checked all the same."""
     collection.insert_many([api(name, clock.ago(900)) for name in "pq"])
-    app = open_app()
+    app, beside = open_app(), open_app()
     sync(app)
-    real, looks = Inspection.owners, []
+    real = Inspector.claims
 
-    def owners(self: Inspection, keys: Sequence[str]) -> Any:
-        looks.append(keys)
+    def claims(self: Inspector, keys: Sequence[str]) -> Any:
         if KEY in keys:
-            redis_client.hset(KEY, "status", f"look {len(looks)}")
+            collection.update_one({"provider_name": "p"}, {"$set": {"updated_at": clock.now()}})
+            sync(beside)
         return real(self, keys)
 
-    monkeypatch.setattr(Inspection, "owners", owners)
+    monkeypatch.setattr(Inspector, "claims", claims)
     redis_client.hset(KEY, "status", "spoiled")
     redis_client.hset("config:api:q", "status", "spoiled")
     report = app.verify("promptContent", repair=True)
@@ -134,28 +166,28 @@ def test_a_lock_that_is_taken_meanwhile_is_respected(
     sync(app)
     [key] = redis_client.keys("ai:campaign_messages:*")
     redis_client.delete(key)
-    once(monkeypatch, Inspection, "settle", lambda: redis_client.set("lock:content_generation:c", "pid"))
+    once(monkeypatch, Processor, "repair", lambda: redis_client.set("lock:content_generation:c", "pid"))
     report = app.verify("promptContent", repair=True)
     assert (report.missing, report.repaired, report.deferred) == (0, 0, 1)
     assert not redis_client.exists(key)
 
 
-def test_a_cycle_that_has_looked_looks_again_after_a_repair(
+def test_a_cycle_writes_nothing_older_after_a_repair(
     open_app: OpenApp,
     clock: Clock,
     collection: Collection[Document],
     redis_client: redis.Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Otherwise an older document that was committed late would displace what was mended."""
+    """An older document that was committed late does not displace what was repaired."""
     collection.insert_many([api("p", clock.ago(50), status="old"), api("p", clock.ago(40), _id="gone")])
     app, beside = open_app(), open_app()
     sync(beside)
     collection.delete_one({"_id": "gone"})
     collection.insert_one(api("p", clock.ago(60), status="late"))
-    happened = once(monkeypatch, Cache, "write", lambda: app.verify("promptContent", repair=True))
+    calls = once(monkeypatch, CacheWriter, "apply", lambda: app.verify("promptContent", repair=True))
     sync(beside)
-    assert happened
+    assert any(calls)
     assert hash_at(redis_client, KEY) == {"status": "old"}
 
 
@@ -202,7 +234,7 @@ def running(*workers: Callable[[], Any]) -> Iterator[None]:
             thread.join()
 
 
-def test_nothing_is_accused_while_a_writer_and_cycles_are_at_work(
+def test_there_is_no_mismatch_while_a_writer_and_cycles_are_at_work(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """Documents are inserted, changed and archived; 20 verifications meet keys that move, and name none."""
@@ -216,18 +248,18 @@ def test_nothing_is_accused_while_a_writer_and_cycles_are_at_work(
             document = _written(chance.randrange(250), chance)
             collection.replace_one({"_id": document["_id"]}, document, upsert=True)
 
-    redis_client.set("{etl:last_sync:promptContent}:turn", "a daemon", px=60_000)
+    redis_client.set(state_keys("promptContent").leader, "a daemon", px=60_000)
     reports = []
     with running(write, lambda: sync(beside)):
         reports = [app.verify("promptContent", repair=number % 2 == 1) for number in range(20)]
-    assert [report.keys.get(name) for report in reports for name in _ACCUSED] == [None] * 3 * 20
+    assert [report.keys.get(name) for report in reports for name in _MISMATCHES] == [None] * 3 * 20
     assert sum(report.pending for report in reports) > 0, "no run has met a key that moved"
     sync(beside)
     last = app.verify("promptContent")
     assert (last.wrong, last.pending) == (0, 0)
 
 
-_ACCUSED = ("different", "missing", "orphaned")
+_MISMATCHES = ("different", "missing", "orphaned")
 
 
 def _written(number: int, chance: Random) -> Document:

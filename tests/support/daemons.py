@@ -18,7 +18,7 @@ from tests.support.http import get
 from tests.support.types import Document
 
 COMPANION = "{etl:last_sync:promptContent}:"
-TURN, LEASE, HISTORY = f"{COMPANION}turn", f"{COMPANION}lease", f"{COMPANION}history"
+LEADER, LEASE, HISTORY = f"{COMPANION}leader", f"{COMPANION}lease", f"{COMPANION}history"
 
 Process = subprocess.Popen[str]
 
@@ -68,11 +68,26 @@ def ended(
 
 
 def health_check() -> list[str]:
-    """The command by which the image is asked how it is, as the Dockerfile has it."""
+    """The command by which the image is asked how it is."""
+    return _in_dockerfile(r"^HEALTHCHECK .*CMD (\[.+?\])$")
+
+
+def entry_point() -> list[str]:
+    """The command that the image starts."""
+    return _in_dockerfile(r"^ENTRYPOINT (\[.+?\])$")
+
+
+def _in_dockerfile(pattern: str) -> list[str]:
     text = (Path(__file__).parents[2] / "Dockerfile").read_text("utf-8").replace("\\\n", "")
-    [command] = re.findall(r"^HEALTHCHECK .*CMD (\[.+?\])$", text, re.MULTILINE)
+    [command] = re.findall(pattern, text, re.MULTILINE)
     words: list[str] = json.loads(command)
     return words
+
+
+def leader(client: redis.Redis) -> int | None:
+    """The process id of the daemon that leads."""
+    holder = client.get(LEADER)
+    return int(str(holder).split(":")[-2]) if holder else None
 
 
 class Writer:

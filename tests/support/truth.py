@@ -7,8 +7,8 @@ import redis
 from pymongo.collection import Collection
 
 from schemas.documents import project
-from schemas.families import GENERATION_QUEUE, LAST_SYNC
-from schemas.operations import Enqueue, Evict, Projection
+from schemas.families import GENERATION_QUEUE
+from schemas.operations import Enqueue, Evict, Keep, Projection
 from tests.support.types import Document
 
 Contents = dict[str, list[str] | dict[str, str]]
@@ -30,7 +30,7 @@ def held(client: redis.Redis) -> Contents:
 
     Raises `AssertionError` for a key without a TTL that should have one.
     """
-    own = ("{", LAST_SYNC.prefix)
+    own = ("{", "etl:")
     keys = [key for key in client.scan_iter(count=1000) if not key.startswith(own)]
     pipeline = client.pipeline(transaction=False)
     for key in keys:
@@ -53,6 +53,8 @@ def _apply(contents: Contents, document: Document) -> None:
     projection = project(document, "generacion")
     assert isinstance(projection, Projection), projection
     for entry in projection.entries:
+        if isinstance(entry, Keep):
+            continue
         if isinstance(entry, Evict):
             contents.pop(entry.key, None)
         elif isinstance(entry, Enqueue):

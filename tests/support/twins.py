@@ -6,46 +6,60 @@ What the twins promise is what the real ones do: `tests/contract` holds both to 
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 import bson
 import fakeredis
 import mongomock
 import redis
+from fakeredis import _helpers
+from fakeredis._socket import _base
+from fakeredis.commands_mixins import server_mixin
 
-from etl import interfaces as ports
-from etl.backfill.pipeline import inline
-from etl.cache.cache import Cache
-from etl.cache.client import SCRIPTS, Wire
-from etl.cache.keys import companions
-from etl.cache.ownership import Ownership
-from etl.cache.resp import Sent
+from etl.cache.client import Command, Wire
+from etl.cache.keys import StateKeys, state_keys
+from etl.cache.scripts import SCRIPTS
+from etl.cache.writer import CacheWriter
 from etl.checkpoint.checkpoint import CheckpointStore
 from etl.errors import Transient
+from etl.interfaces import Page as AnyPage
+from etl.interfaces import Reader, Stages
+from etl.model.index import Index
+from etl.model.result import TransformResult
 from etl.mongo.reader import UNREACHABLE_CAP, Page
 from etl.retry import Retry
+from etl.sync.processor import Processor
 from etl.transform.transform import Transform
-from schemas.position import DECODING, LENIENT, Position, position_in
-from tests.support.outcomes import TTLS
+from schemas.codec import DECODING, RawValue
+from schemas.documents import FAMILIES
+from schemas.ids import id_from_text
+from schemas.position import Position, position_in
 
 T = TypeVar("T")
 
 NAME = "promptContent"
 FIELD = "updated_at"
+OWN = state_keys(NAME)
 
+_MEMORY_SECONDS = 1_440
+_PAGE_SIZE = 3
 _NONCES = itertools.count()
-_LONG = 10**9  # seconds; the clocks of a test may jump
 
 
 @dataclass
 class Clocks:
-    """The clocks of both servers, in milliseconds since the epoch: they move only when told to."""
+    """The clocks of both servers, in milliseconds since the epoch: they move only when told to.
+
+    But for a microsecond each time that Redis looks at its own: two of its moments are never the same.
+    """
 
     mongo: int
     redis: int
+    _looks: int = 0
 
     def advance(self, ms: int) -> None:
         """Let time pass."""
@@ -55,6 +69,20 @@ class Clocks:
     def step(self, ms: int) -> None:
         """Set MongoDB's clock, and the writers' with it, forward or (negative) back."""
         self.mongo += ms
+
+    def time(self) -> float:
+        """The clock of Redis as `time.time` would have it, in seconds."""
+        self._looks += 1
+        return (self.redis * 1000 + self._looks) / 1_000_000
+
+
+@contextmanager
+def fake_redis_told_by(clocks: Clocks) -> Iterator[None]:
+    """Every fake Redis goes by these clocks: its TIME, also within scripts, and when keys expire."""
+    with ExitStack() as stack:
+        for module in (_base, _helpers, server_mixin):
+            stack.enter_context(patch.object(module, "time", clocks))
+        yield
 
 
 class Killed(BaseException):
@@ -99,7 +127,7 @@ def _nothing() -> None:
     pass
 
 
-class SourceTwin:
+class ReaderTwin:
     """`etl.mongo.reader.Source` over documents in mongomock, and `raw` ones that no client would write."""
 
     def __init__(self, documents: Any) -> None:
@@ -107,27 +135,20 @@ class SourceTwin:
         self.raw: list[bytes] = []
 
     def clock(self) -> int:
-        """The clock of this machine; see `MeddledSource` for one that a test moves."""
+        """The clock of this machine; see `MeddledReader` for one that a test moves."""
         return round(time.time() * 1000)
 
-    index = "updated_at_1__id_1"
+    index = Index("updated_at_1__id_1")
 
     def prepare(self) -> bool:
         """There is always an index."""
         return True
 
-    def create_index_command(self) -> str:
-        """What nobody needs here."""
-        return ""
-
     def page(self, after: Position, end: Position, limit: int) -> Page:
-        """The next documents after one position and before another, up to one that can be read on from."""
+        """The next documents after one position and before another."""
         found = [raw for raw in self._all() if after.order() < _position(raw).order() < end.order()]
-        named = [n for n, raw in enumerate(found[:limit], start=1) if _faithful(raw)]
-        last = _position(found[named[-1] - 1]) if named else None
-        if len(found) < limit:
-            return Page(found, last, more=False)
-        return Page(found[: named[-1]], last, more=True) if named else self.page(after, end, 2 * limit)
+        documents = found[:limit]
+        return Page(documents, _position(documents[-1]) if documents else None, len(found) >= limit)
 
     def fetch(self, ids: Sequence[Any]) -> list[bytes]:
         """The documents with these `_id`s that exist, in order of position."""
@@ -139,6 +160,11 @@ class SourceTwin:
         found = self._sorted(map(_encoded, self._documents.find(criteria)))[::-1]
         for start in range(0, len(found) + 1, limit):
             yield found[start : start + limit]
+
+    def cuts(self, count: int) -> list[Position]:
+        """Positions that cut the collection into about this many ranges."""
+        every = [_position(raw) for raw in self._all() if _faithful(raw)]
+        return every[:: max(1, len(every) // count)]
 
     def unreachable(self) -> int:
         """How many documents have no date to be reached by."""
@@ -157,73 +183,88 @@ def _encoded(document: Mapping[str, Any]) -> bytes:
 
 
 def _position(raw: bytes) -> Position:
-    return position_in(bson.decode(raw, LENIENT), FIELD)
+    return position_in(raw, FIELD)
 
 
 def _faithful(raw: bytes) -> bool:
-    """Whether the position of a document can be named: it holds no text that is not UTF-8."""
-    return r"\ufffd" not in _position(raw).text()
+    """Whether the position of a document can be named: it holds nothing that is of bytes only."""
+    return not any(isinstance(part, RawValue) for part in _position(raw))
 
 
-class MeddledSource:
-    """Any source, with a clock in the test's hands and a meddler around each call."""
+class MeddledReader:
+    """Any reader, with a clock in the test's hands and a meddler around each call."""
 
-    def __init__(self, source: ports.Source, clocks: Clocks, meddler: Meddler) -> None:
-        self._source = source
+    def __init__(self, reader: Reader, clocks: Clocks, meddler: Meddler) -> None:
+        self._reader = reader
         self._clocks = clocks
         self._around = meddler.around
 
     @property
-    def index(self) -> str | None:
-        """As the source has it."""
-        return self._source.index
+    def index(self) -> Index:
+        """As the reader has it."""
+        return self._reader.index
 
     def prepare(self) -> bool:
-        """As the source does."""
-        return self._around(self._source.prepare)
-
-    def create_index_command(self) -> str:
-        """As the source says."""
-        return self._source.create_index_command()
+        """As the reader does."""
+        return self._around(self._reader.prepare)
 
     def clock(self) -> int:
         """What the test says it is."""
         return self._around(lambda: self._clocks.mongo)
 
-    def page(self, after: Position, end: Position, limit: int) -> ports.Page:
-        """As the source does."""
-        return self._around(lambda: self._source.page(after, end, limit))
+    def page(self, after: Position, end: Position, limit: int) -> AnyPage:
+        """As the reader does."""
+        return self._around(lambda: self._reader.page(after, end, limit))
 
     def fetch(self, ids: Sequence[Any]) -> list[bytes]:
-        """As the source does."""
-        return self._around(lambda: self._source.fetch(ids))
+        """As the reader does."""
+        return self._around(lambda: self._reader.fetch(ids))
+
+    def of_kind(self, criteria: Mapping[str, Any], limit: int) -> Iterator[list[bytes]]:
+        """As the reader does, with the meddler before each page."""
+        for documents in self._reader.of_kind(criteria, limit):
+            yield self._around(lambda: documents)  # noqa: B023 (called at once)
+
+    def cuts(self, count: int) -> list[Position]:
+        """As the reader does."""
+        return self._around(lambda: self._reader.cuts(count))
 
     def unreachable(self) -> int:
-        """As the source does."""
-        return self._around(self._source.unreachable)
+        """As the reader does."""
+        return self._around(self._reader.unreachable)
 
 
 class MeddledWire(Wire):
-    """A wire to any Redis, with a clock in the test's hands and a meddler around each exchange."""
+    """A wire to any Redis, with a meddler around each exchange."""
 
-    def __init__(self, pool: redis.ConnectionPool, clocks: Clocks, meddler: Meddler) -> None:
+    def __init__(self, pool: redis.ConnectionPool, meddler: Meddler) -> None:
         super().__init__(pool)
-        self._clocks = clocks
         self._around = meddler.around
 
-    def exchange(self, commands: Sequence[Sent], generation: int | None = None) -> list[Any]:
-        """As the wire does; an exchange that the meddler spoils costs the connection, as a real one would."""
-        try:
-            replies = self._around(lambda: super(MeddledWire, self).exchange(commands, generation))
-        except BaseException:
-            self._drop()
-            raise
-        if ("TIME",) not in commands:
-            return replies
-        now = [str(self._clocks.redis // 1000), str(self._clocks.redis % 1000 * 1000)]
-        return [
-            now if command == ("TIME",) else reply for command, reply in zip(commands, replies, strict=True)
-        ]
+    def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """As the wire does."""
+        return self._around(lambda: super(MeddledWire, self).exchange(commands))
+
+
+class DatedWire(MeddledWire):
+    """The same to a real Redis, whose clock a test cannot move: the checkpoint is told another one.
+
+    The scripts that write compare moments of the server's own clock with each other: those stay as they are.
+    """
+
+    def __init__(self, pool: redis.ConnectionPool, meddler: Meddler, clocks: Clocks) -> None:
+        super().__init__(pool, meddler)
+        self._clocks = clocks
+
+    def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """As the wire does, but for TIME among other commands."""
+        replies = super().exchange(commands)
+        if len(commands) > 1:
+            now = [str(self._clocks.redis // 1000), str(self._clocks.redis % 1000 * 1000)]
+            replies = [
+                now if one == ("TIME",) else reply for one, reply in zip(commands, replies, strict=True)
+            ]
+        return replies
 
 
 class Insistent(Retry):
@@ -254,27 +295,44 @@ def fake_redis() -> redis.Redis:
     return client
 
 
-def assemble(source: ports.Source, wire: Wire, retry: Retry | None = None) -> ports.Stages:
-    """The four stages of the collection `NAME`, as `etl.app` puts them together."""
+def assemble(
+    reader: Reader,
+    wire: Wire,
+    *,
+    keys: StateKeys = OWN,
+    ttls: Mapping[str, int | None] | None = None,
+    retry: Retry | None = None,
+) -> Stages:
+    """The four stages of the collection `NAME`, as `etl.container` puts them together."""
     retry = retry or Insistent()
-    transform, own = Transform("generacion", FIELD, TTLS), companions(NAME)
-    pipeline = partial(inline, transform)
-    return ports.Stages(
-        source=source,
+    transform, prefix = Transform(NAME, "generacion", FIELD), f"{NAME} "
+
+    def reread(names: Collection[str]) -> list[TransformResult]:
+        ids = [id_from_text(name.removeprefix(prefix)) for name in names if name.startswith(prefix)]
+        return transform(reader.fetch(ids))
+
+    processor = Processor(
+        writer=CacheWriter(wire, ttls or {name: f.ttl for name, f in FAMILIES.items()}, _MEMORY_SECONDS),
+        source=NAME,
+        reread=reread,
+        knows=lambda name: name.startswith(prefix),
+        retry=retry,
+    )
+    return Stages(
+        reader=reader,
         transform=transform,
-        cache=Cache(wire, NAME, own, Ownership(NAME, _LONG)),
-        checkpoint=CheckpointStore(wire, NAME, own, 1320, retry),
-        inline=pipeline,
-        crew=pipeline,
+        processor=processor,
+        store=CheckpointStore(wire, keys, 1320, retry),
+        start_workers=lambda _: nullcontext(None),
         retry=retry,
         stop=threading.Event(),
+        page_size=_PAGE_SIZE,
     )
 
 
-def take_lease(client: redis.Redis) -> str:
-    """A new fencing token, as if the lease of whoever had it were over."""
-    own = companions(NAME)
-    client.delete(own.lease)
-    nonce = f"{next(_NONCES):012x}"
-    answer: Any = client.eval(SCRIPTS["acquire"].source, 2, own.lease, own.fence, "host:1", nonce, "30000")
+def take_lease(client: redis.Redis, keys: StateKeys = OWN) -> str:
+    """A new fencing token, as if the lease of the holder before were over."""
+    client.delete(keys.lease)
+    holder = f"host:1:{next(_NONCES):012x}"
+    answer: Any = client.eval(SCRIPTS["acquire"].source, 2, keys.lease, keys.fence, holder, "30000")
     return str(answer[1])

@@ -1,48 +1,56 @@
 """A small world around the ETL: documents, writers, locks, clocks and failures, and what must be true of it.
 
-`World` changes MongoDB and runs cycles; beside that it remembers every version of every document, from
+`World` changes MongoDB and runs cycles and workers; beside that it remembers every version of every document, from
 which it says what Redis must hold. What a cycle could never have promised it does not ask for:
 
 - A version becomes visible while the server's clock is at most the overlap past its date. `SLACK` of that
   is left for what two clocks that are read one after the other differ by.
-- MongoDB's clock is not set back and forward again between two cycles: nobody could see that it was.
+- MongoDB's clock is not set back and forward again between two cycles: nothing could show that it was.
 - Of one document no two versions bear the same date, for the pair is what a version is.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import count
 from typing import Any, Final, NamedTuple
 
 import redis
 
-from etl import interfaces as ports
-from etl.cache.keys import companions
-from etl.checkpoint.lease import Lease
+from etl.cache.client import Wire
+from etl.cache.writer import DEADLINE_SECONDS
+from etl.checkpoint.lease import Lease, LeaseKeys
 from etl.errors import CycleFailed, EtlError, Transient
-from etl.model.report import Report
-from etl.sync.cycle import Cycle, Rules
+from etl.interfaces import Reader, Stages
+from etl.model.report import RefreshReport, Report, unheard
+from etl.model.result import TransformResult
+from etl.sync.cycle import run_cycle
 from etl.sync.planner import Limits
+from etl.sync.refresh import refresh
 from schemas.documents import project
 from schemas.families import GENERATION_LOCK, GENERATION_QUEUE
-from schemas.operations import Enqueue, Projection, Put, Reject
-from schemas.position import Position, id_text, position_from_text, position_of
+from schemas.ids import id_text
+from schemas.operations import Enqueue, Evict, Keep, Projection, Put, Reject
+from schemas.position import FIRST, LAST, Position, position_from_text, position_of
 from tests.support.slots import Slot, bulk
 from tests.support.twins import (
     FIELD,
     NAME,
+    OWN,
     Clocks,
+    DatedWire,
     Insistent,
     Killed,
-    MeddledSource,
+    MeddledReader,
     MeddledWire,
     Meddler,
-    SourceTwin,
+    ReaderTwin,
     assemble,
     fake_documents,
     fake_redis,
+    fake_redis_told_by,
 )
 
 OVERLAP: Final = 20_000
@@ -53,17 +61,26 @@ LATEST: Final = OVERLAP - SLACK
 STEP: Final = 10_000
 """Clocks are set by multiples of this: far more than the jitter that a cycle puts down to chance."""
 
+DEADLINE: Final = round(DEADLINE_SECONDS * 1000)
+
+_TTLS: Final = {
+    "ai:campaign_messages": 1500,
+    "ai:generation:meta": 1500,
+    "config:api": 900,
+    "queue:ai_generation": None,
+}
+"""Short enough for keys to expire while a world is at work."""
+
 # Redis is ahead by a little, as clocks are.
 _BEGIN = 1_750_000_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_RULES = Rules(NAME, Limits(OVERLAP, 10_800_000, "full"), page_size=3)
-_OWN = companions(NAME)
+_LIMITS = Limits(OVERLAP + DEADLINE, 1_500_000, "full")
 
 Value = dict[str, str] | list[str] | None
 
 
 class Event(NamedTuple):
-    """What happens before or after the n-th call of a cycle to a server: a method of `World`."""
+    """What happens before or after the n-th call of a run to a server: a method of `World`."""
 
     call: int
     after: bool
@@ -80,12 +97,24 @@ class Version:
     position: Position
     projection: Projection | Reject
     must_be_queued: bool = False
+    committed: int = 0
+    """When it became visible: the number of that change of MongoDB."""
+    visible_at: int = 0
+    """The same by the clock of Redis, in milliseconds since the epoch."""
+    replaced: int = 0
+    """When another version took its place, or it was deleted: the number of that change."""
 
     @property
     def claims(self) -> dict[str, Value]:
         """What it says of each key; None for one that is not to be."""
         entries = () if isinstance(self.projection, Reject) else self.projection.entries
-        return {e.key: e.read if isinstance(e, Put) else None for e in entries if not isinstance(e, Enqueue)}
+        return {e.key: e.read if isinstance(e, Put) else None for e in entries if isinstance(e, (Put, Evict))}
+
+    @property
+    def keeps(self) -> set[str]:
+        """The keys that it leaves as they are."""
+        entries = () if isinstance(self.projection, Reject) else self.projection.entries
+        return {e.key for e in entries if isinstance(e, Keep)}
 
     @property
     def request(self) -> tuple[str, str] | None:
@@ -112,31 +141,31 @@ class World:
     """Documents and Redis, real or not, and the model of what they hold."""
 
     documents: Any
-    source: ports.Source
+    reader: Reader
     client: redis.Redis
-    pool: redis.ConnectionPool
-    clocks: Clocks = field(default_factory=lambda: Clocks(_BEGIN, _BEGIN + 3_000))
-    forgetful: bool = False
-    """Whether the cap on what is remembered is so low that a second cycle may apply documents again."""
+    connect: Callable[[Meddler], Wire]
+    clocks: Clocks
     current: dict[int, Version] = field(default_factory=dict)
     """The version that MongoDB holds, by number of the slot."""
     past: list[Version] = field(default_factory=list)
-    """Versions that MongoDB held since Redis was last flushed."""
+    """Versions that MongoDB held since Redis was last flushed, in the order of their coming."""
+    settled: dict[int, Version] = field(default_factory=dict)
+    """The last version of each slot that a cycle has certainly applied, and that decides about its keys."""
     uncommitted: dict[int, Version] = field(default_factory=dict)
+    pages: list[tuple[int, list[TransformResult]]] = field(default_factory=list)
+    """What other workers have read and not yet written, each with the clock of Redis before that."""
     locked: set[str] = field(default_factory=set)
     popped: list[tuple[str, str]] = field(default_factory=list)
     position: Position | None = None
     stepped_back: bool = False
     meddler: Meddler = field(default_factory=Meddler)
+    closing: ExitStack = field(default_factory=ExitStack)
+    """What ends with the world."""
     _dates: set[tuple[int, int]] = field(default_factory=set)
+    _changes: Iterator[int] = field(default_factory=lambda: count(1))
     _written: int = 0
-
-    def __post_init__(self) -> None:
-        self._wire = self._connect()
-
-    def close(self) -> None:
-        """Give the connections back."""
-        self._wire.close()
+    _began: int | None = None
+    """The number of the change since which a run is under way."""
 
     # What others do
 
@@ -158,10 +187,10 @@ class World:
         version = Version(slot, document, position, project(document, "generacion"))
         self.uncommitted[slot.number] = version
 
-    def write_bulk(self, count: int) -> None:
+    def write_bulk(self, number: int) -> None:
         """Many documents on one timestamp."""
-        for number in range(count):
-            self.write(bulk(number), "put")
+        for one in range(number):
+            self.write(bulk(one), "put")
 
     def write_dateless(self, moment: Any) -> None:
         """A document that no delta can reach."""
@@ -173,10 +202,22 @@ class World:
         version = self.uncommitted.pop(number, None)
         if version is None:
             return
-        if (before := self.current.get(number)) is not None:
-            self.past.append(before)
+        version.committed, version.visible_at = next(self._changes), self.clocks.redis
+        self._replace(number, version.committed)
         self.current[number] = version
         self.documents.replace_one({"_id": version.slot.id}, version.document, upsert=True)
+
+    def delete(self, number: int) -> None:
+        """The document of this slot is deleted, which no date tells."""
+        self.commit(number)
+        if (version := self.current.get(number)) is not None:
+            self._replace(number, next(self._changes))
+            self.documents.delete_one({"_id": version.slot.id})
+
+    def _replace(self, number: int, change: int) -> None:
+        if (before := self.current.pop(number, None)) is not None:
+            before.replaced = change
+            self.past.append(before)
 
     def advance(self, ms: int) -> None:
         """Time passes."""
@@ -207,9 +248,13 @@ class World:
         self.client.delete(*_QUEUES)
 
     def flush(self) -> None:
-        """Redis loses everything."""
+        """Redis loses everything: what a run under way has read may still be written, older versions not."""
         self.client.flushdb()
-        self.locked, self.popped, self.past, self.position = set(), [], [], None
+        began = self._began
+        self.past = [one for one in self.past if began is not None and one.replaced >= began]
+        self.pages.clear()
+        self.locked, self.popped, self.position = set(), [], None
+        self.settled.clear()
         for version in self.current.values():
             version.must_be_queued = False
 
@@ -227,46 +272,80 @@ class World:
         """The call fails for good."""
         raise CycleFailed("failed")
 
-    # Cycles
+    # Runs
 
     def cycle(self, meddling: Iterable[Event] = ()) -> Report | None:
         """One cycle of this process, with what happens meanwhile: None when it ended early."""
-        steps = [(e.call, e.after, partial(getattr(self, e.what), *e.how)) for e in meddling]
-        self.meddler.plan(steps)
-        try:
-            return self._run(self._wire, self.meddler)
-        except Killed:
-            self._wire = self._connect()
-        except EtlError:
-            if not steps:
-                raise
-        finally:
-            self.meddler.plan(())
-            if steps:
-                self.client.delete(_OWN.lease)  # where nobody could give it back, it runs out
-            self.check_safety()
-        return None
+        steps = [*meddling]
+        report = None
+        with self._meddling(steps):
+            report = self._cycle(self.meddler)
+        if steps:
+            self.client.delete(OWN.lease)  # where it could not be given back, it runs out
+        self.check_safety()
+        return report
 
     def other_holder(self) -> None:
         """The lease of this process is over, and another one runs a cycle."""
-        self.client.delete(_OWN.lease)
-        undisturbed = Meddler()
-        with closing(MeddledWire(self.pool, self.clocks, undisturbed)) as wire:
-            self._run(wire, undisturbed)
+        self.client.delete(OWN.lease)
+        self._cycle(Meddler())
 
-    def _run(self, wire: MeddledWire, meddler: Meddler) -> Report:
-        lease = Lease(lambda: MeddledWire(self.pool, self.clocks, meddler), _OWN, 30, Insistent())
-        stages = assemble(MeddledSource(self.source, self.clocks, meddler), wire)
+    def read_page(self, start: int, size: int) -> None:
+        """Another worker reads some of the documents, and takes its time to write them."""
+        stages = self._stages(Meddler())
+        read_at = stages.processor.now()
+        documents = stages.reader.page(FIRST, LAST, 1000).documents[start : start + size]
+        self.pages.append((read_at, stages.transform(documents)))
+
+    def deliver(self, meddling: Iterable[Event] = ()) -> None:
+        """A worker writes what it has read, perhaps long ago, with what happens meanwhile."""
+        if not self.pages:
+            return
+        read_at, results = self.pages.pop(0)
+        steps = [*meddling]
+        meddler = self.meddler if steps else Meddler()
+        with self._meddling(steps):
+            processor = self._stages(meddler).processor
+            processor.process(results, read_at, remember_from=None, trust=False)
+
+    def warm(self, family: str) -> None:
+        """A family is refreshed."""
+        refresh(self._stages(Meddler()), "generacion", RefreshReport(family, None))
+
+    @contextmanager
+    def _meddling(self, steps: Sequence[Event]) -> Iterator[None]:
+        """Let these things happen in the course of a run, which may end early if there are any."""
+        began, self._began = self._began, self._began or next(self._changes)
+        if not steps:
+            try:
+                yield
+            finally:
+                self._began = began
+            return
+        self.meddler.plan((e.call, e.after, partial(getattr(self, e.what), *e.how)) for e in steps)
+        try:
+            yield
+        except (Killed, EtlError):
+            pass
+        finally:
+            self.meddler.plan(())
+            self._began = began
+
+    def _cycle(self, meddler: Meddler) -> Report:
+        stages, report = self._stages(meddler), Report(NAME)
+        lease = Lease(self.connect(meddler), LeaseKeys(OWN.lease, OWN.fence), 30, Insistent())
         with lease.hold() as token:
-            return Cycle(stages, _RULES, token, Report(NAME)).run()
+            run_cycle(stages, _LIMITS, token, report, unheard)
+        return report
 
-    def _connect(self) -> MeddledWire:
-        return MeddledWire(self.pool, self.clocks, self.meddler)
+    def _stages(self, meddler: Meddler) -> Stages:
+        reader = MeddledReader(self.reader, self.clocks, meddler)
+        return assemble(reader, self.connect(meddler), ttls=_TTLS)
 
     # What must be true
 
     def settle(self) -> None:
-        """A cycle that nobody disturbs applies all there is, and the next one has nothing to do."""
+        """A cycle that nothing disturbs applies all there is; then neither the next nor a slow worker has work."""
         report = self.cycle()
         assert report is not None
         self.stepped_back = False
@@ -275,14 +354,18 @@ class World:
         second = self.cycle()
         assert second is not None
         assert second.mode == "delta"
-        assert (second.dead_lettered, second.enqueued) == (0, 0) or self.forgetful
-        assert second.records_processed == 0 or self.forgetful
+        assert (second.records_processed, second.dead_lettered, second.enqueued) == (0, 0, 0)
         assert (self.contents(), sorted(self._queued())) == before
+        self.deliver()
+        self.check_truth(second)
 
     def check_truth(self, report: Report) -> None:
         """Redis holds what MongoDB says, but for campaigns under a lock."""
-        for version in self.current.values():
-            version.must_be_queued = version.must_be_queued or version.lock not in self.locked
+        for number, version in self.current.items():
+            if version.lock not in self.locked and isinstance(version.projection, Projection):
+                version.must_be_queued = True
+                if not version.keeps:
+                    self.settled[number] = version
         self.check_safety()
         contents = self.contents()
         waiting = {key for v in self._versions() if v.lock in self.locked for key in v.claims}
@@ -293,16 +376,16 @@ class World:
         assert all(n >= m for n, m in zip(counted, least, strict=True)), (counted, least)
         self._check_dead_letters()
         assert report.unreachable == self.documents.count_documents({"_id": "dateless"})
-        assert report.deferred == self.client.hlen(_OWN.deferred)
+        assert report.deferred == self.client.hlen(OWN.deferred)
         if not self.locked:
             assert report.deferred == 0
 
     def check_safety(self) -> None:
         """What holds at any moment: no request is there twice, and the checkpoint never goes back."""
         for request in self._requests():
-            count = self._queued().count(request) + self.popped.count(request)
-            assert count <= self._asked(request), f"{request} is queued {count} times"
-        text: Any = self.client.hget(_OWN.checkpoint, "position")
+            times = self._queued().count(request) + self.popped.count(request)
+            assert times <= self._asked(request), f"{request} is queued {times} times"
+        text: Any = self.client.hget(OWN.checkpoint, "position")
         position = position_from_text(text) if text else None
         if self.position is not None:
             assert position is not None
@@ -310,34 +393,45 @@ class World:
         self.position = position
 
     def _check_dead_letters(self) -> None:
-        dead: Any = set(self.client.hkeys(_OWN.dead_letters))
-        invalid = {id_text(v.slot.id) for v in self.current.values() if isinstance(v.projection, Reject)}
+        dead: Any = set(self.client.hkeys(OWN.dead_letters))
+        invalid = self._invalid()
         mended = {id_text(v.slot.id) for v in self.current.values() if v.lock in self.locked}
+        deleted = {id_text(v.slot.id) for v in self.past if v.slot.number not in self.current}
         assert invalid <= dead
-        assert dead <= invalid | mended
+        assert dead <= invalid | mended | deleted
+
+    def _invalid(self) -> set[str]:
+        return {id_text(v.slot.id) for v in self.current.values() if isinstance(v.projection, Reject)}
 
     def _allowed(self, key: str) -> list[Value]:
-        """What may be under a key: what its newest claim says, and in two cases something else.
+        """What may be under a key: what its newest claim says.
 
-        Where the newest claim there ever was is of a document that has since become something that
-        says nothing of the key (it is invalid, or asks for messages), that claim may stand instead.
-        Where a document was dated ahead and then written again with an earlier date, what it held
-        back before is not read again: any of the claims from the earlier date on may stand.
+        Where the document of an earlier claim has become invalid, or asks for messages, or was deleted, that may
+        stand instead, for it says nothing else: but not against a newer claim, nor against one that came after it
+        was deleted. And what has not been written for the life of a key may have expired, and made room for older
+        claims.
         """
-        claims = sorted((v for v in self.current.values() if key in v.claims), key=Version.order)
-        past = [v for v in self.past if key in v.claims and not self._has_moved(v, key)]
-        newest = [claims[-1].order()] if claims else []
-        slots = {v.slot.number for v in claims}
-        standing = [v for v in past if v.slot.number not in slots and [v.order()] > newest]
-        returned = (v for v in claims if any(p.slot == v.slot and p.order() > v.order() for p in past))
-        earliest = next(returned, claims[-1] if claims else None)
-        standing += [v for v in claims if earliest and v.order() >= earliest.order()]
-        return [v.claims[key] for v in standing] + ([] if claims else [None])
+        certain = [(v, True) for v in self.current.values() if key in v.claims]
+        standing = [(v, False) for v in self.past if key in v.claims and self._may_stand(v, key)]
+        allowed: list[Value] = []
+        for version, is_certain in sorted(certain + standing, key=lambda one: one[0].order(), reverse=True):
+            allowed.append(version.claims[key])
+            if version.visible_at + _life(key) <= self.clocks.redis:
+                allowed.append(None)
+            elif is_certain:
+                return allowed
+        return [*allowed, None]
 
-    def _has_moved(self, version: Version, key: str) -> bool:
-        """Whether its document claims other keys by now."""
-        claims = self.current[version.slot.number].claims
-        return bool(claims) and key not in claims
+    def _may_stand(self, version: Version, key: str) -> bool:
+        """Whether a version of the past may still be in Redis: its document says nothing else by now."""
+        number = version.slot.number
+        settled, now = self.settled.get(number), self.current.get(number)
+        if settled is not None and version.committed < settled.committed:
+            return False
+        if now is not None:
+            return isinstance(now.projection, Reject) or key in now.keeps
+        deleted = max(v.replaced for v in self.past if v.slot.number == number)
+        return not any(key in v.claims and v.committed > deleted for v in self.current.values())
 
     def contents(self) -> dict[str, Value]:
         """Every key of the contract that documents fill, and what it holds."""
@@ -376,7 +470,26 @@ def _is_hash(key: str) -> bool:
     return not key.startswith("ai:campaign_messages:")
 
 
-def fake_world(*, forgetful: bool = False) -> World:
-    """An empty world without servers."""
-    documents, client = fake_documents(), fake_redis()
-    return World(documents, SourceTwin(documents), client, client.connection_pool, forgetful=forgetful)
+def _life(key: str) -> int:
+    """Milliseconds that the key lives after it was written."""
+    return 1000 * next(ttl for family, ttl in _TTLS.items() if ttl and key.startswith(f"{family}:"))
+
+
+def clocks_of_a_world() -> Clocks:
+    """Clocks of a fixed date, that of Redis a little ahead."""
+    return Clocks(_BEGIN, _BEGIN + 3_000)
+
+
+def fake_world() -> World:
+    """An empty world without servers; close its `closing` at the end."""
+    clocks, documents, client = clocks_of_a_world(), fake_documents(), fake_redis()
+    pool = client.connection_pool
+    world = World(documents, ReaderTwin(documents), client, partial(MeddledWire, pool), clocks)
+    world.closing.enter_context(fake_redis_told_by(clocks))
+    return world
+
+
+def real_world(documents: Any, reader: Reader, client: redis.Redis, pool: redis.ConnectionPool) -> World:
+    """The same on servers, which are empty: keys expire by the clock of the machine."""
+    clocks = clocks_of_a_world()
+    return World(documents, reader, client, partial(DatedWire, pool, clocks=clocks), clocks)

@@ -2,17 +2,38 @@
 
 import pytest
 
-from etl.errors import CycleFailed, EtlError, Interrupted, LeaseLost, Locked, Misconfigured, Transient
+from etl.errors import CycleFailed, EtlError, Interrupted, LeaseHeldError, LeaseLost, Misconfigured, Transient
 
 
 @pytest.mark.parametrize(
     ("kind", "code"),
-    [(Transient, 1), (CycleFailed, 1), (LeaseLost, 1), (Misconfigured, 2), (Locked, 75), (Interrupted, 130)],
+    [(Transient, 1), (CycleFailed, 1), (Misconfigured, 2), (Interrupted, 130)],
 )
 def test_each_says_what_a_command_ends_with(kind: type[EtlError], code: int) -> None:
     """Exit codes, as the README has them."""
     assert kind("why").exit_code == code
     assert str(kind("why")) == "why"
+
+
+def test_a_lease_that_is_held_names_its_holder_and_for_how_long() -> None:
+    """A person can see who it is, and a program that it may come back."""
+    error = LeaseHeldError("host:1:ab", 12.3)
+    assert error.exit_code == 75
+    assert str(error).startswith("host:1:ab is at work on it (its lease lasts 12 s more)")
+
+
+@pytest.mark.parametrize(
+    ("newest", "said"),
+    [
+        ("8:host:2:cd", "host:2:cd has taken over"),
+        ("", "gone from Redis, which was flushed or has evicted it"),
+        (None, "gone from Redis, which was flushed or has evicted it"),
+    ],
+)
+def test_a_lost_lease_says_how_it_was_lost(newest: str | None, said: str) -> None:
+    """A fence that is gone is no other holder."""
+    assert LeaseLost(newest).exit_code == 1
+    assert said in str(LeaseLost(newest))
 
 
 def test_a_lost_lease_ends_the_cycle() -> None:

@@ -7,15 +7,36 @@ import pytest
 
 from etl.app import App
 from etl.daemon.jobs import Around, Job, jobs
-from etl.errors import CacheAway, Interrupted, Misconfigured, Transient
+from etl.errors import CacheAway, Interrupted, LeaseHeldError, Misconfigured, Transient
 from etl.model.report import RefreshReport, Report
 from etl.monitoring.metrics import Metrics
 from etl.settings import Settings
+from etl.verify.report import VerifyReport
 from tests.unit.test_metrics import samples
 
 CYCLE, LEASE = 660, 30
 NAME, FAMILY = "promptContent", "mcp:server:status"
-Result = Report | Exception
+Result = Report | VerifyReport | Exception
+
+
+class FakeLease:
+    """The leader lease: this daemon's, unless another one is named for so many seconds."""
+
+    def __init__(self) -> None:
+        self.other: LeaseHeldError | None = None
+        self.held = False
+        self.released = 0
+
+    def acquire(self) -> None:
+        """Take it."""
+        if self.other:
+            raise self.other
+        self.held = True
+
+    def release(self) -> None:
+        """Give it back."""
+        self.released += self.held
+        self.held = False
 
 
 class FakeApp:
@@ -25,12 +46,26 @@ class FakeApp:
         self.on_retry = on_retry
         self.results: list[Result] = [Report(NAME)]
         self.servers_away: dict[str, str] = {}
-        self.due = 0.0
+        self.lease = FakeLease()
+        self.closed = False
         self.cycles = 0
+        self.due = False
 
-    def take_turn(self, _: str) -> float:
-        """0, or when the holder is due."""
+    def leader_lease(self, _: str) -> FakeLease:
+        """As it was told."""
+        return self.lease
+
+    def close(self) -> None:
+        """Nothing more."""
+        self.closed = True
+
+    def reconciliation_due(self, _: str) -> bool:
+        """As it was told."""
         return self.due
+
+    def reconcile(self, _: str) -> VerifyReport | None:
+        """One reconciliation."""
+        return cast("VerifyReport | None", self._next())
 
     def sync(self, _: list[str]) -> Iterator[Report]:
         """One cycle."""
@@ -102,10 +137,14 @@ def test_one_job_a_collection_and_one_a_family_that_is_refreshed() -> None:
     assert {task: job.seconds for task, job in desk.jobs.items()} == {
         "a": CYCLE,
         "b": CYCLE,
+        "a, reconciliation": CYCLE,
+        "b, reconciliation": CYCLE,
         "config:api": 9,
         FAMILY: 240,
+        "a, reconciliation": CYCLE,
+        "b, reconciliation": CYCLE,
     }
-    assert len({id(job.app) for job in desk.jobs.values()}) == 4
+    assert len({id(job.app) for job in desk.jobs.values()}) == 6
 
 
 def test_a_cycle_goes_well(caplog: pytest.LogCaptureFixture) -> None:
@@ -135,12 +174,13 @@ def test_after_an_outage_it_does_not_wait_for_the_next_interval(caplog: pytest.L
 
 
 def test_what_fails_though_both_servers_answer_fails_once_an_interval() -> None:
-    """At once a second time; then another daemon, which may fare better, comes first."""
+    """At once a second time; each time another daemon may lead, which may fare better."""
     desk = Desk()
     desk.app.results = [failed("the checkpoint would have gone backwards")]
     desk.cycles()
     desk.cycles()
-    assert desk.postponed == [5, CYCLE + 2 * LEASE]
+    assert desk.postponed == [5, CYCLE]
+    assert desk.app.lease.released == 2
     desk.cycles()
     assert desk.postponed[2:] == [5]
 
@@ -155,14 +195,99 @@ def test_a_short_interval_is_not_made_longer() -> None:
     assert desk.postponed == []
 
 
-def test_without_the_turn_it_stands_by() -> None:
-    """It comes back within a lease after the holder is due; its first cycle it runs at once."""
+def test_a_daemon_that_does_not_lead_stands_by(caplog: pytest.LogCaptureFixture) -> None:
+    """It says so once, and comes back when the leader's lease would end. Its first cycle it runs at once."""
     desk = Desk()
-    desk.app.due = 100.0
+    desk.app.lease.other = LeaseHeldError("host:7:ab", 20.0)
     desk.cycles()
-    assert (desk.app.cycles, desk.postponed) == (1, [])
+    assert (desk.app.cycles, desk.postponed) == (1, [20 + LEASE / 3])
     desk.cycles()
-    assert (desk.app.cycles, desk.postponed) == (1, [100 + LEASE])
+    assert (desk.app.cycles, desk.postponed) == (1, [20 + LEASE / 3] * 2)
+    assert caplog.messages == ["standing by: host:7:ab leads, and runs the cycles"]
+
+
+def test_a_daemon_takes_over_where_the_leader_is_gone(caplog: pytest.LogCaptureFixture) -> None:
+    """It says so, and runs a cycle at once; what it does not lead any more it stands by for again."""
+    desk = Desk()
+    desk.app.lease.other = LeaseHeldError("host:7:ab", 20.0)
+    desk.cycles()
+    desk.cycles()
+    desk.app.lease.other = None
+    desk.cycles()
+    assert desk.app.cycles == 2
+    assert caplog.messages[1:] == ["leads now, and runs the cycles"]
+    desk.app.lease.other, desk.app.lease.held = LeaseHeldError("host:8:cd", 20.0), False
+    desk.cycles()
+    assert desk.app.cycles == 2
+    assert caplog.messages[2:] == ["standing by: host:8:cd leads, and runs the cycles"]
+
+
+def test_standing_by_is_no_recovery(caplog: pytest.LogCaptureFixture) -> None:
+    """What failed has not been seen to work again."""
+    desk = Desk()
+    desk.app.results = [failed("MongoDB does not answer")]
+    desk.cycles()
+    desk.app.lease.other = LeaseHeldError("host:7:ab", 20.0)
+    desk.cycles()
+    assert "well again" not in caplog.messages
+
+
+def test_the_lead_is_given_back_when_the_daemon_ends() -> None:
+    """So that the next one need not wait."""
+    desk = Desk()
+    desk.cycles()
+    assert desk.app.lease.held
+    desk.cycles.close()
+    assert (desk.app.lease.held, desk.app.closed) == (False, True)
+
+
+def reconciling() -> tuple[Desk, Job, FakeApp]:
+    """A daemon that reconciles every 100 s, and the job that does."""
+    desk = Desk(reconcile={"interval_seconds": 100})
+    job = desk.jobs[f"{NAME}, reconciliation"]
+    return desk, job, cast("FakeApp", job.app)
+
+
+def test_only_the_leader_reconciles(caplog: pytest.LogCaptureFixture) -> None:
+    """So several daemons reconcile once an interval."""
+    desk, job, app = reconciling()
+    app.results = [VerifyReport(NAME, missing=2, repaired=2)]
+    job()
+    assert caplog.messages == []
+    desk.cycles()
+    job()
+    assert caplog.messages == ["0 different, 2 missing, 0 orphaned, 2 repaired"]
+
+
+def test_a_repair_that_is_due_comes_without_an_interval(caplog: pytest.LogCaptureFixture) -> None:
+    """After the cycle that has left something to repair, or that has found it left by another run."""
+    desk = Desk()
+    job = desk.jobs[f"{NAME}, reconciliation"]
+    app = cast("FakeApp", job.app)
+    app.results = [VerifyReport(NAME, missing=2, repaired=2)]
+    desk.cycles()
+    job()
+    assert (desk.postponed, caplog.messages) == ([], [])
+    desk.app.due = app.due = True
+    desk.cycles()
+    assert desk.postponed == [0]
+    job()
+    assert caplog.messages == ["0 different, 2 missing, 0 orphaned, 2 repaired"]
+
+
+def test_a_reconciliation_that_failed_comes_back_when_the_servers_answer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As other jobs do; it is well again only once it has verified."""
+    desk, job, app = reconciling()
+    desk.cycles()
+    app.results = [Transient("MongoDB does not answer"), LeaseHeldError("h:1:a", 9.0), VerifyReport(NAME)]
+    job()
+    assert (desk.postponed, caplog.messages) == ([5], ["MongoDB does not answer"])
+    job()
+    assert "well again" not in caplog.messages
+    job()
+    assert caplog.messages[1:] == ["well again"]
 
 
 def test_many_complaints_are_few_lines(caplog: pytest.LogCaptureFixture) -> None:

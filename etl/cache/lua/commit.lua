@@ -1,47 +1,37 @@
 -- Move the checkpoint and what belongs to it in one step, for the holder of the newest token only.
--- KEYS[1]  {etl:last_sync:<collection>}:fence         string: the newest fencing token
--- KEYS[2]  {etl:last_sync:<collection>}:checkpoint    hash: position, clocks, the scan under way
--- KEYS[3]  {etl:last_sync:<collection>}:seen          zset: version of a document -> its milliseconds
--- KEYS[4]  {etl:last_sync:<collection>}:claims        zset: contract key -> milliseconds of its newest claim
--- KEYS[5]  {etl:last_sync:<collection>}:claimants     hash: contract key -> position of its newest claim
--- KEYS[6]  {etl:last_sync:<collection>}:deferred      hash: _id -> what waits for a lock
--- KEYS[7]  {etl:last_sync:<collection>}:dead_letters  hash: _id -> why it was refused
--- KEYS[8]  {etl:last_sync:<collection>}:queues        set: keys of the queues this collection feeds
--- KEYS[9]  {etl:last_sync:<collection>}:history       list: reports of the last runs, newest first
--- KEYS[10] etl:last_sync:<collection>                 hash, expires: the published watermark
+-- KEYS[1]  …:fence          string: the newest fencing token
+-- KEYS[2]  …:checkpoint     hash: position, clocks, source, the scan under way
+-- KEYS[3]  …:deferred       hash: _id -> the lock that it waits for, and since when
+-- KEYS[4]  …:dead_letters   hash: _id -> why it was refused
+-- KEYS[5]  …:queues         set: keys of the queues this collection feeds
+-- KEYS[6]  …:history        list: reports of the last runs, newest first
+-- KEYS[7]  etl:last_sync:<collection>  hash, expires: the published watermark
+-- KEYS[8]  …:reconciliation_due  string: how many keys were removed though older documents may claim them
 -- ARGV[1] token
 -- ARGV[2] number of this step: greater than that of every step before it under this token
 -- ARGV[3] milliseconds of the new position, or '' where it does not move
--- ARGV[4] milliseconds before which claims are forgotten, or '' to keep all
--- ARGV[5...] commands, each as: number of its key in KEYS, name, count of arguments, arguments
--- Returns 1; 0 when another holder has the newest token; -1 when the position would go backwards.
+-- ARGV[4...] commands, each as: number of its key in KEYS, name, count of arguments, arguments
+-- Returns 1; the newest token, or '' where there is none, when that is another one; -1 when the position would go backwards.
 -- A step that was carried out already, whose answer was lost or that the network delivers late, does nothing.
 -- A backfill passes its own fence and checkpoint; the other keys it shares with the cycles.
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
-  return 0
+local newest = redis.call('GET', KEYS[1]) or ''
+if newest ~= ARGV[1] then
+  return newest
 end
 local done = redis.call('HGET', KEYS[2], 'step') or ''
-local token, number = string.match(done, '^(%S+) (%d+)$')
-if token == ARGV[1] and tonumber(ARGV[2]) <= tonumber(number) then
+local holder, number = string.match(done, '^(%S+) (%d+)$')
+if holder == ARGV[1] and tonumber(ARGV[2]) <= tonumber(number) then
   return 1
 end
 local standing = redis.call('HGET', KEYS[2], 'position_ms')
 if ARGV[3] ~= '' and standing and tonumber(ARGV[3]) < tonumber(standing) then
   return -1
 end
-local i = 5
+local i = 4
 while i <= #ARGV do
   local key, name, count = KEYS[tonumber(ARGV[i])], ARGV[i + 1], tonumber(ARGV[i + 2])
   redis.call(name, key, unpack(ARGV, i + 3, i + 2 + count))
   i = i + 3 + count
-end
-if ARGV[4] ~= '' then
-  local old = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', '(' .. ARGV[4])
-  for j = 1, #old, 1000 do
-    local some = {unpack(old, j, math.min(j + 999, #old))}
-    redis.call('HDEL', KEYS[5], unpack(some))
-    redis.call('ZREM', KEYS[4], unpack(some))
-  end
 end
 redis.call('HSET', KEYS[2], 'step', ARGV[1] .. ' ' .. ARGV[2])  -- last: an error above undoes nothing
 return 1

@@ -1,21 +1,38 @@
 -- Push requests to a queue, each once per version of its document.
 -- KEYS[1] queue:ai_generation:<priority>             list
--- KEYS[2] {queue:ai_generation:<priority>}:enqueued  hash: "<collection> <_id>" -> version last pushed
--- ARGV    for each request: document, version, item
--- Returns for each request 1 (pushed), 0 (this version was pushed before) or -1 (the queue's key
--- holds something that is not a list).
+-- KEYS[2] {queue:ai_generation:<priority>}:requests  hash: document -> "<written_at> <timestamp last pushed, or ->"
+-- ARGV[1] when the documents were read: microseconds of this server's clock, taken before the read
+-- ARGV[2] microseconds after which a read is too old to be written
+-- ARGV    then for each request: document, timestamp, item ("" where the document asks for nothing any more)
+-- Returns 0 if the read is too old. Else for each request: 1 pushed, 0 nothing to do, 2 read it again, -1 the queue
+-- is not a list.
+-- A document that asks for nothing is noted, so that an older read of it that arrives later pushes nothing.
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local read_at = tonumber(ARGV[1])
+if read_at > now or now - read_at > tonumber(ARGV[2]) then
+  return 0
+end
 local kind = redis.call('TYPE', KEYS[1]).ok
 local usable = kind == 'list' or kind == 'none'
-local outcome = {}
-for i = 1, #ARGV, 3 do
-  if redis.call('HGET', KEYS[2], ARGV[i]) == ARGV[i + 1] then
-    outcome[#outcome + 1] = 0
+local stamp, answers = string.format('%.0f ', now), {}
+for i = 3, #ARGV, 3 do
+  local document, timestamp, item = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local written_at, pushed = (redis.call('HGET', KEYS[2], document) or '0 -'):match('^(%d+) (%S+)$')
+  local answer = 0
+  if pushed == timestamp and item ~= '' then
+    answer = 0
+  elseif read_at <= tonumber(written_at) and tonumber(written_at) <= now then
+    answer = 2
+  elseif item == '' then
+    redis.call('HSET', KEYS[2], document, stamp .. pushed)
   elseif not usable then
-    outcome[#outcome + 1] = -1
+    answer = -1
   else
-    redis.call('RPUSH', KEYS[1], ARGV[i + 2])
-    redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
-    outcome[#outcome + 1] = 1
+    redis.call('RPUSH', KEYS[1], item)
+    redis.call('HSET', KEYS[2], document, stamp .. timestamp)
+    answer = 1
   end
+  answers[#answers + 1] = answer
 end
-return outcome
+return answers

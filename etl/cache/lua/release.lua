@@ -1,6 +1,6 @@
--- Give the lease back, for its holder only.
--- KEYS[1] {etl:last_sync:<collection>}:lease  string, expires: "<token> <holder>"
--- ARGV[1] "<token> <holder>"
+-- Give a lease back, for its holder only.
+-- KEYS[1] {etl:last_sync:<collection>}:<lease>  string, expires: the holder
+-- ARGV[1] holder
 -- Returns 1, or 0 when it was no longer held.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return 0

@@ -1,11 +1,16 @@
--- Make the lease last longer, for the holder of the newest token only.
--- KEYS[1] {etl:last_sync:<collection>}:lease  string, expires: "<token> <holder>"
--- KEYS[2] {etl:last_sync:<collection>}:fence  string: the newest token
--- ARGV[1] token  ARGV[2] holder  ARGV[3] milliseconds the lease lasts
--- Returns 1, or 0 when another has taken over. A lease that ran out while nobody else took it
--- is simply taken again: the fence shows that no one worked in between.
-if redis.call('GET', KEYS[2]) ~= ARGV[1] then
+-- Make a lease last longer, for its holder only.
+-- KEYS[1] {etl:last_sync:<collection>}:<lease>  string, expires: the holder
+-- KEYS[2] {etl:last_sync:<collection>}:<fence>  string: the newest token; only where there is a fence
+-- ARGV[1] holder  ARGV[2] milliseconds the lease lasts  ARGV[3] token
+-- Returns 1, or 0 when the lease is lost: another has taken over, or the fence is gone.
+-- A lease that ran out while nobody else took it is simply taken again: the fence shows that no one
+-- worked in between, and without a fence it does not matter.
+local held = redis.call('GET', KEYS[1])
+if held and held ~= ARGV[1] then
   return 0
 end
-redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[2], 'PX', ARGV[3])
+if KEYS[2] and redis.call('GET', KEYS[2]) ~= ARGV[3] then
+  return 0
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from etl.errors import Locked
+from etl.errors import LeaseHeldError
 from tests.unit.cli.conftest import Etl, FakeApp
 
 COMMANDS = ("sync", "show", "refresh", "config", "demo")
@@ -64,8 +64,10 @@ def test_with_json_an_error_is_a_document(etl: Etl) -> None:
 
 def test_an_error_ends_with_its_own_exit_code(etl: Etl) -> None:
     """The class of an error decides: 75 for a collection that another holder is syncing."""
-    result = etl("show", "config:api:x", app=FakeApp(Locked("busy")))
-    assert (result.code, result.err) == (75, "error: busy\n")
+    result = etl("show", "config:api:x", app=FakeApp(LeaseHeldError("host:1:ab", 7.4)))
+    assert result.code == 75
+    line = "error: host:1:ab is at work on it (its lease lasts 7 s more): try again when it is done\n"
+    assert result.err == line
 
 
 def test_an_unforeseen_error_is_one_line_too(etl: Etl) -> None:

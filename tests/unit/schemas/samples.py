@@ -9,8 +9,8 @@ from typing import Any
 import bson
 from bson import json_util
 
+from schemas.codec import DECODING
 from schemas.operations import Entry, Put
-from schemas.position import DECODING
 
 _DATA = Path(__file__).parents[2] / "data"
 

@@ -11,9 +11,10 @@ import pytest
 from bson import Binary, Code, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
 from bson.datetime_ms import DatetimeMS
 
-from schemas.position import DECODING
+from schemas.codec import DECODING
 from schemas.values import json_text, plain_json, text
 
+A_UUID = "12345678-1234-5678-1234-567812345678"
 COSTA_RICA = timezone(timedelta(hours=-6))
 
 STRINGS: list[tuple[Any, str]] = [
@@ -27,7 +28,7 @@ STRINGS: list[tuple[Any, str]] = [
     (datetime(2025, 1, 15, 4, 30, tzinfo=COSTA_RICA), "2025-01-15T10:30:00Z"),
     (datetime(1, 1, 1, tzinfo=UTC), "0001-01-01T00:00:00Z"),
     (datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC), "9999-12-31T23:59:59.999Z"),
-    (UUID("12345678-1234-5678-1234-567812345678"), "12345678-1234-5678-1234-567812345678"),
+    (Binary.from_uuid(UUID(A_UUID)), A_UUID),
     (b"", ""),
     (b"\x00\xff", "AP8="),
     (Binary(b"\xfb\xff", 128), "+/8="),
@@ -158,7 +159,7 @@ def test_what_bson_decodes_is_what_is_written() -> None:
         "long": Int64(1),
         "decimal": Decimal128("0.0041"),
         "date": datetime(2025, 1, 15, 10, 30, tzinfo=UTC),
-        "uuid": UUID("12345678-1234-5678-1234-567812345678"),
+        "uuid": Binary.from_uuid(UUID(A_UUID)),
         "binary": b"\x00",
         "other": Binary(b"\x00", 5),
         "null": None,

@@ -1,0 +1,149 @@
+"""The ranges of a scan, worked on in ascending order by this process or by others.
+
+A task is one range for at most a second or so. Its worker reads, transforms and writes; only counts and the next
+cursor come back. The lowest unfinished cursor is what a checkpoint may record: a scan that goes on from there meets
+every document again that was not written, so no older document is applied long after a newer one.
+"""
+
+import logging
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from contextlib import closing
+from functools import partial
+from heapq import heappop, heappush
+from itertools import count, pairwise
+from typing import Final, NamedTuple
+
+from etl import logs
+from etl.backfill.worker import work
+from etl.errors import Interrupted
+from etl.interfaces import Process, RangeProgress, Stages, Task, Work, Workers
+from etl.model.moments import moment_text
+from etl.model.report import Progress, Report
+from etl.model.scan import Scan, ScanRange, earliest, latest
+from schemas.ids import readable_id
+from schemas.position import Position, at, position_from_text
+
+TASK_SECONDS: Final = 1.0
+_MOST_RANGES: Final = 1000
+
+_log = logging.getLogger("etl.backfill")
+
+
+class Progressed(NamedTuple):
+    """A task that has ended."""
+
+    progress: RangeProgress
+    lowest: Position | None
+    """The lowest cursor that is not done; None once all are."""
+
+
+def run_scan(
+    stages: Stages,
+    scan: Scan,
+    position: Position | None,
+    token: str,
+    report: Report,
+    progress: Progress,
+    process: Process,
+) -> tuple[Scan, Position | None]:
+    """Read and write all of a scan, and record after each task how far it is.
+
+    Returns:
+        The scan, and the newest position that was met and was not in the future when the scan began.
+    """
+    scan_range, present, local = (
+        ScanRange(scan.cursor, scan.end),
+        scan.clocks.mongo,
+        partial(work, stages, process),
+    )
+    newest = position
+    with stages.start_workers(scan) as workers:
+        if stages.reader.index.warning is not None:
+            _log.warning("%s", stages.reader.index.warning, extra=logs.event("index"))
+        cuts = stages.retry(partial(stages.reader.cuts, _MOST_RANGES)) if workers else []
+        seconds = 0 if scan.mode == "delta" else TASK_SECONDS
+        tasks = run_ranges(split(scan_range, cuts), present, local, workers, seconds)
+        with closing(tasks):
+            for done, lowest in tasks:
+                if stages.stop.is_set():
+                    raise Interrupted("stopped between two batches; the next run goes on from there")
+                scan = scan.moved(lowest or scan.cursor, done.documents)
+                met = done.outcome.position
+                newest = latest(newest, position_from_text(met) if met else None)
+                # Other workers may be further on: the watermark must not pass what is not written yet.
+                position = (
+                    newest if lowest is None or newest is None else latest(position, earliest(newest, lowest))
+                )
+                letters = stages.store.advance(token, scan, position, done.outcome)
+                report.add(done.outcome, letters)
+                if newest is not None and newest.ms is not None:
+                    report.last_id, report.last_timestamp = readable_id(newest.id), moment_text(newest.ms)
+                progress(report)
+    return scan, newest
+
+
+def split(scan_range: ScanRange, cuts: Iterable[Position]) -> list[ScanRange]:
+    """The range in pieces, cut before the dates of those positions: documents of one date stay together."""
+    after, end = scan_range.after.order(), scan_range.end.order()
+    dates = sorted({cut.ms for cut in cuts if cut.ms is not None})
+    within = [cut for cut in map(at, dates) if after < cut.order() < end]
+    return [ScanRange(*pair) for pair in pairwise([scan_range.after, *within, scan_range.end])]
+
+
+def run_ranges(
+    ranges: Sequence[ScanRange], present: int, local: Work, workers: Workers | None, seconds: float
+) -> Generator[Progressed]:
+    """Work on ranges, given in ascending order, and tell of each task that has ended.
+
+    Args:
+        ranges: what to read.
+        present: MongoDB's clock when the scan began, in milliseconds since the epoch.
+        local: does a task in this process: all of them without workers, and those that workers have lost.
+        workers: other processes.
+        seconds: how long a task takes; 0 for one page each.
+
+    Raises:
+        EtlError: what a task raised. Tasks under way are waited for when the iterator is closed.
+    """
+    numbers = count()
+    waiting = [(one.after.order(), next(numbers), one) for one in ranges]
+    running: dict[Future[RangeProgress], ScanRange] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < (2 * workers.number if workers else 1):
+                _, _, scan_range = heappop(waiting)
+                running[_submit(Task(scan_range, present, seconds), local, workers)] = scan_range
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                scan_range = running.pop(future)
+                if isinstance(future.exception(), BrokenExecutor):
+                    if workers is not None:
+                        workers = None
+                        _log.warning("a worker has died (killed, or out of memory): going on without workers")
+                    heappush(waiting, (scan_range.after.order(), next(numbers), scan_range))
+                    continue
+                progress = future.result()
+                if progress.cursor is not None:
+                    rest = ScanRange(progress.cursor, scan_range.end)
+                    heappush(waiting, (rest.after.order(), next(numbers), rest))
+                unfinished = [one for _, _, one in waiting] + [*running.values()]
+                lowest = min((one.after for one in unfinished), key=Position.order, default=None)
+                yield Progressed(progress, lowest)
+    finally:
+        wait(running)
+
+
+def _submit(task: Task, local: Work, workers: Workers | None) -> Future[RangeProgress]:
+    try:
+        if workers is not None:
+            return workers.executor.submit(workers.work, task)
+    except (BrokenExecutor, RuntimeError) as error:
+        failed: Future[RangeProgress] = Future()
+        failed.set_exception(error if isinstance(error, BrokenExecutor) else BrokenExecutor(str(error)))
+        return failed
+    done: Future[RangeProgress] = Future()
+    try:
+        done.set_result(local(task))
+    except Exception as error:  # noqa: BLE001 (raised where the future is asked)
+        done.set_exception(error)
+    return done

@@ -1,0 +1,91 @@
+"""One range of a collection through the stages read, transform and write: a task of a cycle or a backfill."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from queue import Queue
+
+from etl.interfaces import Process, RangeProgress, Stages, Task
+from etl.model.batch import BatchOutcome
+from etl.model.result import TransformResult
+from etl.mongo.pages import ReadPage, pages
+
+
+def work(stages: Stages, process: Process, task: Task) -> RangeProgress:
+    """Work on a range, for a while.
+
+    Raises:
+        EtlError: a server stays away, or refuses.
+    """
+    end = time.monotonic() + task.seconds
+    waiting = stages.store.waiting()
+    documents, outcomes, cursor = 0, [], None
+    clock, retry = stages.processor.now, stages.retry
+    found = pages(stages.reader, task.scan_range, stages.page_size, task.present, clock, retry)
+    for page in read_ahead(found) if task.seconds else found:
+        results = stages.transform(page.documents)
+        outcome = process(results, page.read_at)
+        outcome.position = newest_position(results, task.present)
+        outcome.handled = [name for name in outcome.handled if name in waiting]
+        outcomes.append(outcome)
+        documents += len(results)
+        cursor = page.last if page.more else None
+        if cursor is None or time.monotonic() >= end or stages.stop.is_set():
+            break
+    return RangeProgress(documents, merged(outcomes), cursor)
+
+
+def newest_position(results: Sequence[TransformResult], present: int) -> str | None:
+    """The last position that is dated, and not after `present` (milliseconds since the epoch)."""
+    for result in reversed(results):
+        if result.ms is not None and result.ms <= present:
+            return f"{result.timestamp} {result.id}"
+    return None
+
+
+def merged(outcomes: Sequence[BatchOutcome]) -> BatchOutcome:
+    """The sum of several batches, given in the order of their documents."""
+    return BatchOutcome(
+        processed=sum(one.processed for one in outcomes),
+        written=sum(one.written for one in outcomes),
+        evicted=sum(one.evicted for one in outcomes),
+        enqueued=sum(one.enqueued for one in outcomes),
+        entries=sum((one.entries for one in outcomes), Counter()),
+        rejected=[rejected for one in outcomes for rejected in one.rejected],
+        deferred=[deferred for one in outcomes for deferred in one.deferred],
+        handled=[handled for one in outcomes for handled in one.handled],
+        queues={queue for one in outcomes for queue in one.queues},
+        position=next((one.position for one in reversed(outcomes) if one.position is not None), None),
+        incomplete=sum(one.incomplete for one in outcomes),
+    )
+
+
+def read_ahead(found: Iterator[ReadPage]) -> Iterator[ReadPage]:
+    """The same pages, each read by a thread while the one before is written."""
+    queue: Queue[ReadPage | BaseException | None] = Queue(1)
+    closed = threading.Event()
+
+    def read() -> None:
+        try:
+            for page in found:
+                queue.put(page)
+                if closed.is_set():
+                    return
+            queue.put(None)
+        except BaseException as error:  # noqa: BLE001 (raised again where the pages are used)
+            queue.put(error)
+
+    thread = threading.Thread(target=read, name="etl-read-ahead", daemon=True)
+    thread.start()
+    try:
+        while (page := queue.get()) is not None:
+            if isinstance(page, BaseException):
+                raise page
+            yield page
+    finally:
+        closed.set()
+        while thread.is_alive():
+            if not queue.empty():
+                queue.get_nowait()
+            thread.join(0.01)

@@ -1,0 +1,303 @@
+-- Write contract keys as the newest documents that claim them say.
+-- KEYS    for each contract key: {<key>}:owner  string, expires: a line for each document that claims or left it,
+--         "<+|-><written_at> <timestamp> <document>", the newest claim first, and "!0 - -" after lines were dropped; and the
+--         key itself
+-- ARGV[1] when the documents were read: microseconds of this server's clock, taken before the read
+-- ARGV[2] microseconds after which a read is too old to be written
+-- ARGV    then for each key: the number of changes, in ascending order of the documents; and for each change:
+--         "<timestamp> <document>", and "-" (leaves the key), "+" (claims it, its content is not carried), "~" (claims it
+--         below the document that holds it), "!" (stands for older documents that claim it and are left out), or "h", "l" or "0" (claims it as a hash, a list, or to be absent) with
+--         seconds to live (0: for ever), a count and the members
+-- Returns 0 if the read is too old. Else three values for each key that needs attention: its number in this call; the
+-- document that must be read again too ("" if only those of its changes), since the key was not changed at all, or "!" if
+-- it was removed though documents may claim it whose lines were dropped; 1 if what the key holds is of that document.
+--
+-- Each document has at most one line. It is replaced only by a read that is younger than the line, unless it
+-- says the same. The newest live line decides what the key holds. A document that leaves is kept as "-" while an
+-- older read of it may still arrive, and is refused by that line. If the line that decides is not carried by this
+-- call, nothing is changed: the caller reads that document and sends its content along, so no reader finds a gap.
+-- A live key is never removed and filled again, which a cluster slot that migrates would lose.
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local read_at, deadline = tonumber(ARGV[1]), tonumber(ARGV[2])
+if read_at > now or now - read_at > deadline then
+  return 0
+end
+local MOST_LINES, PIECE = 8, 4000
+local call = redis.call
+local stamp, margin = string.format('%.0f', now), math.floor(deadline / 500)  -- twice the deadline, in milliseconds
+
+-- Whether line a is newer than line b; nil where only MongoDB's order of values can tell.
+local function is_newer(a, b)
+  if a.place and b.place then
+    return a.place > b.place
+  end
+  local ms, other_ms = tonumber(a.timestamp), tonumber(b.timestamp)
+  if ms and other_ms and ms ~= other_ms then
+    return ms > other_ms
+  elseif a.timestamp ~= b.timestamp then
+    local class, other_class = a.timestamp:sub(1, 1), b.timestamp:sub(1, 1)
+    if not ms and class ~= other_class then
+      return class == '>'
+    elseif not other_ms and class ~= other_class then
+      return other_class == '<'
+    end
+    return nil
+  end
+  local source, id = a.document:match('^(%S+) {"$oid": "(%x+)"}$')
+  local other_source, other_id = b.document:match('^(%S+) {"$oid": "(%x+)"}$')
+  if id and source == other_source then
+    for start = 1, 24, 12 do  -- Lua compares strings by the locale of the server, but numbers always alike
+      local part = tonumber(id:sub(start, start + 11), 16)
+      local other_part = tonumber(other_id:sub(start, start + 11), 16)
+      if part ~= other_part then
+        return part > other_part
+      end
+    end
+  end
+  return nil
+end
+
+-- The newest of the live lines; or nil and a line that only MongoDB's order can place. The one that held the key before
+-- is newer than all others that are not in the call, unless it has become older.
+local function newest(lines, holder)
+  local top
+  for _, line in ipairs(lines) do
+    if holder and line.document == holder.document and line.state == '+'
+        and (line.timestamp == holder.timestamp or is_newer(line, holder)) then
+      top = line
+    end
+  end
+  local held = top ~= nil
+  for _, line in ipairs(lines) do
+    if line.state == '+' and line ~= top and not (held and not line.place) then
+      local newer = top == nil or is_newer(line, top)
+      if newer == nil then
+        return nil, line.place and top or line
+      elseif newer then
+        top = line
+      end
+    end
+  end
+  return top
+end
+
+local function changed(reply)
+  return type(reply) ~= 'table' or not reply.err
+end
+
+local function fill_hash(key, first, last, is_new)
+  local added = redis.pcall('HSET', key, unpack(ARGV, first, math.min(last, first + PIECE - 1)))
+  if not changed(added) then
+    call('UNLINK', key)
+    added = call('HSET', key, unpack(ARGV, first, math.min(last, first + PIECE - 1)))
+  end
+  for start = first + PIECE, last, PIECE do
+    added = added + call('HSET', key, unpack(ARGV, start, math.min(last, start + PIECE - 1)))
+  end
+  local fields = (last - first + 1) / 2
+  if not (is_new and added == fields) and call('HLEN', key) > fields then
+    local kept = {}
+    for i = first, last, 2 do
+      kept[ARGV[i]] = true
+    end
+    for _, field in ipairs(call('HKEYS', key)) do
+      if not kept[field] then
+        call('HDEL', key, field)
+      end
+    end
+  end
+end
+
+local function fill_list(key, first, last)
+  local length = redis.pcall('RPUSH', key, unpack(ARGV, first, math.min(last, first + PIECE - 1)))
+  if not changed(length) then
+    call('UNLINK', key)
+    length = call('RPUSH', key, unpack(ARGV, first, math.min(last, first + PIECE - 1)))
+  end
+  for start = first + PIECE, last, PIECE do
+    length = call('RPUSH', key, unpack(ARGV, start, math.min(last, start + PIECE - 1)))
+  end
+  local members = last - first + 1
+  if length > members then
+    call('LTRIM', key, length - members, -1)
+  end
+end
+
+local function fill(key, kind, life, first, last, is_new)
+  if kind == 'h' then
+    fill_hash(key, first, last, is_new)
+  elseif kind == 'l' then
+    fill_list(key, first, last)
+  else
+    call('UNLINK', key)
+    return
+  end
+  if life == '0' then
+    call('PERSIST', key)
+  else
+    call('EXPIRE', key, life)
+  end
+end
+
+-- The changes of one key, as ARGV has them from `i` on; where they end; and whether older ones are left out.
+local function parse(i)
+  local changes, count, overflow = {}, tonumber(ARGV[i]), false
+  i = i + 1
+  for place = 1, count do
+    local kind = ARGV[i + 1]
+    local timestamp, document = ARGV[i]:match('^(%S+) (.+)$')
+    local change = {place = place, document = document, timestamp = timestamp, kind = kind}
+    i = i + 2
+    change.state = kind == '-' and '-' or '+'
+    if kind == 'h' or kind == 'l' or kind == '0' then
+      change.life, change.first = ARGV[i], i + 2
+      change.last = i + 1 + tonumber(ARGV[i + 1])
+      i = change.last + 1
+    end
+    if kind == '!' then
+      overflow = true
+    else
+      changes[#changes + 1] = change
+    end
+  end
+  return changes, i, overflow
+end
+
+-- The lines after the changes, whether lines were dropped, and the one that held the key before; nil if a change was read
+-- before its line was written.
+local function merge(stored, changes, overflow)
+  local lines, change_of, holder = {}, {}, nil
+  for _, change in ipairs(changes) do
+    change_of[change.document] = change
+    change.written_at = stamp
+  end
+  for state, written_at, timestamp, document in stored:gmatch('([-+!])(%d+) (%S+) ([^\n]+)') do
+    local change, wrote = change_of[document], tonumber(written_at)
+    if state == '+' and holder == nil then
+      holder = {timestamp = timestamp, document = document}
+    end
+    if state == '!' then
+      overflow = true
+    elseif change == nil then
+      if state == '+' or wrote + deadline >= now then  -- no read as old as that can arrive any more
+        lines[#lines + 1] = {state = state, written_at = written_at, timestamp = timestamp, document = document}
+      end
+    elseif not (state == '+' and change.state == '+' and change.timestamp == timestamp)
+        and read_at <= wrote and wrote <= now and not (state == '-' and change.state == '-') then
+      return nil
+    end
+  end
+  for _, change in ipairs(changes) do
+    lines[#lines + 1] = change
+  end
+  return lines, overflow, holder
+end
+
+-- Without the oldest live lines where they are too many, and whether any was dropped.
+local function capped(lines, top, overflow)
+  local live = 0
+  for _, line in ipairs(lines) do
+    live = live + (line.state == '+' and 1 or 0)
+  end
+  while live > MOST_LINES do
+    local oldest
+    for i, line in ipairs(lines) do
+      if line.state == '+' and line ~= top and (oldest == nil or is_newer(lines[oldest], line)) then
+        oldest = i
+      end
+    end
+    table.remove(lines, oldest)
+    live, overflow = live - 1, true
+  end
+  return overflow
+end
+
+local function keep(owner, lines, top, overflow, ...)
+  local texts = {}
+  for _, line in ipairs(lines) do
+    local text = line.state .. line.written_at .. ' ' .. line.timestamp .. ' ' .. line.document
+    table.insert(texts, line == top and 1 or #texts + 1, text)
+  end
+  if overflow then
+    texts[#texts + 1] = '!0 - -'
+  end
+  call('SET', owner, table.concat(texts, '\n'), ...)
+end
+
+-- Nil once the key is changed. Else the document that keeps it from that, or "!"; and whether the key is of that document.
+local function apply(owner, key, stored, changes, left_out)
+  local lines, overflow, held = merge(stored, changes, left_out)
+  if lines == nil then
+    return '', 0
+  end
+  local holder = held and held.document
+  local top, unplaced = newest(lines, held)
+  if unplaced then
+    return unplaced.document, unplaced.document == holder and 1 or 0
+  elseif top == nil then
+    if held then
+      call('UNLINK', key)
+    end
+    keep(owner, lines, nil, false, 'PX', margin)
+    return overflow and '!' or nil, 0
+  elseif top.place and not top.life then
+    return top.document, 0
+  elseif top.place then
+    fill(key, top.kind, top.life, top.first, top.last, false)
+    overflow = capped(lines, top, overflow)
+    if top.life == '0' then
+      keep(owner, lines, top, overflow)
+    else
+      keep(owner, lines, top, overflow, 'PX', top.life * 1000 + margin)
+    end
+    return nil
+  end
+  -- The newest line is not in the call. Without its content only claims below it, and leaves, may be noted.
+  for _, change in ipairs(changes) do
+    if top.document ~= holder or change.kind == '+' or change.life then
+      return top.document, top.document == holder and 1 or 0
+    end
+  end
+  overflow = capped(lines, top, overflow)
+  local left = call('PTTL', owner)
+  if left < 0 then
+    keep(owner, lines, top, overflow)
+  else
+    keep(owner, lines, top, overflow, 'PX', math.max(left, margin))
+  end
+  return nil
+end
+
+local owner_lives = {}  -- by the life of a key: to format a number takes longer than all else here
+local owners, answers, i = {}, {}, 3
+for k = 1, #KEYS, 2 do
+  owners[#owners + 1] = KEYS[k]
+end
+local stored = call('MGET', unpack(owners))
+local live = '+' .. stamp .. ' '
+for k, owner in ipairs(owners) do
+  local key, kind = KEYS[2 * k], ARGV[i + 2]
+  if not stored[k] and ARGV[i] == '1' and kind ~= '-' and kind ~= '~' then
+    -- Nothing is known of the key, as nearly always in a backfill: no line is taken apart.
+    local life, last = ARGV[i + 3], i + 4 + ARGV[i + 4]
+    fill(key, kind, life, i + 5, last, true)
+    if life == '0' then
+      call('SET', owner, live .. ARGV[i + 1])
+    else
+      owner_lives[life] = owner_lives[life] or string.format('%.0f', life * 1000 + margin)
+      call('SET', owner, live .. ARGV[i + 1], 'PX', owner_lives[life])
+    end
+    i = last + 1
+  else
+    local changes, left_out
+    changes, i, left_out = parse(i)
+    local blocker, holds = apply(owner, key, stored[k] or '', changes, left_out)
+    if blocker then
+      answers[#answers + 1] = k
+      answers[#answers + 1] = blocker
+      answers[#answers + 1] = holds
+    end
+  end
+end
+return answers

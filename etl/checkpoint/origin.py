@@ -1,0 +1,61 @@
+"""Which documents a checkpoint is about: a checkpoint of others is refused, or begun anew."""
+
+import logging
+from dataclasses import replace
+
+from etl import logs
+from etl.errors import CycleFailed, Misconfigured
+from etl.interfaces import Stages
+from etl.model.scan import Origin
+from etl.model.state import State
+
+_log = logging.getLogger("etl")
+
+
+def load_state(stages: Stages, token: str) -> tuple[State, Origin]:
+    """What is known of the collection; of one that was dropped and created again nothing.
+
+    Raises:
+        Misconfigured: the checkpoint is about another database, or another timestamp field.
+        CycleFailed: the collection was there and is not any more.
+        EtlError: a server stays away, or refuses.
+    """
+    state = stages.store.load()
+    stages.retry(stages.reader.prepare)
+    origin = Origin(stages.source, stages.retry(stages.reader.identity) or "")
+    known = state.origin
+    if known == origin:
+        return state, origin
+    if known is not None and known.source != origin.source:
+        raise Misconfigured(
+            f"its state in Redis is about {known.source}, not {origin.source}: set `namespace` to keep two sources"
+            " apart, or remove that state with etl purge"
+        )
+    if known is not None and known.uuid:
+        if not origin.uuid:
+            if stages.retry(
+                stages.reader.count
+            ):  # it is there, but the user may not list collections any more
+                return state, known
+            raise CycleFailed(
+                f"{origin.source}: the collection is gone (dropped or renamed): begins anew when it is back"
+            )
+        text = "the collection was dropped and created again: everything is read once (a cold start)"
+        _log.warning(text, extra=logs.event("recreated"))
+        state = replace(state, checkpoint=None)
+    if known is None or state.checkpoint is None:
+        stages.store.identify(token, origin)
+    return state, origin
+
+
+def check_origin(stages: Stages, origin: Origin) -> None:
+    """Make sure that the collection is still the one that was read.
+
+    Raises:
+        CycleFailed: it was dropped, renamed or created again meanwhile.
+    """
+    if origin.uuid and stages.retry(stages.reader.identity) != origin.uuid:
+        raise CycleFailed(
+            f"{origin.source}: the collection was dropped, renamed or created again while it was read;"
+            " the next run begins anew"
+        )

@@ -1,0 +1,87 @@
+"""The state that version 0.1 left in Redis: fenced off, converted where it matters, and removed.
+
+Version 0.1 kept its state under `{etl:last_sync:<collection>}:<role>`. Which document filled which key was in hashes
+that cannot be read on: they are removed by UNLINK, which does not block Redis, and everything is read once. Which
+document was queued with which version is converted, so that no request is pushed a second time.
+"""
+
+import logging
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from etl import logs
+from etl.cache.client import Command, Wire
+from etl.cache.keys import StateKeys, requests_key
+from schemas.keys import companion
+
+_log = logging.getLogger("etl")
+
+_OWNER: Final = "promptcontent-etl 0.2"
+_SCANNED: Final = 500
+_DATED: Final = re.compile(r"(-?\d+) \S")
+
+
+def upgrade(wire: Wire, collection: str, source: str, keys: StateKeys) -> bool:
+    """Take a collection over from version 0.1, if that has left state; says whether it had.
+
+    A daemon of that version that still runs loses its lease at once: its fencing token is not the newest any more,
+    and its lease is held for ever. It may be repeated after it was cut at any point.
+
+    Args:
+        wire: the connection to Redis.
+        collection: the name of the collection, as version 0.1 wrote it into queue records.
+        source: what the names of its documents begin with now.
+        keys: its keys of this version.
+
+    Raises:
+        EtlError: Redis stays away, or refuses.
+    """
+    published = keys.published
+    old = {
+        role: companion(published, role) for role in ("fence", "lease", "backfill_fence", "backfill_lease")
+    }
+    checkpoint, queues = companion(published, "checkpoint"), companion(published, "queues")
+    if not any(wire.exchange([("EXISTS", checkpoint), ("EXISTS", companion(published, "backfill"))])):
+        return False
+    _log.warning(
+        "state of version 0.1 found: everything is read once (a cold start)", extra=logs.event("upgrade")
+    )
+    wire.exchange([("SET", key, _OWNER) for key in old.values()])
+    for queue in wire.exchange([("SMEMBERS", queues)])[0]:
+        for document, version in _scan(wire, companion(queue, "enqueued")):
+            _convert(wire, queue, collection, source, document, version)
+        wire.exchange([("UNLINK", companion(queue, "enqueued"))])
+    kept = {*old.values(), published}
+    for key in _keys(wire, f"{companion(published, '')}*"):
+        if key not in kept and not key.startswith(companion(published, "v2:")) and key != checkpoint:
+            wire.exchange([("UNLINK", key)])
+    wire.exchange([("UNLINK", published, checkpoint)])  # last: until then it is begun again
+    return True
+
+
+def _convert(wire: Wire, queue: str, collection: str, source: str, document: str, version: str) -> None:
+    """Keep that a document was queued. A long version was kept as its digest: its document may be queued again."""
+    name, _, document_id = document.partition(" ")
+    if name == collection and (match := _DATED.match(version)):
+        pushed: Command = ("HSETNX", requests_key(queue), f"{source} {document_id}", f"0 {match[1]}")
+        wire.exchange([pushed])
+
+
+def _scan(wire: Wire, key: str) -> Iterator[tuple[str, str]]:
+    cursor = "0"
+    while True:
+        [(cursor, found)] = wire.exchange([("HSCAN", key, cursor, "COUNT", _SCANNED)])
+        yield from zip(found[::2], found[1::2], strict=True)
+        if cursor == "0":
+            return
+
+
+def _keys(wire: Wire, pattern: str) -> Iterator[str]:
+    cursor = "0"
+    escaped = re.sub(r"([\[\]?\\])", r"\\\1", pattern)
+    while True:
+        [(cursor, found)] = wire.exchange([("SCAN", cursor, "MATCH", escaped, "COUNT", _SCANNED)])
+        yield from found
+        if cursor == "0":
+            return

@@ -1,0 +1,51 @@
+"""What came of a batch of documents. It travels from workers, so it holds texts and numbers only."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from schemas.operations import Reject
+
+
+class Rejected(NamedTuple):
+    """A document that cannot be applied."""
+
+    id: str
+    """Its `_id` as canonical Extended JSON."""
+    reject: Reject
+    version: str = ""
+    """The timestamp of the version that was refused."""
+
+
+class Deferred(NamedTuple):
+    """A document that waits for a lock."""
+
+    id: str
+    lock: str
+    """The key of the lock."""
+
+
+@dataclass(slots=True)
+class BatchOutcome:
+    """The tally of one batch. Counts are in documents, but for `entries` and `enqueued`."""
+
+    processed: int = 0
+    """Documents applied: not those that were done before, deferred or rejected."""
+    written: int = 0
+    """Those that fill a key."""
+    evicted: int = 0
+    """Those that only want keys removed."""
+    enqueued: int = 0
+    """Requests pushed."""
+    entries: Counter[str] = field(default_factory=Counter)
+    """Keys filled, by family."""
+    rejected: list[Rejected] = field(default_factory=list)
+    deferred: list[Deferred] = field(default_factory=list)
+    handled: list[str] = field(default_factory=list)
+    """`_id`s of documents that neither wait nor are refused any more, the gone ones too."""
+    queues: set[str] = field(default_factory=set)
+    """Keys of the queues that requests were pushed to."""
+    position: str | None = None
+    """The newest position that was met and is not in the future, as `Position.text`."""
+    incomplete: int = 0
+    """Keys that were removed though older documents may claim them: a reconciliation finds those."""

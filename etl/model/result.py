@@ -1,0 +1,45 @@
+"""One document after the transform: what it asks of the cache."""
+
+from typing import NamedTuple
+
+from schemas.operations import Enqueue, Evict, Keep, Put, Reject
+from schemas.position import Position, position_from_text
+
+GONE = "gone"
+"""The timestamp of a document that MongoDB does not hold any more."""
+
+
+class TransformResult(NamedTuple):
+    """What becomes of one version of a document. Texts and numbers only, so that it travels between processes."""
+
+    document: str
+    """Its name among the documents of all collections: `<collection> <_id as canonical Extended JSON>`."""
+    timestamp: str
+    """Its date as `schemas.position` writes it: milliseconds since the epoch for a date, or `GONE`."""
+    ms: int | None
+    """The same as a number; None where it is no date."""
+    writes: tuple[Put | Evict, ...] = ()
+    pushes: tuple[Enqueue, ...] = ()
+    keeps: tuple[Keep, ...] = ()
+    """Keys that it leaves as they are, if it has written them before."""
+    lock: str | None = None
+    """The key of the lock that defers it while that exists."""
+    reject: Reject | None = None
+    """Why it cannot be applied."""
+    size: int = 0
+    """Bytes of all members, about."""
+
+    @property
+    def id(self) -> str:
+        """Its `_id` as canonical Extended JSON."""
+        return self.document.partition(" ")[2]
+
+    @property
+    def position(self) -> Position:
+        """Where it stands in the index."""
+        return position_from_text(f"{self.timestamp} {self.id}")
+
+
+def gone(document: str) -> TransformResult:
+    """The result of a document that MongoDB does not hold any more."""
+    return TransformResult(document, GONE, None)

@@ -1,0 +1,195 @@
+"""Signals and standard streams of real processes: an end in good order at any moment, and no tracebacks."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.acceptance.conftest import StartEtl, end_of
+from tests.support.daemons import HISTORY, LEADER, entry_point, every
+from tests.support.waiting import eventually
+
+FULL = "/dev/full"
+NAMESPACE = ("/usr/bin/unshare", "--pid", "--fork", "--kill-child")
+
+
+def children(pid: int) -> list[int]:
+    """The child processes of a process."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()]
+    except FileNotFoundError:
+        return []
+
+
+def holds_back(pid: int) -> bool:
+    """Whether SIGTERM would wait: so it does from the first line of `etl.__main__` on."""
+    with suppress(OSError):
+        fields = dict(x.split(":\t") for x in Path(f"/proc/{pid}/status").read_text("ascii").splitlines())
+        return bool(int(fields["SigBlk"], 16) >> (signal.SIGTERM - 1) & 1)
+    return False
+
+
+StartFirst = Callable[..., "tuple[int, subprocess.Popen[str]]"]
+
+
+@pytest.fixture
+def start_first(environment: Mapping[str, str], tmp_path: Path) -> Iterator[StartFirst]:
+    """Start a command as the first process of a namespace, as a container does; its pid, and its parent."""
+    if not os.environ.get("CI") and subprocess.run([*NAMESPACE, "true"], check=False).returncode:
+        pytest.skip("it takes the right to make a namespace")
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*command: str, **variables: str) -> "tuple[int, subprocess.Popen[str]]":
+        parent = subprocess.Popen(
+            [*NAMESPACE, *command],
+            cwd=tmp_path,
+            env={**environment, **variables},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(parent)
+        assert eventually(lambda: bool(children(parent.pid)))
+        return children(parent.pid)[0], parent
+
+    yield start
+    for parent in started:
+        parent.kill()
+        parent.communicate()
+
+
+AWAY = {"ETL_REDIS__URL": "redis://127.0.0.1:1/0", "ETL_RETRY__SECONDS": "60"}
+
+
+@pytest.mark.parametrize(("command", "code"), [("run", 0), ("sync", 130)])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_it_loads_ends_the_first_process_of_a_container(
+    start_first: StartFirst, command: str, code: int, number: signal.Signals
+) -> None:
+    """The kernel drops it where a process has no action for it, as it has none while it loads."""
+    pid, parent = start_first(sys.executable, "-m", "etl", command, **AWAY)
+    assert eventually(lambda: holds_back(pid), seconds=10)
+    os.kill(pid, number)
+    assert_ended(parent, code)
+
+
+@pytest.mark.parametrize("delay", [0.1, 0.3, 0.6, 1.0])
+def test_a_daemon_that_is_ended_soon_ends_well(start_first: StartFirst, delay: float) -> None:
+    """Whatever it is at when SIGTERM comes."""
+    pid, parent = start_first(sys.executable, "-m", "etl", "run")
+    assert eventually(lambda: holds_back(pid), seconds=10)
+    time.sleep(delay)
+    os.kill(pid, signal.SIGTERM)
+    assert_ended(parent, 0)
+
+
+def test_the_image_loses_no_signal_while_python_starts(start_first: StartFirst) -> None:
+    """Its entry point holds signals back before there is any Python, and works otherwise."""
+    *before, name = entry_point()
+    assert name == "etl"
+    pid, parent = start_first(*before, sys.executable, "-m", "etl", "run")
+    assert eventually(lambda: holds_back(pid), seconds=10)
+    os.kill(pid, signal.SIGTERM)
+    assert_ended(parent, 0)
+    _, parent = start_first(*before, sys.executable, "-m", "etl", "sync", "nowhere")
+    assert_ended(parent, 2)
+
+
+def assert_ended(process: "subprocess.Popen[str]", code: int) -> None:
+    """It ends within ten seconds, with this exit code."""
+    _, said = process.communicate(timeout=10)
+    assert process.returncode == code, said
+    assert "Traceback" not in said
+
+
+def test_sighup_ends_a_daemon_in_good_order(start_etl: StartEtl, redis_client: redis.Redis) -> None:
+    """The terminal is gone that it was started from: it ends as with SIGTERM."""
+    daemon = start_etl("run", **every(1))
+    assert eventually(lambda: bool(redis_client.exists(HISTORY)))
+    daemon.send_signal(signal.SIGHUP)
+    assert end_of(daemon).code == 0
+    assert not redis_client.exists(LEADER)
+
+
+def test_a_daemon_under_nohup_goes_on(environment: Mapping[str, str], redis_client: redis.Redis) -> None:
+    """It was started with SIGHUP ignored."""
+    command = ["nohup", sys.executable, "-m", "etl", "run"]
+    variables = {**environment, **every(1)}
+    with subprocess.Popen(command, env=variables, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as daemon:
+        assert eventually(lambda: redis_client.llen(HISTORY) >= 1)
+        daemon.send_signal(signal.SIGHUP)
+        before = redis_client.llen(HISTORY)
+        assert eventually(lambda: redis_client.llen(HISTORY) > before)
+        daemon.terminate()
+        daemon.communicate(timeout=10)
+        assert daemon.returncode == 0
+
+
+@pytest.mark.parametrize("arguments", ["config --json", "config", "--help", "sync --json", "sync"])
+@pytest.mark.usefixtures("collection")
+def test_an_answer_that_cannot_be_written_is_one_line(in_shell: "InShell", arguments: str) -> None:
+    """The disk is full: exit code 1, no traceback."""
+    code, err = in_shell(f"{arguments} >{FULL}")
+    assert (code, err) == (1, "error: cannot write the answer to stdout: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ("config --json >&-", 0),
+        ("sync --json >&-", 0),
+        ("sync >&- 2>&- <&-", 0),
+        ("sync nowhere >&- 2>&- <&-", 2),
+        (f"sync nowhere 2>{FULL}", 2),
+        (f"sync nowhere --json >{FULL} 2>{FULL}", 2),
+        (f"sync --verbose 2>{FULL}", 0),
+        ("sync --verbose 2>&-", 0),
+    ],
+)
+@pytest.mark.usefixtures("collection")
+def test_a_closed_or_full_stream_changes_no_exit_code(in_shell: "InShell", arguments: str, code: int) -> None:
+    """What a command could not say it has done all the same."""
+    assert in_shell(arguments) == (code, "")
+
+
+InShell = Callable[[str], tuple[int, str]]
+
+
+@pytest.fixture
+def in_shell(environment: Mapping[str, str], tmp_path: Path) -> InShell:
+    """Run a command as a shell would, with redirections; its exit code and what it said on stderr."""
+
+    def run(words: str) -> tuple[int, str]:
+        line = f"exec '{sys.executable}' -m etl {words}"
+        done = subprocess.run(
+            ["/bin/sh", "-c", line],
+            cwd=tmp_path,
+            env={**environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stderr
+
+    return run
+
+
+@pytest.mark.parametrize("streams", [">&- 2>&- <&-", f"2>{FULL}", "2>&1 | true"])
+def test_a_daemon_whose_log_cannot_be_written_works_on(
+    environment: Mapping[str, str], tmp_path: Path, redis_client: redis.Redis, streams: str
+) -> None:
+    """It runs its cycles, and SIGTERM ends it with 0."""
+    line = f"echo $BASHPID >pid; exec '{sys.executable}' -m etl --verbose run"
+    code = f"({line}) {streams}"
+    if "|" in streams:
+        code = f"set -o pipefail; {code}"
+    with subprocess.Popen(["/bin/bash", "-c", code], cwd=tmp_path, env={**environment, **every(1)}) as shell:
+        assert eventually(lambda: redis_client.llen(HISTORY) >= 2)
+        os.kill(int((tmp_path / "pid").read_text("ascii")), signal.SIGTERM)
+        assert shell.wait(10) == 0

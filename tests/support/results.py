@@ -1,0 +1,32 @@
+"""Results made of entries, as the transform makes them of documents."""
+
+from typing import Any
+
+from etl.model.result import TransformResult
+from schemas.documents import FAMILIES
+from schemas.ids import id_text
+from schemas.operations import Enqueue, Entry, Evict, Keep, Put, Reject
+from tests.support.twins import NAME
+
+TTLS = {name: family.ttl for name, family in FAMILIES.items()}
+"""The life of each family in seconds, as the settings have it by default."""
+
+
+def result(
+    document_id: Any, *entries: Entry, ms: int = 1_000, lock: str | None = None, source: str = NAME
+) -> TransformResult:
+    """A valid document that asks for these entries."""
+    return TransformResult(
+        f"{source} {id_text(document_id)}",
+        str(ms),
+        ms,
+        tuple(entry for entry in entries if isinstance(entry, (Put, Evict))),
+        tuple(entry for entry in entries if isinstance(entry, Enqueue)),
+        tuple(entry for entry in entries if isinstance(entry, Keep)),
+        lock,
+    )
+
+
+def rejected(document_id: Any, reason: str = "invalid fields", ms: int = 1_000) -> TransformResult:
+    """A document that cannot be applied."""
+    return TransformResult(f"{NAME} {id_text(document_id)}", str(ms), ms, reject=Reject(reason))

@@ -1,0 +1,103 @@
+"""BSON that the driver's decoder would change."""
+
+import struct
+from typing import Any
+
+import bson
+import pytest
+from bson import Code, DBRef, Int64, ObjectId, Regex, Timestamp
+from bson.errors import InvalidBSON
+
+from schemas import codec
+from schemas.codec import (
+    DECODING,
+    RawValue,
+    decode,
+    document_of,
+    elements,
+    packed,
+    python_value,
+    raw_value,
+    unpacked,
+)
+
+EVERYTHING: dict[str, Any] = {
+    "double": 1.5,
+    "text": "á",
+    "object": {"a": 1},
+    "array": [1, "2"],
+    "binary": b"\0",
+    "id": ObjectId(),
+    "bool": True,
+    "date": bson.DatetimeMS(5),
+    "null": None,
+    "regex": Regex("a", "im"),
+    "code": Code("a"),
+    "scoped": Code("a", {"x": 1}),
+    "int": 1,
+    "stamp": Timestamp(1, 2),
+    "long": Int64(1),
+    "decimal": bson.Decimal128("1"),
+    "min": bson.MinKey(),
+    "max": bson.MaxKey(),
+    "old": bson.Binary(b"a", 2),
+}
+DB_POINTER = RawValue(codec.DB_POINTER, struct.pack("<i", 2) + b"c\0" + bytes(12))
+
+
+def test_a_document_is_walked_through_whatever_it_holds() -> None:
+    """Each value is as long as its type says, and together they are the document again."""
+    raw = bson.encode(EVERYTHING)
+    found = [*elements(raw)]
+    assert [name.decode() for _, name, _ in found] == [*EVERYTHING]
+    assert document_of((name, RawValue(kind, data)) for kind, name, data in found) == raw
+    for kind, name, data in found:
+        assert raw_value(EVERYTHING[name.decode()]) == RawValue(kind, data)
+
+
+@pytest.mark.parametrize("raw", [b"", b"\x05\0\0\0", b"\x07\0\0\0\x44a\0\0", b"\x08\0\0\0\x02a\0\x7f"])
+def test_what_is_no_document_is_an_error_of_bson(raw: bytes) -> None:
+    """A type that there is not, a name without an end."""
+    with pytest.raises(InvalidBSON):
+        list(elements(raw))
+
+
+def test_a_schema_that_refers_is_the_object_that_it_is() -> None:
+    """With its fields in their order, at any depth; the driver makes a reference of it, and reorders it."""
+    schema = {"$id": "https://e/x.json", "$ref": "#/definitions/A", "z": [{"$ref": 1, "$id": 2}]}
+    document = {"_id": ObjectId(), "result": [schema], "n": Int64(1), "text": "costs $ref"}
+    raw = bson.encode(document)
+    assert isinstance(bson.decode(raw, DECODING)["result"][0], DBRef)
+    assert decode(raw) == document
+    assert [*decode(raw)["result"][0]] == ["$id", "$ref", "z"]
+
+
+def test_other_documents_are_decoded_by_the_driver() -> None:
+    """Also those that hold a dollar sign."""
+    raw = bson.encode({"a": "$", "b": {"$reference": 1}})
+    assert decode(raw) == bson.decode(raw, DECODING)
+
+
+def test_a_uuid_that_is_not_16_bytes_long_is_decoded() -> None:
+    """MongoDB stores it, whatever its label says."""
+    raw = bson.encode({"a": bson.Binary(bytes(15), 4)})
+    assert decode(raw) == {"a": bson.Binary(bytes(15), 4)}
+
+
+@pytest.mark.parametrize("value", [RawValue(codec.UNDEFINED, b""), DB_POINTER])
+def test_a_value_survives_as_bytes_where_python_has_none(value: RawValue) -> None:
+    """Nothing is made of it that would encode to something else."""
+    assert raw_value(python_value(value)) == value
+    assert raw_value(unpacked(packed(value))) == value
+
+
+def test_a_sub_document_with_a_name_twice_survives_as_bytes() -> None:
+    """A dictionary would keep the last one only."""
+    twice = RawValue(codec.DOCUMENT, document_of([(b"a", raw_value(1)), (b"a", raw_value(2))]))
+    assert python_value(twice) == twice
+    assert raw_value(unpacked(packed(twice))) == twice
+
+
+def test_a_symbol_is_the_text_that_mongodb_takes_it_for() -> None:
+    """Both are the same `_id` to MongoDB."""
+    assert python_value(RawValue(codec.SYMBOL, b"\x02\0\0\0a\0")) == "a"

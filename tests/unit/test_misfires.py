@@ -1,0 +1,94 @@
+from datetime import timedelta
+
+import pytest
+from apscheduler.events import EVENT_JOB_MAX_INSTANCES, EVENT_JOB_SUBMITTED, JobSubmissionEvent
+
+from etl.daemon.misfires import MisfireListener
+from etl.daemon.schedule import present
+from etl.monitoring.metrics import Metrics
+from etl.settings import Settings
+from tests.unit.test_metrics import samples
+
+TASK = "promptContent"
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    """Where it is counted."""
+    return Metrics(Settings())
+
+
+@pytest.fixture
+def listener(metrics: Metrics) -> MisfireListener:
+    """A task every ten seconds."""
+    return MisfireListener({TASK: 10.0}, metrics)
+
+
+def run(ago: float, code: int = EVENT_JOB_SUBMITTED) -> JobSubmissionEvent:
+    """A run that was due so many seconds ago."""
+    return JobSubmissionEvent(code, TASK, "default", [present() - timedelta(seconds=ago)])
+
+
+def counts(metrics: Metrics) -> tuple[float, float]:
+    """Skipped and late runs."""
+    found = samples(metrics)
+    return found["etl_skipped_runs_total", TASK], found["etl_late_runs_total", TASK]
+
+
+def test_runs_in_time_are_not_worth_a_word(
+    metrics: Metrics, listener: MisfireListener, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor is one that came a little sooner or later."""
+    for ahead in (0.0, 10.0, 16.0, 28.0):
+        listener(run(-ahead))
+    assert counts(metrics) == (0, 0)
+    assert caplog.messages == []
+
+
+def test_a_late_run_is_counted_and_told(
+    metrics: Metrics, listener: MisfireListener, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By how much."""
+    listener(run(3.2))
+    assert counts(metrics) == (0, 1)
+    assert "promptContent: a run began 3.2 s late" in caplog.text
+
+
+def test_a_run_that_finds_the_one_before_at_work_is_skipped(
+    metrics: Metrics, listener: MisfireListener, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each of them counts, the first in a row is told; it is not late, as it does not begin."""
+    listener(run(30))
+    listener(run(20, EVENT_JOB_MAX_INSTANCES))
+    listener(run(10, EVENT_JOB_MAX_INSTANCES))
+    assert counts(metrics) == (2, 1)
+    assert caplog.text.count("skipped 1: still busy with the one before") == 1
+    listener(run(0))
+    listener(run(-10, EVENT_JOB_MAX_INSTANCES))
+    assert counts(metrics) == (3, 1)
+    assert caplog.text.count("skipped 1: still busy with the one before") == 2
+
+
+def test_runs_that_fell_due_while_the_process_slept_are_skipped(
+    metrics: Metrics, listener: MisfireListener, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The scheduler makes one run of all of them."""
+    listener(run(40))
+    listener(run(0))
+    assert counts(metrics)[0] == 3
+    assert "skipped 3: the process was stopped or asleep" in caplog.text
+
+
+@pytest.mark.parametrize("told", ["before", "after"])
+def test_a_run_that_was_moved_is_not_missed(
+    metrics: Metrics, listener: MisfireListener, caplog: pytest.LogCaptureFixture, told: str
+) -> None:
+    """A daemon that stands by puts its next run off; the move may be known before its run is."""
+    if told == "before":
+        listener.moved(TASK, present() + timedelta(seconds=50))
+    listener(run(0))
+    if told == "after":
+        listener.moved(TASK, present() + timedelta(seconds=50))
+    listener(run(-50))
+    assert counts(metrics) == (0, 0)
+    assert caplog.messages == []
