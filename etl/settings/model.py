@@ -4,7 +4,6 @@ The models read nothing by themselves: `etl.settings.load` hands them what file,
 command line say. The descriptions are the ones the README shows.
 """
 
-import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
@@ -22,6 +21,7 @@ from pydantic_core import PydanticCustomError
 
 from etl.errors import Misconfigured
 from etl.settings import urls
+from etl.settings.cpus import usable_cpus
 from schemas.documents import FAMILIES, KINDS
 from schemas.families import LAST_SYNC, Family
 
@@ -182,7 +182,10 @@ class TransformSettings(Section):
     """The stage that takes most of the processor."""
 
     workers: Whole | None = Field(
-        None, ge=1, le=256, description="Processes that transform a cold start or a backfill; else the cores."
+        None,
+        ge=1,
+        le=256,
+        description="Processes that transform a cold start or a backfill; else the usable CPUs.",
     )
 
 
@@ -276,8 +279,8 @@ class Settings(Section):
         return self.families[family].ttl
 
     def workers(self) -> int:
-        """How many processes transform what takes long: by default as many as there are cores."""
-        return self.transform.workers or os.cpu_count() or 1
+        """How many processes transform what takes long: by default as many as there are usable CPUs."""
+        return self.transform.workers or usable_cpus()
 
     def longest_ttl(self) -> int:
         """The greatest TTL in seconds of all families: what changed before it can be in no cache."""
