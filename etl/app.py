@@ -19,6 +19,7 @@ from etl.errors import EtlError, Misconfigured, Transient
 from etl.model.report import Progress, RefreshReport, Report, unheard
 from etl.monitoring.status import CollectionStatus, read_status
 from etl.settings import CollectionSettings, Settings
+from etl.sync.follow import Followed
 from etl.sync.refresh import refresh
 from etl.verify.report import VerifyReport
 from etl.verify.trace import KeyStory, Trace, trace_document
@@ -155,7 +156,7 @@ class App:
     def verify(
         self, name: str, sample: int | None = None, *, repair: bool = False, tell: Tell = lambda *_: None
     ) -> VerifyReport:
-        """Compare Redis with what the documents of a collection say, and with `repair` mend it.
+        """Compare Redis with what the documents of a collection say, and with `repair` write what differs.
 
         Args:
             name: the collection.
@@ -176,6 +177,16 @@ class App:
             store.reconciled(due)
         return report
 
+    def follow(self, name: str, on_batch: Callable[[Followed], None]) -> None:
+        """Apply the change stream of a collection until `stop`; `on_batch` is called after each batch.
+
+        Raises:
+            Misconfigured: the name is not in the settings.
+            StreamRefusedError: the server has no change streams, or the user may not open one.
+            EtlError: a server stays away, or refuses.
+        """
+        self._parts.follower(self._settings.collection(name), on_batch).follow()
+
     def reconciliation_due(self, name: str) -> bool:
         """Whether keys were removed though older documents may claim them: `reconcile` writes them again.
 
@@ -186,7 +197,7 @@ class App:
         return self._parts.store(self._settings.collection(name)).reconciliation_due() > 0
 
     def reconcile(self, name: str) -> VerifyReport | None:
-        """Verify and mend a collection, if a cycle of it has finished and no other daemon does so now.
+        """Verify and repair a collection, if a cycle of it has finished and no other daemon does so now.
 
         Raises:
             Misconfigured: the name is not in the settings.

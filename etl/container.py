@@ -11,27 +11,31 @@ from typing import Final
 from etl.backfill.backfill import BackfillOrder, DryProcessor, DryStore
 from etl.backfill.executors import processes
 from etl.backfill.worker import work
-from etl.cache.client import Wire, open_pool
+from etl.cache.client import AutoWire, SentinelService, Wire
 from etl.cache.inspector import Inspector
-from etl.cache.keys import StateKeys, of_backfill, state_keys
+from etl.cache.keys import StateKeys, of_backfill, of_follower, state_keys
 from etl.cache.writer import DEADLINE_SECONDS, CacheWriter
-from etl.checkpoint.checkpoint import CheckpointStore
+from etl.checkpoint.checkpoint import CheckpointStore, FollowStore
 from etl.checkpoint.lease import Lease, LeaseKeys
 from etl.checkpoint.upgrade import upgrade
 from etl.errors import Transient
 from etl.interfaces import RangeProgress, Stages, Task, Workers
 from etl.model.result import TransformResult
 from etl.model.scan import Scan
+from etl.mongo.change_stream import ChangeStream
 from etl.mongo.client import close, connect
 from etl.mongo.reader import Source
 from etl.retry import Retry
-from etl.settings import CollectionSettings, Settings
+from etl.settings import CollectionSettings, RedisSettings, Settings
+from etl.sync.follow import Followed, Follower
 from etl.sync.planner import Limits
 from etl.sync.processor import Processor
 from etl.sync.runs import Runs
 from etl.transform.transform import Transform
 from etl.verify.recheck import Scope
-from schemas.documents import FAMILIES
+from etl.verify.report import VerifyReport
+from etl.verify.verifier import verify
+from schemas.documents import FAMILIES, FIELDS
 from schemas.families import LAST_SYNC
 from schemas.ids import id_from_text
 from schemas.keys import component
@@ -51,15 +55,14 @@ class Container:
         mongo, redis = settings.mongo, settings.redis
         self.settings = settings
         self._client = connect(mongo.uri.get_secret_value(), mongo.timeout_seconds, connect=False)
-        self._pool = open_pool(redis.url.get_secret_value(), redis.timeout_seconds)
         self._ttls = {family: settings.ttl(family) for family in FAMILIES}
         self.stop = threading.Event()
         self.retry = Retry(settings.retry.seconds, self.stop, on_retry)
-        self.wire = Wire(self._pool)
+        self.wire: Wire = AutoWire(redis.url.get_secret_value(), redis.timeout_seconds, _sentinel(redis))
 
     def close(self) -> None:
         """Give all connections back."""
-        self._pool.disconnect()
+        self.wire.close()
         close(self._client)
 
     def keys(self, collection: CollectionSettings) -> StateKeys:
@@ -74,7 +77,7 @@ class Container:
     def reader(self, collection: CollectionSettings) -> Source:
         """Stage 1."""
         database = self.settings.mongo.database
-        return Source(self._client, database, collection.name, collection.timestamp_field)
+        return Source(self._client, database, collection.name, collection.timestamp_field, FIELDS)
 
     def transform(self, collection: CollectionSettings) -> Transform:
         """Stage 2."""
@@ -146,6 +149,23 @@ class Container:
             upgrade=partial(self._upgrade, collection),
         )
 
+    def follower(self, collection: CollectionSettings, on_batch: Callable[[Followed], None]) -> Follower:
+        """What follows the change stream of a collection."""
+        keys = of_follower(self.keys(collection))
+        database, size = self.settings.mongo.database, collection.page_size
+        return Follower(
+            stages=self.stages(collection, self.keys(collection)),
+            store=FollowStore(self.store(collection, keys)),
+            stream=ChangeStream(self._client, database, collection.name, size),
+            lease=self.lease(keys.lease, keys.fence),
+            lookback=self.limits(collection).lookback,
+            cycle=self.runs(collection).cycle,
+            reconcile=lambda: verify(
+                self.scope(collection), VerifyReport(collection.name), lambda *_: None, None, repair=True
+            ),
+            on_batch=on_batch,
+        )
+
     def _backfill_stages(self, collection: CollectionSettings, order: BackfillOrder) -> Stages:
         if order.dry_run:
             return self.dry_stages(collection, order)
@@ -196,8 +216,21 @@ class Container:
         lookback = self.limits(collection).lookback
         remember_from = scan.clocks.mongo - lookback if scan.mode == "cold_start" else None
         remote = RemoteWork(pickle.dumps(self.settings), collection.name, remember_from, order.dry_run)
-        with start() as (executor, count):
-            yield Workers(executor, remote, count)
+        with start() as started:
+            yield Workers(started[0], remote, started[1]) if started else None
+
+
+def _sentinel(redis: RedisSettings) -> SentinelService | None:
+    if redis.sentinel is None:
+        return None
+    nodes = [node.rpartition(":")[::2] for node in redis.sentinel.nodes]
+    secret = redis.sentinel.password
+    return SentinelService(
+        service=redis.sentinel.service,
+        nodes=[(host.strip("[]"), int(port)) for host, port in nodes],
+        username=redis.sentinel.username,
+        password=secret.get_secret_value() if secret else None,
+    )
 
 
 @dataclass(frozen=True, slots=True)

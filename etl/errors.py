@@ -61,6 +61,10 @@ class Misconfigured(EtlError):
     exit_code: ClassVar[int] = 2
 
 
+class AccessDenied(Misconfigured):
+    """The user lacks a right; somebody has to grant it."""
+
+
 class LeaseHeldError(EtlError):
     """Another holder has the lease (`os.EX_TEMPFAIL`, sysexits.h), for `seconds` unless it renews it."""
 
@@ -78,6 +82,18 @@ class Interrupted(EtlError):
     """Asked to stop (Ctrl-C, SIGTERM) while waiting or between two batches."""
 
     exit_code: ClassVar[int] = 130
+
+
+class TokenLostError(EtlError):
+    """The oplog does not go back to the resume token: what happened in between is not known."""
+
+
+class InvalidatedError(EtlError):
+    """The collection that is followed was dropped or renamed, or its database was dropped."""
+
+
+class StreamRefusedError(Misconfigured):
+    """The server has no change streams, or the user may not open one."""
 
 
 def whereabouts(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from etl.model.batch import BatchOutcome
+from etl.model.index import Index
 from etl.model.report import Report
 from etl.model.result import TransformResult
 from etl.model.scan import Origin, Scan, ScanRange
@@ -42,16 +43,12 @@ class Reader(Protocol):
     """Stage 1: see `etl.mongo.reader`."""
 
     @property
-    def index(self) -> str | None:
-        """The name of the index that `prepare` has found."""
+    def index(self) -> Index:
+        """The index that `prepare` has found, or why there is none."""
         ...
 
     def prepare(self) -> bool:
         """Look for the index; says whether it is there."""
-        ...
-
-    def create_index_command(self) -> str:
-        """What a person types in mongosh where there is none."""
         ...
 
     def clock(self) -> int:
@@ -195,8 +192,8 @@ Process = Callable[[Sequence[TransformResult], int], BatchOutcome]
 
 Work = Callable[[Task], RangeProgress]
 
-Executors = Callable[[], AbstractContextManager[tuple[Executor, int]]]
-"""Starts an executor for the length of a block, and says how many workers it has."""
+Executors = Callable[[], AbstractContextManager[tuple[Executor, int] | None]]
+"""Starts an executor for the length of a block, and says how many workers it has; None where there can be none."""
 
 
 class Workers(NamedTuple):

@@ -72,6 +72,29 @@ _BESIDE: Final[Mapping[int, int]] = {
 _EXACT: Final = frozenset({*_FIXED, STRING, SYMBOL} - {UNDEFINED})
 
 
+# As `$type` in MongoDB calls them; numbers of all kinds are one.
+_NAMES: Final[Mapping[int, str]] = {
+    **dict.fromkeys((DOUBLE, INT32, INT64, DECIMAL), "number"),
+    STRING: "string",
+    DOCUMENT: "object",
+    ARRAY: "array",
+    BINARY: "binData",
+    UNDEFINED: "undefined",
+    OBJECT_ID: "objectId",
+    BOOL: "bool",
+    DATE: "date",
+    NULL: "null",
+    REGEX: "regex",
+    DB_POINTER: "dbPointer",
+    CODE: "javascript",
+    SYMBOL: "symbol",
+    CODE_WITH_SCOPE: "javascriptWithScope",
+    TIMESTAMP: "timestamp",
+    MIN_KEY: "minKey",
+    MAX_KEY: "maxKey",
+}
+
+
 class RawValue(NamedTuple):
     """A BSON value as its bytes, where Python has no value that encodes to the same."""
 
@@ -151,6 +174,11 @@ def raw_value(value: Any) -> RawValue:
         return value
     document = bson.encode({"": value}, codec_options=_ENCODING)
     return RawValue(document[4], document[6:-1])
+
+
+def type_name(value: Any) -> str:
+    """The type of a BSON value, as MongoDB's `$type` calls it; `number` for any number."""
+    return _NAMES[raw_value(value).type]
 
 
 def wrapped(kind: int, data: bytes, name: bytes = b"") -> bytes:

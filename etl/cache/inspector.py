@@ -95,8 +95,7 @@ class Inspector:
         if kind not in _READ:
             return None
         command, arguments = _READ[kind]
-        look: list[Command] = [("MULTI",), ("PTTL", key), (command, key, *arguments), ("EXEC",)]
-        ttl, value = self._wire.exchange(look)[-1]
+        ttl, value = self._wire.exchange([("PTTL", key), (command, key, *arguments)])
         if value is None or value == []:
             return None  # it was removed between the two round trips
         if kind == "hash":
@@ -106,12 +105,18 @@ class Inspector:
     def contents(self, keys: Mapping[str, int]) -> dict[str, Content]:
         """What these keys hold, given how many members each should have; absent keys are left out."""
         names = [*keys]
-        pieces = [names[start : start + _KEYS_A_CALL] for start in range(0, len(names), _KEYS_A_CALL)]
-        look = SCRIPTS["look"]
-        calls = [look.call(some, *map(keys.__getitem__, some), SURPLUS) for some in pieces]
+        groups = [*self._wire.together(names, _KEYS_A_CALL)]
+        calls = []
+        for places in groups:
+            some = [names[place] for place in places]
+            calls.append(SCRIPTS["look"].call(some, *map(keys.__getitem__, some), SURPLUS))
         replies = self._wire.exchange(calls) if calls else []
-        found = zip(names, chain.from_iterable(map(_contents, replies)), strict=True)
-        return {key: content for key, content in found if content is not None}
+        found: dict[str, Content] = {}
+        for places, reply in zip(groups, replies, strict=True):
+            for place, content in zip(places, _contents(reply), strict=True):
+                if content is not None:
+                    found[names[place]] = content
+        return found
 
     def claims(self, keys: Sequence[str]) -> dict[str, tuple[Claim, ...]]:
         """The documents that claim each of these keys."""

@@ -30,11 +30,19 @@ class StateKeys(NamedTuple):
     backfill_fence: str
     backfill: str
     backfill_lease: str
+    follow_fence: str
+    follow: str
+    follow_lease: str
 
 
 def of_backfill(keys: StateKeys) -> StateKeys:
     """The keys as a backfill uses them: a fence, checkpoint and lease of its own; all else is shared."""
     return keys._replace(fence=keys.backfill_fence, checkpoint=keys.backfill, lease=keys.backfill_lease)
+
+
+def of_follower(keys: StateKeys) -> StateKeys:
+    """The keys as a follower uses them, likewise."""
+    return keys._replace(fence=keys.follow_fence, checkpoint=keys.follow, lease=keys.follow_lease)
 
 
 def state_keys(collection: str, namespace: str = "") -> StateKeys:

@@ -5,10 +5,12 @@ belongs to it. See `lua/commit.lua` for the keys and their types.
 """
 
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, cast
 
+import bson
 from bson.datetime_ms import DatetimeMS
 
 from etl.cache.client import Command, Wire
@@ -141,6 +143,20 @@ class CheckpointStore:
         self._commit(token, position, step)
         return letters
 
+    def follow(self, token: str, fields: Mapping[str, str | int], outcome: BatchOutcome) -> None:
+        """Record one batch of a follower, and what it says of itself."""
+        step = Step()
+        self._note(step, outcome, retried=False)
+        step.add("checkpoint", "HSET", *_flat(fields.items()))
+        self._commit(token, None, step)
+
+    def field(self, name: str) -> str | None:
+        """One field of the checkpoint."""
+        value: str | None = self._retry(lambda: self._wire.exchange([("HGET", self._own.checkpoint, name)]))[
+            0
+        ]
+        return value
+
     def finish(
         self, token: str, scan: Scan, position: Position | None, report: Report, sweeps: Mapping[str, str]
     ) -> None:
@@ -170,6 +186,15 @@ class CheckpointStore:
     def _record(self, step: Step, report: Report, began: int) -> None:
         step.add("history", "LPUSH", _entry(report, began))
         step.add("history", "LTRIM", 0, HISTORY_CAP - 1)
+
+    def _note(self, step: Step, outcome: BatchOutcome, *, retried: bool) -> list[DeadLetter]:
+        """What was handled, deferred and refused; returns the new dead letters."""
+        step.each("deferred", "HDEL", outcome.handled)
+        step.each("dead_letters", "HDEL", outcome.handled)
+        letters = self._refuse(step, outcome, retried=retried)
+        self._defer(step, outcome)
+        step.each("queues", "SADD", sorted(outcome.queues))
+        return letters
 
     def _defer(self, step: Step, outcome: BatchOutcome) -> None:
         """Keep what waits for a lock, each since when it began to wait."""
@@ -217,6 +242,47 @@ class CheckpointStore:
             raise LeaseLost(answer)
         if answer < 0:
             raise CycleFailed("the checkpoint would have gone backwards")
+
+
+class FollowStore:
+    """Where a follower is: a checkpoint of its own. Methods raise as those of `CheckpointStore`."""
+
+    def __init__(self, store: CheckpointStore) -> None:
+        self._store = store
+
+    def token(self) -> Mapping[str, Any] | None:
+        """The resume token; None before the first, or where it cannot be read."""
+        text = self._store.field("token")
+        try:
+            return None if text is None else bson.decode(b64decode(text))
+        except (ValueError, bson.errors.BSONError):
+            return None
+
+    def advance(
+        self,
+        token: str,
+        resume: Mapping[str, Any],
+        seconds: float | None,
+        outcome: BatchOutcome,
+        *,
+        caught_up: bool,
+    ) -> None:
+        """Record one batch that Redis has taken, and where to resume.
+
+        Args:
+            token: the fencing token.
+            resume: the resume token.
+            seconds: when the last event happened, in seconds since the epoch.
+            outcome: what became of its documents.
+            caught_up: whether no event was left.
+        """
+        fields: dict[str, str | int] = {
+            "token": b64encode(bson.encode(resume)).decode(),
+            "caught_up": int(caught_up),
+        }
+        if seconds is not None:
+            fields["event_seconds"] = str(seconds)
+        self._store.follow(token, fields, outcome)
 
 
 _SCAN_FIELDS: Final = tuple(

@@ -25,7 +25,7 @@ ids_argument = click.argument("words", nargs=-1, metavar="[ID]...")
 def dead_letters() -> None:
     """List, show, retry or purge documents that could not be applied.
 
-    An ID is ObjectId('…'), its 24 hex digits, Extended JSON, or plain text.
+    An ID is ObjectId('…') or UUID('…'), their digits, a number, Extended JSON, or plain text.
     """
 
 
@@ -52,7 +52,7 @@ def list_(runtime: Runtime, collections: tuple[str, ...], *, as_json: bool) -> N
         output.say(f"and {sum(beyond.values())} more, counted but not kept")
 
 
-@dead_letters.command()
+@dead_letters.command(cls=ids.IdCommand)
 @click.argument("word", metavar="ID")
 @collection_option
 @json_option
@@ -71,7 +71,7 @@ def show(runtime: Runtime, word: str, collection: str | None, *, as_json: bool) 
     output.say(f"  first seen {letter.first_seen}, last seen {letter.last_seen}, attempts {letter.attempts}")
 
 
-@dead_letters.command()
+@dead_letters.command(cls=ids.IdCommand)
 @ids_argument
 @all_option
 @collection_option
@@ -87,7 +87,7 @@ def retry(
     return end_with_reports(reports, as_json=as_json)
 
 
-@dead_letters.command()
+@dead_letters.command(cls=ids.IdCommand)
 @ids_argument
 @all_option
 @collection_option
@@ -133,8 +133,9 @@ def _found(app: "App", words: Sequence[str], collection: str | None) -> dict[str
 def _find(app: "App", word: str, collection: str | None) -> tuple[str, DeadLetter]:
     names = _names(app, collection)
     for name in names:
-        for letter in app.dead_letters(name).find(ids.readings(word)).values():
-            return name, letter
+        letters = {letter.id: letter for letter in app.dead_letters(name).list()}
+        if (found := ids.find(word, letters)) is not None:
+            return name, letters[found]
     raise EtlError(f"{word} is not a dead letter of {', '.join(names)}: see etl dead-letters list")
 
 

@@ -17,6 +17,8 @@ from etl.cli.config import config
 from etl.cli.dead_letters import dead_letters
 from etl.cli.demo import demo
 from etl.cli.doctor import doctor
+from etl.cli.follow import follow
+from etl.cli.health import health
 from etl.cli.history import history
 from etl.cli.refresh import refresh
 from etl.cli.run import run as run_
@@ -29,8 +31,8 @@ from etl.cli.verify import verify
 from etl.errors import EtlError, Interrupted, whereabouts
 
 _COMMANDS = (
-    *(run_, sync, backfill, status, history, show, trace, verify),
-    *(refresh, dead_letters, doctor, config, demo),
+    *(run_, sync, follow, backfill, status, history, show, trace, verify),
+    *(refresh, dead_letters, doctor, health, config, demo),
 )
 
 

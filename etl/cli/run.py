@@ -13,8 +13,9 @@ from etl.cli.runtime import Runtime, all_is_loaded, pass_runtime
 
 
 @click.command()
+@click.option("--follow", is_flag=True, help="Also read the change streams of all collections.")
 @pass_runtime
-def run(runtime: Runtime) -> None:
+def run(runtime: Runtime, *, follow: bool) -> None:
     """Run the daemon: the first cycle immediately, then one per interval.
 
     It waits for servers that do not answer, and serves /healthz, /readyz, /status and /metrics over HTTP.
@@ -38,6 +39,9 @@ def run(runtime: Runtime) -> None:
         all_is_loaded()
         end_without_waiting()
         settings = runtime.loaded().settings
+        if follow:
+            followed = tuple(one.model_copy(update={"follow": True}) for one in settings.collections)
+            settings = settings.model_copy(update={"collections": followed})
         detailed = logging.getLogger("etl").isEnabledFor(logging.DEBUG)
         logs.configure(logging.DEBUG if detailed else logging.INFO, settings.log.format)
         daemon = Daemon(settings)

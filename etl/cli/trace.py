@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _ROLES = {"fills": "fills", "evicts": "removes", "left": "filled before"}
 
 
-@click.command()
+@click.command(cls=ids.IdCommand)
 @click.argument("collection")
 @click.argument("word", metavar="ID")
 @json_option
@@ -23,7 +23,7 @@ def trace(runtime: Runtime, collection: str, word: str, *, as_json: bool) -> Non
     """Explain one document: its keys, and why each is there or not.
 
     Shows its keys and what Redis holds of each, dead letter, deferral and lock; the last line gives the reason. ID is
-    ObjectId('…'), its 24 hex digits, Extended JSON, or plain text.
+    ObjectId('…') or UUID('…'), their digits, a number, Extended JSON, or plain text.
     """
     with runtime.app() as app:
         told = app.trace(collection, ids.readings(word))

@@ -16,6 +16,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from etl import logs
 from etl.app import App
+from etl.daemon.following import Following
 from etl.daemon.jobs import Around, jobs
 from etl.daemon.misfires import MisfireListener
 from etl.daemon.schedule import MONOTONIC, Every, present
@@ -46,7 +47,9 @@ class Daemon:
         self._postponing = threading.Lock()
         metrics = Metrics(settings)
         self._eye = App(_impatient(settings))
-        self._jobs = jobs(Around(settings, metrics, self._postpone))
+        around = Around(settings, metrics, self._postpone)
+        self._jobs = jobs(around)
+        self._following = [Following(one.name, around) for one in settings.collections if one.follow]
         self._scheduler = _scheduler(len(self._jobs))
         intervals = {job.task: job.seconds for job in self._jobs}
         self._misfires = MisfireListener(intervals, metrics)
@@ -68,6 +71,8 @@ class Daemon:
             first = present() + timedelta(seconds=job.idle_at_first)
             self._scheduler.add_job(job, Every(job.seconds), id=job.task, next_run_time=first)
         self._scheduler.start()
+        for one in self._following:
+            one.start()
         tasks = [job.task for job in self._jobs]
         _log.info("started: %s", ", ".join(tasks), extra=logs.event("started", tasks=tasks))
         self._stop.wait()
@@ -79,6 +84,8 @@ class Daemon:
         self._stop.set()
         for job in self._jobs:
             job.app.stop()
+        for one in self._following:
+            one.stop()
 
     def _postpone(self, task: str, seconds: float) -> None:
         """Move the next run of a task; not while the scheduler ends, as it would wait for its own thread."""
@@ -106,6 +113,8 @@ class Daemon:
         self._serving.stop()
         for job in self._jobs:
             job.close()
+        for one in self._following:
+            one.close()
         self._eye.close()
 
 

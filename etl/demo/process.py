@@ -89,7 +89,12 @@ class Server(ABC):
 
     def __enter__(self) -> Self:
         with ExitStack() as owned:
-            self.folder = Path(tempfile.mkdtemp(prefix=f"etl-{self.name}-"))
+            try:
+                self.folder = Path(tempfile.mkdtemp(prefix=f"etl-{self.name}-"))
+            except OSError as error:
+                raise EtlError(
+                    f"no folder for the data of {self.name}: {error.strerror} (set TMPDIR to one that can be written)"
+                ) from None
             owned.callback(shutil.rmtree, self.folder, ignore_errors=True)
             owned.callback(_end, watchdog.watch(self.folder))
             owned.callback(self.kill)

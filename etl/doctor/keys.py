@@ -26,6 +26,9 @@ TYPES: Final[Mapping[str, str]] = {
     "backfill_fence": "string",
     "backfill": "hash",
     "backfill_lease": "string",
+    "follow_fence": "string",
+    "follow": "hash",
+    "follow_lease": "string",
 }
 """The Redis type behind each key of a collection, by its role in `StateKeys`."""
 

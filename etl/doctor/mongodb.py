@@ -1,23 +1,17 @@
-"""MongoDB: the connection, the version, the role, the index, the types of the dates."""
+"""MongoDB: the connection, the version, the member, the role, the index, the types of the dates."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from etl.doctor.finding import Finding, note, well, wrong
-from etl.errors import EtlError
+from etl.errors import AccessDenied, EtlError
+from etl.model.index import Index
+from etl.mongo.reader import COUNT_CAP
 from etl.settings import CollectionSettings, Settings
 
 OLDEST: Final = (4, 4, 2)
 """`allowDiskUse` on a find came with 4.4, and the command `hello` with 4.4.2."""
-
-COUNT_CAP: Final = 10_000
-"""Counting documents whose timestamp is of one type stops here."""
-
-_TYPES: Final = ("number", "string", "object", "binData", "objectId", "bool", "timestamp", "regex")
-_OTHER_TYPES: Final[Mapping[str, Any]] = {
-    "missing or null": None,
-    **{name: {"$type": name} for name in _TYPES},
-}
 
 _CHECK_SETTINGS: Final = "etl config, and correct mongo.uri, mongo.database or collections"
 
@@ -26,8 +20,8 @@ class Source(Protocol):
     """One collection, as the doctor looks at it: see `etl.mongo.reader.Source`."""
 
     @property
-    def index(self) -> str | None:
-        """The name of the index that `prepare` found."""
+    def index(self) -> Index:
+        """The index that `prepare` found, or why there is none."""
         ...
 
     def ask(self, command: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -42,8 +36,12 @@ class Source(Protocol):
         """Look for the index."""
         ...
 
-    def create_index_command(self) -> str:
-        """What creates the index."""
+    def timestamp_types(self) -> Counter[str]:
+        """How many documents have a timestamp of each type but date."""
+        ...
+
+    def identity(self) -> str | None:
+        """The UUID of the collection."""
         ...
 
     def clock(self) -> int:
@@ -52,17 +50,33 @@ class Source(Protocol):
 
 
 def examine(settings: Settings, sources: Mapping[str, Source]) -> Iterator[Finding]:
-    """The server and each configured collection; nothing more when the server is away."""
+    """The server and each configured collection; nothing more when the server is away.
+
+    Each check of a collection stands alone; but where nothing of it can be read, that is the one finding.
+    """
     server = next(iter(sources.values()))
     try:
         info = server.ask({"buildInfo": 1})
     except EtlError as error:
         yield wrong("connection", "MongoDB", str(error), f"{_CHECK_SETTINGS}; is the server up?")
         return
-    yield well("connection", "MongoDB", "answers")
+    yield _connection(server)
     yield _version(info["version"], info["versionArray"])
     for name, source in sources.items():
         yield from _collection(settings.mongo.database, settings.collection(name), source)
+
+
+def _connection(server: Source) -> Finding:
+    hello = server.ask({"hello": 1})
+    if "setName" not in hello or hello["isWritablePrimary"]:
+        return well("connection", "MongoDB", "answers")
+    return wrong(
+        "connection",
+        "MongoDB",
+        f"{hello['me']} is no primary, and the only member that is asked: what it has may be old,"
+        " and documents that are in doubt cannot be read again",
+        f"take directConnection=true out of mongo.uri, or put replicaSet={hello['setName']} in its place",
+    )
 
 
 def _version(text: str, numbers: Sequence[int]) -> Finding:
@@ -78,20 +92,31 @@ def _version(text: str, numbers: Sequence[int]) -> Finding:
 
 
 def _collection(database: str, settings: CollectionSettings, source: Source) -> Iterator[Finding]:
-    denied = _role(database, settings.name, source)
-    yield denied or well("role", settings.name, "can be read")
-    if denied is None:
-        yield _index(database, settings, source)
-        yield _dates(database, settings, source)
+    for check, look in {"role": _role, "index": _index, "dates": _dates}.items():
+        try:
+            yield look(database, settings, source)
+        except EtlError as error:
+            denied = isinstance(error, AccessDenied)
+            remedy = _grant(database, source) if denied else _CHECK_SETTINGS
+            yield wrong(check, settings.name, str(error), remedy)
+            if check == "role":
+                return
 
 
-def _role(database: str, name: str, source: Source) -> Finding | None:
-    """What is wrong with our rights; a read of no document needs the same as one of many."""
+def _role(database: str, settings: CollectionSettings, source: Source) -> Finding:
+    """A read of one document needs the same right as one of many."""
+    source.fetch([None])
     try:
-        source.fetch([])
-    except EtlError as error:
-        return wrong("role", name, str(error), _grant(database, source))
-    return None
+        _listed(settings.name, source)
+    except AccessDenied:
+        missing = "can be read, but not listed: that it was dropped and created again will go unnoticed"
+        return note("role", settings.name, f"{missing}; the role read on {database} is enough for both")
+    return well("role", settings.name, "can be read")
+
+
+def _listed(collection: str, source: Source) -> bool:
+    command = {"listCollections": 1, "filter": {"name": collection}, "authorizedCollections": True}
+    return bool(source.ask(command)["cursor"]["firstBatch"])
 
 
 def _grant(database: str, source: Source) -> str:
@@ -104,51 +129,44 @@ def _grant(database: str, source: Source) -> str:
 
 
 def _index(database: str, settings: CollectionSettings, source: Source) -> Finding:
+    source.prepare()
+    name, problem, remedy = source.index
+    if name is not None:
+        return well("index", settings.name, name)
+    text = f"{problem}: every page reads the whole collection"
+    if remedy is None:
+        return note("index", settings.name, text)
     try:
-        found = source.prepare()
-    except EtlError as error:
-        return wrong("index", settings.name, str(error), _CHECK_SETTINGS)
-    if found:
-        return well("index", settings.name, str(source.index))
-    known = source.ask({"listCollections": 1, "filter": {"name": settings.name}, "nameOnly": True})
-    missing = (
-        f"no index holds all of it in the order of ({settings.timestamp_field}, _id):"
-        " every page reads the whole collection"
-        if known["cursor"]["firstBatch"]
-        else f"not in the database {database}: misspelt, or without its index until it has documents"
-    )
-    return wrong("index", settings.name, missing, source.create_index_command())
+        known = _listed(settings.name, source)
+    except AccessDenied:
+        known = True
+    if not known:
+        text = f"not in the database {database}: misspelt, or without its index until it has documents"
+    return wrong("index", settings.name, text, remedy)
 
 
 def _dates(database: str, settings: CollectionSettings, source: Source) -> Finding:
     field = settings.timestamp_field
-    if source.index is None:
+    if source.index.name is None:
         text = f"types of {field} not counted: without the index that reads the whole collection"
         return note("dates", settings.name, text)
-    types = _types(settings.name, field, source)
+    types = source.timestamp_types()
     if not types:
         return well("dates", settings.name, f"{field} is a date everywhere")
     total = sum(types.values())
-    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(types.items()))
+    kinds = ", ".join(f"{count} {_KINDS.get(kind, kind)}" for kind, count in sorted(types.items()))
+    others = f"{{$expr: {{$ne: [{{$type: '${field}'}}, 'date']}}}}"
+    found = f"db.getSiblingDB({database!r}).getCollection({settings.name!r})"
+    remedy = f"{found}.updateMany({others}, [{{$set: {{{field!r}: '$$NOW'}}}}])"
+    if "." in field:  # of a path through an array that would set each member
+        remedy = f"{found}.find({others}), and mend them, or name another timestamp_field"
     return wrong(
         "dates",
         settings.name,
         f"{field} is no date in {total}{' or more' if total >= COUNT_CAP else ''} documents ({kinds}):"
-        " no delta can find them",
-        f"db.getSiblingDB({database!r}).getCollection({settings.name!r}).updateMany("
-        f"{{{field!r}: {{$not: {{$type: 'date'}}}}}}, [{{$set: {{{field!r}: '$$NOW'}}}}])",
+        " no delta applies them",
+        remedy,
     )
 
 
-def _types(collection: str, field: str, source: Source) -> dict[str, int]:
-    """How many documents have each type of timestamp that is no date, each at most `COUNT_CAP`.
-
-    One count per type, as each is one range of the index; "no date" would walk all of it.
-    """
-    counts: dict[str, int] = {}
-    for name, criterion in _OTHER_TYPES.items():
-        command: dict[str, Any] = {"count": collection, "query": {field: criterion}, "limit": COUNT_CAP}
-        answer = source.ask(command | {"hint": source.index, "collation": {"locale": "simple"}})
-        if answer["n"]:
-            counts[name] = answer["n"]
-    return counts
+_KINDS: Final[Mapping[str, str]] = {"null": "missing or null"}

@@ -52,9 +52,7 @@ def _version(text: str) -> Finding:
 
 def _mode(info: Mapping[str, str]) -> Finding:
     if info.get("redis_mode") == "cluster":
-        return wrong(
-            "mode", "Redis", "is a Redis Cluster: not supported", "export ETL_REDIS__URL=redis://HOST:PORT/0"
-        )
+        return well("mode", "Redis", "is a cluster")
     if info.get("role") == "slave":
         primary = f"{info.get('master_host')}:{info.get('master_port')}"
         return wrong(

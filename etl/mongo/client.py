@@ -13,13 +13,14 @@ import pymongo
 from pymongo import MongoClient, errors
 from pymongo.synchronous import monitor
 
-from etl.errors import CycleFailed, EtlError, Misconfigured, Transient
+from etl.errors import AccessDenied, CycleFailed, EtlError, Misconfigured, Transient
 
 _FAREWELL_SECONDS: Final = 1.0
 
 # Server error codes: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
 _CREDENTIALS: Final = {11, 18, 334, 8000}
 _FORBIDDEN: Final = {13}
+_WITHOUT_INDEX: Final = {2, 27, 168, 291}  # the hint names no usable index; `min` on a view or time series
 _PASSING: Final = {
     *(6, 7, 89, 202, 9001),  # the network
     *(91, 189, 10058, 10107, 11600, 11602, 13435, 13436),  # a failover or a shutdown
@@ -93,6 +94,11 @@ def told(client: MongoClient[Any], namespace: str) -> Iterator[None]:
         raise _sorted(error, f"MongoDB at {address(client)}", namespace) from error
 
 
+def is_without_index(error: errors.OperationFailure) -> bool:
+    """Whether the server cannot read by the index: it does not know it, or not for such a collection."""
+    return error.code in _WITHOUT_INDEX
+
+
 def _sorted(error: errors.PyMongoError, where: str, namespace: str) -> EtlError:
     code = getattr(error, "code", None)
     if isinstance(error, errors.ConfigurationError):
@@ -100,7 +106,7 @@ def _sorted(error: errors.PyMongoError, where: str, namespace: str) -> EtlError:
     if code in _CREDENTIALS:
         return Misconfigured(f"{where} refused the login: check user and password in mongo.uri")
     if code in _FORBIDDEN:
-        return Misconfigured(f"{where} denies access to {namespace}: grant this user the role read")
+        return AccessDenied(f"{where} denies access to {namespace}: grant this user the role read")
     if "certificate verify failed" in str(error):
         return Misconfigured(f"{where} has a certificate nobody here trusts: see tlsCAFile in mongo.uri")
     if isinstance(error, errors.ConnectionFailure) or code in _PASSING:

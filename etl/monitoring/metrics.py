@@ -18,6 +18,7 @@ from etl.model.report import RefreshReport, Report
 from etl.monitoring.health import Glance
 from etl.monitoring.status import CollectionStatus
 from etl.settings import Settings
+from etl.sync.follow import Followed
 from schemas.documents import KINDS
 from schemas.families import GENERATION_QUEUE
 
@@ -48,6 +49,11 @@ _MEASURED: Final[Sequence[tuple[str, str, _Measure]]] = (
     ),
     ("etl_deferred_documents", "Documents that wait for the lock of a campaign.", lambda s: s.deferred_count),
     ("etl_unreachable_documents", "Documents without a date to be found by.", lambda s: s.unreachable),
+    (
+        "etl_follow_lag_seconds",
+        "How long ago the last event that a follower has applied happened, while more are waiting.",
+        lambda s: s.follow["lag_seconds"] if s.follow else None,
+    ),
     ("etl_lease_held", "Whether somebody works on the collection now.", lambda s: bool(s.lease_holder)),
 )
 """What is measured of each collection: name, help, where it is in the status. None is left out."""
@@ -69,6 +75,12 @@ class Metrics:
         self._retries = self._counter("etl_retries", "Steps that failed and were tried again.", "task")
         self._skipped = self._counter("etl_skipped_runs", "Runs that were due and did not happen.", "task")
         self._late = self._counter("etl_late_runs", "Runs that began over a second late.", "task")
+        self._events = self._counter(
+            "etl_follow_events", "Events of the change stream.", "collection", "operation"
+        )
+        self._restarts = self._counter(
+            "etl_follow_restarts", "Change streams opened again.", "collection", "reason"
+        )
         self._duration = Histogram(
             "etl_cycle_duration_seconds",
             "How long a cycle took.",
@@ -105,6 +117,13 @@ class Metrics:
     def refresh_failed(self, family: str) -> None:
         """Count a refresh that did not."""
         self._refreshes.labels(family, "failed").inc()
+
+    def followed(self, collection: str, batch: Followed) -> None:
+        """Count what a follower has applied, and why its stream was opened again."""
+        for operation, count in batch.operations.items():
+            self._events.labels(collection, operation).inc(count)
+        if batch.restarted:
+            self._restarts.labels(collection, batch.restarted).inc()
 
     def retried(self, task: str) -> None:
         """Count a step that is tried again; `task` is a collection or a family."""

@@ -75,6 +75,9 @@ class CollectionStatus:
     `total` in documents, `began`, `holder` (None: interrupted, it resumes)."""
     reconciliation: dict[str, Any] | None
     """Counts of the last reconciliation, and when it `ended`."""
+    follow: dict[str, Any] | None
+    """The follower: `state` (`following`, `behind`, `stopped`), `lag_seconds`, `last_event`, `holder`;
+    None where there was none."""
     error: str | None
     """Why MongoDB could not be asked for the lag."""
 
@@ -130,7 +133,7 @@ def _status(
     wire: Wire, name: str, keys: StateKeys, source: Source, cycle_seconds: int, mongodb: _MongoDB
 ) -> CollectionStatus:
     checkpoint, backfill, *replies, time = wire.exchange(_questions(keys))
-    dead, deferred, (_, some), lease, backfill_lease, queues, leader = replies
+    dead, deferred, (_, some), lease, backfill_lease, queues, leader, follower, following = replies
     kept, cut = _mapping(checkpoint), _mapping(backfill)
     history = History(wire, keys)
     last, success, reconciled = history.last_cycle(), history.last_success(), history.reconciliation()
@@ -157,6 +160,7 @@ def _status(
         leader=leader,
         scans=[scan | {"total": total} for scan in scans],
         reconciliation=dict(reconciled) if reconciled else None,
+        follow=_follow(follower, following, time),
         error=error,
     )
 
@@ -172,6 +176,8 @@ def _questions(own: StateKeys) -> list[Command]:
         ("GET", own.backfill_lease),
         ("SMEMBERS", own.queues),
         ("GET", own.leader),
+        ("HMGET", own.follow, "event_seconds", "caught_up"),
+        ("GET", own.follow_lease),
         ("TIME",),
     ]
 
@@ -197,6 +203,21 @@ def _scan(kept: Mapping[str, str], mode: str, lease: str | None) -> Iterator[dic
             "began": moment_text(int(clock)) if clock else None,
             "holder": lease,
         }
+
+
+def _follow(
+    known: tuple[str | None, str | None], holder: str | None, time: tuple[str, str]
+) -> dict[str, Any] | None:
+    event, caught_up = known
+    if caught_up is None and holder is None:
+        return None
+    behind = caught_up == "0" and event is not None
+    return {
+        "state": "stopped" if holder is None else "behind" if behind else "following",
+        "lag_seconds": max(0.0, int(time[0]) - float(event or 0)) if behind else 0.0,
+        "last_event": None if event is None else moment_text(round(float(event) * 1000)),
+        "holder": holder,
+    }
 
 
 def _since(success: Entry | None, time: tuple[str, str]) -> float | None:

@@ -8,6 +8,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 from etl.errors import Misconfigured
 from etl.settings import validation
 from etl.settings.model import Settings
+from etl.settings.urls import nearest
 
 PREFIX = "ETL_"
 #: Names the settings file; no setting itself.
@@ -62,7 +63,7 @@ def _refuse_misspelt() -> None:
         if name.upper() in known or name.upper().startswith(sections):
             continue
         if "__" in name or _squeezed(name) in map(_squeezed, known):
-            raise Misconfigured(f"environment {name}: unknown setting, {validation.nearest(name, known)}")
+            raise Misconfigured(f"environment {name}: unknown setting, {nearest(name, known)}")
 
 
 def _squeezed(name: str) -> str:

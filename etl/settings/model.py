@@ -84,6 +84,17 @@ class MongoSettings(Section):
     timeout_seconds: Seconds = Field(10, description="Time limit in seconds for one answer of MongoDB.")
 
 
+class SentinelSettings(Section):
+    """The Sentinels that name the primary."""
+
+    service: str = Field(min_length=1, description="Name of the primary among Sentinels, as `mymaster`.")
+    nodes: tuple[Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^:\s]+):\d{1,5}$")], ...] = Field(
+        min_length=1, description="Sentinels, each as `host:port`."
+    )
+    username: str | None = Field(None, description="User of the Sentinels themselves.")
+    password: SecretStr | None = Field(None, description="Password of the Sentinels themselves.")
+
+
 class RedisSettings(Section):
     """The connection to Redis."""
 
@@ -91,6 +102,10 @@ class RedisSettings(Section):
         SecretStr("redis://localhost:6379/0"), description="Address of Redis."
     )
     timeout_seconds: Seconds = Field(10, description="Time limit in seconds for one answer of Redis.")
+    sentinel: SentinelSettings | None = Field(
+        None,
+        description="Sentinels that name the primary; `url` then has its options, without host and port.",
+    )
 
 
 class ScheduleSettings(Section):
@@ -121,6 +136,9 @@ class CollectionSettings(Section):
         description="Read by the first cycle: `full`, `recent` (what the longest TTL still holds) or `now`.",
     )
     page_size: Whole = Field(500, ge=1, le=100_000, description="Documents per page.")
+    follow: bool = Field(
+        default=False, description="Also read the change stream, so that a change is applied within a second."
+    )
     track_keys: bool = Field(
         default=True,
         description="Remember the keys of each document, so that moves and deletes remove them.",

@@ -1,13 +1,13 @@
 """From pydantic's view of a wrong setting to the one line a person needs."""
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from etl.settings.model import Settings
+from etl.settings.urls import nearest
 
 Path = tuple[str | int, ...]
 
@@ -27,25 +27,22 @@ def dotted(path: Path) -> str:
 
 def known_names(path: Path) -> tuple[str, ...]:
     """The names that may stand where the last part of `path` stands; none where any name may."""
+    fields = Settings.model_fields
     if len(path) == 1:
-        return tuple(Settings.model_fields)
-    field = Settings.model_fields.get(str(path[0]))
-    section = _section(field.annotation) if field else None
+        return tuple(fields)
+    section = _section(fields[str(path[0])].annotation) if path[0] in fields else None
     return tuple(section.model_fields) if section else ()
 
 
-def nearest(name: str, known: tuple[str, ...]) -> str:
-    """A way out for a misspelt name: `did you mean …?`, or all the known ones."""
-    spelling = {known_name.lower(): known_name for known_name in known}
-    close = get_close_matches(name.lower(), spelling, n=1)
-    return f"did you mean {spelling[close[0]]}?" if close else "expected one of: " + ", ".join(known)
-
-
 def _section(annotation: object) -> type[BaseModel] | None:
-    """The model behind `MongoSettings` or `tuple[CollectionSettings, ...]`; None behind a plain value."""
+    """The model behind `MongoSettings`, `tuple[CollectionSettings, ...]` or `dict[str, FamilySettings]`.
+
+    None of a single value, such as `namespace`.
+    """
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next(filter(None, map(_section, reversed(get_args(annotation)))), None)
+    inner = (_section(argument) for argument in get_args(annotation))
+    return next((section for section in inner if section), None)
 
 
 def _describe(details: ErrorDetails, source: Callable[[Path], str]) -> str:

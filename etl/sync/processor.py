@@ -105,7 +105,7 @@ class Processor:
             latest.update([(result.document, result) for result in results])
             record = self.retry(partial(self.writer.record, valid, read_at, confirmed=number > 0))
             going: list[Going] = []
-            stale: set[str] = set()
+            stale: set[str] = set() if number else again
             for result, answer, at in zip(valid, record.answers, record.at, strict=True):
                 document = result.document
                 if answer == STALE:

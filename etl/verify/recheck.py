@@ -104,7 +104,6 @@ def _at_one_moment(scope: Scope, findings: Sequence[Finding]) -> dict[str, Reche
     inspector = scope.inspector
     keys = [finding.key for finding in findings]
     locks = sorted({lock for key in keys if (lock := lock_of(key))})
-    held = scope.processor.held(locks)
     claims = inspector.claims(keys)
     documents = {
         finding.key: frozenset(
@@ -115,7 +114,7 @@ def _at_one_moment(scope: Scope, findings: Sequence[Finding]) -> dict[str, Reche
     }
     ids = sorted({name.partition(" ")[2] for names in documents.values() for name in names})
     found, newest = _read(scope, ids, keys)
-    state = state_of(scope, [*found], held | scope.processor.held(locks))
+    state = state_of(scope, [*found], scope.processor.held(locks))
     contents = inspector.contents({key: members_of(write_of(newest.get(key), key)) for key in keys})
     unchanged = {key for key, now in inspector.claims(keys).items() if now == claims[key]}
     rechecked = {}

@@ -177,7 +177,7 @@ def _story(trace: Trace) -> str:
     match trace.outcome:
         case "invalid":
             errors = "; ".join(f"{error['field']} {error['problem']}" for error in trace.errors)
-            return f"invalid: {errors or trace.reason}; nothing of it is applied until it is mended"
+            return f"invalid: {errors or trace.reason}; nothing of it is applied until it is valid"
         case "deferred":
             return f"deferred: {_lock(trace)}"
         case "superseded":

@@ -113,11 +113,11 @@ def _find_unclaimed(scope: Scope, findings: Findings, limit: int | None) -> None
     cursor, met = START, 0
     while limit is None or met < limit:
         cursor, keys = retry(partial(inspector.owned, cursor))
-        keys = findings.unknown(keys[: None if limit is None else limit - met])
         met += len(keys)
-        claims = retry(partial(inspector.claims, keys))
-        ours = {key: 0 for key in keys if any(map(scope.is_ours, claims[key]))}
-        findings.add(Finding(key, None) for key in retry(partial(inspector.contents, ours)))
+        if unknown := findings.unknown(keys[: None if limit is None else limit + len(keys) - met]):
+            claims = retry(partial(inspector.claims, unknown))
+            ours = {key: 0 for key in unknown if any(map(scope.is_ours, claims[key]))}
+            findings.add(Finding(key, None) for key in retry(partial(inspector.contents, ours)))
         if cursor == START:
             return
 

@@ -30,6 +30,13 @@ FAMILIES: Final[Mapping[str, Family]] = {
 }
 """Every family of keys by its name: those of the users' design first, then what other kinds bring."""
 
+FIELDS: Final[tuple[str, ...]] = (
+    tuple(dict.fromkeys(("tipo", "eliminado", *(field for kind in _KINDS for field in kind.fields))))
+    if all(kind.fields for kind in _KINDS)
+    else ()
+)
+"""The top-level fields that documents of any kind are made of; none where a kind does not name its own."""
+
 
 def project(document: Document, default_tipo: str) -> Projection | Reject:
     """What a decoded document asks of the cache, or why it cannot be applied.

@@ -127,4 +127,5 @@ KIND = Kind(
     warm=_warm,
     evict=_archivado,
     name_field="campana_id",
+    fields=("campana_id", "segmento", "estado", "mensajes", "metadata", "prioridad"),
 )

@@ -36,7 +36,8 @@ class Kind:
 
     `warm` turns a valid document into entries; `evict` does so for a tombstone, of which only the
     fields that name its keys need to be there. Both raise `InvalidDocument`. `name_field` is the
-    field that `etl refresh FAMILY NAME` looks a document up by.
+    field that `etl refresh FAMILY NAME` looks a document up by. `fields` are the top-level fields that
+    the two look at, beside `tipo` and `eliminado`: no others are read from MongoDB, unless none are named.
     """
 
     tipo: str
@@ -44,6 +45,7 @@ class Kind:
     warm: Callable[[Document], Projection]
     evict: Callable[[Document], Projection]
     name_field: str | None = None
+    fields: tuple[str, ...] = ()
 
     def project(self, document: Document) -> Projection:
         """What the document asks of the cache; for one with `eliminado: true`, that its keys go.

@@ -28,7 +28,8 @@ def one_hash(*, tipo: str, family: Family, identity: Any, fields: Any, name_fiel
     def evict(document: Document) -> Projection:
         return Projection((Evict(family.name, key(document)),))
 
-    return Kind(tipo, (family,), warm, evict, name_field)
+    names = (*identity.__annotations__, *fields.__annotations__)
+    return Kind(tipo, (family,), warm, evict, name_field, names)
 
 
 def present(fields: Mapping[str, Any]) -> dict[str, str]:

@@ -1,9 +1,6 @@
 """`etl run`, the daemon, as a process."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import redis
@@ -15,7 +12,6 @@ from tests.support.daemons import (
     LEASE,
     ended,
     every,
-    health_check,
     is_ready,
     key,
     provider,
@@ -161,18 +157,6 @@ def test_it_answers_over_http_what_the_command_line_says(
     assert (
         'etl_documents_total{collection="promptContent",outcome="written"} 1.0' in get(f"{url}/metrics").text
     )
-
-
-def test_the_health_check_of_the_image(start_etl: StartEtl) -> None:
-    """It fails where nobody answers, and passes once the daemon is ready."""
-    settings = every(60)
-    variables = os.environ | {"ETL_HTTP__PORT": settings["ETL_HTTP__PORT"]}
-    command = [sys.executable, *health_check()[1:]]
-    asked = [subprocess.run(command, env=variables, check=False, capture_output=True).returncode]
-    start_etl("run", **settings)
-    assert eventually(lambda: is_ready(url_of(settings)))
-    asked.append(subprocess.run(command, env=variables, check=False).returncode)
-    assert asked == [1, 0]
 
 
 def test_a_port_that_is_taken_is_told_at_once(start_etl: StartEtl) -> None:

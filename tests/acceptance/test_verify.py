@@ -83,7 +83,7 @@ def test_a_wrong_usage_is_refused(typed: Etl, words: tuple[str, ...], code: int)
 def test_the_daemon_reconciles_if_it_is_told_to(
     start_etl: StartEtl, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """What a hard delete left, and what others have spoiled, is mended without anyone's doing."""
+    """What a hard delete left, and what others have spoiled, is repaired without anyone's doing."""
     collection.delete_one({"tipo": "cliente_mcp"})
     redis_client.hset("config:api:openai", "status", "spoiled")
     start_etl("run", ETL_RECONCILE__INTERVAL_SECONDS="1")
@@ -91,7 +91,7 @@ def test_the_daemon_reconciles_if_it_is_told_to(
     assert eventually(lambda: redis_client.hget("config:api:openai", "status") != "spoiled")
 
 
-def test_nothing_is_accused_beside_a_daemon_and_a_writer(  # noqa: PLR0913, PLR0917 (pytest hands them in)
+def test_there_is_no_mismatch_beside_a_daemon_and_a_writer(  # noqa: PLR0913, PLR0917 (pytest hands them in)
     start_etl: StartEtl,
     mongod: MongoServer,
     database: Database[Document],

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import bson
 import pytest
 import redis
 from bson.raw_bson import RawBSONDocument
@@ -13,7 +12,7 @@ from pymongo import MongoClient
 from etl.cache.client import Wire, open_pool
 from etl.cache.writer import CacheWriter
 from etl.mongo.reader import Source
-from schemas.codec import DECODING
+from schemas.codec import document_of, raw_value
 from schemas.position import FIRST, LAST, Position
 from tests.support.results import TTLS
 from tests.support.twins import NAME, ReaderTwin, fake_documents, fake_redis
@@ -31,7 +30,7 @@ class Store:
     def add(self, *documents: Document) -> None:
         """Insert documents, of any types: mongomock itself knows but the usual ones."""
         for document in documents:
-            self.add_raw(bson.encode(document, codec_options=DECODING))
+            self.add_raw(document_of((name.encode(), raw_value(value)) for name, value in document.items()))
 
     def pages(self, limit: int, after: Position = FIRST, end: Position = LAST) -> list[list[bytes]]:
         """All pages from one position to another."""

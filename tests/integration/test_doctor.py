@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import redis
-from bson import Decimal128, ObjectId
+from bson import Code, Decimal128, MaxKey, MinKey, ObjectId
 from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.database import Database
@@ -143,10 +143,32 @@ def test_a_collection_that_is_not_there_is_found(doctor: Doctor) -> None:
 
 
 def test_a_view_is_found(database: Database[Document], doctor: Doctor) -> None:
-    """It has no index of its own to read by."""
+    """It has no index of its own to read by, and none can be created: there is nothing to type."""
     database["real"].insert_one({})
     database.command("create", NAME, viewOn="real", pipeline=[])
-    assert "collections" in doctor().remedy("index")
+    seen = doctor()
+    assert (seen.code, seen.said("index")["level"]) == (HEALTHY, "note")
+    assert "a view or a time-series collection" in seen.said("index")["text"]
+
+
+def test_a_time_series_collection_is_not_advised_an_index(
+    database: Database[Document], doctor: Doctor
+) -> None:
+    """With one that was created all the same, and without: it does not help."""
+    collection = database.create_collection(NAME, timeseries={"timeField": "updated_at"})
+    for _ in range(2):
+        seen = doctor()
+        assert (seen.code, seen.said("index")["level"]) == (HEALTHY, "note")
+        collection.create_index([("updated_at", 1), ("_id", 1)])
+
+
+def test_a_hidden_index_is_found(collection: Collection[Document], doctor: Doctor) -> None:
+    """What it says to type brings it back."""
+    hide = {"name": "updated_at_1__id_1", "hidden": True}
+    collection.database.command({"collMod": NAME, "index": hide})
+    assert doctor().remedy("index").endswith(".unhideIndex('updated_at_1__id_1')")
+    collection.database.command({"collMod": NAME, "index": {**hide, "hidden": False}})
+    assert doctor().code == HEALTHY
 
 
 def test_a_user_without_the_role_read_is_found(
@@ -175,16 +197,44 @@ def test_a_user_without_the_role_read_is_found(
     assert "hunter3" not in json.dumps(wrong.checks)
 
 
+@pytest.mark.parametrize("actions", [["find", "listIndexes"], ["find"]], ids=" ".join)
+def test_rights_on_one_collection(
+    start_mongod: StartMongo,
+    database: Database[Document],
+    doctor: Doctor,
+    actions: list[str],
+) -> None:
+    """Each check says what it could not look at, and the others are made all the same."""
+    server = start_mongod(password="secret")
+    with MongoClient[Document](server.uri) as admin:
+        admin[database.name][NAME].insert_one({"updated_at": 5})
+        resource = {"db": database.name, "collection": NAME}
+        privileges = [{"resource": resource, "actions": actions}]
+        admin.admin.command("createRole", "narrow", privileges=privileges, roles=[])
+        admin.admin.command("createUser", "reader", pwd="hunter2", roles=["narrow"])
+    seen = doctor(mongo=f"mongodb://reader:hunter2@{server.address}/?replicaSet=rs0")
+    assert seen.said("role")["level"] == "note"
+    assert "dropped and created again will go unnoticed" in seen.said("role")["text"]
+    if "listIndexes" in actions:
+        assert "createIndex" in seen.remedy("index")
+    else:
+        assert "denies access" in seen.said("index")["text"]
+        assert "grantRolesToUser('reader'" in seen.remedy("index")
+    assert seen.said("dates")["level"] == "note"
+    assert "clocks" in {check["check"] for check in seen.checks}
+
+
 def test_dates_of_other_types_are_counted_by_type(collection: Collection[Document], doctor: Doctor) -> None:
     """As no delta can find them; what to type dates them now, which is when they were last written."""
     others: list[Any] = ["2025-01-15", 1.5, 2, Decimal128("3"), None, ObjectId(), True, {"date": 1}, b"x"]
+    others += [[], [datetime.now(UTC)], MinKey(), MaxKey(), Code("a")]
     collection.insert_many([{"updated_at": value} for value in others])
     collection.insert_many([{}, {"updated_at": datetime.now(UTC)}])
 
     seen = doctor()
 
     typed = seen.remedy("dates")
-    assert "no date in 10 documents" in seen.said("dates")["text"]
+    assert "no date in 15 documents" in seen.said("dates")["text"]
     for kind in (
         "3 number",
         "2 missing or null",
@@ -193,10 +243,16 @@ def test_dates_of_other_types_are_counted_by_type(collection: Collection[Documen
         "1 bool",
         "1 object",
         "1 binData",
+        "2 array",
+        "1 minKey",
+        "1 maxKey",
+        "1 javascript",
     ):
         assert kind in seen.said("dates")["text"]
-    assert "updateMany({'updated_at': {$not: {$type: 'date'}}}, [{$set: {'updated_at': '$$NOW'}}])" in typed
-    collection.update_many({"updated_at": {"$not": {"$type": "date"}}}, [{"$set": {"updated_at": "$$NOW"}}])
+    criteria = "{$expr: {$ne: [{$type: '$updated_at'}, 'date']}}"
+    assert f"updateMany({criteria}, [{{$set: {{'updated_at': '$$NOW'}}}}])" in typed
+    filter_ = {"$expr": {"$ne": [{"$type": "$updated_at"}, "date"]}}
+    collection.update_many(filter_, [{"$set": {"updated_at": "$$NOW"}}])
     assert doctor().code == HEALTHY
 
 

@@ -1,4 +1,4 @@
-"""A verification finds what is not true, calls it by its name, accuses nothing else, and mends it."""
+"""A verification finds what is not true, calls it by its name, finds nothing else, and repairs it."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -8,7 +8,7 @@ import pytest
 import redis
 from pymongo.collection import Collection
 
-from etl.app import App, VerifyReport
+from etl.app import App, BackfillOrder, VerifyReport
 from etl.cache.keys import state_keys
 from etl.demo import MongoServer
 from etl.settings import Settings
@@ -58,7 +58,7 @@ def named(report: VerifyReport) -> Mapping[str, set[str]]:
     return {name: {one.key for one in examples} for name, examples in report.keys.items()}
 
 
-def test_everything_is_found_by_its_name_and_mended(
+def test_everything_is_found_by_its_name_and_repaired(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """Changed, deleted and planted keys, deleted and moved documents; nothing else; and then it is true."""
@@ -77,8 +77,8 @@ def test_everything_is_found_by_its_name_and_mended(
     assert found(report) == gone
     assert named(report)["different"] == {meta(n) for n in range(10)}
     assert not report.true
-    mended = app.verify("promptContent", repair=True)
-    assert (found(mended), mended.repaired, mended.true) == (gone, 80, True)
+    repaired = app.verify("promptContent", repair=True)
+    assert (found(repaired), repaired.repaired, repaired.true) == (gone, 80, True)
     assert found(app.verify("promptContent")) == {"matching": 1980}
     foreign = {f"ai:generation:meta:foreign:{n:032}" for n in range(10)}
     redis_client.delete(*foreign)
@@ -96,7 +96,7 @@ def test_everything_is_found_by_its_name_and_mended(
     ],
     ids=["another type", "a field too many", "another value", "without a TTL", "far too many fields"],
 )
-def test_every_difference_is_shown(  # noqa: PLR0913, PLR0917 (pytest hands them in by name)
+def test_every_difference_is_shown(
     applied: Applied,
     clock: Clock,
     collection: Collection[Document],
@@ -194,7 +194,7 @@ def test_keys_of_others_are_left_alone(
     redis_client: redis.Redis,
     redis_url: str,
 ) -> None:
-    """What another collection claims too is not judged; what nobody is known to fill is not counted."""
+    """What another collection claims too is not judged; a key without a register is not counted."""
     beside = collection.database["beside"]
     collection.insert_many([api("mine", clock.ago(900)), api("both", clock.ago(900), status="here")])
     beside.insert_one(api("both", clock.ago(300), status="there"))
@@ -202,6 +202,8 @@ def test_keys_of_others_are_left_alone(
     settings["collections"] += ({**settings["collections"][0], "name": "beside"},)
     redis_client.hset("config:api:foreign", "status", "x")
     redis_client.expire("config:api:foreign", 60)
+    redis_client.hset("{config:api:foreign}:owner", "name", "of another program")
+    redis_client.set("{another}:owner", "+1 2")
     with App(Settings.model_validate(settings)) as app:
         assert [report.status for report in app.sync()] == ["ok", "ok"]
         before = held(redis_client)
@@ -211,7 +213,7 @@ def test_keys_of_others_are_left_alone(
     assert hash_at(redis_client, "config:api:both") == {"status": "there"}
 
 
-def test_what_waits_for_a_lock_is_neither_accused_nor_mended(
+def test_what_waits_for_a_lock_is_no_mismatch_and_not_repaired(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """While the lock is held, and afterwards until the cycle that applies it."""
@@ -247,7 +249,7 @@ def test_what_no_cycle_has_reached_is_pending(
     assert found(app.verify("promptContent")) == {"matching": 3, "missing": 1}
 
 
-def test_an_invalid_document_is_not_accused(
+def test_what_an_invalid_document_said_is_no_mismatch(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """What it said before it became invalid still stands, also over an older document's claim."""
@@ -274,7 +276,7 @@ def test_an_empty_cache_is_filled_again(
     assert held(redis_client) == truth(collection)
 
 
-def test_what_was_mended_has_an_owner_again_and_what_was_removed_has_none(
+def test_what_was_repaired_has_an_owner_again_and_what_was_removed_has_none(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """So that a later hard delete is found, and a key that others make of a removed one is left alone."""
@@ -290,7 +292,7 @@ def test_what_was_mended_has_an_owner_again_and_what_was_removed_has_none(
     assert redis_client.exists("config:api:p")
 
 
-def test_a_sample_accuses_nothing_falsely(
+def test_a_sample_finds_nothing_falsely(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """An owner that is gone is no reason to call a key orphaned that a document outside the sample claims."""
@@ -309,8 +311,19 @@ def test_a_sample_accuses_nothing_falsely(
     }
 
 
-def test_a_sample_without_records_accuses_nothing_falsely(
+def test_a_sample_repairs_with_the_newest_claim(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """Though it holds an older one, and Redis has lost the register that names the newest."""
+    collection.insert_many([api("p", clock.ago(900 - n), status=str(n)) for n in range(200)])
+    app = applied()
+    redis_client.flushdb()
+    assert app.verify("promptContent", sample=3, repair=True).repaired == 1
+    assert hash_at(redis_client, "config:api:p") == {"status": "199"}
+
+
+def test_a_sample_without_records_finds_nothing_falsely(
+    applied: Applied, clock: Clock, collection: Collection[Document]
 ) -> None:
     """Though it holds old claims and the newest ones are not in it."""
     collection.insert_many([api("p", clock.ago(900 - n), status=str(n)) for n in range(200)])
@@ -346,3 +359,96 @@ def test_a_document_that_moves_leaves_nothing_behind(
     sync(app)
     assert found(app.verify("promptContent")) == {"matching": 10 - 2}
     assert held(redis_client) == truth(collection)
+
+
+def test_messages_stay_while_new_ones_are_asked_for(
+    applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """Until they are replaced, or expire; an older document of the segment does not take their place."""
+    older = generation(1, clock.ago(950), _id="older", metadata={"tokens_total": 7})
+    collection.insert_many([generation(1, clock.ago(900)), older])
+    app = applied()
+    before = held(redis_client)
+    collection.update_one({"_id": 1}, {"$set": {"estado": "pendiente", "updated_at": clock.now()}})
+    sync(app)
+    [queue] = redis_client.keys("queue:*")
+    assert redis_client.llen(queue) == 1
+    report = app.verify("promptContent", repair=True)
+    assert (found(report), report.true) == ({"matching": 2}, True)
+    backfill = app.backfill("promptContent", BackfillOrder(), lambda _: None)
+    assert (backfill.status, {key: held(redis_client)[key] for key in before}) == ("ok", before)
+    collection.update_one({"_id": 1}, {"$set": {"segmento": "another", "updated_at": clock.now()}})
+    sync(app)
+    assert hash_at(redis_client, meta(1)) == {"tokens_total": "7"}
+    assert found(app.verify("promptContent")) == {"matching": 2}
+
+
+def test_a_document_that_asks_for_messages_elsewhere_leaves_its_old_ones(
+    applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """They belong to a segment that it has nothing to do with any more."""
+    collection.insert_one(generation(1, clock.ago(900)))
+    app = applied()
+    collection.update_one({"_id": 1}, {"$set": {"estado": "pendiente", "updated_at": clock.now()}})
+    sync(app)
+    assert redis_client.exists(messages(1), meta(1)) == 2
+    clock.forward(1)
+    collection.update_one({"_id": 1}, {"$set": {"segmento": "another", "updated_at": clock.now()}})
+    sync(app)
+    assert redis_client.exists(messages(1), meta(1)) == 0
+
+
+def test_a_request_for_messages_does_not_keep_those_of_another_document_away(
+    applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """Where Redis has lost them, the document that has some fills the keys again."""
+    collection.insert_many([generation(1, clock.ago(900)), generation(1, clock.ago(800), _id="asks")])
+    collection.update_one({"_id": "asks"}, {"$set": {"estado": "pendiente"}})
+    applied()
+    assert hash_at(redis_client, meta(1)) == {"tokens_total": "1"}
+
+
+def test_a_repair_sweeps_the_requests_of_documents_that_make_none(
+    applied: Applied,
+    clock: Clock,
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Gone, generated or asked anew; what is still asked for is remembered, so that it is queued once."""
+    pending = [generation(n, clock.ago(900), estado="pendiente") for n in range(300)]
+    collection.insert_many(pending)
+    app = applied()
+    [queue] = redis_client.keys("queue:*")
+    collection.delete_many({"_id": {"$lt": 100}})
+    collection.update_many({"_id": {"$lt": 200}}, {"$set": {"estado": "generado", "updated_at": clock.now()}})
+    sync(app)
+    app.verify("promptContent", repair=True)
+    assert redis_client.hlen(f"{{{queue}}}:requests") == 300  # an older read might still arrive
+    monkeypatch.setattr("etl.sync.processor.DEADLINE_SECONDS", -1)
+    app.verify("promptContent", repair=True)
+    assert redis_client.hlen(f"{{{queue}}}:requests") == 100
+    monkeypatch.undo()
+    app.backfill("promptContent", BackfillOrder(), lambda _: None)
+    assert redis_client.llen(queue) == 300
+
+
+def test_what_too_many_claims_have_hidden_is_repaired(
+    applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """A key keeps its newest claims only; where those are gone, a repair is due until a full one was done."""
+    collection.insert_many([api("p", clock.ago(900 - n), _id=n, status=str(n)) for n in range(20)])
+    app = applied()
+    moved = {"$set": {"provider_name": "q", "updated_at": clock.now()}}
+    collection.update_many({"_id": {"$gte": 5}}, moved)
+    sync(app)
+    assert not redis_client.exists("config:api:p")
+    assert app.reconciliation_due("promptContent")
+    app.verify("promptContent")
+    app.verify("promptContent", sample=5, repair=True)
+    assert app.reconciliation_due("promptContent")
+    report = app.reconcile("promptContent")
+    assert report is not None
+    assert report.true
+    assert hash_at(redis_client, "config:api:p") == {"status": "4"}
+    assert not app.reconciliation_due("promptContent")

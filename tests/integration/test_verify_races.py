@@ -53,7 +53,7 @@ def once(
         (Inspector, "claims", 3),
     ],
 )
-def test_a_key_that_a_cycle_writes_meanwhile_is_no_mismatch(  # noqa: PLR0913, PLR0917 (pytest hands them in)
+def test_a_key_that_a_cycle_writes_meanwhile_is_no_mismatch(
     open_app: OpenApp,
     clock: Clock,
     collection: Collection[Document],

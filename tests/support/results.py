@@ -4,8 +4,8 @@ from typing import Any
 
 from etl.model.result import TransformResult
 from schemas.documents import FAMILIES
-from schemas.operations import Enqueue, Entry, Evict, Put, Reject
-from schemas.position import id_text
+from schemas.ids import id_text
+from schemas.operations import Enqueue, Entry, Evict, Keep, Put, Reject
 from tests.support.twins import NAME
 
 TTLS = {name: family.ttl for name, family in FAMILIES.items()}
@@ -22,6 +22,7 @@ def result(
         ms,
         tuple(entry for entry in entries if isinstance(entry, (Put, Evict))),
         tuple(entry for entry in entries if isinstance(entry, Enqueue)),
+        tuple(entry for entry in entries if isinstance(entry, Keep)),
         lock,
     )
 

@@ -28,6 +28,7 @@ from etl.checkpoint.checkpoint import CheckpointStore
 from etl.errors import Transient
 from etl.interfaces import Page as AnyPage
 from etl.interfaces import Reader, Stages
+from etl.model.index import Index
 from etl.model.result import TransformResult
 from etl.mongo.reader import UNREACHABLE_CAP, Page
 from etl.retry import Retry
@@ -137,24 +138,17 @@ class ReaderTwin:
         """The clock of this machine; see `MeddledReader` for one that a test moves."""
         return round(time.time() * 1000)
 
-    index = "updated_at_1__id_1"
+    index = Index("updated_at_1__id_1")
 
     def prepare(self) -> bool:
         """There is always an index."""
         return True
 
-    def create_index_command(self) -> str:
-        """No command is needed."""
-        return ""
-
     def page(self, after: Position, end: Position, limit: int) -> Page:
-        """The next documents after one position and before another, up to one that can be read on from."""
+        """The next documents after one position and before another."""
         found = [raw for raw in self._all() if after.order() < _position(raw).order() < end.order()]
-        named = [n for n, raw in enumerate(found[:limit], start=1) if _faithful(raw)]
-        last = _position(found[named[-1] - 1]) if named else None
-        if len(found) < limit:
-            return Page(found, last, more=False)
-        return Page(found[: named[-1]], last, more=True) if named else self.page(after, end, 2 * limit)
+        documents = found[:limit]
+        return Page(documents, _position(documents[-1]) if documents else None, len(found) >= limit)
 
     def fetch(self, ids: Sequence[Any]) -> list[bytes]:
         """The documents with these `_id`s that exist, in order of position."""
@@ -206,17 +200,13 @@ class MeddledReader:
         self._around = meddler.around
 
     @property
-    def index(self) -> str | None:
+    def index(self) -> Index:
         """As the reader has it."""
         return self._reader.index
 
     def prepare(self) -> bool:
         """As the reader does."""
         return self._around(self._reader.prepare)
-
-    def create_index_command(self) -> str:
-        """As the reader says."""
-        return self._reader.create_index_command()
 
     def clock(self) -> int:
         """What the test says it is."""

@@ -150,7 +150,7 @@ class World:
     past: list[Version] = field(default_factory=list)
     """Versions that MongoDB held since Redis was last flushed, in the order of their coming."""
     settled: dict[int, Version] = field(default_factory=dict)
-    """The last version of each slot that a cycle has certainly applied."""
+    """The last version of each slot that a cycle has certainly applied, and that decides about its keys."""
     uncommitted: dict[int, Version] = field(default_factory=dict)
     pages: list[tuple[int, list[TransformResult]]] = field(default_factory=list)
     """What other workers have read and not yet written, each with the clock of Redis before that."""
@@ -364,7 +364,8 @@ class World:
         for number, version in self.current.items():
             if version.lock not in self.locked and isinstance(version.projection, Projection):
                 version.must_be_queued = True
-                self.settled[number] = version
+                if not version.keeps:
+                    self.settled[number] = version
         self.check_safety()
         contents = self.contents()
         waiting = {key for v in self._versions() if v.lock in self.locked for key in v.claims}

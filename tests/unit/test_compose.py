@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 import etl
-from tests.support.daemons import health_check
+from tests.support.daemons import entry_point, health_check
 
 COMPOSE = Path(etl.__file__).parents[1] / "docker-compose.yml"
 
@@ -51,15 +51,14 @@ def test_the_daemon_starts_when_both_servers_are_healthy(services: dict[str, Any
 
 
 def test_the_daemon_is_asked_how_it_is(services: dict[str, Any]) -> None:
-    """Its port is published, and the image has a health check that needs nothing but Python."""
+    """Its port is published, and the image asks the product itself."""
     assert services["etl"]["ports"] == ["127.0.0.1:8088:8088"]
-    python, option, program = health_check()
-    assert (python, option) == ("python", "-c")
-    assert "/readyz" in program
+    assert health_check() == ["etl", "health"]
 
 
 def test_the_image_runs_the_command_itself_and_not_as_root() -> None:
     """A shell in between would keep the signals to itself."""
     dockerfile = (COMPOSE.parent / "Dockerfile").read_text("utf-8").splitlines()
     assert "USER etl" in dockerfile
-    assert 'ENTRYPOINT ["etl"]' in dockerfile
+    assert entry_point()[-1] == "etl"
+    assert entry_point()[0] == "env"

@@ -1,11 +1,13 @@
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
-from etl.cache.keys import Companions
+from etl.cache.keys import StateKeys
 from etl.doctor import Finding, clocks, keys, lives, mongodb
 from etl.errors import Misconfigured, Transient
+from etl.mongo.indexes import missing
 from etl.settings import Settings
 
 
@@ -86,7 +88,7 @@ def test_a_longer_cycle_finds_more() -> None:
 class FakeSource:
     """A MongoDB that is away, refuses, or is of a certain version; it has no collection worth the name."""
 
-    index = None
+    index = missing("database.promptContent", "updated_at")
 
     def __init__(self, version: tuple[int, ...] = (7, 0, 0, 0), fault: Exception | None = None) -> None:
         self._version = version
@@ -98,9 +100,9 @@ class FakeSource:
             raise self._fault
         if "buildInfo" in command:
             return {"version": ".".join(map(str, self._version[:3])), "versionArray": [*self._version]}
-        return {"cursor": {"firstBatch": []}}
+        return {"cursor": {"firstBatch": []}, "isWritablePrimary": True}
 
-    def fetch(self, ids: object) -> list[bytes]:  # noqa: ARG002 (as the real one has it)
+    def fetch(self, ids: object) -> list[bytes]:
         """Nothing."""
         return []
 
@@ -108,9 +110,13 @@ class FakeSource:
         """No index."""
         return False
 
-    def create_index_command(self) -> str:
-        """A command."""
-        return "createIndex"
+    def timestamp_types(self) -> Counter[str]:
+        """None."""
+        return Counter()
+
+    def identity(self) -> str | None:
+        """None."""
+        return None
 
     def clock(self) -> int:
         """The epoch."""
@@ -145,4 +151,4 @@ def test_a_mongodb_that_is_away_is_one_finding(fault: Exception) -> None:
 
 def test_every_key_of_the_etl_has_a_type() -> None:
     """A new companion key is looked at too."""
-    assert keys.TYPES.keys() == {*Companions._fields} - {"published"}
+    assert keys.TYPES.keys() == {*StateKeys._fields}

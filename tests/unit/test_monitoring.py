@@ -15,6 +15,7 @@ from etl.cli.main import etl
 from etl.monitoring.health import Glance
 from etl.monitoring.metrics import Metrics
 from etl.settings import Settings
+from etl.sync.follow import Followed
 from tests.support.glances import status
 from tests.unit.test_alerts import promtool
 
@@ -24,7 +25,9 @@ OF_PROMETHEUS = {"up"}
 
 def exported() -> str:
     """All metrics of a daemon with a healthy status."""
-    body, _ = Metrics(Settings()).text(Glance([status()]))
+    metrics = Metrics(Settings())
+    metrics.followed("promptContent", Followed({"insert": 1}, None, "connection"))
+    body, _ = metrics.text(Glance([status()]))
     return body.decode()
 
 

@@ -5,14 +5,16 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
+from http.client import HTTPConnection
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from etl.demo.process import HOST
 from etl.errors import Misconfigured
+from etl.monitoring import server
 from etl.monitoring.health import Glance, Lookout, look
 from etl.monitoring.metrics import Metrics
 from etl.monitoring.routes import Endpoints
@@ -147,3 +149,127 @@ def test_the_end_waits_for_nobody_who_holds_a_connection(serve: Serve) -> None:
         serving.stop()
         assert time.monotonic() - began < 3
     assert eventually(lambda: not any(thread.name == "http" for thread in threading.enumerate()))
+
+
+@pytest.fixture
+def open_sockets() -> Iterator[Callable[[Serving, int, bytes], list[socket.socket]]]:
+    """Open so many sockets, and send each the same few bytes."""
+    with ExitStack() as stack:
+
+        def opened(serving: Serving, count: int, data: bytes) -> list[socket.socket]:
+            host, port = serving.url.removeprefix("http://").split(":")
+            sockets = []
+            for _ in range(count):
+                sockets.append(stack.enter_context(socket.create_connection((host, int(port)))))
+                sockets[-1].sendall(data)
+            return sockets
+
+        yield opened
+
+
+OpenSockets = Callable[[Serving, int, bytes], list[socket.socket]]
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"GET /status HTTP/1.1\r\nHost: a\r\n"], ids=["nothing", "half a request"]
+)
+def test_idle_sockets_do_not_make_it_unwell(serve: Serve, open_sockets: OpenSockets, data: bytes) -> None:
+    """However many there are: a probe that is answered 503 restarts a healthy daemon."""
+    serving = serve(lambda: look(FakeSight(status())))
+    sockets = open_sockets(serving, 400, data)
+    for path in ("healthz", "readyz", "metrics"):
+        assert get(f"{serving.url}/{path}", seconds=3).code == 200
+    open_now = [one for one in sockets if not is_closed(one)]
+    assert 190 <= len(open_now) <= 200, "they take the files that the cycles need"
+    assert is_closed(sockets[0])
+    assert not is_closed(sockets[-1])
+
+
+def is_closed(one: socket.socket) -> bool:
+    """Whether the server has closed its end."""
+    one.setblocking(False)  # noqa: FBT003 (its only argument)
+    try:
+        return one.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\nGET /healthz HTTP/1.1\r\nHost",
+        b"POST /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n1",
+    ],
+    ids=["nothing", "half a request", "one and a half", "half a body"],
+)
+def test_a_client_that_sends_no_request_is_cut_off(
+    serve: Serve, open_sockets: OpenSockets, monkeypatch: pytest.MonkeyPatch, data: bytes
+) -> None:
+    """Also one that sends a byte now and then."""
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.3)
+    serving = serve(Glance)
+    [one] = open_sockets(serving, 1, data)
+    one.settimeout(3)
+    began = time.monotonic()
+    with suppress(ConnectionResetError):
+        while one.recv(4096):
+            with suppress(OSError):
+                one.sendall(b"x")
+    assert time.monotonic() - began < 2
+
+
+def test_a_client_that_asks_again_in_time_keeps_its_connection(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each request has a deadline of its own."""
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.5)
+    address = serve(Glance).url.removeprefix("http://")
+    connection = HTTPConnection(address, timeout=3)
+    connection.connect()
+    first = connection.sock
+    for _ in range(4):
+        time.sleep(0.3)
+        connection.request("GET", "/healthz")
+        assert connection.getresponse().read() == b"ok\n"
+    assert connection.sock is first
+    connection.close()
+
+
+def test_it_is_alive_under_a_flood_of_requests(serve: Serve, open_sockets: OpenSockets) -> None:
+    """What waits is bounded, further requests are answered 503; `/healthz` is answered all the same."""
+    looking, go_on = threading.Event(), threading.Event()
+
+    def stuck() -> Glance:
+        looking.set()
+        go_on.wait(20)
+        return Glance()
+
+    serving = serve(stuck)
+    open_sockets(serving, 200, b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert looking.wait(5)
+
+    def is_refused() -> bool:
+        try:
+            return get(f"{serving.url}/readyz", seconds=0.5).code == 503
+        except TimeoutError:  # it was let in, as not all of the others were there yet
+            return False
+
+    assert eventually(is_refused, 10)
+    assert get(f"{serving.url}/readyz", seconds=3).text == "too many requests at a time\n"
+    assert get(f"{serving.url}/healthz", seconds=3).code == 200
+    go_on.set()
+
+
+def test_the_wildcard_of_ipv6_answers_over_ipv4_too(serve: Serve) -> None:
+    """It means every address of the machine; where that has IPv6."""
+    try:
+        socket.create_server(("::", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return
+    port = serve(Glance, "::").url.rpartition(":")[2]
+    assert get(f"http://127.0.0.1:{port}/healthz").code == 200
+    assert get(f"http://[::1]:{port}/healthz").code == 200

@@ -1,0 +1,66 @@
+"""`etl health`: whether the daemon of this machine is ready."""
+
+import http.client
+import json
+from ipaddress import ip_address
+from typing import Any, Final
+
+import click
+
+from etl.cli import output
+from etl.cli.runtime import Runtime, json_option, pass_runtime
+from etl.errors import EtlError, Misconfigured
+
+NOT_READY: Final = 1
+"""The exit code that says so."""
+
+_SECONDS: Final = 8.0
+
+
+@click.command()
+@json_option
+@pass_runtime
+def health(runtime: Runtime, *, as_json: bool) -> int:
+    """Ask the daemon of this machine whether it is ready.
+
+    Where the settings say that it answers HTTP; they must be the daemon's own. It is ready when both servers
+    answer, and each collection had a successful cycle in the last two intervals. Ends with 0 when it is
+    ready, with 1 when not, or when there is no daemon.
+    """
+    settings = runtime.loaded().settings.http
+    if settings.port == 0:
+        raise Misconfigured("http.port is 0: only the daemon knows which port it took; set one")
+    found = _ask(_reachable(settings.host), settings.port)
+    if as_json:
+        output.document(found)
+    else:
+        output.say("ready" if found["ready"] else "not ready")
+        for problem in found["problems"]:
+            output.say(f"  {problem}")
+    return 0 if found["ready"] else NOT_READY
+
+
+def _reachable(host: str) -> str:
+    """An address of this machine for one that stands for all of them."""
+    try:
+        return "127.0.0.1" if ip_address(host).is_unspecified else host
+    except ValueError:
+        return host
+
+
+def _ask(host: str, port: int) -> dict[str, Any]:
+    where = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    connection = http.client.HTTPConnection(host, port, timeout=_SECONDS)
+    try:
+        connection.request("GET", "/readyz")
+        found: dict[str, Any] = json.loads(connection.getresponse().read())
+        return {"ready": bool(found["ready"]), "problems": [str(problem) for problem in found["problems"]]}
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise EtlError(
+            f"no daemon answers at {where}: {reason} (is `etl run` up, with these settings?)"
+        ) from None
+    except (http.client.HTTPException, ValueError, TypeError, KeyError):
+        raise EtlError(f"what answers at {where} is no daemon of this ETL: see http.port") from None
+    finally:
+        connection.close()

@@ -1,0 +1,62 @@
+"""The followers of a daemon: one thread for each collection that is followed, beside the scheduled cycles."""
+
+import logging
+import threading
+from typing import Final
+
+from etl import logs
+from etl.app import App
+from etl.daemon.jobs import Around
+from etl.errors import EtlError, Interrupted, StreamRefusedError, Transient
+from etl.sync.follow import Followed
+
+_AGAIN_SECONDS: Final = 5.0
+"""How long a follower that has failed waits before it begins again."""
+
+_log = logging.getLogger("etl.daemon")
+
+
+class Following:
+    """Follows one collection in a thread of its own, until `stop`."""
+
+    def __init__(self, collection: str, around: Around) -> None:
+        self._collection = collection
+        self._metrics = around.metrics
+        self.app: App = around.start(around.settings, self._retried)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"etl-follow-{collection}", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask for the end; may be called from a signal handler."""
+        self._stop.set()
+        self.app.stop()
+
+    def close(self) -> None:
+        """Wait for the end."""
+        self._thread.join()
+        self.app.close()
+
+    def _run(self) -> None:
+        with logs.bound(collection=self._collection):
+            while not self._stop.is_set():
+                try:
+                    self.app.follow(self._collection, self._count)
+                except Interrupted:
+                    return
+                except StreamRefusedError as error:
+                    _log.warning("%s: cycles only", error, extra=logs.event("follow", reason="refused"))
+                    return
+                except EtlError as error:
+                    _log.warning("%s", error, extra=logs.event("trouble"))
+                    self._stop.wait(_AGAIN_SECONDS)
+
+    def _count(self, batch: Followed) -> None:
+        self._metrics.followed(self._collection, batch)
+
+    def _retried(self, error: Transient) -> None:
+        self._metrics.retried(self._collection)
+        _log.debug("%s; trying again", error, extra=logs.event("retry"))

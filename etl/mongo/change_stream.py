@@ -1,0 +1,148 @@
+"""The change stream of one collection: which documents were written, in what order, and where to resume.
+
+Events are asked for without documents, so none exceeds the 16 MB of a BSON document. The commands are sent as such,
+since the driver's own change stream has no way to take what has arrived without waiting for more. See "Change Streams"
+and "getMore" in the MongoDB manual.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple
+
+from bson import Timestamp
+from pymongo import MongoClient, ReadPreference, errors
+from pymongo.client_session import ClientSession
+
+from etl.errors import EtlError, InvalidatedError, StreamRefusedError, TokenLostError
+from etl.mongo.client import told
+from schemas.codec import DECODING
+from schemas.ids import id_text
+
+# Server error codes: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
+_TOKEN_LOST: Final = frozenset({222, 260, 280, 286})
+"""CloseChangeStream, InvalidResumeToken, ChangeStreamFatalError, ChangeStreamHistoryLost."""
+_NO_STREAMS: Final = frozenset({13, 40573, 40415})
+"""Unauthorized; the server is no member of a replica set."""
+_INVALIDATE: Final = "invalidate"
+_PIPELINE: Final[Sequence[Mapping[str, Any]]] = (
+    {"$project": {"operationType": True, "documentKey": True, "clusterTime": True}},
+)
+
+Token = Mapping[str, Any]
+
+
+class Events(NamedTuple):
+    """What has arrived, in order; nothing where nothing did in time."""
+
+    ids: list[str]
+    """`_id`s of the documents that were written or deleted, each once, as `id_text`."""
+    operations: dict[str, int]
+    """How many events there were of each kind."""
+    token: Token
+    """Where to resume after these."""
+    seconds: float | None
+    """When the last of them happened, in seconds since the epoch by MongoDB's clock."""
+
+
+class ChangeStream:
+    """A change stream of one collection. Not to be shared between threads.
+
+    Every method raises `Transient` where trying again may help, `TokenLostError`, `InvalidatedError`,
+    `StreamRefusedError`, and what `etl.mongo.client.told` names.
+
+    Args:
+        client: the connection.
+        database: its name.
+        collection: its name.
+        most: how many events are taken at a time.
+    """
+
+    def __init__(
+        self, client: MongoClient[dict[str, Any]], database: str, collection: str, most: int
+    ) -> None:
+        self._client = client
+        self._database = client[database]
+        self._name = collection
+        self._most = most
+        self._cursor = 0
+        self._session: ClientSession | None = None
+
+    @property
+    def session(self) -> ClientSession | None:
+        """The causally consistent session that the events are read in."""
+        return self._session
+
+    def open(self, token: Token | None) -> Events:
+        """Begin after a token, or with what happens from now on; returns the events that are there at once."""
+        self.close()
+        self._session = self._client.start_session(causal_consistency=True)
+        stage = {"$changeStream": {"resumeAfter": token} if token else {}}
+        command = {
+            "aggregate": self._name,
+            "pipeline": [stage, *_PIPELINE],
+            "cursor": {"batchSize": self._most},
+        }
+        return self._events(
+            self._ask(command | {"readConcern": {"level": "majority"}})["cursor"], "firstBatch"
+        )
+
+    def next(self, wait_seconds: float) -> Events:
+        """The events that have arrived; waits for the first one, and not for more."""
+        command = {
+            "getMore": self._cursor,
+            "collection": self._name,
+            "batchSize": self._most,
+            "maxTimeMS": max(1, round(wait_seconds * 1000)),
+        }
+        return self._events(self._ask(command)["cursor"], "nextBatch")
+
+    def close(self) -> None:
+        """End the session, and with it the cursor."""
+        if self._session is not None:
+            self._session.end_session()
+        self._session, self._cursor = None, 0
+
+    def _ask(self, command: Mapping[str, Any]) -> Mapping[str, Any]:
+        with self._told():
+            return self._database.command(
+                dict(command),
+                session=self._session,
+                read_preference=ReadPreference.PRIMARY,
+                codec_options=DECODING,
+            )
+
+    def _events(self, cursor: Mapping[str, Any], batch: str) -> Events:
+        self._cursor = int(cursor["id"])
+        events: Sequence[Mapping[str, Any]] = cursor[batch]
+        operations: dict[str, int] = {}
+        ids: dict[str, None] = {}
+        clock: Timestamp | None = None
+        for event in events:
+            kind = event["operationType"]
+            operations[kind] = operations.get(kind, 0) + 1
+            clock = event.get("clusterTime", clock)
+            if "documentKey" in event:
+                ids[id_text(event["documentKey"]["_id"])] = None
+        if _INVALIDATE in operations or not self._cursor:
+            raise InvalidatedError(f"{self._database.name}.{self._name} was dropped or renamed")
+        token = cursor.get("postBatchResumeToken") or events[-1]["_id"]
+        return Events([*ids], operations, token, None if clock is None else float(clock.time))
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        namespace = f"{self._database.name}.{self._name}"
+        try:
+            with told(self._client, namespace):
+                yield
+        except EtlError as error:
+            code = getattr(error.__cause__, "code", None)
+            if code in _TOKEN_LOST:
+                raise TokenLostError(f"{namespace}: the oplog does not go back to the last event") from error
+            if code in _NO_STREAMS:
+                reason = error.__cause__ if isinstance(error.__cause__, errors.PyMongoError) else error
+                raise StreamRefusedError(f"{namespace}: no change stream: {_line(reason)}") from error
+            raise
+
+
+def _line(error: BaseException) -> str:
+    return str(error).split(", full error:", maxsplit=1)[0].replace("\n", " ")

@@ -1,0 +1,208 @@
+"""Follow: apply what the change stream of a collection tells, within milliseconds, deletes included.
+
+The cycles stay as they are, as the safety net: they find nothing where a follower works. What an event names is read
+again by `_id` and put through the same processor. The resume token moves in a fenced step of its own, after the writes.
+What the stream cannot tell is answered by a cycle and a reconciliation of deletes, never by a gap.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, NamedTuple, Protocol
+
+from etl import logs
+from etl.checkpoint.checkpoint import FollowStore
+from etl.checkpoint.lease import Lease
+from etl.errors import (
+    CycleFailed,
+    Interrupted,
+    InvalidatedError,
+    LeaseHeldError,
+    LeaseLost,
+    TokenLostError,
+    Transient,
+)
+from etl.interfaces import Stages
+from etl.model.batch import BatchOutcome
+from etl.model.report import Report
+
+WAIT_SECONDS: Final = 0.25
+"""How long the follower waits for events before it looks at the locks that documents wait for."""
+
+_IDLE_SECONDS: Final = 10.0
+"""How often the token is recorded while nothing happens, so that it does not fall out of the oplog."""
+
+_ABSENT_SECONDS: Final = 1.0
+"""How often a collection that was dropped is looked for."""
+
+_log = logging.getLogger("etl.follow")
+
+Token = Mapping[str, Any]
+
+
+class Events(Protocol):
+    """What has arrived: see `etl.mongo.change_stream.Events`."""
+
+    @property
+    def ids(self) -> list[str]:
+        """`_id`s of the documents that were written or deleted, each once."""
+        ...
+
+    @property
+    def operations(self) -> Mapping[str, int]:
+        """How many events there were of each kind."""
+        ...
+
+    @property
+    def token(self) -> Token:
+        """Where to resume after these."""
+        ...
+
+    @property
+    def seconds(self) -> float | None:
+        """When the last of them happened, by MongoDB's clock."""
+        ...
+
+
+class Stream(Protocol):
+    """A change stream: see `etl.mongo.change_stream.ChangeStream`."""
+
+    def open(self, token: Token | None) -> Events:
+        """Begin after a token, or with what happens from now on."""
+        ...
+
+    def next(self, wait_seconds: float) -> Events:
+        """The events that have arrived; waits for the first one only."""
+        ...
+
+    def close(self) -> None:
+        """End it."""
+        ...
+
+
+class Followed(NamedTuple):
+    """One batch of a follower, for metrics and for people."""
+
+    operations: Mapping[str, int]
+    outcome: BatchOutcome | None
+    restarted: str | None = None
+    """Why the stream was opened again: `connection`, `token_lost` or `invalidated`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Follower:
+    """Follows one collection until it is asked to stop. `follow` raises `EtlError` where it cannot go on."""
+
+    stages: Stages
+    store: FollowStore
+    stream: Stream
+    lease: Lease
+    lookback: int
+    """How far behind the present a cycle reads again, in milliseconds."""
+    cycle: Callable[[], Report]
+    reconcile: Callable[[], object]
+    """Finds what was deleted while no stream could tell."""
+    on_batch: Callable[[Followed], None]
+
+    def follow(self) -> None:
+        """Follow, as soon as no other holder does.
+
+        Raises:
+            StreamRefusedError: the server has no change streams, or the user may not open one.
+            EtlError: a server stays away, or refuses.
+        """
+        stop = self.stages.stop
+        while not stop.is_set():
+            try:
+                with self.lease.hold() as token:
+                    self._follow(token)
+            except LeaseHeldError as error:
+                stop.wait(min(1.0, error.seconds))
+            except Interrupted:
+                return
+            except LeaseLost as error:
+                _log.warning("%s", error, extra=logs.event("follow"))
+            finally:
+                self.stream.close()
+
+    def _follow(self, token: str) -> None:
+        resume = self.store.token()
+        if resume is None:
+            resume = self._begin(token, None)
+        events = self._open(token, resume)
+        waiting = set(self.stages.store.load().deferred)
+        recorded = time.monotonic()
+        while not self.stages.stop.is_set():
+            now = time.monotonic()
+            free = self._free(waiting)
+            idle = now - recorded > _IDLE_SECONDS
+            if idle:  # cycles and backfills defer documents too
+                waiting |= set(self.stages.store.load().deferred)
+            if events.ids or free or idle:
+                outcome = self._apply([*dict.fromkeys([*events.ids, *free])])
+                waiting = (waiting - set(outcome.handled)) | {one.id for one in outcome.deferred}
+                self.store.advance(
+                    token,
+                    events.token,
+                    events.seconds,
+                    outcome,
+                    caught_up=len(events.ids) < self.stages.page_size,
+                )
+                self.on_batch(Followed(events.operations, outcome))
+                recorded = now
+            resume = events.token
+            try:
+                events = self.stream.next(WAIT_SECONDS)
+            except (Transient, CycleFailed):  # a failover, or a cursor that was killed
+                self.on_batch(Followed({}, None, "connection"))
+                events = self._open(token, resume)
+            except InvalidatedError as error:
+                events = self._open(token, self._begin(token, error))
+
+    def _open(self, token: str, resume: Token) -> Events:
+        """The stream after a token; begun anew where that is lost."""
+        while True:
+            try:
+                return self.stages.retry(partial(self.stream.open, resume))
+            except (TokenLostError, InvalidatedError) as error:
+                resume = self._begin(token, error)
+
+    def _begin(self, token: str, lost: TokenLostError | InvalidatedError | None) -> Token:
+        """A token of the present, and a cycle after it: so nothing that happened before is missed."""
+        if lost is not None:
+            reason = "token_lost" if isinstance(lost, TokenLostError) else "invalidated"
+            text = "%s: a cycle and a reconciliation find what was missed"
+            _log.warning(text, lost, extra=logs.event("follow", reason=reason))
+            self.on_batch(Followed({}, None, reason))
+            while not self.stages.retry(self.stages.reader.identity) and not self.stages.stop.is_set():
+                self.stages.stop.wait(_ABSENT_SECONDS)
+        events = self.stages.retry(partial(self.stream.open, None))
+        report = self.cycle()
+        while report.status == "locked" and not self.stages.stop.wait(WAIT_SECONDS):
+            report = self.cycle()
+        if self.stages.stop.is_set():
+            raise Interrupted("stopped before following")
+        if report.status == "failed":
+            raise CycleFailed(f"the cycle before following failed: {report.error}")
+        if lost is not None:
+            self.reconcile()
+        self.store.advance(token, events.token, events.seconds, BatchOutcome(), caught_up=True)
+        return events.token
+
+    def _free(self, waiting: set[str]) -> list[str]:
+        """Those of the documents that wait for a lock whose lock is gone."""
+        if not waiting:
+            return []
+        known = self.stages.store.load().deferred
+        held = self.stages.processor.held(sorted({one.lock for one in known.values()}))
+        return [name for name, one in known.items() if one.lock not in held][: self.stages.page_size]
+
+    def _apply(self, ids: list[str]) -> BatchOutcome:
+        """Read these documents and write them; what an event names is always written."""
+        if not ids:
+            return BatchOutcome()
+        read_at, results = self.stages.processor.read(ids)
+        recent = self.stages.retry(self.stages.reader.clock) - self.lookback
+        return self.stages.processor.process(results, read_at, remember_from=recent, trust=False)

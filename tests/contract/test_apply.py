@@ -1,0 +1,479 @@
+"""Contract keys as the newest documents that claim them say, over a fake Redis and a real one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import redis
+from bson import ObjectId
+
+from etl.cache.keys import owner_key
+from etl.cache.writer import DEADLINE_SECONDS, Applied, CacheWriter, Change, Conflict
+from etl.model.result import TransformResult
+from schemas.families import CAMPAIGN_MESSAGES, CONFIG_API, GENERATION_QUEUE
+from schemas.operations import Evict, Put
+from tests.support.results import result
+
+KEY = "config:api:a"
+OWNER = owner_key(KEY)
+LATE = int(DEADLINE_SECONDS * 1_000_000)
+ABOUT = 2_000_000  # microseconds that a slow machine may lose
+NOTHING = Applied([], [], 0, [], [])
+IDS = [ObjectId(f"{number:024x}") for number in range(20)]
+
+
+def says(text: str) -> Put:
+    """A hash that tells which claim it is of."""
+    return Put(CONFIG_API.name, KEY, {"status": text})
+
+
+def claim(document_id: Any, ms: int = 1_000, text: str | None = None) -> Change:
+    """A document claims the key."""
+    return change(document_id, says(text or f"{document_id} {ms}"), ms)
+
+
+def leave(document_id: Any, ms: int = 1_000) -> Change:
+    """A document leaves the key."""
+    return change(document_id, None, ms)
+
+
+def change(document_id: Any, write: Put | Evict | None, ms: int = 1_000) -> Change:
+    """What a document does to a key."""
+    version = result(document_id, ms=ms)
+    return Change(version.document, line(version), write)
+
+
+def line(version: TransformResult) -> str:
+    """By which the scripts compare versions."""
+    return f"{version.timestamp} {version.document}"
+
+
+def name(document_id: Any) -> str:
+    """The name of a document."""
+    return result(document_id).document
+
+
+def apply(writer: CacheWriter, *changes: Change, read_at: int | None = None, key: str = KEY) -> Applied:
+    """Change the key, by default by documents that are read now."""
+    return writer.apply({key: changes}, [], read_at or writer.now(), 100)
+
+
+def blocked(document_id: Any = None, *, holds: bool = False) -> Applied:
+    """The key was not changed: this document decides and is not in the call; or a read was too old."""
+    return NOTHING._replace(conflicts=[Conflict(KEY, name(document_id) if document_id else "", holds)])
+
+
+def status(client: redis.Redis) -> Any:
+    """What the key says."""
+    return client.hget(KEY, "status")
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0), (2, 0, 1), (0, 2, 1), (1, 0, 2)])
+def test_the_newest_claim_is_written(writer: CacheWriter, client: redis.Redis, order: Sequence[int]) -> None:
+    """In whatever order claims come, with the holder in the call where it decides."""
+    newest = -1
+    for number in order:
+        one = claim(IDS[number], 1_000 + number)
+        if number > newest:
+            assert apply(writer, one) == NOTHING
+            newest = number
+        else:
+            assert apply(writer, one) == blocked(IDS[newest], holds=True)
+            assert apply(writer, one._replace(loses=True)) == NOTHING
+        assert status(client) == f"{IDS[newest]} {1_000 + newest}"
+    lines: Any = client.get(OWNER)
+    assert lines.count("+") == 3
+
+
+def test_of_one_date_the_greatest_id_decides(writer: CacheWriter, client: redis.Redis) -> None:
+    """ObjectIds are compared as MongoDB does, wherever they differ."""
+    low, middle, high = ObjectId("0" * 23 + "9"), ObjectId("0" * 23 + "a"), ObjectId("a" + "0" * 23)
+    apply(writer, claim(middle))
+    assert apply(writer, claim(low)) == blocked(middle, holds=True)
+    assert apply(writer, claim(high)) == NOTHING
+    assert apply(writer, claim(middle)) == blocked(high, holds=True)
+    assert status(client) == f"{high} 1000"
+
+
+@pytest.mark.parametrize("other", [7, "7", 7.5, {"a": 1}, ObjectId("f" * 24)], ids=repr)
+def test_ids_of_other_types_are_compared_by_the_caller(
+    writer: CacheWriter, client: redis.Redis, other: Any
+) -> None:
+    """Of one date: the script asks for the document that it cannot place, and takes the order of the call."""
+    held, asked = ("x", other) if isinstance(other, ObjectId) else (other, "x")
+    apply(writer, claim(held))
+    assert apply(writer, claim(asked)) == blocked(held, holds=True)
+    assert apply(writer, claim(held), claim(asked)) == NOTHING
+    assert status(client) == f"{asked} 1000"
+    assert apply(writer, claim(asked), claim(held)) == NOTHING
+    assert status(client) == f"{held} 1000"
+
+
+def test_documents_of_two_collections_are_compared_by_the_caller(
+    writer: CacheWriter, client: redis.Redis
+) -> None:
+    """Where their dates are the same."""
+    ours, theirs = (result(IDS[1], source=source) for source in ("a", "b"))
+    one, other = (Change(v.document, line(v), says(v.document)) for v in (ours, theirs))
+    apply(writer, one)
+    assert apply(writer, other) == NOTHING._replace(conflicts=[Conflict(KEY, ours.document, holds=True)])
+    assert apply(writer, one, other) == NOTHING
+    assert status(client) == theirs.document
+
+
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [("-6", "-5"), ("-1", "1"), ("99", "100"), ("<null", "-5"), ("5", ">timestamp"), ("<null", ">timestamp")],
+)
+def test_dates_are_numbers_and_what_is_no_date_is_before_or_after(
+    writer: CacheWriter, client: redis.Redis, older: str, newer: str
+) -> None:
+    """As MongoDB orders values."""
+    first, second = (Change(name(n), f"{t} {name(n)}", says(t)) for n, t in [(1, older), (2, newer)])
+    apply(writer, second)
+    assert apply(writer, first) == blocked(2, holds=True)
+    client.flushdb()
+    apply(writer, first)
+    assert apply(writer, second) == NOTHING
+    assert status(client) == newer
+
+
+def test_a_document_that_moves_on_takes_its_claim_along(writer: CacheWriter, client: redis.Redis) -> None:
+    """Its newer version is written, an older one too where it is read later: dates may go back."""
+    for ms in (1_000, 3_000, 2_000):
+        assert apply(writer, claim(1, ms)) == NOTHING
+        assert status(client) == f"1 {ms}"
+
+
+def test_an_older_read_of_a_document_is_refused(writer: CacheWriter, client: redis.Redis) -> None:
+    """Whatever it says, but for a repetition of what is there."""
+    early = writer.now()
+    apply(writer, claim(1, 2_000))
+    for late in (claim(1, 1_000), claim(1, 3_000), leave(1, 3_000)):
+        assert apply(writer, late, read_at=early) == blocked()
+    assert apply(writer, claim(1, 2_000), read_at=early) == NOTHING
+    assert status(client) == "1 2000"
+
+
+def test_one_refused_change_refuses_all_of_the_key(writer: CacheWriter, client: redis.Redis) -> None:
+    """Its documents are read again together; other keys of the call are written."""
+    early = writer.now()
+    apply(writer, claim(1, 2_000))
+    other = change(3, Put(CONFIG_API.name, "config:api:b", {"status": "b"}))
+    reply = writer.apply({KEY: [claim(1, 1_500), claim(2, 3_000)], "config:api:b": [other]}, [], early, 100)
+    assert reply == blocked()
+    assert status(client) == "1 2000"
+    assert client.hgetall("config:api:b") == {"status": "b"}
+
+
+def test_a_document_that_has_left_cannot_come_back_by_an_older_read(
+    writer: CacheWriter, client: redis.Redis
+) -> None:
+    """A slow writer that has read it before: the key stays away; a younger read brings it back."""
+    apply(writer, claim(1))
+    early = writer.now()
+    assert apply(writer, leave(1, 2_000)) == NOTHING
+    assert not client.exists(KEY)
+    assert apply(writer, claim(1), read_at=early) == blocked()
+    assert not client.exists(KEY)
+    assert apply(writer, claim(1, 3_000)) == NOTHING
+    assert status(client) == "1 3000"
+
+
+def test_a_document_that_leaves_a_key_it_never_had_is_noted(writer: CacheWriter, client: redis.Redis) -> None:
+    """The write of an older version may still be under way."""
+    early = writer.now()
+    assert apply(writer, leave(1, 2_000)) == NOTHING
+    assert apply(writer, claim(1), read_at=early) == blocked()
+    assert not client.exists(KEY)
+
+
+def test_a_repeated_leave_renews_its_moment(writer: CacheWriter, client: redis.Redis) -> None:
+    """What was read in between is refused."""
+    apply(writer, claim(1))
+    apply(writer, leave(1, 2_000))
+    between = writer.now()
+    apply(writer, leave(1, 2_000))
+    assert apply(writer, claim(1), read_at=between) == blocked()
+    assert not client.exists(KEY)
+
+
+def test_a_repeated_claim_renews_its_moment(writer: CacheWriter, client: redis.Redis) -> None:
+    """A leave that was read between two claims is refused."""
+    apply(writer, claim(1))
+    between = writer.now()
+    apply(writer, claim(1))
+    assert apply(writer, leave(1, 2_000), read_at=between) == blocked()
+    assert client.exists(KEY)
+
+
+def test_the_heir_is_asked_for_before_the_holder_leaves(writer: CacheWriter, client: redis.Redis) -> None:
+    """Nothing changes before its content is there, so no reader finds a gap."""
+    apply(writer, claim(1, 1_000))
+    apply(writer, claim(1, 1_000), claim(2, 2_000), claim(3, 3_000))
+    before: Any = client.get(OWNER)
+    assert apply(writer, leave(3, 4_000)) == blocked(2)
+    assert client.get(OWNER) == before
+    assert status(client) == "3 3000"
+    assert apply(writer, claim(2, 2_000), leave(3, 4_000)) == NOTHING
+    assert status(client) == "2 2000"
+    assert apply(writer, claim(1, 1_000), leave(2, 5_000)) == NOTHING
+    assert status(client) == "1 1000"
+
+
+def test_one_that_does_not_hold_the_key_may_leave_it(writer: CacheWriter, client: redis.Redis) -> None:
+    """Nothing is asked for, and the data is not touched: not even its life."""
+    apply(writer, claim(1), claim(2, 2_000))
+    client.expire(KEY, 77)
+    assert apply(writer, leave(1, 3_000)) == NOTHING
+    assert status(client) == "2 2000"
+    assert client.ttl(KEY) in {76, 77}
+    assert apply(writer, leave(2, 3_000)) == NOTHING, "there is no heir any more"
+    assert not client.exists(KEY)
+
+
+def test_a_holder_that_goes_back_below_another_makes_room(writer: CacheWriter, client: redis.Redis) -> None:
+    """Its date was set back: the one below it has to be read, and is written."""
+    apply(writer, claim(1, 1_000), claim(2, 9_000))
+    assert apply(writer, claim(2, 500)) == blocked(1)
+    assert apply(writer, claim(2, 500), claim(1, 1_000)) == NOTHING
+    assert status(client) == "1 1000"
+
+
+def test_a_claim_below_the_holder_changes_nothing_unless_it_is_known_to_lose(
+    writer: CacheWriter, client: redis.Redis
+) -> None:
+    """Its holder is read again first; where that cannot be had, the claim is noted below it and inherits later."""
+    apply(writer, claim(2, 2_000))
+    assert apply(writer, claim(1, 1_000)) == blocked(2, holds=True)
+    assert apply(writer, leave(2, 3_000)) == NOTHING, "the other was not noted"
+    apply(writer, claim(2, 2_000))
+    assert apply(writer, claim(1, 1_000)._replace(loses=True)) == NOTHING
+    assert status(client) == "2 2000"
+    assert apply(writer, leave(2, 3_000)) == blocked(1)
+
+
+def test_a_claim_that_was_to_lose_and_wins_by_now_is_read_again(
+    writer: CacheWriter, client: redis.Redis
+) -> None:
+    """The one that it was to lose against has left, or its register has expired: its content is needed."""
+    other = change(3, Put(CONFIG_API.name, "config:api:b", {"status": "b"}))
+    losing = claim(1)._replace(loses=True)
+    for _ in range(2):
+        reply = writer.apply({KEY: [losing], "config:api:b": [other]}, [], writer.now(), 100)
+        assert reply == blocked(1)
+        assert not client.exists(KEY)
+        assert client.hgetall("config:api:b") == {"status": "b"}
+        client.flushdb()
+        apply(writer, claim(2))
+        apply(writer, leave(2, 2_000))
+
+
+def test_an_eviction_is_a_claim(writer: CacheWriter, client: redis.Redis) -> None:
+    """Of an absent key: older claims do not bring it back, and are its heirs."""
+    apply(writer, claim(1, 1_000))
+    evict = change(2, Evict(CONFIG_API.name, KEY), 2_000)
+    assert apply(writer, evict) == NOTHING
+    assert not client.exists(KEY)
+    assert apply(writer, claim(1, 1_500)) == blocked(2, holds=True)
+    assert apply(writer, claim(1, 1_500), evict) == NOTHING
+    assert not client.exists(KEY)
+    assert apply(writer, claim(1, 1_500), leave(2, 3_000)) == NOTHING
+    assert status(client) == "1 1500"
+
+
+def test_a_value_without_members_is_an_eviction(writer: CacheWriter, client: redis.Redis) -> None:
+    """Redis has no empty hashes and lists."""
+    apply(writer, claim(1, 1_000))
+    assert apply(writer, change(1, Put(CONFIG_API.name, KEY, {}), 2_000)) == NOTHING
+    assert not client.exists(KEY)
+
+
+@pytest.mark.parametrize("before", [{"x": "1"}, ["1"], None, "a string"])
+@pytest.mark.parametrize("after", [{"y": "2"}, ["2"]])
+def test_the_type_of_a_key_may_change(
+    writer: CacheWriter, client: redis.Redis, before: Any, after: Any
+) -> None:
+    """Whatever was there, a string included, gives way."""
+    if isinstance(before, str):
+        client.set(KEY, before)
+    elif before is not None:
+        apply(writer, change(1, Put(CONFIG_API.name, KEY, before)))
+    apply(writer, change(1, Put(CONFIG_API.name, KEY, after), 2_000))
+    assert client.hgetall(KEY) == after if isinstance(after, dict) else client.lrange(KEY, 0, -1) == after
+
+
+def test_a_hash_is_replaced_as_a_whole(writer: CacheWriter, client: redis.Redis) -> None:
+    """Fields that the new value has not are gone, those of the holder before and those of others."""
+    apply(writer, change(1, Put(CONFIG_API.name, KEY, {"status": "a", "rate_limit": "5"})))
+    client.hset(KEY, "foreign", "1")
+    apply(writer, change(1, Put(CONFIG_API.name, KEY, {"status": "b", "endpoints": "[]"}), 2_000))
+    assert client.hgetall(KEY) == {"status": "b", "endpoints": "[]"}
+
+
+@pytest.mark.parametrize("lengths", [(3, 2), (2, 3), (3, 3), (1, 1), (9_000, 9_000), (9_000, 1), (1, 9_000)])
+def test_a_list_is_replaced_as_a_whole(
+    writer: CacheWriter, client: redis.Redis, lengths: Sequence[int]
+) -> None:
+    """It is as long as the new value, in its order, also where Lua takes it in pieces only."""
+    for ms, length in enumerate(lengths):
+        members = [f"{ms} {number}" for number in range(length)]
+        apply(writer, change(1, Put(CAMPAIGN_MESSAGES.name, KEY, members), ms))
+        assert client.lrange(KEY, 0, -1) == members
+
+
+@pytest.mark.parametrize("sizes", [(9_000, 9_001), (9_001, 9_000), (9_000, 1)])
+def test_a_large_hash_is_replaced_as_a_whole(
+    writer: CacheWriter, client: redis.Redis, sizes: Sequence[int]
+) -> None:
+    """Also where Lua takes it in pieces only."""
+    for ms, size in enumerate(sizes):
+        fields = {f"{ms if number % 2 else ''} {number}": f"{ms}" for number in range(size)}
+        apply(writer, change(1, Put(CONFIG_API.name, KEY, fields), ms))
+        assert client.hgetall(KEY) == fields
+
+
+def test_members_are_bytes_or_texts(writer: CacheWriter, client: redis.Redis) -> None:
+    """As the writer of JSON gives them, whatever they hold."""
+    apply(writer, change(1, Put(CAMPAIGN_MESSAGES.name, KEY, ["ñ\n \x00", "ñ\n \x00".encode()])))
+    assert client.lrange(KEY, 0, -1) == ["ñ\n \x00"] * 2
+
+
+def test_keys_live_as_long_as_their_family_says(writer: CacheWriter, client: redis.Redis) -> None:
+    """Each write begins their life anew; the register of a key lives twice the deadline longer."""
+    margin = 2 * DEADLINE_SECONDS
+    for write, life in [(says("a"), 3_600), (Put(CAMPAIGN_MESSAGES.name, KEY, ["1"]), 10_800)]:
+        for number in range(3):
+            apply(writer, change(1, write, number))
+            lives: list[Any] = [client.ttl(KEY), client.ttl(OWNER)]
+            assert lives == pytest.approx([life, life + margin], abs=2)
+            client.expire(KEY, 5)
+            client.expire(OWNER, 5)
+
+
+def test_a_family_without_a_life_stays(writer: CacheWriter, client: redis.Redis) -> None:
+    """Its keys get no TTL, and lose the one they had; their register neither."""
+    client.hset(KEY, "x", "1")
+    client.expire(KEY, 5)
+    for ms in (1_000, 2_000):
+        apply(writer, change(1, Put(GENERATION_QUEUE.name, KEY, {"status": "a"}), ms))
+        assert (client.ttl(KEY), client.ttl(OWNER)) == (-1, -1)
+    apply(writer, leave(2, 3_000))
+    assert client.ttl(OWNER) == -1
+    apply(writer, leave(1, 3_000))
+    assert 0 < int(str(client.pttl(OWNER))) <= 2_000 * DEADLINE_SECONDS
+
+
+def test_what_a_document_has_left_is_known_for_the_deadline(writer: CacheWriter, client: redis.Redis) -> None:
+    """However soon the register of the key would have expired."""
+    apply(writer, claim(1), claim(2, 2_000))
+    client.pexpire(OWNER, 1_000)
+    apply(writer, leave(1, 3_000))
+    life: Any = client.pttl(OWNER)
+    assert life >= 1_000 * DEADLINE_SECONDS
+
+
+def test_the_register_of_an_evicted_key_lives_as_long_as_that_would(
+    writer: CacheWriter, client: redis.Redis
+) -> None:
+    """So that older claims do not fill it anew."""
+    apply(writer, change(1, Evict(CONFIG_API.name, KEY)))
+    life: Any = client.ttl(OWNER)
+    assert life == pytest.approx(3_600 + 2 * DEADLINE_SECONDS, abs=2)
+
+
+def test_a_register_that_has_expired_makes_room(writer: CacheWriter, client: redis.Redis) -> None:
+    """Nothing is known of the key then, whatever it still holds."""
+    apply(writer, claim(2, 2_000))
+    client.delete(OWNER)
+    assert apply(writer, claim(1, 1_000)) == NOTHING
+    assert status(client) == "1 1000"
+
+
+def test_only_the_newest_claims_are_kept(writer: CacheWriter, client: redis.Redis) -> None:
+    """Eight of them; once they are all gone it is told that there were more."""
+    for number in range(12):
+        assert apply(writer, claim(IDS[number], number)) == NOTHING
+    for number in range(11, 4, -1):
+        reply = apply(writer, claim(IDS[number - 1], number - 1), leave(IDS[number], 100))
+        assert reply == NOTHING, number
+    assert status(client) == f"{IDS[4]} 4"
+    assert apply(writer, leave(IDS[4], 100)) == NOTHING._replace(incomplete=[KEY])
+    assert not client.exists(KEY)
+    assert apply(writer, leave(IDS[5], 101)) == NOTHING, "that was told already"
+
+
+def test_more_claims_at_once_than_are_kept(writer: CacheWriter, client: redis.Redis) -> None:
+    """The oldest are left out of the call, and it is told once the others are gone."""
+    claims = [claim(IDS[number], number) for number in range(12)]
+    assert apply(writer, *claims) == NOTHING
+    assert status(client) == f"{IDS[11]} 11"
+    leaves = [leave(IDS[number], 100) for number in range(4, 12)]
+    assert apply(writer, *leaves) == NOTHING._replace(incomplete=[KEY])
+    assert not client.exists(KEY)
+
+
+def test_leaves_are_never_left_out(writer: CacheWriter, client: redis.Redis) -> None:
+    """However many claims are in the call beside them."""
+    apply(writer, claim(20, 50))
+    claims = [claim(IDS[number], number) for number in range(12)]
+    assert apply(writer, leave(20, 60), *claims) == NOTHING
+    assert status(client) == f"{IDS[11]} 11"
+
+
+@pytest.mark.parametrize("moment", [-LATE - 1, ABOUT])
+def test_a_read_that_is_too_old_or_of_the_future_changes_nothing(
+    writer: CacheWriter, client: redis.Redis, moment: int
+) -> None:
+    """All keys of the call are to be read again: the clock of Redis may have been set back."""
+    keys = [f"config:api:{number}" for number in range(70)]
+    changes = {key: [change(1, Put(CONFIG_API.name, key, {"status": "a"}))] for key in keys}
+    reply = writer.apply(changes, [], writer.now() + moment, 100)
+    assert reply == NOTHING._replace(conflicts=[Conflict(key, "", holds=False) for key in keys])
+    assert client.dbsize() == 0
+
+
+def test_a_line_of_the_future_refuses_nothing(writer: CacheWriter, client: redis.Redis) -> None:
+    """The clock of Redis was set back since it was written."""
+    ahead = writer.now() + 3_600_000_000
+    client.set(OWNER, f"+{ahead} 2000 {name(1)}\n-{ahead} 2000 {name(2)}")
+    assert apply(writer, claim(1, 3_000), claim(2, 4_000)) == NOTHING
+    assert status(client) == "2 4000"
+
+
+def test_many_keys_in_one_call(writer: CacheWriter, client: redis.Redis) -> None:
+    """All are written, those in conflict are named, whatever the calls that they are sent in."""
+    keys = [f"config:api:{number}" for number in range(180)]
+
+    def at(document_id: int, ms: int) -> dict[str, list[Change]]:
+        return {
+            key: [change(document_id, Put(CONFIG_API.name, key, {"status": f"{ms}"}), ms)] for key in keys
+        }
+
+    assert writer.apply(at(1, 1_000), [], writer.now(), 100) == NOTHING
+    assert writer.apply({key: at(2, 2_000)[key] for key in keys[::7]}, [], writer.now(), 100) == NOTHING
+    reply = writer.apply(at(1, 1_500), [], writer.now(), 100)
+    assert reply.conflicts == [Conflict(key, name(2), holds=True) for key in keys[::7]]
+    texts = [client.hget(key, "status") for key in keys]
+    assert texts == ["1500" if number % 7 else "2000" for number in range(180)]
+    assert writer.apply({}, [], writer.now(), 0) == NOTHING
+
+
+def test_large_documents_travel_in_calls_of_their_own(writer: CacheWriter, client: redis.Redis) -> None:
+    """So that no call keeps Redis busy for long."""
+    keys = [f"config:api:{number}" for number in range(5)]
+    text = "x" * 300_000
+    changes = {key: [change(1, Put(CONFIG_API.name, key, {"status": text}))] for key in keys}
+    before = calls(client)
+    assert writer.apply(changes, [], writer.now(), len(text)) == NOTHING
+    assert calls(client) - before in {5, 0}  # the twin counts none
+    assert all(client.hget(key, "status") == text for key in keys)
+
+
+def calls(client: redis.Redis) -> int:
+    """How many scripts Redis has run."""
+    try:
+        told: Any = client.info("commandstats")
+    except (redis.ResponseError, TypeError):
+        return 0
+    return int(told.get("cmdstat_evalsha", {}).get("calls", 0))

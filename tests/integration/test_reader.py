@@ -1,0 +1,440 @@
+"""The reader on real servers: indexes that cannot be used, collections of other sorts, large documents."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import bson
+import pytest
+from bson import Code, Decimal128, MaxKey, MinKey, ObjectId, Regex, Timestamp
+from bson.raw_bson import RawBSONDocument
+from pymongo import MongoClient, monitoring
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from etl.demo import MongoServer
+from etl.demo.process import Server
+from etl.mongo.reader import MOST_IDS, Source
+from schemas.codec import UNDEFINED, RawValue, document_of
+from schemas.position import FIRST, LAST, Position, at
+from tests.support.failpoint import fail_command
+from tests.support.types import Document, StartMongo
+from tests.support.waiting import eventually
+
+NOON = datetime(2025, 1, 15, 12, tzinfo=UTC)
+INDEX = [("updated_at", 1), ("_id", 1)]
+NAME = "updated_at_1__id_1"
+
+
+def dated(number: int, **more: Any) -> Document:
+    """A document; the greater its number, the newer."""
+    return {"_id": number, "updated_at": NOON + timedelta(seconds=number)} | more
+
+
+def source(collection: Collection[Any], field: str = "updated_at", fields: Sequence[str] = ()) -> Source:
+    """A reader of this collection that has looked for its index."""
+    reader = Source(collection.database.client, collection.database.name, collection.name, field, fields)
+    reader.prepare()
+    return reader
+
+
+def pages(reader: Source, limit: int, after: Position = FIRST) -> Iterator[list[bytes]]:
+    """All pages from a position on; each has to come further than the one before."""
+    while True:
+        page = reader.page(after, LAST, limit)
+        yield page.documents
+        if not page.more:
+            return
+        assert page.last is not None
+        assert page.last.order() > after.order()
+        after = page.last
+
+
+def ids(documents: Sequence[bytes]) -> list[Any]:
+    """The `_id`s of these."""
+    return [bson.decode(raw)["_id"] for raw in documents]
+
+
+def all_ids(reader: Source, limit: int) -> list[Any]:
+    """The `_id`s of all documents, in order."""
+    return [document_id for page in pages(reader, limit) for document_id in ids(page)]
+
+
+@pytest.fixture
+def warnings(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What the reader warns of."""
+    caplog.set_level(logging.WARNING, "etl.reader")
+    return caplog
+
+
+def test_without_the_index_a_warning_says_how_to_create_it(
+    database: Database[Document],
+) -> None:
+    """The documents come in order all the same; with the index there is nothing to say."""
+    collection = database["promptContent"]
+    collection.insert_many([dated(number) for number in range(5)])
+    reader = source(collection)
+    assert all_ids(reader, 2) == [*range(5)]
+    said = reader.index.warning or ""
+    assert "every page reads the whole collection; in mongosh: db.getSiblingDB(" in said
+    assert "createIndex({'updated_at': 1, '_id': 1}, {name: 'etl_updated_at'" in said
+    collection.create_index(INDEX)
+    assert source(collection).index == (NAME, "", None)
+    assert source(collection).index.warning is None
+
+
+def test_an_index_that_is_being_built_is_not_read_by(
+    start_mongod: StartMongo,
+) -> None:
+    """The server lists it already; reading does without until it is ready, and no advice is given."""
+    server = start_mongod()
+    with MongoClient[Document](server.uri) as client, ThreadPoolExecutor(1) as pool:
+        collection = client["database"]["promptContent"]
+        collection.insert_many([dated(number) for number in range(5)])
+        hang = {"configureFailPoint": "hangAfterStartingIndexBuild"}
+        client.admin.command({**hang, "mode": "alwaysOn"})
+        building = pool.submit(collection.create_index, INDEX)
+        assert eventually(lambda: len(collection.index_information()) == 2)
+
+        reader = source(collection)
+        assert (reader.index.name, all_ids(reader, 2), reader.unreachable()) == (None, [*range(5)], 0)
+        said = reader.index.warning or ""
+        assert f"its index {NAME} cannot be used, probably as it is still being built" in said
+        assert "createIndex" not in said
+
+        client.admin.command({**hang, "mode": "off"})
+        building.result()
+        assert source(collection).index.name == NAME
+
+
+def test_a_hidden_index_is_not_read_by(
+    collection: Collection[Document],
+) -> None:
+    """The warning says what brings it back: creating it would not."""
+    collection.insert_many([dated(number) for number in range(5)])
+    change = {"collMod": "promptContent", "index": {"name": NAME, "hidden": True}}
+    collection.database.command(change)
+    reader = source(collection)
+    assert (reader.index.name, all_ids(reader, 2)) == (None, [*range(5)])
+    said = reader.index.warning or ""
+    assert f".getCollection('promptContent').unhideIndex('{NAME}')" in said
+
+
+def test_the_types_of_timestamps_are_counted(collection: Collection[Any]) -> None:
+    """Every type that is no date, arrays of dates too; as MongoDB names them."""
+    values: list[Any] = [MinKey(), MaxKey(), Code("a"), Code("a", {}), None, 5, 5.5, Decimal128("5"), "a", {}]
+    values += [[], [NOON], [NOON, 5], [5], b"", ObjectId(), True, Timestamp(1, 1), Regex("a"), NOON]
+    collection.insert_many([{"updated_at": value} for value in values])
+    undefined = document_of([(b"updated_at", RawValue(UNDEFINED, b""))])
+    collection.insert_many([{}, RawBSONDocument(undefined)])
+    counted = source(collection).timestamp_types()
+    assert counted == {
+        "minKey": 1,
+        "maxKey": 1,
+        "javascript": 1,
+        "javascriptWithScope": 1,
+        "null": 2,
+        "number": 3,
+        "string": 1,
+        "object": 1,
+        "array": 4,
+        "binData": 1,
+        "objectId": 1,
+        "bool": 1,
+        "timestamp": 1,
+        "regex": 1,
+        "undefined": 1,
+    }
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+def test_how_long_the_oldest_document_after_a_position_has_waited(
+    database: Database[Document], *, indexed: bool
+) -> None:
+    """Also where that has an array of dates; what is dated in the future does not wait."""
+    collection = database["promptContent"]
+    if indexed:
+        collection.create_index(INDEX)
+    now = datetime.now(UTC)
+    moments: list[Any] = [now - timedelta(hours=5), now - timedelta(hours=1), now + timedelta(1), Code("a")]
+    collection.insert_many([{"updated_at": moment} for moment in moments])
+    reader = source(collection)
+    start, end = (at(round((now - timedelta(hours=hours)).timestamp() * 1000)) for hours in (3, 0.5))
+    assert reader.waited(start) == pytest.approx(3600, abs=60)
+    assert (reader.waited(end), reader.waited(LAST)) == (0, 0)
+    if indexed:
+        collection.insert_one({"updated_at": [now - timedelta(hours=2)]})
+        assert reader.waited(start) == pytest.approx(7200, abs=60)
+
+
+@pytest.mark.parametrize("how", ["dropped", "hidden"])
+def test_an_index_that_goes_while_pages_are_read(
+    collection: Collection[Document], warnings: pytest.LogCaptureFixture, how: str
+) -> None:
+    """The pages go on where they were, without it; one warning says so, however many pages are left."""
+    collection.insert_many([dated(number) for number in range(9)])
+    reader = source(collection)
+    first = reader.page(FIRST, LAST, 2)
+    assert first.last is not None
+    if how == "dropped":
+        collection.drop_index(NAME)
+    else:
+        hide = {"name": NAME, "hidden": True}
+        collection.database.command({"collMod": "promptContent", "index": hide})
+
+    rest = [document_id for page in pages(reader, 2, first.last) for document_id in ids(page)]
+    assert ids(first.documents) + rest == [*range(9)]
+    assert reader.unreachable() == 0
+    assert (len(warnings.messages), reader.index.name) == (1, None)
+
+
+def test_an_index_that_is_replaced_while_pages_are_read(
+    collection: Collection[Document], warnings: pytest.LogCaptureFixture
+) -> None:
+    """The new one is read by at once, whatever its name, and there is nothing to say."""
+    collection.insert_many([dated(number) for number in range(4)])
+    reader = source(collection)
+    collection.drop_index(NAME)
+    collection.create_index(INDEX, name="other")
+    assert all_ids(reader, 2) == [*range(4)]
+    assert (reader.index.name, warnings.messages) == ("other", [])
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_a_time_series_collection_is_read_by_a_sort(database: Database[Document], *, indexed: bool) -> None:
+    """With an index that MongoDB lets a person create, and without; no warning advises one."""
+    series = {"timeField": "updated_at", "metaField": "provider_name"}
+    collection = database.create_collection("promptContent", timeseries=series)
+    if indexed:
+        collection.create_index(INDEX)
+    collection.insert_many([dated(number, provider_name=f"p{number % 3}") for number in range(7)])
+    reader = source(collection, fields=("provider_name",))
+    assert all_ids(reader, 3) == [*range(7)]
+    assert ids(reader.fetch([3, 5, 99])) == [3, 5]
+    assert (reader.unreachable(), reader.cuts(5), reader.identity()) == (0, [], None)
+    assert reader.waited(FIRST) > 1_000_000
+    said = reader.index.warning or ""
+    assert "a view or a time-series collection cannot be read by an index" in said
+    assert "createIndex" not in said
+
+
+def test_a_view_is_read_by_a_sort(collection: Collection[Document]) -> None:
+    """It has no indexes of its own, and no UUID."""
+    collection.insert_many([dated(number) for number in range(5)])
+    collection.database.create_collection("latest", viewOn="promptContent")
+    reader = source(collection.database["latest"])
+    assert all_ids(reader, 2) == [*range(5)]
+    assert (reader.index.name, reader.identity(), ids(reader.fetch([2]))) == (None, None, [2])
+
+
+def test_a_clustered_collection_is_read_by_its_index(database: Database[Document]) -> None:
+    """It has no index on `_id` beside the documents themselves."""
+    clustered = {"key": {"_id": 1}, "unique": True}
+    collection = database.create_collection("promptContent", clusteredIndex=clustered)
+    collection.insert_many([dated(number) for number in range(5)])
+    assert "createIndex" in (source(collection).index.remedy or "")
+    collection.create_index(INDEX)
+    reader = source(collection)
+    assert (reader.index.name, all_ids(reader, 2)) == (NAME, [*range(5)])
+
+
+ARRAYS: Sequence[Any] = (
+    lambda number: {"meta": [{"at": NOON + timedelta(milliseconds=number)}]},
+    lambda number: {"meta": {"at": [NOON + timedelta(milliseconds=number), NOON + timedelta(days=1)]}},
+    lambda number: {"meta": [{"at": 5}, {"x": number}, 7, []]},
+    lambda _: {"meta": []},
+    lambda _: {"meta": {"at": []}},
+    lambda number: {"meta": {"at": [[NOON + timedelta(milliseconds=number)]]}},
+)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7, 100])
+@pytest.mark.parametrize("indexed", [True, False])
+@pytest.mark.parametrize("make", ARRAYS)
+def test_a_timestamp_that_leads_through_an_array(
+    database: Database[Document],
+    monkeypatch: pytest.MonkeyPatch,
+    make: Any,
+    limit: int,
+    *,
+    indexed: bool,
+) -> None:
+    """Pages of such documents alone come to an end, are no longer than others, and hide no neighbour."""
+    monkeypatch.setattr("etl.mongo.reader._UNINDEXED_PAGE", limit)
+    collection = database["promptContent"]
+    if indexed:
+        collection.create_index([("meta.at", 1), ("_id", 1)])
+    collection.insert_many([{"_id": number} | make(number) for number in range(20)])
+    plain = [NOON - timedelta(1), NOON + timedelta(milliseconds=10), NOON + timedelta(2), None]
+    collection.insert_many([{"_id": 100 + n, "meta": {"at": moment}} for n, moment in enumerate(plain)])
+    reader = source(collection, "meta.at")
+    assert (reader.index.name is not None) == indexed
+
+    read = [ids(page) for page in pages(reader, limit)]
+    assert {*range(20), *range(100, 104)} == {document_id for page in read for document_id in page}
+    assert max(map(len, read)) <= limit
+    assert [one for page in read for one in page if one >= 100] == [103, 100, 101, 102]
+
+
+def test_only_the_fields_that_are_asked_for_are_read(collection: Collection[Document]) -> None:
+    """Beside the `_id` and the timestamp; by pages, by `_id`, by kind, with the index and without."""
+    collection.insert_one(dated(1, tipo="a", provider_name="p", nota="x" * 100))
+    for _ in range(2):
+        reader = source(collection, fields=("provider_name", "tipo"))
+        found = [reader.page(FIRST, LAST, 10).documents, reader.fetch([1]), next(reader.of_kind({}, 10))]
+        for [raw] in found:
+            assert bson.decode(raw).keys() == {"_id", "updated_at", "tipo", "provider_name"}
+        collection.drop_indexes()
+
+
+@pytest.mark.parametrize("field", ["metadata.when", "other.deep.when"])
+def test_a_timestamp_within_a_field(database: Database[Document], field: str) -> None:
+    """Also within one that is asked for as a whole: MongoDB refuses both in one projection (31249)."""
+    collection = database["promptContent"]
+    first, *path = field.split(".")
+    value: Any = NOON
+    for name in reversed(path):
+        value = {name: value}
+    collection.insert_one({"_id": 1, first: value | {"x": 1}, "nota": 1})
+    for _ in range(2):
+        reader = source(collection, field, ("metadata", "tipo"))
+        page = reader.page(FIRST, LAST, 10)
+        assert page.last is not None
+        assert page.last.ms == 1_736_942_400_000
+        assert bson.decode(page.documents[0]).keys() == {"_id", first}
+        collection.create_index([(field, 1), ("_id", 1)])
+
+
+def test_documents_that_one_reply_cannot_hold(collection: Collection[Document]) -> None:
+    """MongoDB cuts a reply at 16 MB: the page is shorter, nothing is left out, no cursor stays open."""
+    collection.insert_many([dated(number, nota="x" * size) for number, size in enumerate(WEIGHTS)])
+    reader = source(collection)
+    assert [ids(page) for page in pages(reader, 100)] == [[0, 1], [2, 3], [4]]
+    status = collection.database.command("serverStatus")
+    assert status["metrics"]["cursor"]["open"]["total"] == 0
+
+
+MB = 1_000_000
+WEIGHTS = (10, 16 * MB, 4 * MB, 5 * MB, 1 * MB)
+
+
+def test_a_connection_that_is_lost_once_is_no_trouble(collection: Collection[Document]) -> None:
+    """As with the commands that the driver repeats by itself."""
+    collection.insert_one(dated(1))
+    reader = source(collection)
+    with fail_command(collection.database.client, "find", closeConnection=True) as failure:
+        assert ids(reader.page(FIRST, LAST, 10).documents) == [1]
+        assert failure.injected() == 1
+
+
+class Levels(monitoring.CommandListener):
+    """The read concern of each `find`, and how many `_id`s it asks for."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, int]] = []
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None:
+        """A command begins."""
+        if event.command_name == "find" and "_id" in event.command["filter"]:
+            level = event.command["readConcern"]["level"]
+            self.seen.append((level, len(event.command["filter"]["_id"]["$in"])))
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+        """It went well."""
+
+    def failed(self, event: monitoring.CommandFailedEvent) -> None:
+        """It went wrong."""
+
+
+def test_documents_are_fetched_as_they_are_on_the_primary_now(
+    mongod: MongoServer, collection: Collection[Document]
+) -> None:
+    """A deposed primary would still answer with read concern majority. At most so many ids go at once."""
+    collection.insert_many([dated(number) for number in range(MOST_IDS + 1)])
+    levels = Levels()
+    with MongoClient[Document](mongod.uri, event_listeners=[levels]) as client:
+        reader = Source(client, collection.database.name, "promptContent")
+        assert ids(reader.fetch([*range(MOST_IDS + 1)])) == [*range(MOST_IDS + 1)]
+    assert levels.seen == [("linearizable", MOST_IDS), ("linearizable", 1)]
+
+
+class Standalone(MongoServer):
+    """A `mongod` that is a member of nothing."""
+
+    def start(self) -> None:
+        """Start it."""
+        Server.start(self)
+
+    def _options(self) -> list[str]:
+        options = super()._options()
+        at_set = options.index("--replSet")
+        return options[:at_set] + options[at_set + 2 :]
+
+
+def test_a_standalone_server_is_asked_for_majority() -> None:
+    """It refuses read concern linearizable."""
+    levels = Levels()
+    with Standalone() as server:
+        address = f"mongodb://{server.address}"
+        with MongoClient[Document](address, event_listeners=[levels]) as client:
+            client["database"]["promptContent"].insert_one(dated(1))
+            assert ids(Source(client, "database", "promptContent").fetch([1])) == [1]
+    assert levels.seen == [("majority", 1)]
+
+
+def test_cuts_divide_a_collection(collection: Collection[Document]) -> None:
+    """Positions of documents, each once, ascending, as many as are asked for, none too near to another."""
+    moments = [None, *(NOON + timedelta(seconds=number) for number in range(9))]
+    collection.insert_many([{"_id": ObjectId(), "updated_at": one} for one in moments * 2_000])
+    reader = source(collection)
+
+    cuts = reader.cuts(10)
+    assert 8 <= len(cuts) <= 10
+    assert all(one.order() < other.order() for one, other in pairwise(cuts))
+    sizes = [len(reader.page(one, other, 20_000).documents) for one, other in pairwise([FIRST, *cuts, LAST])]
+    assert sum(sizes) + len(cuts) == 20_000
+    assert max(sizes) < 6_000
+
+    assert len(reader.cuts(1000)) <= 20
+    collection.drop_indexes()
+    assert source(collection).cuts(10) == []
+
+
+def test_a_small_collection_has_no_cuts(collection: Collection[Document]) -> None:
+    """It is not worth being divided; nor is one whose documents have no single place in the index."""
+    reader = source(collection)
+    assert reader.cuts(10) == []
+    collection.insert_many([{"updated_at": [NOON, number]} for number in range(2_000)])
+    assert reader.cuts(10) == []
+
+
+def test_the_identity_of_a_collection(collection: Collection[Document]) -> None:
+    """It stays while documents come and go, and changes when the collection is created again."""
+    reader = source(collection)
+    before = reader.identity()
+    assert before is not None
+    collection.insert_one(dated(1))
+    assert reader.identity() == before
+    collection.rename("elsewhere")
+    assert reader.identity() is None
+    collection.database["elsewhere"].rename("promptContent")
+    assert reader.identity() == before
+    collection.drop()
+    collection.insert_one(dated(1))
+    assert reader.identity() not in {None, before}
+
+
+def test_an_end_that_lies_behind_is_an_empty_page(collection: Collection[Document]) -> None:
+    """A scan may jump to the present, past its own end."""
+    collection.insert_one(dated(1))
+    assert source(collection).page(at(5), at(4), 10) == ([], None, False)
+
+
+def test_whole_documents_come_as_the_bytes_they_are(collection: Collection[Any]) -> None:
+    """Nothing is decoded on the way."""
+    raw = RawBSONDocument(bson.encode(dated(1, a={"b": [1, "x", None]})))
+    collection.insert_one(raw)
+    assert source(collection).page(FIRST, LAST, 10).documents == [raw.raw]

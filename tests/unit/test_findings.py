@@ -1,0 +1,49 @@
+import sqlite3
+import tempfile
+from contextlib import closing
+
+import pytest
+
+from etl.verify.findings import Finding, Findings
+
+
+def test_the_last_finding_about_a_key_counts() -> None:
+    """Each key once."""
+    with closing(Findings()) as findings:
+        findings.add([Finding("a", None, "1"), Finding("b", "matching"), Finding("a", "expired")])
+        findings.add([Finding("b", None, "2"), Finding("c", "absent")])
+        assert [findings.count(name) for name in ("matching", "expired", "absent")] == [0, 1, 1]
+        assert findings.some("expired", 5) == ["a"]
+        assert [*findings.unsettled(5)] == [[Finding("b", None, "2")]]
+        assert findings.unknown(["a", "b", "c", "d", "e"]) == ["d", "e"]
+
+
+def test_unsettled_keys_are_given_once_while_they_are_settled() -> None:
+    """Though findings about them are added meanwhile."""
+    with closing(Findings()) as findings:
+        findings.add(Finding(f"k{n}", None, "1") for n in range(2500))
+        met: list[str] = []
+        for some in findings.unsettled(100):
+            met += [finding.key for finding in some]
+            findings.add(Finding(finding.key, "different") for finding in some)
+        assert (len(met), len(set(met)), findings.count("different")) == (2500, 2500, 2500)
+        assert len(findings.unknown([f"k{n}" for n in range(3000)])) == 500
+
+
+def test_no_temporary_folder_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one SQLite fails as soon as it would spill to disk."""
+    real, opened = sqlite3.connect, list[str]()
+
+    def connect(name: str, **options: None) -> sqlite3.Connection:
+        opened.append(name)
+        return real(name, **options)
+
+    def refused(*_: object, **__: object) -> None:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    monkeypatch.setattr(tempfile, "TemporaryFile", refused)
+    with closing(Findings()) as findings:
+        findings.add(Finding(f"config:api:{n:0100}", "missing") for n in range(250_000))  # 30 MB
+        assert findings.count("missing") == 250_000
+    assert opened == [":memory:"]
