@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -335,3 +336,46 @@ def _first(rows: list[str]) -> list[str]:
     """The first column, as far as it is names or codes."""
     cells = [row.split("|")[1].strip() for row in rows]
     return [" ".join(re.findall(r"`[^`]+`|^\d+$", cell)) for cell in cells]
+
+
+CONTRIBUTING, MAKEFILE = PAGES["CONTRIBUTING.md"], (ROOT / "Makefile").read_text("utf-8")
+
+
+def test_every_make_target_is_explained() -> None:
+    """In CONTRIBUTING.md and at the top of the Makefile."""
+    levels = re.findall(r"^LEVELS := (.*)$", MAKEFILE, re.MULTILINE)[0]
+    targets = re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)[0].replace("$(LEVELS)", levels).split()
+    explained = code_in(next(tables(section(CONTRIBUTING, "Checks"))))
+    assert sorted(explained) == sorted(f"make {target}" for target in targets)
+    top = MAKEFILE.split("\n\n", maxsplit=1)[0]
+    assert all(target in top for target in targets)
+
+
+def test_every_level_of_tests_is_in_a_make_target() -> None:
+    """No directory of tests is left out."""
+    levels = " ".join(re.findall(r"^(?:unit|integration|faults|acceptance) := (.*)$", MAKEFILE, re.MULTILINE))
+    tests = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
+    assert tests <= set(re.findall(r"tests/(\w+)", levels))
+
+
+@pytest.mark.parametrize(
+    "page", ["CONTRIBUTING.md", "docs/architecture.md", "docs/glossary.md", "docs/guarantees.md"]
+)
+def test_every_file_that_is_named_exists(page: str) -> None:
+    """A path in backticks is one of the project; docs/guarantees.md leaves out `tests/`."""
+    for path in re.findall(r"`((?:etl|schemas|tests|config|docs|examples)/[\w./-]+)`", PAGES[page]):
+        assert (ROOT / path).exists(), path
+    for path in re.findall(
+        r"`((?:unit|integration|contract|faults|acceptance|property)/[\w./]*)`", PAGES[page]
+    ):
+        assert (ROOT / "tests" / path).exists(), path
+
+
+def test_the_version_is_the_newest_of_the_changelog() -> None:
+    """And that of the image in the Deployment; each version has its date."""
+    entries = re.findall(r"^## (\S+) - (\d{4}-\d\d-\d\d)$", PAGES["CHANGELOG.md"], re.MULTILINE)
+    assert len(entries) == len(re.findall(r"^## ", PAGES["CHANGELOG.md"], re.MULTILINE))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert project["version"] == entries[0][0]
+    images = re.findall(r"promptcontent-etl:(\S+)", (ROOT / "config" / "kubernetes.yaml").read_text("utf-8"))
+    assert set(images) == {project["version"]}
