@@ -1,84 +1,87 @@
-"""The results as an SVG: bars of documents per second, and of the milliseconds of a cycle by size."""
+"""The results as an SVG: speed, cost by process, the latency of a reader, and cycles by size."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Final, NamedTuple
-from xml.sax.saxutils import escape
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from bench.results import Figures
 
-_WIDTH: Final = 860
-_LEFT: Final = 230  # of the bars; the names are before it
-_LONGEST: Final = 480
-_STEP: Final = 30
-_STYLE: Final = """
-text { font: 13px system-ui, sans-serif; fill: #24292f }
-.title { font-weight: 600; font-size: 15px }
-.bar { fill: #8c959f }
-.ours { fill: #1f6feb }
-.range { stroke: #24292f; stroke-width: 1.5 }
-.page { fill: #ffffff }
-"""
+# The same figures give the same file: no date, no random ids, and text as text.
+_STYLE: Final = {"svg.hashsalt": "bench", "svg.fonttype": "none", "font.size": 9}
 
 
-class Bar(NamedTuple):
-    """One figure with its range."""
+class Panel(NamedTuple):
+    """Bars of some rows: those of several series are stacked, or below each other on a logarithmic axis."""
 
-    name: str
-    value: float
-    low: float
-    high: float
-    ours: bool
-
-
-def svg(results: Figures) -> str:
-    """The whole picture."""
-    y = 10
-    parts = []
-    for title, bars in _panels(results):
-        parts += list(_panel(title, bars, y))
-        y += 50 + _STEP * len(bars)
-    box = f'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {y}" width="{_WIDTH}" height="{y}"'
-    page = f'<rect class="page" width="{_WIDTH}" height="{y}"/>'
-    return "\n".join([f"<svg {box}>", f"<style>{_STYLE}</style>", page, *parts, "</svg>", ""])
+    title: str
+    rows: Sequence[str]
+    series: Mapping[str, Sequence[float]]
+    stacked: bool = True
 
 
-def _panels(results: Figures) -> Iterator[tuple[str, list[Bar]]]:
-    if "speed" in results:
-        yield f"Documents per second, {results['documents']:,} documents", _speed(results["speed"])
-    if "delta" in results:
-        yield "Milliseconds of one cycle, by size of the collection", _delta(results["delta"])
+def draw(figures: Figures, path: Path) -> None:
+    """Draw a panel for each part that was measured."""
+    panels = [*_panels(figures)]
+    heights = [len(panel.rows) * (1 if panel.stacked else len(panel.series)) + 2 for panel in panels]
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(9, sum(heights) * 0.28), layout="constrained")
+        places = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)
+        for axes, panel in zip(places[:, 0], panels, strict=True):
+            _draw(axes, panel)
+        figure.savefig(path, format="svg", metadata={"Date": None})
 
 
-def _speed(rows: Sequence[Figures]) -> list[Bar]:
-    return [
-        _bar(row["name"], row["documents_per_second"], ours=row["name"].startswith("etl")) for row in rows
-    ]
+def _panels(figures: Figures) -> Iterator[Panel]:
+    if speed := _medians(figures, "speed"):
+        rates = [run["documents_per_second"] for run in speed.values()]
+        yield Panel(
+            f"Documents per second ({figures['extent']['documents']:,} documents)", [*speed], {"": rates}
+        )
+        kinds = {"coordinator": "coordinator", "workers": "workers", "Redis": "redis", "MongoDB": "mongodb"}
+        used = {name: [run[f"cpu_{key}"] for run in speed.values()] for name, key in kinds.items()}
+        yield Panel("CPU seconds per 100,000 documents", [*speed], used)
+    if readers := _medians(figures, "readers"):
+        taken = {key: [run[f"read_{key}_ms"] for run in readers.values()] for key in ("p50", "p99", "max")}
+        yield Panel("Milliseconds of a read of the cache beside them", [*readers], taken, stacked=False)
+    if shapes := _medians(figures, "shapes"):
+        rates = [run["documents_per_second"] for run in shapes.values()]
+        yield Panel(
+            f"Documents per second ({figures['extent']['shaped']:,} documents)", [*shapes], {"": rates}
+        )
+    if sizes := figures.get("sizes"):
+        rows = [f"{size['documents']:,} documents" for size in sizes]
+        kinds_of = zip(*(size["cycles"] for size in sizes), strict=True)
+        cycles = {f"{kind[0]['changed']} changed": [one["median"] for one in kind] for kind in kinds_of}
+        yield Panel("Milliseconds of a cycle", rows, cycles, stacked=False)
 
 
-def _delta(sizes: Sequence[Figures]) -> list[Bar]:
-    return [
-        _bar(f"{size['documents']:,}, {cycles['changed']} changed", cycles["milliseconds"], ours=True)
-        for place in range(len(sizes[0]["cycles"]))
-        for size in sizes
-        for cycles in [size["cycles"][place]]
-    ]
+def _medians(figures: Figures, part: str) -> dict[str, dict[str, float]]:
+    return {name: found["median"] for name, found in figures.get(part, {}).items()}
 
 
-def _bar(name: str, spread: Figures, *, ours: bool) -> Bar:
-    return Bar(name, spread["median"], spread["min"], spread["max"], ours)
-
-
-def _panel(title: str, bars: Sequence[Bar], top: int) -> Iterator[str]:
-    yield f'<text class="title" x="16" y="{top + 20}">{escape(title)}</text>'
-    scale = _LONGEST / max(bar.high for bar in bars)
-    for number, bar in enumerate(bars):
-        yield from _row(bar, top + 36 + _STEP * number, scale)
-
-
-def _row(bar: Bar, y: int, scale: float) -> Iterator[str]:
-    low, value, high = (round(figure * scale, 1) for figure in (bar.low, bar.value, bar.high))
-    kind = "ours" if bar.ours else "bar"
-    yield f'<text x="{_LEFT - 10}" y="{y + 14}" text-anchor="end">{escape(bar.name)}</text>'
-    yield f'<rect class="{kind}" x="{_LEFT}" y="{y}" width="{value}" height="20" rx="2"/>'
-    yield f'<line class="range" x1="{_LEFT + low}" x2="{_LEFT + high}" y1="{y + 10}" y2="{y + 10}"/>'
-    yield f'<text x="{_LEFT + high + 8}" y="{y + 14}">{bar.value:,.0f}</text>'
+def _draw(axes: Axes, panel: Panel) -> None:
+    axes.set_title(panel.title, loc="left", fontweight="bold")
+    height = 0.8 if panel.stacked else 0.8 / len(panel.series)
+    lefts = [0.0] * len(panel.rows)
+    for number, (name, values) in enumerate(panel.series.items()):
+        shift = 0.0 if panel.stacked else height * (number - (len(panel.series) - 1) / 2)
+        places = [row + shift for row in range(len(panel.rows))]
+        bars = axes.barh(places, values, height, left=lefts, label=name)
+        if panel.stacked:
+            lefts = [left + value for left, value in zip(lefts, values, strict=True)]
+        if not panel.stacked or len(panel.series) == 1:
+            axes.bar_label(
+                bars, [f"{value:,.3g}" if value < 1000 else f"{value:,.0f}" for value in values], padding=3
+            )
+    axes.set_yticks(range(len(panel.rows)), panel.rows)
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(x=0.1)
+    if not panel.stacked:
+        axes.set_xscale("log")
+    if len(panel.series) > 1:
+        axes.legend(loc="best", frameon=False)

@@ -1,147 +1,179 @@
-"""Who is measured, and by which clock.
+"""Who is measured, on what, and what a run of one of them comes to.
 
-The two ceilings say themselves how long they took, without the start of their process. The script and the
-product are measured from outside, from the start of the process to its end: what a person waits for.
+All start from an empty Redis. Time is that from the start of the process to its end, as a person waits for it; bare
+insertion says itself how long it took. CPU time is without that of the start of the processes: the same command
+over a small collection is measured right before, and taken off.
 """
 
-import os
+import json
+import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from bench.meter import Failed, Measured, Meter
-from bench.recorder import Recorder, Recording, keep_data, without_transactions
-from bench.servers import COLLECTION, DATABASE, Bench
+from bench.insertion import Packed
+from bench.meter import ROOT, Failed, Measured, Meter
+from bench.servers import COLLECTION, SLOW_MS, Bench, Source
 from etl.demo.process import HOST
 
-INSERTION: Final = "mass insertion"
-INSERTION_BARE: Final = "  the same without MULTI"
-SCAN: Final = "MongoDB scan"
+INSERTION: Final = "bare insertion"
 SCRIPT: Final = "straightforward script"
-BACKFILL_ONE: Final = "etl backfill, 1 worker"
-BACKFILL_ALL: Final = "etl backfill, all workers"
+BEFORE: Final = "etl backfill before, 2 workers"
+ONE: Final = "etl backfill, 1 worker"
+TWO: Final = "etl backfill, 2 workers"
 
-WORKERS: Final = len(os.sched_getaffinity(0))
-"""All workers: as many as this process may use cores."""
+START: Final = Source("start", 2_000)
+"""A collection whose copy is little more than the start of the processes; two workers have a range each."""
 
-_ETL: Final = str(Path(sys.executable).with_name("etl"))
+Run = dict[str, float]
+"""What one run came to. CPU is in seconds per 100,000 documents, memory in MB.
 
+`documents_per_second`, `own_documents_per_second` (by its own clock, without the start of its process),
+`cpu_ours` (= `cpu_coordinator` + `cpu_workers`), `cpu_redis`, `cpu_mongodb`, `start_seconds`, `start_cpu` (ours),
+`pss_mb` (all of its processes), `worker_pss_mb` (the largest worker), `slowest_ms` and `slow_commands` (over 2 ms, of
+the slow log), and where a reader was beside it `read_p50_ms`, `read_p99_ms`, `read_max_ms`.
+"""
 
-class Recordings(NamedTuple):
-    """What the product sends, as it sends it and without the transactions around it."""
-
-    data: Recording
-    bare: Recording
+Rounds = dict[str, list[Run]]
+"""The runs of each contender by its name, one of each round."""
 
 
 class Contender(NamedTuple):
-    """One that is measured in every round; `seconds` reads its time, `workers` how many it was given."""
+    """One that is measured in every round."""
 
     name: str
     command: tuple[str, ...]
-    variables: Mapping[str, str]
-    seconds: Callable[[Measured], float]
-    fills: bool = True
-    workers: int = 0
+    source: Source
+    variables: Mapping[str, str] = {}
+    has_start: bool = False
+    """Whether what its start costs is measured and taken off."""
+    reader: tuple[str, ...] = ()
+    """A command that reads the cache beside it."""
 
 
-class Run(NamedTuple):
-    """One measurement of one contender; `seconds` is by its clock."""
-
-    seconds: float
-    measured: Measured
-
-
-Rounds = dict[str, list[Run]]
-"""The measurements of each contender by its name, one of each round."""
+def insertion(bench: Bench, source: Source, packed: Packed) -> Contender:
+    """The unit of costs."""
+    arguments = (str(packed.path), str(packed.commands), HOST, str(bench.server.port))
+    return Contender(INSERTION, _module("insertion", *arguments), source)
 
 
-def backfill(bench: Bench, name: str, workers: int) -> Contender:
-    """The product: the installed command, as a user types it."""
-    command = (_ETL, "backfill", COLLECTION, "--workers", str(workers), "--json")
-    return Contender(name, command, variables(bench), _wall, workers=workers)
+def script(bench: Bench, source: Source) -> Contender:
+    """What a good engineer writes in an afternoon."""
+    arguments = (bench.mongod.uri, source.database, COLLECTION, bench.server.url)
+    return Contender(SCRIPT, _module("straightforward", *arguments), source)
 
 
-def sync(bench: Bench) -> Contender:
+def backfill(bench: Bench, source: Source, name: str, workers: int = 2, root: Path = ROOT) -> Contender:
+    """The product, or another version of it that is in the folder `root`."""
+    command = (*_ETL, "backfill", COLLECTION, "--workers", str(workers), "--json")
+    return Contender(name, command, source, variables(bench, source, root), has_start=True)
+
+
+def sync(bench: Bench, source: Source) -> Contender:
     """One cycle of the product."""
-    return Contender("etl sync", (_ETL, "sync", COLLECTION, "--json"), variables(bench), _wall)
+    return Contender("etl sync", (*_ETL, "sync", COLLECTION, "--json"), source, variables(bench, source))
 
 
-def contenders(bench: Bench, recordings: Recordings) -> list[Contender]:
-    """All of them, in the order of a round."""
-    mongo, cache = bench.servers.mongo.uri, bench.servers.redis
-    return [
-        _insertion(INSERTION, recordings.data, cache.port),
-        _insertion(INSERTION_BARE, recordings.bare, cache.port),
-        Contender(SCAN, _module("scan", mongo, DATABASE, COLLECTION), {}, _own, fills=False),
-        Contender(SCRIPT, _module("straightforward", mongo, DATABASE, COLLECTION, cache.url), {}, _wall),
-        backfill(bench, BACKFILL_ONE, 1),
-        backfill(bench, BACKFILL_ALL, WORKERS),
-    ]
+def variables(bench: Bench, source: Source, root: Path = ROOT) -> dict[str, str]:
+    """The settings of the product: the two addresses, and defaults for all else."""
+    return {
+        "PYTHONPATH": str(root),
+        "ETL_MONGO__URI": bench.mongod.uri,
+        "ETL_MONGO__DATABASE": source.database,
+        "ETL_REDIS__URL": bench.server.url,
+    }
 
 
-def rounds(bench: Bench, meter: Meter, taking_part: Sequence[Contender], count: int, rounds: int) -> Rounds:
+def with_reader(bench: Bench, contender: Contender) -> Contender:
+    """The same, with a reader of its keys beside it."""
+    source = contender.source
+    return contender._replace(reader=_module("reader", bench.server.url, source.database, str(source.count)))
+
+
+def rounds(bench: Bench, meter: Meter, contenders: Sequence[Contender], count: int) -> Rounds:
     """Measure each in turn, and all of them again, so that a slow minute of the machine meets all alike.
 
     Raises:
-        Wrong: a contender did not leave in Redis what the first `count` documents give.
+        Failed: a command did not end well.
+        Wrong: a contender did not leave in Redis what the documents give.
     """
-    results: Rounds = {contender.name: [] for contender in taking_part}
-    for _ in range(rounds):
-        for contender in taking_part:
-            bench.flush()
-            measured = run(meter, contender)
-            if contender.fills:
-                bench.check(count)
-            results[contender.name].append(Run(contender.seconds(measured), measured))
+    results: Rounds = {contender.name: [] for contender in contenders}
+    for _ in range(count):
+        for contender in contenders:
+            results[contender.name].append(run(bench, meter, contender))
     return results
 
 
-def run(meter: Meter, contender: Contender) -> Measured:
-    """Measure one of them.
+def run(bench: Bench, meter: Meter, contender: Contender) -> Run:
+    """Fill an empty Redis with one contender, and say what that took."""
+    started = None
+    if contender.has_start:
+        bench.flush()
+        started = once(meter, contender, {"ETL_MONGO__DATABASE": START.database})
+    bench.flush()
+    with _beside(contender.reader) as reads:
+        measured = once(meter, contender)
+    slow = bench.slow_log()
+    bench.check(contender.source)
+    return _run(contender.source.count, measured, started) | {
+        "slowest_ms": max(slow, default=0.0),
+        "slow_commands": sum(ms > SLOW_MS for ms in slow),
+        **reads,
+    }
+
+
+def once(meter: Meter, contender: Contender, changes: Mapping[str, str] | None = None) -> Measured:
+    """Run its command, with these variables changed; the answer is the report of the collection.
 
     Raises:
         Failed: it did not end well.
     """
-    measured = meter.run(contender.command, contender.variables)
+    measured = meter.run(contender.command, {**contender.variables, **(changes or {})})
     reports = measured.answer.get("collections", [measured.answer])
     if any(report.get("status", "ok") != "ok" for report in reports):
         raise Failed(f"{contender.name}: {reports}")
     return measured._replace(answer=reports[0])
 
 
-def record(bench: Bench, meter: Meter, folder: Path) -> Recordings:
-    """The data commands of one backfill, as it sends them, in files of this folder."""
-    with Recorder(bench.servers.redis.port, folder) as recorder:
-        recorded = backfill(bench, "recorded", WORKERS)
-        through = {**recorded.variables, "ETL_REDIS__URL": recorder.url}
-        run(meter, recorded._replace(variables=through))
-    data = keep_data(recorder.files, folder / "data")
-    return Recordings(data, without_transactions(data, folder / "bare"))
-
-
-def variables(bench: Bench) -> dict[str, str]:
-    """The settings of the product: the two addresses, and defaults for all else."""
+def _run(documents: int, measured: Measured, started: Measured | None) -> Run:
+    answer, used, more = measured.answer, measured.cpu_seconds, documents
+    own = answer.get("sync_duration_ms", 0) / 1000 or answer.get("seconds", measured.seconds)
+    if started:
+        used = {name: max(0.0, seconds - started.cpu_seconds[name]) for name, seconds in used.items()}
+        more = documents - START.count
+    cpu = {f"cpu_{name}": seconds / more * 100_000 for name, seconds in used.items()}
+    start_cpu = started.cpu_seconds if started else {}
     return {
-        "ETL_MONGO__URI": bench.servers.mongo.uri,
-        "ETL_MONGO__DATABASE": DATABASE,
-        "ETL_REDIS__URL": bench.servers.redis.url,
+        "documents_per_second": documents / answer.get("seconds", measured.seconds),
+        "own_documents_per_second": documents / own,
+        "cpu_ours": cpu["cpu_coordinator"] + cpu["cpu_workers"],
+        **cpu,
+        "start_seconds": started.seconds if started else 0.0,
+        "start_cpu": start_cpu.get("coordinator", 0.0) + start_cpu.get("workers", 0.0),
+        "pss_mb": measured.pss_mb,
+        "worker_pss_mb": measured.worker_pss_mb,
     }
 
 
-def _insertion(name: str, recording: Recording, port: int) -> Contender:
-    arguments = (str(recording.path), str(recording.replies), HOST, str(port))
-    return Contender(name, _module("ceiling", *arguments), {}, _own)
+@contextmanager
+def _beside(command: Sequence[str]) -> Iterator[dict[str, float]]:
+    """Run the reader meanwhile; what it says is in the mapping once the block has ended."""
+    said: dict[str, float] = {}
+    if not command:
+        yield said
+        return
+    pipe: Any = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as process:
+        if process.stdout is None or process.stdout.readline() != "ready\n":
+            raise Failed("the reader did not start")
+        yield said
+        said |= json.loads(process.communicate()[0])
+
+
+_ETL: Final = (sys.executable, "-m", "etl")
 
 
 def _module(name: str, *arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", f"bench.{name}", *arguments)
-
-
-def _wall(measured: Measured) -> float:
-    return measured.wall_seconds
-
-
-def _own(measured: Measured) -> float:
-    return float(measured.answer["seconds"])

@@ -1,15 +1,15 @@
 """Documents of the kind `generacion`, made from a seed: the same number gives the same document anywhere.
 
-Each is one segment of one campaign with three messages in Spanish, about 820 bytes of BSON. No two claim
-the same keys, so N documents are 2N keys. Neighbours in time belong to different campaigns: the dearest
-order for whoever looks at the locks of campaigns.
+Each is one segment of one campaign with three messages in Spanish, about 820 bytes of BSON. Neighbours in time
+belong to different campaigns, so the locks of a page are as many as its documents. A shape says how many documents
+share a key, and what they carry beside the fields of the contract.
 """
 
 import struct
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from bson import ObjectId
 
@@ -17,6 +17,32 @@ Document = dict[str, Any]
 
 MEAN_BYTES: Final = 820
 """About so many bytes of BSON a document has on average."""
+
+
+class Shape(NamedTuple):
+    """A kind of collection."""
+
+    name: str
+    documents_a_key: int = 1
+    """How many documents claim the same two keys: neighbours differ, and a page of 500 holds several of each."""
+    embedding: int = 0
+    """How many floats each document carries in a field that the contract does not know; 13 bytes each."""
+
+    def claim(self, number: int) -> int:
+        """The number of the keys that a document claims."""
+        block, place = divmod(number, self.documents_a_key**2)
+        return block * self.documents_a_key + place % self.documents_a_key
+
+    def newest(self, number: int, count: int) -> int:
+        """The newest of the first `count` documents that claim the same keys as this one."""
+        first = number - number % self.documents_a_key**2
+        last = min(first + self.documents_a_key**2, count) - 1
+        return last - (last - number) % self.documents_a_key
+
+
+PLAIN: Final = Shape("plain")
+LARGE: Final = Shape("12 KB beside the contract", embedding=940)
+SHARED: Final = Shape("100 documents per key", documents_a_key=100)
 
 _SEED: Final = 20_250_115
 _FIRST: Final = datetime(2025, 1, 15, 10, 30, tzinfo=UTC)
@@ -59,26 +85,32 @@ _CLOSINGS: Final = (
 )
 
 
-def documents(start: int, stop: int) -> Iterator[Document]:
+def documents(start: int, stop: int, shape: Shape = PLAIN) -> Iterator[Document]:
     """The documents of these numbers, in the order of `(updated_at, _id)`."""
     for number in range(start, stop):
-        yield document(number)
+        yield document(number, shape)
 
 
-def document(number: int) -> Document:
+def document(number: int, shape: Shape = PLAIN) -> Document:
     """The document of one number."""
-    random = Random(_SEED + number)
+    claim = shape.claim(number)
+    random = Random(_SEED + claim)
+    theme, segment = random.choice(_THEMES), _segment(random, claim)
+    random.seed(_SEED - 1 - number)
     updated_at = moment(number)
-    return {
+    made = {
         "_id": _id(number, updated_at),
         "tipo": "generacion",
-        "campana_id": f"camp_2025_{random.choice(_THEMES)}_{number % _CAMPAIGNS}",
-        "segmento": _segment(random, number),
+        "campana_id": f"camp_2025_{theme}_{claim % _CAMPAIGNS}",
+        "segmento": segment,
         "estado": "generado",
         "mensajes": [_message(random, numero) for numero in (1, 2, 3)],
         "metadata": _metadata(random, updated_at),
         "updated_at": updated_at,
     }
+    if shape.embedding:
+        made["embedding"] = [random.random() for _ in range(shape.embedding)]
+    return made
 
 
 def moment(number: int) -> datetime:

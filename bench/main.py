@@ -1,9 +1,9 @@
 """The command: starts the servers, measures, prints the tables, and leaves JSON and a chart behind."""
 
 import json
+import os
 import platform
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -11,127 +11,137 @@ import bson
 import click
 import psutil
 
-from bench import chart, contenders, delta, report, results
-from bench.documents import documents as generate
+from bench import before, chart, contenders, report, results
+from bench.contenders import BEFORE, ONE, START, TWO, Contender
+from bench.documents import LARGE, PLAIN, SHARED, documents
+from bench.insertion import Refused, pack
 from bench.meter import Failed, Meter
-from bench.results import Figures, Target
-from bench.servers import Bench, Wrong, start
+from bench.results import Figures
+from bench.servers import Bench, Source, Wrong, start
+from bench.sizes import sizes
 
-PARTS: Final = ("speed", "delta")
+PARTS: Final = ("speed", "readers", "shapes", "sizes")
 
 
 class Extent(NamedTuple):
     """How much is measured."""
 
     documents: int
+    shaped: int
     rounds: int
     sizes: tuple[int, ...]
     cycles: int
 
 
-WHOLE: Final = Extent(200_000, 3, (10_000, 50_000, 100_000, 1_000_000), 7)
-QUICK: Final = Extent(2_000, 1, (500, 1_000), 2)
+WHOLE: Final = Extent(200_000, 50_000, 3, (50_000, 1_000_000, 2_000_000), 7)
+QUICK: Final = Extent(6_000, 3_000, 1, (3_000, 6_000), 1)
+
+_COUNT: Final = click.IntRange(START.count + 1)
 
 
 @click.command()
-@click.option(
-    "--documents", type=click.IntRange(100), help=f"In the collection.  [default: {WHOLE.documents}]"
-)
+@click.option("--documents", type=_COUNT, help=f"To copy.  [default: {WHOLE.documents}]")
+@click.option("--shaped", type=_COUNT, help=f"Of each shape.  [default: {WHOLE.shaped}]")
 @click.option("--rounds", type=click.IntRange(1), help=f"Of all contenders.  [default: {WHOLE.rounds}]")
-@click.option(
-    "--size",
-    "sizes",
-    type=click.IntRange(156),
-    multiple=True,
-    help="Of a collection for the cycles; repeat it.",
-)
-@click.option(
-    "--cycles", type=click.IntRange(1), help=f"Of each kind, at each size.  [default: {WHOLE.cycles}]"
-)
-@click.option("--only", type=click.Choice(PARTS), help="Leave the other part out.")
+@click.option("--size", "sizes", type=_COUNT, multiple=True, help="Of a collection that grows; repeat it.")
+@click.option("--cycles", type=click.IntRange(1), help=f"At each size.  [default: {WHOLE.cycles}]")
+@click.option("--only", type=click.Choice(PARTS), multiple=True, help="Leave the other parts out; repeat it.")
 @click.option("--quick", is_flag=True, help="A look in half a minute: small figures mean little.")
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Write bench.json and bench.svg there."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
-def main(*, quick: bool, only: str | None, out: Path | None, as_json: bool, **extent: Any) -> None:
+def main(*, quick: bool, only: tuple[str, ...], out: Path | None, as_json: bool, **extent: Any) -> None:
     """Measure `etl backfill` and `etl sync` on real servers of their own.
 
-    Without options it takes some twenty minutes on two cores.
+    Without options it takes some half an hour on two cores.
     """
     given = {name: value for name, value in extent.items() if value}
-    usual = QUICK if quick else WHOLE
     try:
-        measured = measure(usual._replace(**given), (only,) if only else PARTS)
-    except (Wrong, Failed) as error:
+        measured = measure((QUICK if quick else WHOLE)._replace(**given), only or PARTS)
+    except (Wrong, Failed, Refused) as error:
         raise click.ClickException(str(error)) from error
     if out is not None:
-        save(measured, out)
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "bench.json").write_text(json.dumps(measured, indent=1) + "\n", "utf-8")
+        chart.draw(measured, out / "bench.svg")
     if as_json:
-        click.echo(json.dumps(measured, indent=2))
+        click.echo(json.dumps(measured, indent=1))
     else:
         report.show(measured)
 
 
 def measure(extent: Extent, parts: tuple[str, ...]) -> Figures:
-    """Measure these parts.
+    """Measure these parts; each is in the figures by its name, all numbers with four digits.
 
     Raises:
         Wrong: a contender left something else in Redis than the documents give.
         Failed: a command ended with an error.
     """
-    with start() as bench:
+    with start() as bench, before.worktree() as old:
+        if old is None:
+            _say("The version before is left out: this is no clone with its commit.")
+        bench.fill(START)
         meter = Meter(bench.pids)
-        figures: Figures = {"machine": _machine(bench), **extent._asdict(), "workers": contenders.WORKERS}
-        targets: list[Target] = []
-        if "speed" in parts:
-            targets += _speed(bench, meter, extent, figures)
-        if "delta" in parts:
-            targets += _delta(bench, meter, extent, figures)
-    return {**figures, "targets": [asdict(target) for target in targets]}
+        figures: Figures = {"machine": _machine(bench), "extent": extent._asdict()}
+        if "speed" in parts or "readers" in parts:
+            _measure_speed(bench, meter, extent, parts, old, figures)
+        if "shapes" in parts:
+            _say(f"Three collections of {extent.shaped:,} documents ...")
+            taking_part = _shapes(bench, extent.shaped, old)
+            figures["shapes"] = results.summary(contenders.rounds(bench, meter, taking_part, extent.rounds))
+        if "sizes" in parts:
+            _say(f"Cycles of {' and '.join(f'{size:,}' for size in sorted(extent.sizes))} documents ...")
+            figures["sizes"] = results.sizes([*sizes(bench, meter, extent.sizes, extent.cycles)])
+    figures["targets"] = [target._asdict() for target in results.targets(figures)]
+    rounded: Figures = json.loads(json.dumps(figures), parse_float=lambda text: float(f"{float(text):.4g}"))
+    return rounded
 
 
-def save(measured: Figures, folder: Path) -> None:
-    """Write the results and their chart into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "bench.json").write_text(json.dumps(measured, indent=2) + "\n", "utf-8")
-    (folder / "bench.svg").write_text(chart.svg(measured), "utf-8")
-
-
-def _speed(bench: Bench, meter: Meter, extent: Extent, figures: Figures) -> list[Target]:
-    _say(f"Inserting {extent.documents:,} documents, and recording what a backfill sends ...")
-    bench.grow(0, extent.documents)
-    with tempfile.TemporaryDirectory() as folder:
-        recordings = contenders.record(bench, meter, Path(folder))
-        taking_part = contenders.contenders(bench, recordings)
-        _say(f"Measuring {len(taking_part)} contenders {extent.rounds} times in turn ...")
-        measured = contenders.rounds(bench, meter, taking_part, extent.documents, extent.rounds)
-    figures["bytes_a_document"] = round(_mean(extent.documents))
-    figures["speed"] = results.speed(measured, extent.documents)
-    return results.speed_targets(measured)
-
-
-def _delta(bench: Bench, meter: Meter, extent: Extent, figures: Figures) -> list[Target]:
-    _say(
-        f"Measuring cycles of collections of {', '.join(f'{size:,}' for size in extent.sizes)} documents ..."
+def _measure_speed(
+    bench: Bench, meter: Meter, extent: Extent, parts: tuple[str, ...], old: Path | None, figures: Figures
+) -> None:
+    """The contenders on plain documents, and some of them with a reader beside."""
+    source = Source("plain", extent.documents)
+    _say(f"{source.count:,} documents, {extent.rounds} rounds ...")
+    bench.fill(source)
+    some = min(source.count, 10_000)
+    figures["extent"]["bytes_a_document"] = round(
+        sum(len(bson.encode(each)) for each in documents(0, some)) / some
     )
-    measured = delta.sizes(bench, meter, extent.sizes, extent.cycles)
-    figures["delta"] = results.delta(measured)
-    return results.delta_targets(measured)
+    with tempfile.TemporaryDirectory() as folder:
+        insertion = contenders.insertion(bench, source, pack(source, Path(folder, "commands")))
+        script = contenders.script(bench, source)
+        earlier = [contenders.backfill(bench, source, BEFORE, root=old)] if old else []
+        one, two = contenders.backfill(bench, source, ONE, 1), contenders.backfill(bench, source, TWO)
+        if "speed" in parts:
+            taking_part = [insertion, script, *earlier, one, two]
+            figures["speed"] = results.summary(contenders.rounds(bench, meter, taking_part, extent.rounds))
+        if "readers" in parts:
+            _say("The same with a reader beside ...")
+            read = [contenders.with_reader(bench, each) for each in (insertion, script, *earlier, two)]
+            figures["readers"] = results.summary(contenders.rounds(bench, meter, read, extent.rounds))
 
 
-def _mean(documents: int) -> float:
-    some = min(documents, 10_000)
-    return sum(len(bson.encode(document)) for document in generate(0, some)) / some
+def _shapes(bench: Bench, count: int, old: Path | None) -> list[Contender]:
+    """The product, and the version before, on documents of each shape."""
+    taking_part = []
+    for number, shape in enumerate((PLAIN, LARGE, SHARED)):
+        source = Source(f"shape_{number}", count, shape)
+        bench.fill(source)
+        if old:
+            taking_part.append(contenders.backfill(bench, source, shape.name + results.OLD, root=old))
+        taking_part.append(contenders.backfill(bench, source, shape.name))
+    return taking_part
 
 
 def _machine(bench: Bench) -> dict[str, str | int]:
     return {
-        "cores": contenders.WORKERS,
+        "cores": len(os.sched_getaffinity(0)),
         "memory_gb": round(psutil.virtual_memory().total / 1e9),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "mongodb": str(bench.collection.database.client.server_info()["version"]),
+        "mongodb": str(bench.mongo.server_info()["version"]),
         "redis": str(bench.redis.info("server")["redis_version"]),
     }
 

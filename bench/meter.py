@@ -1,17 +1,13 @@
-"""What one command costs: wall time, memory of all its processes together, CPU time by process.
+"""What one command costs: wall time, CPU time by process, memory of all its processes together.
 
-Memory is the sum over the command and all its descendants, looked at every 100 ms. PSS counts a page that
-several of them share once (each gets its part), so the sum of it is what the machine gives; the sum of RSS
-counts such a page once for each, and is given beside it.
-
-CPU time of the command includes all its descendants: what the kernel adds up for those that their parents
-waited for, or what was seen of each at the last look, whichever is more (nobody waits for a fork server and
-its workers). That of the servers is what they used meanwhile.
+The process that is started is the coordinator; all that descend from it are its workers (a fork server among them,
+though only what that has forked counts as a worker's memory). The CPU time of the coordinator is read when it has
+ended, exactly; that of a worker when it was last seen, at most 50 ms before its end. Memory is PSS: a page that
+several processes share counts once, so the sum is what the machine gives.
 """
 
 import json
 import os
-import resource
 import subprocess
 import tempfile
 import threading
@@ -23,11 +19,12 @@ from typing import Any, Final, NamedTuple, Self
 
 import psutil
 
-OURS: Final = "ours"
+ROOT: Final = Path(__file__).parents[1]
 
-_ROOT: Final = Path(__file__).parents[1]
-_LOOK_SECONDS: Final = 0.1  # a look takes a millisecond for each process, from those who are measured too
-_LOOKS_A_SEARCH: Final = 4  # finding descendants walks all of /proc
+_LOOK_SECONDS: Final = 0.05
+_LOOKS_A_SEARCH: Final = (
+    5  # finding descendants walks all of /proc, and PSS takes a millisecond of each process
+)
 _MB: Final = 1_000_000
 
 
@@ -35,20 +32,16 @@ class Failed(Exception):
     """A command that was to be measured ended with an error."""
 
 
-class Memory(NamedTuple):
-    """The most that all processes of a command had together, in MB, and how many processes there were."""
-
-    pss_mb: float = 0.0
-    rss_mb: float = 0.0
-    processes: int = 0
-
-
 class Measured(NamedTuple):
-    """What a command cost and what it printed. CPU seconds are by process: each server, and ours."""
+    """What a command cost, and what it printed."""
 
-    wall_seconds: float
-    memory: Memory
+    seconds: float
     cpu_seconds: dict[str, float]
+    """By `coordinator`, `workers`, and the name of each server."""
+    pss_mb: float
+    """The most that all of its processes had together."""
+    worker_pss_mb: float
+    """The most that one worker had."""
     answer: Any
 
 
@@ -64,51 +57,45 @@ class Meter:
         Raises:
             Failed: it ended with another exit code than 0.
         """
-        before = self._cpu()
-        began = time.perf_counter()
-        with _start(command, variables or {}) as process, _MemoryWatch(process.pid) as watch:
-            out, err = process.communicate()
-            wall = time.perf_counter() - began
-        if process.returncode:
-            raise Failed(f"{' '.join(command)} ended with {process.returncode}: {err.strip()[-1000:]} {out}")
-        used = {name: round(after - before[name], 3) for name, after in self._cpu().items()}
-        used[OURS] = max(used[OURS], round(watch.cpu_seconds, 3))
-        return Measured(wall, watch.peak, used, json.loads(out))
+        before = self._used()
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            tempfile.TemporaryFile("w+") as out,
+            tempfile.TemporaryFile("w+") as err,
+        ):
+            began = time.perf_counter()
+            process = _start(command, variables or {}, cwd=folder, stdout=out, stderr=err)
+            with _Watch(process.pid) as watch:
+                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # its times can still be read
+                seconds = time.perf_counter() - began
+            code = process.wait()
+            said, complaint = (file.seek(0) or file.read() for file in (out, err))
+        if code:
+            raise Failed(f"{' '.join(command)} ended with {code}: {complaint.strip()[-1000:]} {said}")
+        used = {name: after - before[name] for name, after in self._used().items()}
+        cpu = {"coordinator": watch.coordinator, "workers": watch.workers} | used
+        return Measured(seconds, cpu, watch.pss_mb, watch.worker_pss_mb, json.loads(said))
 
-    def _cpu(self) -> dict[str, float]:
-        servers = {name: sum(process.cpu_times()[:2]) for name, process in self._servers.items()}
-        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return servers | {OURS: ended.ru_utime + ended.ru_stime}
+    def _used(self) -> dict[str, float]:
+        return {name: sum(process.cpu_times()[:2]) for name, process in self._servers.items()}
 
 
-def _start(command: Sequence[str], variables: Mapping[str, str]) -> "subprocess.Popen[str]":
+def _start(command: Sequence[str], variables: Mapping[str, str], **places: Any) -> "subprocess.Popen[bytes]":
     """Start it where no settings of the developer reach it."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ETL_")}
-    return subprocess.Popen(
-        command,
-        cwd=tempfile.gettempdir(),
-        env={**inherited, "PYTHONPATH": str(_ROOT), **variables},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    env = {**inherited, "PYTHONPATH": str(ROOT), **variables}
+    return subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, **places)
 
 
-class _MemoryWatch:
-    """Looks at the memory of a process and its descendants until it is left."""
+class _Watch:
+    """Looks at a process and its descendants until it is left; the process must not be waited for before."""
 
     def __init__(self, pid: int) -> None:
-        self.peak = Memory()
-        self._used: dict[psutil.Process, float] = {}
+        self.pss_mb = self.worker_pss_mb = 0.0
         self._root = psutil.Process(pid)
+        self._descendants: dict[psutil.Process, float] = {}
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    @property
-    def cpu_seconds(self) -> float:
-        """What all processes had used when each was last looked at."""
-        return sum(self._used.values())
+        self._thread = threading.Thread(target=self._watch)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -117,30 +104,31 @@ class _MemoryWatch:
     def __exit__(self, *_: object) -> None:
         self._done.set()
         self._thread.join()
+        times = self._root.cpu_times()
+        self.coordinator = times.user + times.system
+        # Those that a process waited for are in its own times; nobody waits for a fork server and its workers.
+        self.workers = max(sum(self._descendants.values()), times.children_user + times.children_system)
 
     def _watch(self) -> None:
-        looks, family = 0, [self._root]
+        looks = 0
         while not self._done.wait(_LOOK_SECONDS):
+            search = looks % _LOOKS_A_SEARCH == 0
             with suppress(psutil.Error):
-                if looks % _LOOKS_A_SEARCH == 0:
-                    family = [self._root, *self._root.children(recursive=True)]
-                self._look(family)
+                found = self._root.children(recursive=True) if search else []
+                self._descendants |= {process: 0.0 for process in found if process not in self._descendants}
+            for process in self._descendants:
+                with suppress(psutil.Error):
+                    self._descendants[process] = sum(process.cpu_times()[:2])
+            if search:
+                self._measure_memory()
             looks += 1
 
-    def _look(self, family: Sequence[psutil.Process]) -> None:
-        for process in family:
+    def _measure_memory(self) -> None:
+        total = 0.0
+        for process in (self._root, *self._descendants):
             with suppress(psutil.Error):
-                self._used[process] = sum(process.cpu_times()[:2])
-        sizes = [size for process in family if (size := _size(process))]
-        pss, rss = sum(pss for pss, _ in sizes), sum(rss for _, rss in sizes)
-        most = self.peak
-        self.peak = Memory(max(most.pss_mb, pss), max(most.rss_mb, rss), max(most.processes, len(sizes)))
-
-
-def _size(process: psutil.Process) -> tuple[float, float] | None:
-    """PSS and RSS in MB; None when it has ended."""
-    try:
-        info = process.memory_full_info()
-    except psutil.Error:
-        return None
-    return info.pss / _MB, info.rss / _MB
+                pss = process.memory_full_info().pss / _MB
+                total += pss
+                if process.ppid() not in {self._root.pid, os.getpid()}:
+                    self.worker_pss_mb = max(self.worker_pss_mb, pss)
+        self.pss_mb = max(self.pss_mb, total)

@@ -1,92 +1,105 @@
-"""The results as tables: what a person reads."""
+"""The results as tables: what a person reads in a terminal."""
 
-from collections.abc import Sequence
-from statistics import median
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 
-from bench.results import Figures
+from bench.contenders import BEFORE, INSERTION, ONE, SCRIPT
+from bench.results import Figures, ratio
+
+_RATE: Final = {"documents/s": "documents_per_second", "without start": "own_documents_per_second"}
+_CPU: Final = {
+    "ours": "cpu_ours",
+    "coordinator": "cpu_coordinator",
+    "Redis": "cpu_redis",
+    "MongoDB": "cpu_mongodb",
+}
+_MEMORY: Final = {"PSS": "pss_mb", "a worker": "worker_pss_mb"}
+_READS: Final = {"p50": "read_p50_ms", "p99": "read_p99_ms", "max": "read_max_ms"}
+_SLOW: Final = {"slowest": "slowest_ms", "over 2 ms": "slow_commands"}
 
 
-def show(results: Figures) -> None:
-    """Print everything there is, in 80 columns."""
-    console = Console(highlight=False)
-    console.print(_heading(results), soft_wrap=True)
-    if "speed" in results:
-        console.print(_speed(results), _cost(results["speed"]), sep="\n")
-    if "delta" in results:
-        console.print(_delta(results["delta"]))
-    console.print("Targets")
-    for target in results["targets"]:
-        console.print(_verdict(target), soft_wrap=True)
-
-
-def _heading(results: Figures) -> str:
-    machine = results["machine"]
+def heading(figures: Figures) -> str:
+    """The machine, and how much was measured."""
+    machine, extent = figures["machine"], figures["extent"]
     return (
         f"{machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}; "
-        f"Python {machine['python']}, MongoDB {machine['mongodb']}, Redis {machine['redis']}\n"
-        f"Medians of {results['rounds']} rounds, or of {results['cycles']} cycles; memory is their most.\n"
+        f"Python {machine['python']}, MongoDB {machine['mongodb']}, Redis {machine['redis']}; "
+        f"medians of {extent['rounds']} rounds or {extent['cycles']} cycles"
     )
 
 
-def _speed(results: Figures) -> Table:
-    title = f"Speed with {results['documents']:,} documents of {results['bytes_a_document']} bytes"
-    table = _table(title, ("", "documents/s", "min - max", "/ insertion", "/ script"))
-    for row in results["speed"]:
-        rate = row["documents_per_second"]
-        table.add_row(
-            row["name"],
-            f"{rate['median']:,.0f}",
-            f"{rate['min']:,.0f} - {rate['max']:,.0f}",
-            f"{row['of_insertion']['median']:.2f}",
-            f"{row['of_script']['median']:.2f}",
+def show(figures: Figures) -> None:
+    """Print everything there is."""
+    console = Console(highlight=False, width=120)
+    console.print(heading(figures), soft_wrap=True)
+    for title, columns, part in (
+        ("Speed", _RATE | _MEMORY, "speed"),
+        ("CPU seconds per 100,000 documents, without the start of the processes", _CPU, "speed"),
+        ("Milliseconds of a reader, and of the commands in the slow log of Redis", _READS | _SLOW, "readers"),
+        ("Speed by the shape of the documents", _RATE | _CPU | _MEMORY, "shapes"),
+    ):
+        if found := figures.get(part):
+            console.print(_runs(title, columns, {name: each["median"] for name, each in found.items()}))
+        if columns == _CPU:
+            console.print(_ratios(figures.get("speed", {})))
+    if sizes := figures.get("sizes"):
+        filled = {f"{size['documents']:,} documents": size["backfill"] for size in sizes}
+        console.print(_runs("A backfill by the size of the collection", _RATE | _CPU | _MEMORY, filled))
+        console.print(_cycles(sizes))
+    targets = [
+        (
+            t["what"],
+            number(t["before"]),
+            number(t["measured"]),
+            t["wanted"],
+            "reached" if t["reached"] else "missed",
         )
-    return table
+        for t in figures["targets"]
+    ]
+    console.print(_table("Targets", ("", "before", "now", "wanted", ""), targets))
 
 
-def _cost(rows: Sequence[Figures]) -> Table:
-    columns = ("", "wall", "own", "CPU", "mongod", "redis", "PSS", "processes")
-    table = _table("Seconds (own: without the start of the process), PSS in MB", columns)
+def number(value: float | None) -> str:
+    """A figure with as many digits as mean something; nothing where there is none."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"  # noqa: PLR2004
+
+
+def _runs(title: str, columns: Mapping[str, str], runs: Mapping[str, Mapping[str, float]]) -> Table:
+    rows = ((name, *(number(run[key]) for key in columns.values())) for name, run in runs.items())
+    return _table(title, ("", *columns), rows)
+
+
+def _ratios(speed: Figures) -> Table:
+    rate = "documents_per_second"
+    rows = []
+    for name in speed:
+        rates = (ratio(speed, name, rate, other) for other in (INSERTION, SCRIPT, BEFORE, ONE))
+        costs = (ratio(speed, name, f"cpu_{key}", INSERTION, "cpu_redis") for key in ("ours", "redis"))
+        rows.append((name, *map(number, rates), *map(number, costs)))
+    columns = ("", "/ insertion", "/ script", "/ before", "/ 1 worker", "our CPU", "CPU of Redis")
+    return _table("Documents/s as ratios; CPU / that of Redis at bare insertion", columns, rows)
+
+
+def _cycles(sizes: Iterable[Figures]) -> Table:
+    rows = (
+        (f"{size['documents']:,} documents", str(kind["changed"]), number(kind["median"]))
+        + tuple(number(kind[key]) for key in ("documents_examined", "keys_examined", "commands"))
+        for size in sizes
+        for kind in size["cycles"]
+    )
+    columns = ("", "changed", "ms", "documents", "keys", "commands")
+    return _table("One cycle, and what MongoDB examined for it", columns, rows)
+
+
+def _table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+    table = Table(title=f"\n{title}", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place else "left", no_wrap=True)
     for row in rows:
-        cpu = row["cpu_seconds"]
-        table.add_row(
-            row["name"],
-            f"{median(row['wall_seconds']):.2f}",
-            f"{median(row['own_seconds']):.2f}" if row["own_seconds"] else "",
-            *(f"{cpu[name]:.2f}" for name in ("ours", "mongod", "redis-server")),
-            f"{row['peak_pss_mb']:.0f}",
-            str(row["processes"]),
-        )
-    return table
-
-
-def _delta(sizes: Sequence[Figures]) -> Table:
-    columns = ("collection", "changed", "ms", "min - max", "with start", "documents", "keys")
-    table = _table("One cycle in milliseconds, and what MongoDB examined for it", columns)
-    for size in sizes:
-        for cycles in size["cycles"]:
-            own = cycles["milliseconds"]
-            table.add_row(
-                f"{size['documents']:,}",
-                str(cycles["changed"]),
-                f"{own['median']:.0f}",
-                f"{own['min']:.0f} - {own['max']:.0f}",
-                f"{cycles['wall_milliseconds']['median']:,.0f}",
-                *(str(cycles[name]) for name in ("documents_examined", "keys_examined")),
-            )
-    return table
-
-
-def _verdict(target: dict[str, Any]) -> str:
-    verdict = "[green]met   [/]" if target["met"] else "[red]missed[/]"
-    return f"  {verdict}  {target['what']}: {target['measured']}; wanted: {target['wanted']}"
-
-
-def _table(title: str, columns: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+        table.add_row(*row)
     return table

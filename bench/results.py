@@ -1,156 +1,130 @@
-"""From measurements to what is told: medians, ratios within a round, and whether each target is met."""
+"""From runs to what is told: medians over the rounds, ratios within a round, and whether each target is reached."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
 from statistics import median
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from bench.contenders import BACKFILL_ALL, INSERTION, SCRIPT, WORKERS, Rounds, Run
-from bench.delta import Cycles, Size
-
-OF_INSERTION: Final = 0.5
-OF_SCRIPT: Final = 4.0
-BASE_MB: Final = 150
-MB_A_WORKER: Final = 60
-"""What a worker process may take beside the base: an interpreter, the libraries, the pages in flight."""
-
-SAME: Final = 1.2
-"""Two figures of memory are the same when the greater is at most so many times the other."""
-
-SAME_TIME: Final = 1.5
-"""Likewise two times of a cycle: a few milliseconds, on a machine that does other things too."""
-
-_FLAT_FROM: Final = 50_000
+from bench.contenders import BEFORE, INSERTION, SCRIPT, TWO, Rounds
+from bench.documents import LARGE, PLAIN
+from bench.sizes import Size
 
 Figures = dict[str, Any]
+"""What docs/bench.json holds: see `bench.main.measure`."""
+
+OLD: Final = ", before"
+"""What the name of a shape ends with where the version before was measured."""
+
+_MOST: Final = ("pss_mb", "worker_pss_mb", "slowest_ms", "slow_commands", "read_max_ms")
+"""Of these the greatest of all rounds counts."""
+
+_FLAT_FROM: Final = 50_000  # documents: a smaller collection does not fill the pages in flight
 
 
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """A figure over the rounds."""
-
-    median: float
-    min: float
-    max: float
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """One thing that must hold, and what was measured."""
+class Target(NamedTuple):
+    """One thing to reach: `before` is the same figure of the version before, where that was measured."""
 
     what: str
+    before: float | None
+    measured: float
     wanted: str
-    measured: str
-    met: bool
+    reached: bool
 
 
-def spread(values: Iterable[float], digits: int = 3) -> Spread:
-    """The median and the extremes of some figures."""
-    known = sorted(values)
-    return Spread(*(round(value, digits) for value in (median(known), known[0], known[-1])))
-
-
-def ratio(rounds: Rounds, name: str, to: str) -> Spread:
-    """How many times as fast as another one a contender was, each time within one round."""
-    return spread(other.seconds / one.seconds for one, other in zip(rounds[name], rounds[to], strict=True))
-
-
-def speed(rounds: Rounds, documents: int) -> list[Figures]:
-    """Every contender: how fast, how that compares, and what it took."""
-    return [
-        {
-            "name": name,
-            "documents_per_second": asdict(spread((documents / run.seconds for run in runs), 0)),
-            "of_insertion": asdict(ratio(rounds, name, INSERTION)),
-            "of_script": asdict(ratio(rounds, name, SCRIPT)),
-            "seconds": [round(run.seconds, 3) for run in runs],
-            "wall_seconds": [round(run.measured.wall_seconds, 3) for run in runs],
-            "own_seconds": [seconds for run in runs for seconds in _own_seconds(run)],
-            "peak_pss_mb": round(max(run.measured.memory.pss_mb for run in runs), 1),
-            "peak_rss_mb": round(max(run.measured.memory.rss_mb for run in runs), 1),
-            "processes": max(run.measured.memory.processes for run in runs),
-            "cpu_seconds": _cpu(runs),
+def summary(rounds: Rounds) -> Figures:
+    """Each contender: the figures of its runs, and their medians."""
+    return {
+        name: {
+            "median": {key: (max if key in _MOST else median)(run[key] for run in runs) for key in runs[0]},
+            "rounds": runs,
         }
         for name, runs in rounds.items()
-    ]
+    }
 
 
-def delta(sizes: Sequence[Size]) -> list[Figures]:
-    """Every size: the backfill that came first, and the cycles after it."""
+def sizes(measured: Sequence[Size]) -> list[Figures]:
+    """Each size: the backfill that came first, and the cycles after it."""
     return [
         {
             "documents": size.documents,
-            "backfill_seconds": round(size.backfill_seconds, 3),
-            "backfill_peak_pss_mb": round(size.backfill_memory.pss_mb, 1),
-            "backfill_peak_rss_mb": round(size.backfill_memory.rss_mb, 1),
-            "cycles": [
-                {
-                    "changed": cycles.changed,
-                    "milliseconds": asdict(spread(cycles.milliseconds, 1)),
-                    "wall_milliseconds": asdict(spread(cycles.wall_milliseconds, 1)),
-                    "documents_examined": cycles.documents_examined,
-                    "keys_examined": cycles.keys_examined,
-                    "commands": cycles.commands,
-                }
-                for cycles in size.cycles
-            ],
+            "backfill": size.backfill,
+            "cycles": [kind._asdict() | {"median": median(kind.milliseconds)} for kind in size.cycles],
         }
-        for size in sizes
+        for size in measured
     ]
 
 
-def speed_targets(rounds: Rounds) -> list[Target]:
-    """What a backfill must show beside the ceiling and the script of the same round."""
-    of_insertion, of_script = (ratio(rounds, BACKFILL_ALL, other).median for other in (INSERTION, SCRIPT))
-    most = BASE_MB + MB_A_WORKER * WORKERS
-    peak = max(run.measured.memory.pss_mb for run in rounds[BACKFILL_ALL])
-    limit = f"at most {most} MB ({BASE_MB}, and {MB_A_WORKER} for each of {WORKERS} workers)"
+def ratio(part: Figures, name: str, key: str, to: str, to_key: str | None = None) -> float | None:
+    """The median of the ratios of two contenders, each taken within one round; None if one was not measured."""
+    if name not in part or to not in part:
+        return None
+    pairs = zip(part[name]["rounds"], part[to]["rounds"], strict=True)
+    return median(one[key] / max(other[to_key or key], 1e-9) for one, other in pairs)
+
+
+def targets(figures: Figures) -> list[Target]:
+    """What is to be reached, of the parts that were measured."""
     return [
-        _at_least("backfill / mass insertion", OF_INSERTION, of_insertion),
-        _at_least("backfill / straightforward script", OF_SCRIPT, of_script),
-        Target("memory of all processes of a backfill", limit, f"{peak:.0f} MB", peak <= most),
+        *_speed_targets(figures.get("speed", {})),
+        *_reader_targets(figures.get("readers", {})),
+        *_shape_targets(figures.get("shapes", {})),
+        *_size_targets(figures.get("sizes", [])),
     ]
 
 
-def delta_targets(sizes: Sequence[Size]) -> list[Target]:
-    """What must not grow with the collection."""
-    flat = [size for size in sizes if size.documents >= _FLAT_FROM] or sizes
-    memory = {size.documents: round(size.backfill_memory.pss_mb) for size in flat}
-    targets = [_not_more("memory of a backfill", memory, "MB", SAME)]
-    for kind in zip(*(size.cycles for size in sizes), strict=True):
-        targets += _cycle_targets([size.documents for size in sizes], kind)
-    return targets
+def _speed_targets(speed: Figures) -> Iterator[Target]:
+    for what, key, most in (
+        ("CPU of our own processes / CPU of Redis at bare insertion", "cpu_ours", 3.8),
+        ("CPU of the coordinator / CPU of Redis at bare insertion", "cpu_coordinator", 0.2),
+        ("CPU of Redis / CPU of Redis at bare insertion", "cpu_redis", 3.0),
+    ):
+        before, now = (ratio(speed, name, key, INSERTION, "cpu_redis") for name in (BEFORE, TWO))
+        yield from _at_most(what, before, now, most)
+    rate = "documents_per_second"
+    before, now = (ratio(speed, name, rate, BEFORE) for name in (BEFORE, TWO))
+    yield from _at_least("documents/s / the version before", before, now, 1.1)
+    before, now = (ratio(speed, name, rate, SCRIPT) for name in (BEFORE, TWO))
+    yield from _at_least("documents/s / straightforward script", before, now, 3.0)
 
 
-def _cycle_targets(documents: Sequence[int], kind: Sequence[Cycles]) -> list[Target]:
-    changed = kind[0].changed
-    times = {size: round(median(c.milliseconds)) for size, c in zip(documents, kind, strict=True)}
-    examined = {size: c.documents_examined for size, c in zip(documents, kind, strict=True)}
-    return [
-        _not_more(f"a cycle with {changed} changed", times, "ms", SAME_TIME),
-        _not_more(f"examined with {changed} changed", examined, "documents", 1),
+def _reader_targets(readers: Figures) -> Iterator[Target]:
+    before, now = (readers.get(name, {}).get("median", {}).get("slowest_ms") for name in (BEFORE, TWO))
+    yield from _at_most("longest command in the slow log of Redis, ms", before, now, 2.0)
+    before, now = (ratio(readers, name, "read_p99_ms", SCRIPT) for name in (BEFORE, TWO))
+    yield from _at_most("a reader's p99 / its p99 beside the straightforward script", before, now, 1.0)
+
+
+def _shape_targets(shapes: Figures) -> Iterator[Target]:
+    rate = "own_documents_per_second"
+    before, now = (ratio(shapes, LARGE.name + old, rate, PLAIN.name + old) for old in (OLD, ""))
+    yield from _at_least("documents/s with 12 KB beside the contract / without", before, now, 0.9)
+
+
+def _size_targets(found: Sequence[Figures]) -> Iterator[Target]:
+    if not found:
+        return
+    flat = [
+        size["backfill"] for size in found if size["documents"] >= min(_FLAT_FROM, found[-1]["documents"])
     ]
+    memory = flat[-1]["pss_mb"] / flat[0]["pss_mb"]
+    yield from _at_most("memory of all processes, largest collection / smallest", None, memory, 1.2)
+    yield from _at_most("memory of a worker, MB", None, max(each["worker_pss_mb"] for each in flat), 60)
+    cost, usual = (each["cpu_ours"] + each["cpu_redis"] for each in (flat[-1], flat[-2:][0]))
+    yield from _at_most("CPU per document, largest collection / second largest", None, cost / usual, 1.1)
+    for kind in zip(*(size["cycles"] for size in found), strict=True):
+        changed, first, last = kind[0]["changed"], kind[0], kind[-1]
+        taken = last["median"] / max(1, first["median"])
+        yield from _at_most(
+            f"a cycle with {changed} changed, largest collection / smallest", None, taken, 1.5
+        )
+        examined = last["documents_examined"] - first["documents_examined"]
+        yield from _at_most(f"documents examined more with {changed} changed", None, examined, 0)
 
 
-def _at_least(what: str, least: float, value: float) -> Target:
-    return Target(what, f"at least {least}", f"{value:.2f}", value >= least)
+def _at_most(what: str, before: float | None, measured: float | None, most: float) -> Iterator[Target]:
+    if measured is not None:
+        yield Target(what, before, measured, f"at most {most:g}", measured <= most)
 
 
-def _not_more(what: str, values: Mapping[int, int], unit: str, factor: float) -> Target:
-    """The figure of the largest collection is at most `factor` times that of the smallest."""
-    smallest, largest = values[min(values)], values[max(values)]
-    told = ", ".join(f"{value} at {size:,}" for size, value in values.items())
-    wanted = "the same" if factor == 1 else f"at most {factor} times as much in the largest"
-    return Target(what, wanted, f"{told} ({unit})", largest <= smallest * factor)
-
-
-def _own_seconds(run: Run) -> list[float]:
-    """What a contender says it took, without the start and end of its process; empty where it does not."""
-    answer = run.measured.answer
-    known = (answer.get("seconds"), answer.get("sync_duration_ms", 0) / 1000)
-    return [round(seconds, 3) for seconds in known if seconds][:1]
-
-
-def _cpu(runs: Sequence[Run]) -> dict[str, float]:
-    names = runs[0].measured.cpu_seconds
-    return {name: round(median(run.measured.cpu_seconds[name] for run in runs), 2) for name in names}
+def _at_least(what: str, before: float | None, measured: float | None, least: float) -> Iterator[Target]:
+    if measured is not None:
+        yield Target(what, before, measured, f"at least {least:g}", measured >= least)

@@ -1,6 +1,6 @@
 """The servers that are measured on, what is in them, and whether a contender has done its work."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from random import Random
@@ -10,64 +10,90 @@ import redis
 from pymongo import MongoClient
 from pymongo.collection import Collection
 
-from bench.documents import Document, document, documents
-from etl import demo as embedded
+from bench.documents import PLAIN, Document, Shape, document, documents
+from etl.demo import MongoServer, RedisServer
 from schemas.documents import project
-from schemas.families import CAMPAIGN_MESSAGES, GENERATION_META
+from schemas.families import CAMPAIGN_MESSAGES
 from schemas.operations import Projection, Put
 
-DATABASE: Final = "campaigns"
 COLLECTION: Final = "promptContent"
+SLOW_MS: Final = 2.0
 
-_INSERTED_AT_A_TIME: Final = 5_000
+_INSERTED_AT_A_TIME: Final = 2_000
 _SAMPLE: Final = 100
+_REDIS: Final = ("--slowlog-log-slower-than", "200", "--slowlog-max-len", "100000")
 
 
 class Wrong(Exception):
     """A contender did not leave in Redis what the documents give: its figure would mean nothing."""
 
 
+class Source(NamedTuple):
+    """What is copied: the first `count` documents of a shape, in a database of their own."""
+
+    database: str
+    count: int
+    shape: Shape = PLAIN
+
+    def entries(self, number: int) -> list[Put]:
+        """What the document of this number asks of the cache."""
+        projection = project(document(number, self.shape), "generacion")
+        entries = projection.entries if isinstance(projection, Projection) else ()
+        puts = [entry for entry in entries if isinstance(entry, Put)]
+        if len(puts) != 2:  # noqa: PLR2004 (the messages and what they cost)
+            raise Wrong(f"document {number} is not valid: {projection}")
+        return puts
+
+
 class Bench(NamedTuple):
     """Both servers, with a client of each to arrange and to look."""
 
-    servers: embedded.Servers
-    collection: Collection[Document]
+    mongod: MongoServer
+    server: RedisServer
+    mongo: MongoClient[Document]
     redis: redis.Redis
 
     @property
     def pids(self) -> dict[str, int]:
         """The process id of each server, by its name."""
-        return {server.name: server.pid for server in self.servers}
+        return {"mongodb": self.mongod.pid, "redis": self.server.pid}
 
-    def grow(self, start: int, stop: int) -> None:
-        """Insert the documents of these numbers, and have them on disk before anything is measured."""
-        self.collection.create_index([("updated_at", 1), ("_id", 1)])
-        for some in _batches(documents(start, stop)):
-            self.collection.insert_many(some, ordered=False)
-        self.collection.database.client.admin.command("fsync")
+    def collection(self, source: Source) -> Collection[Document]:
+        """Where its documents are."""
+        return self.mongo[source.database][COLLECTION]
 
-    def drop(self) -> None:
-        """Remove the collection."""
-        self.collection.drop()
+    def fill(self, source: Source) -> None:
+        """Insert the documents that are missing, and have them on disk before anything is measured."""
+        collection = self.collection(source)
+        collection.create_index([("updated_at", 1), ("_id", 1)])
+        missing = documents(collection.estimated_document_count(), source.count, source.shape)
+        while some := list(islice(missing, _INSERTED_AT_A_TIME)):
+            collection.insert_many(some, ordered=False)
+        self.mongo.admin.command("fsync")
 
     def flush(self) -> None:
-        """Empty Redis: it is this benchmark's own."""
+        """Empty Redis and its slow log: they are this benchmark's own."""
         self.redis.flushall(asynchronous=False)
+        self.redis.slowlog_reset()
 
-    def check(self, count: int) -> None:
-        """Make sure that Redis holds what the first `count` documents give.
+    def slow_log(self) -> list[float]:
+        """Milliseconds of each command since the last flush that took 0.2 ms or longer."""
+        return [entry["duration"] / 1000 for entry in self.redis.slowlog_get(-1)]
+
+    def check(self, source: Source) -> None:
+        """Make sure that Redis holds what the documents give.
 
         All keys are counted; type, value and TTL are compared for a sample.
 
         Raises:
             Wrong: it does not.
         """
-        for family in (CAMPAIGN_MESSAGES, GENERATION_META):
-            found = sum(1 for _ in self.redis.scan_iter(f"{family.prefix}*", count=10_000))
-            if found != count:
-                raise Wrong(f"{found} keys {family.prefix}*, but there are {count} documents")
-        for number in Random(count).sample(range(count), min(count, _SAMPLE)):
-            for entry in _entries(document(number)):
+        wanted = 2 * len({source.shape.claim(number) for number in range(source.count)})
+        found = sum(1 for _ in self.redis.scan_iter("ai:*", count=10_000))
+        if found != wanted:
+            raise Wrong(f"{found} keys of the contract, but the documents give {wanted}")
+        for number in Random(source.count).sample(range(source.count), min(source.count, _SAMPLE)):
+            for entry in source.entries(source.shape.newest(number, source.count)):
                 self._check_entry(entry)
 
     def _check_entry(self, entry: Put) -> None:
@@ -83,22 +109,11 @@ class Bench(NamedTuple):
 def start() -> Iterator[Bench]:
     """Start both servers, on free loopback ports with their data on disk; on leaving they are gone."""
     with (
-        embedded.servers() as servers,
-        MongoClient[Document](servers.mongo.uri, tz_aware=True) as mongo,
-        redis.Redis.from_url(servers.redis.url, decode_responses=True) as client,
+        RedisServer(args=_REDIS) as server,
+        MongoServer() as mongod,
+        MongoClient[Document](mongod.uri, tz_aware=True) as mongo,
+        redis.Redis.from_url(server.url, decode_responses=True) as client,
     ):
-        yield Bench(servers, mongo[DATABASE][COLLECTION], client)
-
-
-def _entries(of: Document) -> Iterable[Put]:
-    projection = project(of, "generacion")
-    entries = projection.entries if isinstance(projection, Projection) else ()
-    puts = [entry for entry in entries if isinstance(entry, Put)]
-    if len(puts) != 2:  # noqa: PLR2004 (the messages and what they cost)
-        raise Wrong(f"the document {of['_id']} is not valid: {projection}")
-    return puts
-
-
-def _batches(items: Iterator[Document]) -> Iterator[list[Document]]:
-    while batch := list(islice(items, _INSERTED_AT_A_TIME)):
-        yield batch
+        # No contender waits for the disk, also where documents are large.
+        mongo.admin.command("setParameter", 1, wiredTigerEngineRuntimeConfig="cache_size=1G")
+        yield Bench(mongod, server, mongo, client)

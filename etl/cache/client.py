@@ -59,6 +59,13 @@ _DENIED: Final = re.compile(
     r"^(?:NOAUTH|WRONGPASS|NOPERM)|-NOPERM|can't run this command or subcommand|No permission"
 )
 
+# What only another setting mends, by the words of the server or of Python.
+_SETTINGS: Final = {
+    "certificate verify failed": "has a certificate that is not trusted: see ssl_ca_certs in redis.url",
+    "DB index is out of range": "has no such database: correct the number in redis.url",
+    "invalid DB index": "has no such database: correct the number in redis.url",
+}
+
 
 class SentinelService(NamedTuple):
     """A primary that Sentinel names."""
@@ -167,10 +174,9 @@ class Wire:
         text = str(error).replace("\n", " ")
         if isinstance(error, _CREDENTIALS) or _DENIED.search(text):
             return Misconfigured(f"{where} refuses: {text} (check user, password and ACL in redis.url)")
-        if "certificate verify failed" in text:
-            return Misconfigured(
-                f"{where} has a certificate that is not trusted: see ssl_ca_certs in redis.url"
-            )
+        problem = next((problem for words, problem in _SETTINGS.items() if words in text), None)
+        if problem is not None:
+            return Misconfigured(f"{where} {problem}")
         if isinstance(error, (redis.ConnectionError, redis.TimeoutError, MasterNotFoundError, OSError)):
             return CacheAway(
                 f"{where} does not answer: {text.rstrip('.')} (is it running, and is redis.url right?)"

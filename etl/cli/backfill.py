@@ -1,5 +1,6 @@
 """`etl backfill`: every document of a collection."""
 
+import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,17 @@ class _Moment(click.ParamType[int]):
         return round(utc.timestamp() * 1000)
 
 
+class _Rate(click.FloatRange):
+    """Documents a second. A range lets what is no number through."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """A number within the range."""
+        rate = float(super().convert(value, param, ctx))
+        if math.isnan(rate):
+            self.fail(f"{value!r} is no number", param, ctx)
+        return rate
+
+
 @click.command()
 @click.argument("collection")
 @click.option("--since", type=_Moment(), help="Only documents dated at or after this (ISO 8601).")
@@ -42,7 +54,7 @@ class _Moment(click.ParamType[int]):
     type=click.IntRange(1, 256),
     help="Number of worker processes; else transform.workers.",
 )
-@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Upper bound in documents per second.")
+@click.option("--rate", type=_Rate(0.001, 1_000_000), help="Upper bound in documents per second.")
 @click.option("--restart", is_flag=True, help="Start anew instead of resuming an interrupted backfill.")
 @click.option("--dry-run", is_flag=True, help="Read and validate only; print what would be written.")
 @click.option(
@@ -69,6 +81,8 @@ def backfill(runtime: Runtime, /, collection: str, *, as_json: bool, **options: 
 
 
 def _order(since: int | None, until: int | None, rate: float | None, **options: Any) -> "BackfillOrder":
+    if since is not None and until is not None and since >= until:
+        raise click.UsageError("--since must be earlier than --until")
     restart, dry_run = options.pop("restart"), options.pop("dry_run")
     executors = _executors(**options)
     from etl.app import BackfillOrder  # noqa: PLC0415 (the drivers load slowly, and `--help` does not need them)

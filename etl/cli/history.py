@@ -20,7 +20,11 @@ _CHART_WIDTH = 60
 @click.command()
 @click.argument("collection", required=False)
 @click.option(
-    "--limit", type=click.IntRange(1), default=20, show_default=True, help="Number of runs per collection."
+    "--limit",
+    type=click.IntRange(1, 1_000_000),
+    default=20,
+    show_default=True,
+    help="Number of runs per collection.",
 )
 @json_option
 @pass_runtime

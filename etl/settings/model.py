@@ -6,7 +6,7 @@ docs/settings.md shows the descriptions.
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -61,7 +61,11 @@ def _one_of(known: Mapping[str, object]) -> AfterValidator:
 
 
 Whole = Annotated[int, BeforeValidator(_not_a_bool)]
-Seconds = Annotated[float, BeforeValidator(_not_a_bool), Field(gt=0, allow_inf_nan=False)]
+Timeout = Annotated[
+    float, BeforeValidator(_not_a_bool), Field(gt=0, le=urls.LONGEST_TIMEOUT, allow_inf_nan=False)
+]
+CENTURY: Final = 100 * 365 * 86_400
+"""Seconds. Whatever is meant to last longer is a typing error, and some of it overflows in a server."""
 
 
 class Section(BaseModel):
@@ -81,7 +85,7 @@ class MongoSettings(Section):
         pattern=r'^[^/\\. "$\x00]{1,63}$',
         description="Database that holds the collections.",
     )
-    timeout_seconds: Seconds = Field(10, description="Time limit in seconds for one answer of MongoDB.")
+    timeout_seconds: Timeout = Field(10, description="Time limit in seconds for one answer of MongoDB.")
 
 
 class SentinelSettings(Section):
@@ -101,7 +105,7 @@ class RedisSettings(Section):
     url: Annotated[SecretStr, _address("redis", "rediss", "unix")] = Field(
         SecretStr("redis://localhost:6379/0"), description="Address of Redis."
     )
-    timeout_seconds: Seconds = Field(10, description="Time limit in seconds for one answer of Redis.")
+    timeout_seconds: Timeout = Field(10, description="Time limit in seconds for one answer of Redis.")
     sentinel: SentinelSettings | None = Field(
         None,
         description="Sentinels that name the primary; `url` then has its options, without host and port.",
@@ -112,7 +116,10 @@ class ScheduleSettings(Section):
     """When a cycle runs."""
 
     cycle_seconds: Whole = Field(
-        660, ge=1, description="Seconds from one cycle to the next; `etl:last_sync` lives twice as long."
+        660,
+        ge=1,
+        le=CENTURY,
+        description="Seconds from one cycle to the next; `etl:last_sync` lives twice as long.",
     )
 
 
@@ -129,7 +136,10 @@ class CollectionSettings(Section):
         description="Date field that every write sets to the present; may be a dotted path.",
     )
     overlap_seconds: Whole = Field(
-        120, ge=0, description="Longest time in seconds between a document's timestamp and its commit."
+        120,
+        ge=0,
+        le=CENTURY,
+        description="Longest time in seconds between a document's timestamp and its commit.",
     )
     cold_start: Literal["full", "recent", "now"] = Field(
         "full",
@@ -148,10 +158,11 @@ class CollectionSettings(Section):
 class FamilySettings(Section):
     """TTL and refresh interval of a key family."""
 
-    ttl: Whole | None = Field(None, ge=1, description="TTL of an entry in seconds.")
+    ttl: Whole | None = Field(None, ge=1, le=CENTURY, description="TTL of an entry in seconds.")
     refresh_seconds: Whole | None = Field(
         None,
         ge=1,
+        le=CENTURY,
         description="Seconds between refreshes by the daemon; less than its `ttl`.",
     )
 
@@ -184,7 +195,9 @@ class TransformSettings(Section):
 class LeaseSettings(Section):
     """The lease that keeps two cycles of one collection apart."""
 
-    seconds: Whole = Field(30, ge=1, description="Seconds until the lease of a holder that died ends.")
+    seconds: Whole = Field(
+        30, ge=1, le=86_400, description="Seconds until the lease of a holder that died ends."
+    )
 
 
 class ReconcileSettings(Section):
@@ -193,6 +206,7 @@ class ReconcileSettings(Section):
     interval_seconds: Whole | None = Field(
         None,
         ge=1,
+        le=CENTURY,
         description="Seconds between two reconciliations (verify and repair); null: when due.",
     )
 
@@ -200,7 +214,7 @@ class ReconcileSettings(Section):
 class RetrySettings(Section):
     """Retries."""
 
-    seconds: Seconds = Field(
+    seconds: Timeout = Field(
         20, description="How long a step is retried in seconds while a server does not answer."
     )
 

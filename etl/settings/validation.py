@@ -1,6 +1,6 @@
 """From pydantic's view of a wrong setting to the one line a person needs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import get_args
 
 from pydantic import BaseModel, ValidationError
@@ -17,7 +17,15 @@ def one_line(error: ValidationError, source: Callable[[Path], str]) -> str:
 
     `source` names where the value at a path came from. No value is ever quoted: it may be a secret.
     """
-    return "; ".join(_describe(details, source) for details in error.errors(include_input=False))
+    found = error.errors(include_input=False)
+    return "; ".join(_describe(details, source) for details in found if not _follows(details, found))
+
+
+def _follows(details: ErrorDetails, found: Sequence[ErrorDetails]) -> bool:
+    """Whether a list only counts as too short because what is in it is wrong, which is told by itself."""
+    path = details["loc"]
+    inside = (other["loc"] for other in found if other["loc"][: len(path)] == path and other["loc"] != path)
+    return details["type"] == "too_short" and any(inside)
 
 
 def dotted(path: Path) -> str:
@@ -61,5 +69,7 @@ def _expected(details: ErrorDetails, path: Path) -> str:
             return "required, but not given"
         case "model_type" | "dict_type":
             return "expected a mapping of settings"
+        case "tuple_type":
+            return "expected a list"
         case _:
             return details["msg"].replace("Input should be", "expected")

@@ -1,0 +1,74 @@
+"""The tables of README "Speed", from docs/bench.json.
+
+`python -m bench.readme` writes them into README.md, between two comments; `make bench` ends with it.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from bench.contenders import BEFORE, INSERTION, SCRIPT
+from bench.meter import ROOT
+from bench.report import heading, number
+from bench.results import Figures, ratio
+
+FIGURES: Final = ROOT / "docs" / "bench.json"
+README: Final = ROOT / "README.md"
+
+_BLOCK: Final = re.compile(r"(?<=<!-- python -m bench.readme -->\n).*?(?=<!-- end of figures -->)", re.DOTALL)
+
+
+def tables(figures: Figures) -> str:
+    """The tables as Markdown; empty where nothing was measured."""
+    return "".join(f"\n{part}\n" for part in _parts(figures)) + "\n" if figures else "\n"
+
+
+def shown(readme: str) -> str:
+    """What a README shows between the comments.
+
+    Raises:
+        ValueError: the comments are missing.
+    """
+    found = _BLOCK.search(readme)
+    if found is None:
+        raise ValueError("README.md lacks the comments around the figures")
+    return found[0]
+
+
+def _parts(figures: Figures) -> Iterator[str]:
+    yield f"{heading(figures)}."
+    if speed := figures.get("speed"):
+        extent = figures["extent"]
+        columns = [f"{extent['documents']:,} documents of {extent['bytes_a_document']} bytes"]
+        columns += [
+            "documents/s",
+            "/ insertion",
+            "/ script",
+            "/ before",
+            "our CPU",
+            "CPU of Redis",
+            "memory, MB",
+        ]
+        yield _table(columns, (_row(speed, name) for name in speed))
+    rows = ([t["what"], number(t["before"]), number(t["measured"]), t["wanted"]] for t in figures["targets"])
+    yield _table(["", "before", "now", "wanted"], rows)
+
+
+def _row(speed: Figures, name: str) -> list[str]:
+    rates = [ratio(speed, name, "documents_per_second", other) for other in (INSERTION, SCRIPT, BEFORE)]
+    costs = [ratio(speed, name, key, INSERTION, "cpu_redis") for key in ("cpu_ours", "cpu_redis")]
+    found = speed[name]["median"]
+    values = [found["documents_per_second"], *rates, *costs, found["pss_mb"]]
+    return [name, *map(number, values)]
+
+
+def _table(columns: list[str], rows: Iterable[list[str]]) -> str:
+    lines = [columns, ["---", *["--:"] * (len(columns) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    text = README.read_text("utf-8")
+    block = tables(json.loads(FIGURES.read_text("utf-8")))
+    README.write_text(text.replace(shown(text), block, 1), "utf-8")

@@ -1,0 +1,100 @@
+"""What grows with the collection and what must not: a backfill, and cycles of 0 and 156 changed documents.
+
+The collection grows from size to size. At each, a backfill of all of it sets the checkpoint, then come the cycles. The
+changed documents are the same ones in every cycle, spread over the collection, and get the time of the change as
+`updated_at`: a cycle reads again what changed within the overlap, which would otherwise add up from cycle to cycle.
+Cycles are timed without MongoDB's profiler; one more, with the profiler on, says what was examined.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+from pymongo import UpdateOne
+
+from bench.contenders import TWO, Run, backfill, once, run, sync
+from bench.documents import document
+from bench.meter import Meter
+from bench.servers import Bench, Source, Wrong
+
+CHANGED: Final = 156
+
+_APP: Final = "promptcontent-etl"
+
+
+class Cycles(NamedTuple):
+    """Cycles of one kind: milliseconds of each by its own clock, and what one of them made MongoDB examine."""
+
+    changed: int
+    milliseconds: list[int]
+    documents_examined: int
+    keys_examined: int
+    commands: int
+
+
+class Size(NamedTuple):
+    """What was measured on a collection of so many documents."""
+
+    documents: int
+    backfill: Run
+    cycles: list[Cycles]
+
+
+def sizes(bench: Bench, meter: Meter, wanted: Sequence[int], count: int) -> Iterator[Size]:
+    """Measure `count` cycles of each kind at each of the wanted sizes, the smallest first.
+
+    Raises:
+        Wrong: a cycle did not do what had changed.
+    """
+    for documents in sorted(wanted):
+        source = Source("sizes", documents)
+        bench.fill(source)
+        filled = run(bench, meter, backfill(bench, source, TWO))
+        once(meter, sync(bench, source))  # what a backfill leaves to the next cycle is done
+        chosen = range(0, documents, max(1, documents // CHANGED))[:CHANGED]
+        idle = _cycles(bench, meter, source, count, 0, lambda: None)
+        busy = _cycles(bench, meter, source, count, CHANGED, lambda: _change(bench, source, chosen))
+        for number in chosen:  # so that the next size begins as this one did
+            original = document(number)
+            bench.collection(source).replace_one({"_id": original["_id"]}, original)
+        yield Size(documents, filled, [idle, busy])
+
+
+def _cycles(
+    bench: Bench, meter: Meter, source: Source, count: int, changed: int, change: Callable[[], None]
+) -> Cycles:
+    taken = []
+    for _ in range(count):
+        change()
+        taken.append(_cycle(bench, meter, source, changed))
+    change()
+    database = bench.mongo[source.database]
+    database["system.profile"].drop()
+    database.command("profile", 2, filter={"appName": _APP})
+    try:
+        _cycle(bench, meter, source, changed)
+    finally:
+        database.command("profile", 0)
+    examined = ("docsExamined", "keysExamined")
+    entries = list(database["system.profile"].find({"ns": bench.collection(source).full_name}, examined))
+    if not entries:
+        raise Wrong("the profiler saw nothing of the cycle")
+    documents, keys = (sum(e.get(name, 0) for e in entries) for name in examined)
+    return Cycles(changed, taken, documents, keys, len(entries))
+
+
+def _cycle(bench: Bench, meter: Meter, source: Source, changed: int) -> int:
+    """Milliseconds of one cycle."""
+    report: dict[str, Any] = once(meter, sync(bench, source)).answer
+    if report["records_processed"] != changed or report["mode"] != "delta":
+        raise Wrong(f"a cycle should have processed {changed} documents as a delta: {report}")
+    return int(report["sync_duration_ms"])
+
+
+def _change(bench: Bench, source: Source, numbers: Sequence[int]) -> None:
+    """Write these documents again, now."""
+    now = datetime.now(UTC)
+    written = {"$set": {"updated_at": now, "mensajes.0.texto": f"Escrito de nuevo a las {now.isoformat()}"}}
+    bench.collection(source).bulk_write(
+        [UpdateOne({"_id": document(number)["_id"]}, written) for number in numbers]
+    )
