@@ -21,6 +21,7 @@ from pydantic_core import PydanticCustomError
 
 from etl.errors import Misconfigured
 from etl.settings import urls
+from etl.settings.cpus import usable_cpus
 from schemas.documents import FAMILIES, KINDS
 from schemas.families import LAST_SYNC, Family
 
@@ -187,14 +188,19 @@ class TransformSettings(Section):
     """Worker processes."""
 
     workers: Whole | None = Field(
-        None, ge=1, le=256, description="Worker processes of a cold start or a backfill; null: one per core."
+        None,
+        ge=1,
+        le=256,
+        description="Worker processes of a cold start or a backfill; null: one per usable CPU.",
     )
 
 
 class LeaseSettings(Section):
     """The lease that keeps two cycles of one collection apart."""
 
-    seconds: Whole = Field(30, ge=1, description="Seconds until the lease of a holder that died ends.")
+    seconds: Whole = Field(
+        30, ge=1, le=86_400, description="Seconds until the lease of a holder that died ends."
+    )
 
 
 class ReconcileSettings(Section):
@@ -211,7 +217,7 @@ class ReconcileSettings(Section):
 class RetrySettings(Section):
     """Retries."""
 
-    seconds: Seconds = Field(
+    seconds: Timeout = Field(
         20, description="How long a step is retried in seconds while a server does not answer."
     )
 
@@ -282,7 +288,7 @@ class Settings(Section):
 
     def workers(self) -> int:
         """Number of worker processes: by default one per core."""
-        return self.transform.workers or os.cpu_count() or 1
+        return self.transform.workers or usable_cpus()
 
     def longest_ttl(self) -> int:
         """The longest TTL of all families, in seconds: documents older than this are in no cache."""
