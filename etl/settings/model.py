@@ -287,7 +287,7 @@ class Settings(Section):
         return self.families[family].ttl
 
     def workers(self) -> int:
-        """Number of worker processes: by default one per core."""
+        """Number of worker processes: by default one per usable CPU."""
         return self.transform.workers or usable_cpus()
 
     def longest_ttl(self) -> int:
