@@ -29,6 +29,7 @@ HEALTHY = CollectionStatus(
     leader="here:1",
     scans=[],
     reconciliation=None,
+    follow=None,
     error=None,
 )
 
