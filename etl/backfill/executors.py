@@ -137,8 +137,8 @@ class _Processes(ProcessPoolExecutor):
 def dask(scheduler: str) -> Executors:
     """The workers of a Dask cluster, which need this package; `scheduler` is its address.
 
-    Entering the block raises `Misconfigured` if the extra is not installed, and `Transient` if the scheduler does not
-    answer.
+    Entering the block raises `Misconfigured` if the extra is not installed, and `Transient` if the scheduler
+    does not answer.
     """
 
     @contextmanager

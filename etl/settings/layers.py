@@ -49,7 +49,7 @@ def load(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -
     The file is `path`, else `ETL_CONFIG`, else `config/etl.yaml` in the current directory, else none.
 
     Raises:
-        Misconfigured: a setting is invalid; the message is one line with path, origin and expectation, without secrets.
+        Misconfigured: a setting is invalid; the message is one line without secrets.
     """
     return load_with_origins(path, overrides or {}).settings
 
