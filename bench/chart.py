@@ -13,12 +13,13 @@ from bench.results import Figures
 
 
 class Panel(NamedTuple):
-    """Bars of some rows: those of several series are stacked, or below each other on a logarithmic axis."""
+    """Bars of some rows; those of several series are stacked, or below each other."""
 
     title: str
     rows: Sequence[str]
     series: Mapping[str, Sequence[float]]
     stacked: bool = True
+    scale: str = "linear"
 
 
 def draw(figures: Figures, path: Path) -> None:
@@ -45,7 +46,8 @@ def _panels(figures: Figures) -> Iterator[Panel]:
         yield Panel("CPU seconds per 100,000 documents", [*speed], used)
     if readers := _medians(figures, "readers"):
         taken = {key: [run[f"read_{key}_ms"] for run in readers.values()] for key in ("p50", "p99", "max")}
-        yield Panel("Milliseconds of a read of the cache beside them", [*readers], taken, stacked=False)
+        title = "Milliseconds of a read of the cache beside them"
+        yield Panel(title, [*readers], taken, stacked=False, scale="log")
     if shapes := _medians(figures, "shapes"):
         rates = [run["documents_per_second"] for run in shapes.values()]
         yield Panel(
@@ -77,8 +79,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
     axes.set_yticks(range(len(panel.rows)), panel.rows)
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xscale(panel.scale)
     axes.margins(x=0.1)
-    if not panel.stacked:
-        axes.set_xscale("log")
     if len(panel.series) > 1:
         axes.legend(loc="best", frameon=False)

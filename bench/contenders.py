@@ -1,8 +1,8 @@
 """Who is measured, on what, and what a run of one of them comes to.
 
 All start from an empty Redis. Time is that from the start of the process to its end, as a person waits for it; bare
-insertion says itself how long it took. CPU time is without that of the start of the processes: the same command
-over a small collection is measured right before, and taken off.
+insertion says itself how long it took. The CPU time of `etl` is without that of the start of its processes: the same
+command over a small collection is measured right before, and taken off.
 """
 
 import json
@@ -142,7 +142,9 @@ def _run(documents: int, measured: Measured, started: Measured | None) -> Run:
     answer, used, more = measured.answer, measured.cpu_seconds, documents
     own = answer.get("sync_duration_ms", 0) / 1000 or answer.get("seconds", measured.seconds)
     if started:
-        used = {name: max(0.0, seconds - started.cpu_seconds[name]) for name, seconds in used.items()}
+        used = {
+            name: max(0.0, round(seconds - started.cpu_seconds[name], 2)) for name, seconds in used.items()
+        }
         more = documents - START.documents
     cpu = {f"cpu_{name}": seconds / more * 100_000 for name, seconds in used.items()}
     start_cpu = started.cpu_seconds if started else {}

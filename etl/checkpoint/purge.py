@@ -10,14 +10,15 @@ from etl.errors import LeaseHeldError
 from schemas.families import LAST_SYNC
 
 _SCAN_COUNT: Final = 1000
-_KEYS_A_COMMAND: Final = 100  # no reader of Redis waits for the rest
+_KEYS_AT_A_TIME: Final = 100
 
 
 def own_keys(wire: Wire, own: StateKeys, source: str, *, queues: bool) -> list[str]:
     """The keys that Redis holds only because of this collection's ETL, sorted.
 
-    Entries of the cache, and the registers of who fills them, are not among them: they expire. The notes about a queue
-    are, unless another collection feeds it too; with `queues` also the queue itself, with the requests that wait in it.
+    Entries of the cache, and the registers of who fills them, are not among them: they expire. The notes
+    about a queue are, unless another collection feeds it too; with `queues` also the queue itself, with the
+    requests that wait in it.
 
     Args:
         wire: the connection to Redis.
@@ -29,7 +30,7 @@ def own_keys(wire: Wire, own: StateKeys, source: str, *, queues: bool) -> list[s
         LeaseHeldError: another holder works on the collection.
         EtlError: Redis is away, or refuses.
     """
-    for lease in (own.lease, own.backfill_lease, own.follow_lease):
+    for lease in (own.leader, own.lease, own.backfill_lease, own.follow_lease):
         holder, left = wire.exchange([("GET", lease), ("PTTL", lease)])
         if holder is not None:
             raise LeaseHeldError(holder, max(0, left) / 1000)
@@ -51,8 +52,9 @@ def delete(wire: Wire, keys: Sequence[str]) -> int:
     Raises:
         EtlError: Redis is away, or refuses.
     """
-    starts = range(0, len(keys), _KEYS_A_COMMAND)
-    return sum(wire.exchange([("UNLINK", *keys[start : start + _KEYS_A_COMMAND])])[0] for start in starts)
+    parts = [keys[start : start + _KEYS_AT_A_TIME] for start in range(0, len(keys), _KEYS_AT_A_TIME)]
+    # One command each: in a Redis Cluster they are in different slots.
+    return sum(sum(wire.exchange([("UNLINK", key) for key in part])) for part in parts)
 
 
 def _scan(wire: Wire, pattern: str) -> list[str]:

@@ -4,6 +4,7 @@ import sys
 
 import click
 
+from etl.cache.keys import record_key
 from etl.cli import output
 from etl.cli.runtime import Runtime, json_option, pass_runtime
 
@@ -27,8 +28,12 @@ def purge(
         with output.progress("Reading keys"):
             keys = app.own_keys(collection, queues=queues)
         if not as_json:
+            records = sum(key.startswith(record_key("")) for key in keys)
             for key in keys:
-                output.say(key)
+                if not key.startswith(record_key("")):
+                    output.say(key)
+            if records:
+                output.say(f"and {records} records of documents: {record_key('…')}")
         if not dry_run and keys and not yes:
             _ask(f"Delete these {len(keys)} keys?", as_json=as_json)
         deleted = 0 if dry_run else app.delete_keys(keys)

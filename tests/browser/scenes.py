@@ -33,7 +33,7 @@ def healthy(name: str = "promptContent", **changes: Any) -> CollectionStatus:
         "deferred_count": 0,
         "unreachable": 0,
         "lease_holder": None,
-        "leader": "etl-7d9c:1",
+        "leader": "etl-7d9c:1:0123456789ab",
         "reconciliation": {
             "ended": ago(5000),
             "documents": 200_000,

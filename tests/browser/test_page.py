@@ -315,6 +315,27 @@ def test_a_backfill_shows_its_progress_and_the_time_left(open_page: OpenPage) ->
     assert eventually(lambda: "interrupted: the same command resumes it" in visit.read(), seconds=8)
 
 
+@pytest.mark.parametrize(
+    ("follow", "shown"),
+    [
+        (None, None),
+        (
+            {"state": "following", "lag_seconds": 0.0, "holder": "etl-7d9c:1:0123456789ab"},
+            "followed\netl-7d9c:1",
+        ),
+        ({"state": "behind", "lag_seconds": 75.0, "holder": "etl-7d9c:1"}, "1 min 15 s behind\netl-7d9c:1"),
+        ({"state": "stopped", "lag_seconds": 0.0, "holder": None}, "not followed now"),
+    ],
+)
+def test_a_change_stream_is_shown_where_there_is_one(
+    open_page: OpenPage, follow: dict[str, Any] | None, shown: str | None
+) -> None:
+    """Whether it is followed, how far it is behind, and by whom; without it there is no word of it."""
+    visit = open_page(Scene([healthy(follow=follow)]))
+    facts = [one.text for one in visit.find("dl > div") if one.text.startswith("Change stream")]
+    assert facts == ([f"Change stream\n{shown}"] if shown else [])
+
+
 def test_a_clock_that_is_wrong_does_not_matter(open_page: OpenPage) -> None:
     """The browser's is two hours ahead; the countdown is by the daemon's."""
     visit = open_page(before="const real = Date.now; Date.now = () => real() + 7_200_000")

@@ -9,16 +9,22 @@ import redis
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from etl.cache.keys import companions
+from etl.cache.keys import record_key, requests_key, state_keys
 from etl.cli import run
 from etl.demo import MongoServer
-from tests.support.pipeline import COMPANION, NAME, api, campaign
+from tests.support.pipeline import NAME, api, campaign
 from tests.support.types import Document
 
 OTHER = "other*[x]"
+KEYS = state_keys(NAME)
 ALTA, BAJA = "queue:ai_generation:alta", "queue:ai_generation:baja"
 
 Etl = Callable[..., tuple[int, str, str]]
+
+
+def names(client: redis.Redis) -> set[str]:
+    """Every key that Redis holds."""
+    return {str(key) for key in client.scan_iter(count=1000)}
 
 
 @pytest.fixture
@@ -57,25 +63,27 @@ def synced(
 
 def test_a_dry_run_names_what_would_be_deleted(etl: Etl, synced: redis.Redis) -> None:
     """And deletes nothing."""
-    before = set(synced.keys())
+    before = names(synced)
     code, out, _ = etl("purge", NAME, "--dry-run", "--json")
     found = json.loads(out)
-    assert (code, found["deleted"], set(synced.keys())) == (0, 0, before)
-    own = {str(key) for key in before if str(key).startswith(COMPANION)} | {f"etl:last_sync:{NAME}"}
-    assert set(found["keys"]) == own | {str(key) for key in before if str(key).startswith(f"{{{ALTA}}}:")}
-    assert f"{COMPANION}checkpoint" in own
+    assert (code, found["deleted"], names(synced)) == (0, 0, before)
+    own = {key for key in KEYS if key in before}
+    records = {key for key in before if key.startswith(record_key(f"{NAME} "))}
+    assert len(records) == 3
+    assert set(found["keys"]) == own | records | {requests_key(ALTA)}
+    assert KEYS.checkpoint in own
 
 
 def test_only_the_state_of_this_collection_goes(etl: Etl, synced: redis.Redis) -> None:
     """Caches, queues, and what another collection needs, stay."""
-    before = set(synced.keys())
+    before = names(synced)
     dry = set(json.loads(etl("purge", NAME, "--dry-run", "--json")[1])["keys"])
     code, out, _ = etl("purge", NAME, "--yes")
     assert code == 0
     assert out.endswith(f"\n{len(dry)} deleted\n")
-    left = set(synced.keys())
+    left = names(synced)
     assert left == before - dry
-    assert {ALTA, BAJA, "config:api:a", companions(OTHER).checkpoint} <= left
+    assert {ALTA, BAJA, "config:api:a", state_keys(OTHER).checkpoint} <= left
     assert etl("purge", NAME, "--yes")[1] == "0 deleted\n"
 
 
@@ -84,21 +92,23 @@ def test_the_queues_go_where_that_is_asked_for(etl: Etl, synced: redis.Redis) ->
     assert etl("purge", NAME, "--queues", "--yes")[0] == 0
     assert (synced.exists(ALTA), synced.exists(BAJA)) == (0, 1)
     assert etl("purge", OTHER, "--queues", "--yes")[0] == 0
-    assert [key for key in synced.keys() if "{" in key or "queue" in key or "last_sync" in key] == []  # noqa: SIM118
+    left = {key for key in names(synced) if not key.endswith(":owner")}
+    assert left == {"config:api:a"}
 
 
 def test_it_asks_first(etl: Etl, synced: redis.Redis) -> None:
     """Where nobody can answer it deletes nothing, and says what to type."""
-    before = set(synced.keys())
+    before = names(synced)
     code, _, err = etl("purge", NAME)
-    assert (code, set(synced.keys())) == (2, before)
+    assert (code, names(synced)) == (2, before)
     assert "say --yes" in err
 
 
-def test_a_collection_that_is_being_synced_is_left_alone(etl: Etl, synced: redis.Redis) -> None:
-    """The holder is named; exit code 75."""
-    synced.set(f"{COMPANION}backfill_lease", "7:nonce worker-1:4711")
-    before = set(synced.keys())
+@pytest.mark.parametrize("lease", [KEYS.leader, KEYS.lease, KEYS.backfill_lease, KEYS.follow_lease])
+def test_a_collection_that_is_in_use_is_left_alone(etl: Etl, synced: redis.Redis, lease: str) -> None:
+    """By a daemon or by another command. The holder is named; exit code 75."""
+    synced.set(lease, "worker-1:4711:0123456789ab")
+    before = names(synced)
     code, _, err = etl("purge", NAME, "--yes")
-    assert (code, set(synced.keys())) == (75, before)
+    assert (code, names(synced)) == (75, before)
     assert "worker-1:4711" in err

@@ -1,6 +1,5 @@
-"""The files in config/ for Prometheus, Grafana, systemd and Kubernetes name what there is."""
+"""The files in config/ for Prometheus and Grafana name what there is."""
 
-import configparser
 import json
 import re
 from collections.abc import Iterator
@@ -140,38 +139,6 @@ def test_the_scrape_file_scrapes_the_default_address() -> None:
 def test_prometheus_accepts_the_metrics() -> None:
     """By its own tool, which also says what is odd about a name."""
     assert promtool("check", "metrics", given=exported()) == ""
-
-
-def test_the_unit_of_systemd() -> None:
-    """It starts the daemon, with settings that are not the current folder's, and lets it end."""
-    unit = configparser.ConfigParser(strict=False, interpolation=None)
-    unit.optionxform = str  # type: ignore[assignment,method-assign]
-    unit.read(CONFIG / "etl.service", "utf-8")
-    service = unit["Service"]
-    assert service["ExecStart"].split()[1:] == ["run", "--config", "/etc/etl/etl.yaml"]
-    assert service["DynamicUser"] == "yes"
-    assert int(service["TimeoutStopSec"]) > 5
-    assert service["RestartPreventExitStatus"] == "2"
-
-
-def test_the_deployment_of_kubernetes() -> None:
-    """Two daemons, the probes of this project, no root, and settings that exist."""
-    deployment, budget = yaml.safe_load_all((CONFIG / "kubernetes.yaml").read_text("utf-8"))
-    spec = deployment["spec"]
-    pod = spec["template"]["spec"]
-    [container] = pod["containers"]
-    assert spec["replicas"] == 2
-    assert container["args"][0] == "run"
-    probes = {name: container[name]["httpGet"]["path"] for name in ("livenessProbe", "readinessProbe")}
-    assert probes == {"livenessProbe": "/healthz", "readinessProbe": "/readyz"}
-    assert container["ports"] == [{"name": "http", "containerPort": Settings().http.port}]
-    assert container["readinessProbe"]["timeoutSeconds"] > 4
-    assert pod["securityContext"]["runAsNonRoot"]
-    assert pod["terminationGracePeriodSeconds"] > 5
-    for variable in container["env"]:
-        section, name = variable["name"].removeprefix("ETL_").lower().split("__")
-        assert name in type(getattr(Settings(), section)).model_fields
-    assert budget["spec"]["selector"] == spec["selector"]
 
 
 def test_every_metric_is_explained() -> None:

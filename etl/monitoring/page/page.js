@@ -28,7 +28,7 @@ const TEXT = {
     leader: "Leader", noLeader: "no daemon has the turn", here: "this daemon", lease: "Working now", nobody: "nothing",
     unreachable: "Without a date", deferredCount: "Deferred", reconciliation: "Last reconciliation",
     reconciled: "{wrong} wrong, {repaired} repaired", reconcileOff: "off", reconcileNone: "not yet",
-    follow: "Change stream", followLag: "{lag} behind",
+    follow: "Change stream", followLag: "{lag} behind", follow_following: "followed", follow_behind: "catching up", follow_stopped: "not followed now",
     records: "Records per run", duration: "Duration of a run", max: "max {value}", noRuns: "No run yet",
     runs: "Last runs as a table", began: "Began", status: "Status", mode: "Mode", recordsShort: "Records", error: "Error",
     status_ok: "ok", status_failed: "failed", status_locked: "locked",
@@ -61,7 +61,7 @@ const TEXT = {
     leader: "Líder", noLeader: "ningún daemon tiene el turno", here: "este daemon", lease: "Trabaja ahora", nobody: "nada",
     unreachable: "Sin fecha", deferredCount: "Aplazados", reconciliation: "Última reconciliación",
     reconciled: "{wrong} incorrectas, {repaired} reparadas", reconcileOff: "desactivada", reconcileNone: "todavía no",
-    follow: "Change stream", followLag: "{lag} de retraso",
+    follow: "Change stream", followLag: "{lag} de retraso", follow_following: "al corriente", follow_behind: "poniéndose al día", follow_stopped: "no se sigue ahora",
     records: "Registros por ejecución", duration: "Duración de cada ejecución", max: "máx. {value}", noRuns: "Ninguna ejecución todavía",
     runs: "Últimas ejecuciones en tabla", began: "Inicio", status: "Estado", mode: "Modo", recordsShort: "Registros", error: "Error",
     status_ok: "correcto", status_failed: "fallido", status_locked: "bloqueado",
@@ -102,6 +102,9 @@ function make(tag, name, ...children) {
 
 /** The word for a value of the daemon, or the value itself where it is a new one. */
 const word = (prefix, value) => TEXT[language][`${prefix}_${value}`] ?? String(value);
+
+/** A holder of a lease for people: `host:pid`, without what tells two of one process apart. */
+const process = (holder) => (holder || "").replace(/:[0-9a-f]{12}$/, "");
 
 function setText(element, value) {
   if (element.textContent !== value) element.textContent = value;
@@ -406,12 +409,12 @@ class Collection {
       ["lastSuccess", one.seconds_since_success === null ? "–" : text("ago", { time: span(one.seconds_since_success + age) })],
       ["lastCycle", last ? `${word("mode", last.mode)}, ${word("status", last.status)}` : "–", last && last.error ? last.error : last && text("cycleFacts", { records: count(last.records_processed), duration: milliseconds(last.sync_duration_ms) })],
       ["nextCycle", !one.next_cycle ? "–" : until(one.next_cycle) > 0 ? countdown(until(one.next_cycle)) : text("due")],
-      ["leader", one.leader || text("noLeader"), one.leader && one.leader === daemon.name ? text("here") : null],
-      ["lease", one.lease_holder || text("nobody")],
+      ["leader", process(one.leader) || text("noLeader"), one.leader && process(one.leader) === daemon.name ? text("here") : null],
+      ["lease", process(one.lease_holder) || text("nobody")],
       ["deferredCount", count(one.deferred_count)],
       ["unreachable", count(one.unreachable)],
       ["reconciliation", found ? { when: found.ended } : text(daemon.reconcile_seconds ? "reconcileNone" : "reconcileOff"), found && text("reconciled", { wrong: count(found.different + found.missing + found.orphaned), repaired: count(found.repaired) })],
-      one.follow && ["follow", typeof one.follow.lag_seconds === "number" ? text("followLag", { lag: span(one.follow.lag_seconds) }) : "–", one.follow.error || one.follow.state],
+      one.follow && ["follow", one.follow.lag_seconds ? text("followLag", { lag: span(one.follow.lag_seconds) }) : word("follow", one.follow.state), process(one.follow.holder)],
     ].filter(Boolean);
     if (!this.values || this.values.length !== facts.length) {
       this.values = facts.map(() => make("dd"));
@@ -439,7 +442,7 @@ class Collection {
         text(total ? "progress" : "progressOnly", values),
         total ? percents.format(share(scan)) : null,
         left === null ? null : text("eta", { time: span(left) }),
-        scan.holder ? text("holder", { holder: scan.holder }) : text("interrupted"),
+        scan.holder ? text("holder", { holder: process(scan.holder) }) : text("interrupted"),
       ];
       return block(title, bar, make("p", "muted", parts.filter(Boolean).join(" · ")));
     }));
