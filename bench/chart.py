@@ -2,35 +2,35 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench.report import number
 from bench.results import Figures
-
-# The same figures give the same file: no date, no random ids, and text as text.
-_STYLE: Final = {"svg.hashsalt": "bench", "svg.fonttype": "none", "font.size": 9}
 
 
 class Panel(NamedTuple):
-    """Bars of some rows: those of several series are stacked, or below each other on a logarithmic axis."""
+    """Bars of some rows; those of several series are stacked, or below each other."""
 
     title: str
     rows: Sequence[str]
     series: Mapping[str, Sequence[float]]
     stacked: bool = True
+    scale: str = "linear"
 
 
 def draw(figures: Figures, path: Path) -> None:
     """Draw a panel for each part that was measured."""
     panels = [*_panels(figures)]
     heights = [len(panel.rows) * (1 if panel.stacked else len(panel.series)) + 2 for panel in panels]
-    with mpl.rc_context(_STYLE):
+    # The same figures give the same file: no date, no random ids, and text as text.
+    with mpl.rc_context({"svg.hashsalt": "bench", "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(9, sum(heights) * 0.28), layout="constrained")
-        places = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)
-        for axes, panel in zip(places[:, 0], panels, strict=True):
+        grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)
+        for axes, panel in zip(grid[:, 0], panels, strict=True):
             _draw(axes, panel)
         figure.savefig(path, format="svg", metadata={"Date": None})
 
@@ -46,7 +46,8 @@ def _panels(figures: Figures) -> Iterator[Panel]:
         yield Panel("CPU seconds per 100,000 documents", [*speed], used)
     if readers := _medians(figures, "readers"):
         taken = {key: [run[f"read_{key}_ms"] for run in readers.values()] for key in ("p50", "p99", "max")}
-        yield Panel("Milliseconds of a read of the cache beside them", [*readers], taken, stacked=False)
+        title = "Milliseconds of a read of the cache beside them"
+        yield Panel(title, [*readers], taken, stacked=False, scale="log")
     if shapes := _medians(figures, "shapes"):
         rates = [run["documents_per_second"] for run in shapes.values()]
         yield Panel(
@@ -67,21 +68,18 @@ def _draw(axes: Axes, panel: Panel) -> None:
     axes.set_title(panel.title, loc="left", fontweight="bold")
     height = 0.8 if panel.stacked else 0.8 / len(panel.series)
     lefts = [0.0] * len(panel.rows)
-    for number, (name, values) in enumerate(panel.series.items()):
-        shift = 0.0 if panel.stacked else height * (number - (len(panel.series) - 1) / 2)
+    for place, (name, values) in enumerate(panel.series.items()):
+        shift = 0.0 if panel.stacked else height * (place - (len(panel.series) - 1) / 2)
         places = [row + shift for row in range(len(panel.rows))]
         bars = axes.barh(places, values, height, left=lefts, label=name)
         if panel.stacked:
             lefts = [left + value for left, value in zip(lefts, values, strict=True)]
         if not panel.stacked or len(panel.series) == 1:
-            axes.bar_label(
-                bars, [f"{value:,.3g}" if value < 1000 else f"{value:,.0f}" for value in values], padding=3
-            )
+            axes.bar_label(bars, [*map(number, values)], padding=3)
     axes.set_yticks(range(len(panel.rows)), panel.rows)
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xscale(panel.scale)
     axes.margins(x=0.1)
-    if not panel.stacked:
-        axes.set_xscale("log")
     if len(panel.series) > 1:
         axes.legend(loc="best", frameon=False)

@@ -1,8 +1,8 @@
 """Who is measured, on what, and what a run of one of them comes to.
 
 All start from an empty Redis. Time is that from the start of the process to its end, as a person waits for it; bare
-insertion says itself how long it took. CPU time is without that of the start of the processes: the same command
-over a small collection is measured right before, and taken off.
+insertion says itself how long it took. The CPU time of `etl` is without that of the start of its processes: the same
+command over a small collection is measured right before, and taken off.
 """
 
 import json
@@ -87,9 +87,10 @@ def variables(bench: Bench, source: Source, root: Path = ROOT) -> dict[str, str]
 
 
 def with_reader(bench: Bench, contender: Contender) -> Contender:
-    """The same, with a reader of its keys beside it."""
+    """The same, with a reader of its keys beside it; what its start costs does not matter then."""
     source = contender.source
-    return contender._replace(reader=_module("reader", bench.server.url, source.database, str(source.count)))
+    reader = _module("reader", bench.server.url, source.database, str(source.documents))
+    return contender._replace(reader=reader, has_start=False)
 
 
 def rounds(bench: Bench, meter: Meter, contenders: Sequence[Contender], count: int) -> Rounds:
@@ -117,7 +118,7 @@ def run(bench: Bench, meter: Meter, contender: Contender) -> Run:
         measured = once(meter, contender)
     slow = bench.slow_log()
     bench.check(contender.source)
-    return _run(contender.source.count, measured, started) | {
+    return _run(contender.source.documents, measured, started) | {
         "slowest_ms": max(slow, default=0.0),
         "slow_commands": sum(ms > SLOW_MS for ms in slow),
         **reads,
@@ -141,8 +142,10 @@ def _run(documents: int, measured: Measured, started: Measured | None) -> Run:
     answer, used, more = measured.answer, measured.cpu_seconds, documents
     own = answer.get("sync_duration_ms", 0) / 1000 or answer.get("seconds", measured.seconds)
     if started:
-        used = {name: max(0.0, seconds - started.cpu_seconds[name]) for name, seconds in used.items()}
-        more = documents - START.count
+        used = {
+            name: max(0.0, round(seconds - started.cpu_seconds[name], 2)) for name, seconds in used.items()
+        }
+        more = documents - START.documents
     cpu = {f"cpu_{name}": seconds / more * 100_000 for name, seconds in used.items()}
     start_cpu = started.cpu_seconds if started else {}
     return {

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import IO, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple
 
 import hiredis
 
@@ -41,7 +41,7 @@ def pack(source: Source, path: Path) -> Packed:
     """Write the commands that fill the keys of these documents, in the order of the documents."""
     count = 0
     with path.open("wb") as file:
-        for number in range(source.count):
+        for number in range(source.documents):
             for entry in source.entries(number):
                 for command in _commands(entry):
                     file.write(hiredis.pack_command(command))
@@ -49,7 +49,7 @@ def pack(source: Source, path: Path) -> Packed:
     return Packed(path, count)
 
 
-def _commands(entry: Put) -> Iterator[tuple[str | bytes | int, ...]]:
+def _commands(entry: Put) -> Iterator[tuple[Any, ...]]:
     yield ("DEL", entry.key)
     if isinstance(entry.value, dict):
         yield ("HSET", entry.key, *chain.from_iterable(entry.value.items()))

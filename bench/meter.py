@@ -69,7 +69,9 @@ class Meter:
                 os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # its times can still be read
                 seconds = time.perf_counter() - began
             code = process.wait()
-            said, complaint = (file.seek(0) or file.read() for file in (out, err))
+            for file in (out, err):
+                file.seek(0)
+            said, complaint = out.read(), err.read()
         if code:
             raise Failed(f"{' '.join(command)} ended with {code}: {complaint.strip()[-1000:]} {said}")
         used = {name: after - before[name] for name, after in self._used().items()}

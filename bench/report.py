@@ -43,8 +43,8 @@ def show(figures: Figures) -> None:
     ):
         if found := figures.get(part):
             console.print(_runs(title, columns, {name: each["median"] for name, each in found.items()}))
-        if columns == _CPU:
-            console.print(_ratios(figures.get("speed", {})))
+    if speed := figures.get("speed"):
+        console.print(_ratios(speed))
     if sizes := figures.get("sizes"):
         filled = {f"{size['documents']:,} documents": size["backfill"] for size in sizes}
         console.print(_runs("A backfill by the size of the collection", _RATE | _CPU | _MEMORY, filled))
@@ -86,14 +86,14 @@ def _ratios(speed: Figures) -> Table:
 
 
 def _cycles(sizes: Iterable[Figures]) -> Table:
+    columns = {"changed": "changed", "ms": "median"}
+    columns |= {"documents": "documents_examined", "keys": "keys_examined", "commands": "commands"}
     rows = (
-        (f"{size['documents']:,} documents", str(kind["changed"]), number(kind["median"]))
-        + tuple(number(kind[key]) for key in ("documents_examined", "keys_examined", "commands"))
+        (f"{size['documents']:,} documents", *(number(kind[key]) for key in columns.values()))
         for size in sizes
         for kind in size["cycles"]
     )
-    columns = ("", "changed", "ms", "documents", "keys", "commands")
-    return _table("One cycle, and what MongoDB examined for it", columns, rows)
+    return _table("One cycle, and what MongoDB examined for it", ("", *columns), rows)
 
 
 def _table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:

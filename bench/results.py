@@ -57,8 +57,9 @@ def ratio(part: Figures, name: str, key: str, to: str, to_key: str | None = None
     """The median of the ratios of two contenders, each taken within one round; None if one was not measured."""
     if name not in part or to not in part:
         return None
-    pairs = zip(part[name]["rounds"], part[to]["rounds"], strict=True)
-    return median(one[key] / max(other[to_key or key], 1e-9) for one, other in pairs)
+    runs, others = part[name]["rounds"], part[to]["rounds"]
+    ratios = [run[key] / max(other[to_key or key], 1e-9) for run, other in zip(runs, others, strict=True)]
+    return float(median(ratios))
 
 
 def targets(figures: Figures) -> list[Target]:

@@ -1,5 +1,6 @@
 """The servers that are measured on, what is in them, and whether a contender has done its work."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -29,10 +30,10 @@ class Wrong(Exception):
 
 
 class Source(NamedTuple):
-    """What is copied: the first `count` documents of a shape, in a database of their own."""
+    """What is copied: the first documents of a shape, in a database of their own."""
 
     database: str
-    count: int
+    documents: int
     shape: Shape = PLAIN
 
     def entries(self, number: int) -> list[Put]:
@@ -66,7 +67,7 @@ class Bench(NamedTuple):
         """Insert the documents that are missing, and have them on disk before anything is measured."""
         collection = self.collection(source)
         collection.create_index([("updated_at", 1), ("_id", 1)])
-        missing = documents(collection.estimated_document_count(), source.count, source.shape)
+        missing = documents(collection.estimated_document_count(), source.documents, source.shape)
         while some := list(islice(missing, _INSERTED_AT_A_TIME)):
             collection.insert_many(some, ordered=False)
         self.mongo.admin.command("fsync")
@@ -80,6 +81,14 @@ class Bench(NamedTuple):
         """Milliseconds of each command since the last flush that took 0.2 ms or longer."""
         return [entry["duration"] / 1000 for entry in self.redis.slowlog_get(-1)]
 
+    @contextmanager
+    def prioritised(self) -> Iterator[bool]:
+        """Let Redis never wait for a core meanwhile, so that its slow log shows what commands take; whether it may."""
+        allowed = prioritise(self.server.pid)
+        yield allowed
+        if allowed:
+            os.sched_setscheduler(self.server.pid, os.SCHED_OTHER, os.sched_param(0))
+
     def check(self, source: Source) -> None:
         """Make sure that Redis holds what the documents give.
 
@@ -88,12 +97,14 @@ class Bench(NamedTuple):
         Raises:
             Wrong: it does not.
         """
-        wanted = 2 * len({source.shape.claim(number) for number in range(source.count)})
+        wanted = 2 * len({source.shape.claim(number) for number in range(source.documents)})
         found = sum(1 for _ in self.redis.scan_iter("ai:*", count=10_000))
         if found != wanted:
             raise Wrong(f"{found} keys of the contract, but the documents give {wanted}")
-        for number in Random(source.count).sample(range(source.count), min(source.count, _SAMPLE)):
-            for entry in source.entries(source.shape.newest(number, source.count)):
+        for number in Random(source.documents).sample(
+            range(source.documents), min(source.documents, _SAMPLE)
+        ):
+            for entry in source.entries(source.shape.newest(number, source.documents)):
                 self._check_entry(entry)
 
     def _check_entry(self, entry: Put) -> None:
@@ -103,6 +114,15 @@ class Bench(NamedTuple):
             raise Wrong(f"{entry.key} holds {held}, not {entry.read}")
         if not 0 < int(self.redis.ttl(entry.key)) <= 10_800:  # noqa: PLR2004 (of both families)
             raise Wrong(f"{entry.key} has not the TTL of its family")
+
+
+def prioritise(pid: int) -> bool:
+    """Have a process run before all others; False where this user may not ask for that."""
+    try:
+        os.sched_setscheduler(pid, os.SCHED_RR, os.sched_param(1))
+    except PermissionError:
+        return False
+    return True
 
 
 @contextmanager

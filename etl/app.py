@@ -234,7 +234,7 @@ class App:
         Raises:
             EtlError: Redis stays away, or refuses.
         """
-        return self._retry(lambda: Inspector(self._wire).show(key))
+        return Inspector(self._wire, self._retry).show(key)
 
     def status(self, names: Sequence[str] = (), *, mongodb_away: str | None = None) -> list[CollectionStatus]:
         """Where each collection stands, all of them by default; may be called from any thread.

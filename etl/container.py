@@ -191,7 +191,7 @@ class Container:
         return Scope(
             collection=collection.name,
             stages=self.stages(collection, keys),
-            inspector=Inspector(self.wire),
+            inspector=Inspector(self.wire, self.retry),
             processor=self.processor(collection),
             source=self.source(collection),
             ttls=self._ttls,

@@ -16,6 +16,7 @@ import hiredis
 import redis
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
+from redis.exceptions import RedisClusterException
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
 
@@ -44,10 +45,19 @@ _TRANSIENT_ERRORS: Final = (
     redis.exceptions.MasterDownError,
     redis.exceptions.TryAgainError,
     redis.exceptions.NoScriptError,
+    redis.exceptions.ClusterError,
 )
 # Codes that redis-py has no class for, or that a script before Redis 7 wraps into its own error.
 _TRANSIENT_CODES: Final = re.compile(
     r"(?:^|-)(?:OOM|LOADING|READONLY|MISCONF|BUSY|MASTERDOWN|NOREPLICAS|TRYAGAIN|CLUSTERDOWN) "
+)
+# A cluster whose slots are not all served, or whose nodes are all away, raises what is no RedisError.
+_AWAY: Final = (
+    redis.ConnectionError,
+    redis.TimeoutError,
+    MasterNotFoundError,
+    RedisClusterException,
+    OSError,
 )
 _CREDENTIALS: Final = (
     redis.AuthenticationError,
@@ -166,7 +176,7 @@ class Wire:
         """Sort the errors of Redis by what the caller should do about them."""
         try:
             yield
-        except (redis.RedisError, OSError) as error:
+        except (redis.RedisError, RedisClusterException, OSError) as error:
             raise self._sorted(error) from error
 
     def _sorted(self, error: Exception) -> EtlError:
@@ -177,7 +187,7 @@ class Wire:
         problem = next((problem for words, problem in _SETTINGS.items() if words in text), None)
         if problem is not None:
             return Misconfigured(f"{where} {problem}")
-        if isinstance(error, (redis.ConnectionError, redis.TimeoutError, MasterNotFoundError, OSError)):
+        if isinstance(error, _AWAY):
             return CacheAway(
                 f"{where} does not answer: {text.rstrip('.')} (is it running, and is redis.url right?)"
             )
@@ -191,7 +201,7 @@ class ClusterWire(Wire):
 
     def __init__(self, url: str, timeout_seconds: float) -> None:
         super().__init__(open_pool(url, timeout_seconds))
-        with self._told():
+        with super()._told():
             options = _options(urlsplit(url).scheme, timeout_seconds)
             del options["retry"]  # redis-py's own follows redirections
             self._cluster: Any = RedisCluster.from_url(url, **options)
@@ -224,6 +234,17 @@ class ClusterWire(Wire):
         """Give all connections back."""
         super().close()
         self._cluster.close()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """As `Wire._told`; after a node did not answer, the cluster is asked which nodes it has."""
+        try:
+            with super()._told():
+                yield
+        except CacheAway:
+            with contextlib.suppress(redis.RedisError, OSError):
+                self._cluster.nodes_manager.initialize()
+            raise
 
     def _ask(self, commands: Sequence[Command], where: Sequence[int | None]) -> list[Any]:
         """The reply to each; what a node redirects, or does not answer, is asked again by redis-py's own rules."""

@@ -11,7 +11,7 @@ from etl.settings import effective
 
 
 @click.command()
-@click.option("--example", is_flag=True, help="Print a settings file with every default, explained.")
+@click.option("--example", is_flag=True, help="Print a settings file with every default and comments.")
 @json_option
 @pass_runtime
 def config(runtime: Runtime, *, example: bool, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""`etl purge`: what the ETL leaves in Redis, deleted."""
+"""`etl purge`: delete the ETL's own keys of a collection."""
 
 import sys
 
@@ -11,21 +11,21 @@ from etl.cli.runtime import Runtime, json_option, pass_runtime
 
 @click.command()
 @click.argument("collection")
-@click.option("--queues", is_flag=True, help="The generation queues too, with the requests in them.")
-@click.option("--dry-run", is_flag=True, help="Name the keys, and delete none.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--queues", is_flag=True, help="Also the generation queues, with the requests in them.")
+@click.option("--dry-run", is_flag=True, help="Print the keys and delete none.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @json_option
 @pass_runtime
 def purge(
     runtime: Runtime, collection: str, *, queues: bool, dry_run: bool, yes: bool, as_json: bool
 ) -> None:
-    """Delete the ETL's own keys of a collection: checkpoint, history, dead letters, and so on.
+    """Delete the ETL's own keys of a collection, to uninstall it.
 
-    For uninstalling, after its daemons have stopped: the next cycle would be a cold start. Entries of the
-    cache expire by themselves; documents in MongoDB are not touched.
+    Checkpoint, history, dead letters and so on. Stop the daemons first: the next cycle would be a cold start. Entries
+    of the cache expire; documents in MongoDB are not touched.
     """
     with runtime.app() as app:
-        with output.progress("Looking"):
+        with output.progress("Reading keys"):
             keys = app.own_keys(collection, queues=queues)
         if not as_json:
             records = sum(key.startswith(record_key("")) for key in keys)
@@ -45,5 +45,5 @@ def purge(
 
 def _ask(question: str, *, as_json: bool) -> None:
     if as_json or not sys.stdin.isatty():
-        raise click.UsageError("nobody can be asked here: say --yes, or --dry-run")
+        raise click.UsageError("cannot ask for confirmation here: give --yes or --dry-run")
     click.confirm(question, abort=True, err=True)

@@ -22,8 +22,9 @@ HOST = "127.0.0.1"
 PATIENCE = 30.0  # seconds until a server that does not come up, or go down, is given up
 
 # Below the range from which the kernel gives ports to outgoing connections: one of those could otherwise
-# take a server's port while it is stopped, and it could not be started again.
-PORTS = range(20_000, 32_000)
+# take a server's port while it is stopped, and it could not be started again. A node of a Redis Cluster also listens
+# 10,000 above its port, which no other server takes.
+PORTS = range(10_000, 20_000)
 
 
 def free_port() -> int:

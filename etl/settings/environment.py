@@ -33,6 +33,8 @@ def read() -> dict[str, object]:
     except ValueError as error:
         field = re.search(r'field "(\w+)"', str(error))
         name = PREFIX + (field[1].upper() if field else "…")
+        if name not in map(str.upper, os.environ):
+            name += "__…"  # of one of its lists
         # `from None`: the cause holds the value, and that may be a secret.
         raise Misconfigured(f"environment {name}: expected JSON") from None
 

@@ -1,7 +1,7 @@
 """Every setting: its type, its default, its bounds and what it is for.
 
-The models read nothing by themselves: `etl.settings.load` hands them what file, environment and
-command line say. The descriptions are the ones the README shows.
+The models do no I/O: `etl.settings.load` passes them the values of file, environment and command line.
+docs/settings.md shows the descriptions.
 """
 
 from collections.abc import Mapping
@@ -30,12 +30,12 @@ _REFRESHABLE = frozenset(family.name for kind in KINDS.values() for family in ki
 
 
 def _contradiction(path: str, problem: str) -> PydanticCustomError:
-    """A problem between several settings; `path` is where to mend it, below the field that is validated."""
+    """A contradiction between settings; `path` names the one to change, below the field that is validated."""
     return PydanticCustomError("contradiction", "{problem}", {"path": path, "problem": problem})
 
 
 def _not_a_bool(value: object) -> object:
-    """Python counts `true` as 1; a person who wrote `ttl: true` did not mean one second."""
+    """Refuse booleans, which Python takes for the numbers 0 and 1."""
     if isinstance(value, bool):
         raise PydanticCustomError("number", "expected a number, not true or false")
     return value
@@ -69,13 +69,13 @@ CENTURY: Final = 100 * 365 * 86_400
 
 
 class Section(BaseModel):
-    """What every section shares: nothing unknown, nothing changed later, no value in an error."""
+    """Base of all sections: unknown names are refused, values are immutable and not quoted in errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class MongoSettings(Section):
-    """Where the documents are."""
+    """The connection to MongoDB."""
 
     uri: Annotated[SecretStr, _address("mongodb", "mongodb+srv")] = Field(
         SecretStr("mongodb://localhost:27017"), description="Address of MongoDB; the role `read` is enough."
@@ -85,7 +85,7 @@ class MongoSettings(Section):
         pattern=r'^[^/\\. "$\x00]{1,63}$',
         description="Database that holds the collections.",
     )
-    timeout_seconds: Timeout = Field(10, description="How long one answer of MongoDB may take.")
+    timeout_seconds: Timeout = Field(10, description="Time limit in seconds for one answer of MongoDB.")
 
 
 class SentinelSettings(Section):
@@ -100,15 +100,15 @@ class SentinelSettings(Section):
 
 
 class RedisSettings(Section):
-    """Where the caches are."""
+    """The connection to Redis."""
 
     url: Annotated[SecretStr, _address("redis", "rediss", "unix")] = Field(
         SecretStr("redis://localhost:6379/0"), description="Address of Redis."
     )
-    timeout_seconds: Timeout = Field(10, description="How long one answer of Redis may take.")
+    timeout_seconds: Timeout = Field(10, description="Time limit in seconds for one answer of Redis.")
     sentinel: SentinelSettings | None = Field(
         None,
-        description="Sentinels that name the primary; `url` then has its options, without host and port.",
+        description="Sentinels that name the primary; `url` then gives only login, database and options.",
     )
 
 
@@ -119,73 +119,79 @@ class ScheduleSettings(Section):
         660,
         ge=1,
         le=CENTURY,
-        description="Time from one cycle to the next; `etl:last_sync` lives twice as long.",
+        description="Seconds from one cycle to the next; `etl:last_sync` lives twice as long.",
     )
 
 
 class CollectionSettings(Section):
-    """One collection to keep in the cache."""
+    """One collection of MongoDB."""
 
     name: str = Field(min_length=1, description="Name of the collection.")
     tipo: Annotated[str, _one_of(KINDS)] = Field(
         "generacion", description="Kind of a document that has no `tipo`: " + ", ".join(KINDS) + "."
     )
     timestamp_field: str = Field(
-        "updated_at", pattern=r"^[^$\x00][^\x00]*$", description="Date field that moves at every write."
+        "updated_at",
+        pattern=r"^[^$\x00][^\x00]*$",
+        description="Date field that every write sets to the present; may be a dotted path.",
     )
     overlap_seconds: Whole = Field(
-        120, ge=0, le=CENTURY, description="How late a document may be committed after its own timestamp."
+        120,
+        ge=0,
+        le=CENTURY,
+        description="Longest time in seconds between a document's timestamp and its commit.",
     )
     cold_start: Literal["full", "recent", "now"] = Field(
         "full",
-        description="The first cycle reads `full`, `recent` (what the longest TTL still holds) or `now`.",
+        description="Read by the first cycle: `full`, `recent` (what the longest TTL still holds) or `now`.",
     )
-    page_size: Whole = Field(500, ge=1, le=100_000, description="Documents read and written at a time.")
+    page_size: Whole = Field(500, ge=1, le=100_000, description="Documents per page.")
     follow: bool = Field(
         default=False, description="Also read the change stream, so that a change is applied within a second."
     )
     track_keys: bool = Field(
-        default=True, description="Remember which document filled which key, so that none is left behind."
+        default=True,
+        description="Remember the keys of each document, so that moves and deletes remove them.",
     )
 
 
 class FamilySettings(Section):
-    """How long the entries of a key family live."""
+    """TTL and refresh interval of a key family."""
 
-    ttl: Whole | None = Field(None, ge=1, le=CENTURY, description="Life of an entry in seconds.")
+    ttl: Whole | None = Field(None, ge=1, le=CENTURY, description="TTL of an entry in seconds.")
     refresh_seconds: Whole | None = Field(
         None,
         ge=1,
         le=CENTURY,
-        description="Warm the family again this often, whatever the cycle; less than its `ttl`.",
+        description="Seconds between refreshes by the daemon; less than its `ttl`.",
     )
 
 
 class HttpSettings(Section):
-    """Where the daemon answers."""
+    """The HTTP server of the daemon."""
 
-    host: str = Field("127.0.0.1", min_length=1, description="Interface the daemon answers HTTP on.")
+    host: str = Field("127.0.0.1", min_length=1, description="Interface of the daemon's HTTP server.")
     port: Whole = Field(
-        8088, ge=0, le=65535, description="Port the daemon answers HTTP on; 0 takes a free one and logs it."
+        8088, ge=0, le=65535, description="Port of the daemon's HTTP server; 0 takes a free one and logs it."
     )
 
 
 class LogSettings(Section):
-    """What the log looks like."""
+    """The log."""
 
     format: Literal["text", "json"] = Field(
-        "text", description="Lines for people (`text`) or for programs (`json`), on stderr either way."
+        "text", description="Log lines as `text` or as `json`, on stderr."
     )
 
 
 class TransformSettings(Section):
-    """The stage that takes most of the processor."""
+    """Worker processes."""
 
     workers: Whole | None = Field(
         None,
         ge=1,
         le=256,
-        description="Processes that transform a cold start or a backfill; else the usable CPUs.",
+        description="Worker processes of a cold start or a backfill; null: one per usable CPU.",
     )
 
 
@@ -193,25 +199,27 @@ class LeaseSettings(Section):
     """The lease that keeps two cycles of one collection apart."""
 
     seconds: Whole = Field(
-        30, ge=1, le=86_400, description="How long a dead holder keeps others from a collection."
+        30, ge=1, le=86_400, description="Seconds until the lease of a holder that died ends."
     )
 
 
 class ReconcileSettings(Section):
-    """The verification that mends by itself what hard deletes and others have left."""
+    """Scheduled verification and repair."""
 
     interval_seconds: Whole | None = Field(
         None,
         ge=1,
         le=CENTURY,
-        description="The daemon verifies and repairs each collection this often; null: when it is due.",
+        description="Seconds between two reconciliations (verify and repair); null: when due.",
     )
 
 
 class RetrySettings(Section):
-    """How patient a command is."""
+    """Retries."""
 
-    seconds: Timeout = Field(20, description="How long a command keeps trying a server that is away.")
+    seconds: Timeout = Field(
+        20, description="How long a step is retried in seconds while a server does not answer."
+    )
 
 
 class Settings(Section):
@@ -220,7 +228,7 @@ class Settings(Section):
     namespace: str = Field(
         "",
         pattern=r"^[A-Za-z0-9_-]{0,32}$",
-        description="Keeps the state of two installations apart that share one Redis; contract keys stay shared.",
+        description="Prefix of the ETL's own keys, for two installations on one Redis.",
     )
     mongo: MongoSettings = MongoSettings()
     redis: RedisSettings = RedisSettings()
@@ -275,15 +283,15 @@ class Settings(Section):
         return families
 
     def ttl(self, family: str) -> int | None:
-        """Life in seconds of the entries of `family`; None where they live until they are removed."""
+        """TTL of a family in seconds; None for one without TTL."""
         return self.families[family].ttl
 
     def workers(self) -> int:
-        """How many processes transform what takes long: by default as many as there are usable CPUs."""
+        """Number of worker processes: by default one per usable CPU."""
         return self.transform.workers or usable_cpus()
 
     def longest_ttl(self) -> int:
-        """The greatest TTL in seconds of all families: what changed before it can be in no cache."""
+        """The longest TTL of all families, in seconds: documents older than this are in no cache."""
         return max(life.ttl for life in self.families.values() if life.ttl is not None)
 
     def collection(self, name: str) -> CollectionSettings:
@@ -300,7 +308,7 @@ class Settings(Section):
 
 
 def _life(family: Family, schedule: ScheduleSettings) -> dict[str, int | None]:
-    """What a family lives by default; `etl:last_sync` says for two cycles that the sync is healthy."""
+    """The default life of a family; `etl:last_sync` lives for two cycles."""
     ttl = 2 * schedule.cycle_seconds if family.name == LAST_SYNC.name else family.ttl
     return {"ttl": ttl, "refresh_seconds": family.refresh_seconds}
 

@@ -6,7 +6,7 @@ from typing import get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from etl.settings.model import Settings
+from etl.settings.model import FamilySettings, Settings
 from etl.settings.urls import nearest
 
 Path = tuple[str | int, ...]
@@ -35,11 +35,13 @@ def dotted(path: Path) -> str:
 
 def known_names(path: Path) -> tuple[str, ...]:
     """The names that may stand where the last part of `path` stands; none where any name may."""
-    fields = Settings.model_fields
-    if len(path) == 1:
-        return tuple(fields)
-    section = _section(fields[str(path[0])].annotation) if path[0] in fields else None
-    return tuple(section.model_fields) if section else ()
+    model: type[BaseModel] | None = Settings
+    for part in path[:-1]:
+        if isinstance(part, str) and model is not None and part in model.model_fields:
+            model = _section(model.model_fields[part].annotation)
+        elif not isinstance(part, int) and model is not FamilySettings:
+            return ()
+    return tuple(model.model_fields) if model else ()
 
 
 def _section(annotation: object) -> type[BaseModel] | None:
@@ -72,4 +74,5 @@ def _expected(details: ErrorDetails, path: Path) -> str:
         case "tuple_type":
             return "expected a list"
         case _:
-            return details["msg"].replace("Input should be", "expected")
+            said = details["msg"].replace("Input should be", "expected")
+            return said.replace("String should match", "expected text that matches")

@@ -112,7 +112,7 @@ class Processor:
                     stale.add(document)
                     continue
                 done = answer == DONE and trust
-                locked = not done and result.lock in record.held and document in met
+                locked = not done and result.lock in record.held
                 if locked:
                     locks[document] = result.lock or ""
                 elif not done:
@@ -147,9 +147,7 @@ class Processor:
             raise Transient("documents change faster than they can be written")
         if remember_from is not None:
             recent = (one for one in applied.values() if one[0].ms is not None and one[0].ms >= remember_from)
-            finished = [
-                one for one in recent if one[0].document not in locks and latest[one[0].document] is one[0]
-            ]
+            finished = [one for one in recent if latest[one[0].document] is one[0]]
             self.retry(partial(self.writer.mark_done, finished))
         outcome.entries = Counter([family for family in filled.values() if family is not None])
         for document in met:

@@ -91,7 +91,7 @@ def test_the_daemon_reconciles_if_it_is_told_to(
     assert eventually(lambda: redis_client.hget("config:api:openai", "status") != "spoiled")
 
 
-def test_there_is_no_mismatch_beside_a_daemon_and_a_writer(  # noqa: PLR0913, PLR0917 (pytest hands them in)
+def test_there_is_no_mismatch_beside_a_daemon_and_a_writer(
     start_etl: StartEtl,
     mongod: MongoServer,
     database: Database[Document],

@@ -112,6 +112,15 @@ def test_an_older_read_that_asks_for_nothing_is_read_again(writer: CacheWriter) 
     assert enqueue(writer, asks_nothing(1, 1_000), read_at=early) == stale(1)
 
 
+def test_a_read_at_the_moment_of_a_push_is_read_again(writer: CacheWriter, client: redis.Redis) -> None:
+    """It may have been before it: a microsecond is long."""
+    enqueue(writer, asks(1))
+    noted: Any = client.hget(requests_key(QUEUE), result(1).document)
+    moment = int(noted.partition(" ")[0])
+    assert enqueue(writer, asks(1, 2_000), read_at=moment) == stale(1)
+    assert enqueue(writer, asks(1, 2_000), read_at=moment + 1) == pushed(1)
+
+
 @pytest.mark.parametrize("moment", [-LATE - 1, ABOUT])
 def test_a_read_that_is_too_old_or_of_the_future_pushes_nothing(
     writer: CacheWriter, client: redis.Redis, moment: int

@@ -24,12 +24,6 @@ def test_an_error_is_raised_after_all_replies_are_read(wire: Wire) -> None:
     assert wire.exchange([("GET", "b")]) == ["2"]
 
 
-def test_an_error_inside_a_transaction_is_raised(wire: Wire) -> None:
-    """It is not taken for a reply, though Redis carries out the rest of the transaction."""
-    with pytest.raises(CycleFailed, match="WRONGTYPE"):
-        wire.exchange([("MULTI",), ("SET", "a", 1), ("LPUSH", "a", 1), ("EXEC",)])
-
-
 def test_an_error_inside_a_script_is_raised(wire: Wire, client: redis.Redis) -> None:
     """A script that meets a key of the wrong type raises as a command would."""
     client.set("fence", "1:x")

@@ -419,7 +419,7 @@ def test_a_repair_sweeps_the_requests_of_documents_that_make_none(
     pending = [generation(n, clock.ago(900), estado="pendiente") for n in range(300)]
     collection.insert_many(pending)
     app = applied()
-    [queue] = redis_client.keys("queue:*")
+    queue = "queue:ai_generation:media"
     collection.delete_many({"_id": {"$lt": 100}})
     collection.update_many({"_id": {"$lt": 200}}, {"$set": {"estado": "generado", "updated_at": clock.now()}})
     sync(app)

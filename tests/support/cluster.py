@@ -55,7 +55,7 @@ def start_cluster(primaries: int = 3, replicas: int = 0, args: Sequence[str] = (
             )
             for n in range(count)
         ]
-        clients = [
+        clients: list[Any] = [
             stack.enter_context(redis.Redis.from_url(f"redis://{node.address}", decode_responses=True))
             for node in nodes
         ]
@@ -73,10 +73,10 @@ def start_cluster(primaries: int = 3, replicas: int = 0, args: Sequence[str] = (
         yield Cluster(nodes, primaries)
 
 
-def _nodes(client: redis.Redis) -> Any:
+def _nodes(client: Any) -> Any:
     return client.execute_command("CLUSTER NODES")
 
 
-def _is_ok(client: redis.Redis) -> bool:
+def _is_ok(client: Any) -> bool:
     info: Any = client.execute_command("CLUSTER INFO")
     return bool(info["cluster_state"] == "ok")

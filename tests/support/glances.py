@@ -29,7 +29,7 @@ HEALTHY = CollectionStatus(
     leader="here:1",
     scans=[],
     reconciliation=None,
-    follow=None,
+    follow={"state": "following", "lag_seconds": 0.0, "last_event": None, "holder": "here:1"},
     error=None,
 )
 

@@ -137,8 +137,6 @@ def test_one_job_a_collection_and_one_a_family_that_is_refreshed() -> None:
     assert {task: job.seconds for task, job in desk.jobs.items()} == {
         "a": CYCLE,
         "b": CYCLE,
-        "a, reconciliation": CYCLE,
-        "b, reconciliation": CYCLE,
         "config:api": 9,
         FAMILY: 240,
         "a, reconciliation": CYCLE,

@@ -72,6 +72,9 @@ local function newest(lines, holder)
   for _, line in ipairs(lines) do
     if line.state == '+' and line ~= top and not (held and not line.place) then
       local newer = top == nil or is_newer(line, top)
+      if newer == nil and held and line.kind == '~' then  -- its holder cannot be read, so it stays where no order is known
+        newer = false
+      end
       if newer == nil then
         return nil, line.place and top or line
       elseif newer then

@@ -42,6 +42,22 @@ class TestRefusals:
             ("mongo: {database: a.b}", "mongo.database: "),
             ("http: {port: 70000}", "http.port: expected less than or equal to 65535"),
             ("5: x", "5: unknown setting"),
+            (
+                "redis: {sentinel: {service: a, nodes: ['b:1'], nodez: 1}}",
+                "redis.sentinel.nodez: unknown setting, did",
+            ),
+            (
+                "redis: {sentinel: {service: a, nodes: [b]}}",
+                "redis.sentinel.nodes.0: expected text that matches",
+            ),
+            (
+                "families: {'config:api': {tll: 5}}",
+                "families.config:api.tll: unknown setting, did you mean ttl?",
+            ),
+            (
+                "collections: [{name: a, pagesize: 5}]",
+                "collections.0.pagesize: unknown setting, did you mean page_",
+            ),
             ("2025-01-01: x", "2025-01-01: unknown setting"),
             ("collections: {name: a}", "collections: expected a list"),
             (
@@ -95,6 +111,7 @@ class TestRefusals:
             ("ETL_MONGOO__URI", "x", "did you mean ETL_MONGO__URI?"),
             ("ETL_NAMESPACE__X", "x", "environment ETL_NAMESPACE__X: unknown setting"),
             ("ETL_COLLECTIONS", "promptContent", "environment ETL_COLLECTIONS: expected JSON"),
+            ("ETL_REDIS__SENTINEL__NODES", "a:1", "environment ETL_REDIS__…: expected JSON"),
         ],
     )
     def test_a_wrong_variable_is_refused_by_name(

@@ -148,6 +148,14 @@ class TestSecrets:
         assert SECRET not in shown
         assert "mongodb://app:***@db" in shown
 
+    def test_a_password_that_is_a_setting_of_its_own_is_shown_as_stars(self) -> None:
+        """It is no address of which something else could be shown."""
+        sentinel = {"service": "main", "nodes": ["a:26379"], "username": "app", "password": SECRET}
+        loaded = load_with_origins(None, {"redis": {"sentinel": sentinel}})
+        shown = {one.path: one.value for one in effective(loaded)}
+        assert (shown["redis.sentinel.username"], shown["redis.sentinel.password"]) == ("app", "***")
+        assert SECRET not in repr(shown) + repr(loaded)
+
     @pytest.mark.parametrize(
         ("uri", "shown"),
         [
