@@ -68,7 +68,7 @@ def run_scan(
             for done, lowest in tasks:
                 if stages.stop.is_set():
                     raise Interrupted("stopped between two batches; the next run goes on from there")
-                scan = scan.moved(lowest or scan.cursor, done.documents)
+                scan = scan.moved(lowest or scan.end, done.documents)
                 met = done.outcome.position
                 newest = latest(newest, position_from_text(met) if met else None)
                 # Other workers may be further on: the watermark must not pass what is not written yet.

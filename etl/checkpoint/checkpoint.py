@@ -132,13 +132,7 @@ class CheckpointStore:
             The new dead letters of the batch.
         """
         step = Step()
-        step.each("deferred", "HDEL", outcome.handled)
-        step.each("dead_letters", "HDEL", outcome.handled)
-        letters = self._refuse(step, outcome, retried=retried)
-        self._defer(step, outcome)
-        step.each("queues", "SADD", sorted(outcome.queues))
-        if outcome.incomplete:
-            step.add("reconciliation_due", "INCRBY", outcome.incomplete)
+        letters = self._note(step, outcome, retried=retried)
         step.add("checkpoint", "HSET", *_scan_fields(scan), *_position_fields(position))
         self._commit(token, position, step)
         return letters
@@ -194,6 +188,8 @@ class CheckpointStore:
         letters = self._refuse(step, outcome, retried=retried)
         self._defer(step, outcome)
         step.each("queues", "SADD", sorted(outcome.queues))
+        if outcome.incomplete:
+            step.add("reconciliation_due", "INCRBY", outcome.incomplete)
         return letters
 
     def _defer(self, step: Step, outcome: BatchOutcome) -> None:

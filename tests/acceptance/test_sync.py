@@ -141,7 +141,7 @@ def test_a_reader_never_sees_half(
 
 
 @pytest.mark.parametrize("fields", [{"estado": "archivado"}, {"eliminado": True}])
-def test_an_archived_or_deleted_document_loses_its_keys(  # noqa: PLR0913, PLR0917 (pytest hands them in)
+def test_an_archived_or_deleted_document_loses_its_keys(
     etl: Etl,
     typed: Etl,
     samples: list[Document],

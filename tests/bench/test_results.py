@@ -3,10 +3,10 @@
 import xml.etree.ElementTree as ET
 
 import pytest
+from bench.delta import Cycles, Size
 
 from bench import chart, results
 from bench.contenders import BACKFILL_ALL, INSERTION, SCRIPT, WORKERS, Rounds, Run
-from bench.delta import Cycles, Size
 from bench.meter import Measured, Memory
 
 MB = 100.0

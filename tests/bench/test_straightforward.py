@@ -34,7 +34,7 @@ def unusual() -> list[Document]:
     ]
 
 
-def test_it_leaves_what_the_product_leaves(  # noqa: PLR0913, PLR0917 (pytest hands them in by name)
+def test_it_leaves_what_the_product_leaves(
     bench: Bench,
     filled: Collection[Document],
     mongod: MongoServer,

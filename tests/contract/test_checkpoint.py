@@ -8,31 +8,29 @@ import pytest
 import redis
 from bson import ObjectId
 from bson.datetime_ms import DatetimeMS
-from etl.model.outcome import Outcome
-from etl.sync.batch import Decision
 
-from etl.cache.client import Wire
-from etl.cache.keys import companions
-from etl.checkpoint.checkpoint import CheckpointStore
+from etl.cache.client import Command, Wire
+from etl.checkpoint.checkpoint import CheckpointStore, FollowStore
+from etl.checkpoint.dead_letters import DeadLetters
 from etl.errors import CycleFailed, LeaseLost
+from etl.model.batch import BatchOutcome, Deferred, Rejected
 from etl.model.report import Report
-from etl.model.state import DeadLetter, Deferral, Reached, State
-from etl.sync.planner import Checkpoint, Clocks, Scan
+from etl.model.scan import Checkpoint, Origin, Scan, ServerTimes
+from etl.model.state import DeadLetter, Deferral, State, dead_letter_from_text
 from schemas.operations import FieldError, Reject
 from schemas.position import AFTER_DATES, FIRST, LAST, Position, at
-from tests.support.outcomes import applied, refused
-from tests.support.twins import NAME, Insistent, take_lease
+from tests.support.twins import OWN, Insistent, take_lease
 
-OWN = companions(NAME)
-CLOCKS = Clocks(mongo=5_000, redis=6_000)
+CLOCKS = ServerTimes(mongo=5_000, redis=6_000)
 SCAN = Scan("cold_start", CLOCKS, FIRST, LAST)
 LOCK = "lock:content_generation:a"
+NOTHING = BatchOutcome()
 
 
 @pytest.fixture
 def store(wire: Wire) -> CheckpointStore:
     """The checkpoint of one collection."""
-    return CheckpointStore(wire, NAME, OWN, 1320, Insistent())
+    return CheckpointStore(wire, OWN, 1320, Insistent())
 
 
 def position(ms: int, document_id: Any = 1) -> Position:
@@ -40,50 +38,54 @@ def position(ms: int, document_id: Any = 1) -> Position:
     return Position(DatetimeMS(ms), document_id)
 
 
-def reached(stands: Position | None, scan: Scan = SCAN) -> Reached:
-    """A cycle that is so far, and remembers from millisecond 1000 on."""
-    return Reached(scan, stands, 1_000)
-
-
-def outcome(where: Position, key: str | None = None) -> Outcome:
-    """A document that is applied, or waits for a lock."""
-    return applied(where, lock=key)
+def finish(store: CheckpointStore, token: str, where: Position | None = None, **counts: Any) -> None:
+    """End a cycle."""
+    store.finish(token, SCAN, where, Report("promptContent", **counts), {})
 
 
 def test_nothing_is_known_at_first(store: CheckpointStore, client: redis.Redis) -> None:
     """An empty Redis gives an empty state, and its clock."""
     state = store.load()
-    assert state.checkpoint is None
-    assert (state.deferred, state.dead_letters, state.seen, state.claims) == ({}, 0, 0, 0)
+    assert state == State(now=state.now)
     assert abs(state.now - time.time() * 1000) < 60_000
+    assert store.waiting() == frozenset()
     assert client.dbsize() == 0
 
 
 def test_a_cycle_under_way_is_known(store: CheckpointStore, client: redis.Redis) -> None:
-    """What was recorded with a batch is loaded again: the scan, the position, what was handled."""
-    where, moved = position(4_000, ObjectId()), SCAN.moved(position(4_500, "x"))
-    decision = Decision(applied=[outcome(where)], claims={"config:api:a": outcome(where)})
-    store.advance(take_lease(client), State(), reached(where, moved), decision, [])
+    """What was recorded with a batch is loaded again: the scan, the position, the queues."""
+    where, moved = position(4_000, ObjectId()), SCAN.moved(position(4_500, "x"), 7)
+    store.advance(take_lease(client), moved, where, BatchOutcome(queues={"queue:a", "queue:b"}))
     state = store.load()
     assert state.checkpoint == Checkpoint(where, None, moved)
-    assert (state.seen, state.claims) == (1, 1)
-    assert client.zscore(OWN.seen, where.name()) == 4_000
+    assert state.queues == {"queue:a", "queue:b"}
+
+
+@pytest.mark.parametrize(
+    "scan",
+    [
+        Scan("delta", CLOCKS, at(1_000), AFTER_DATES),
+        Scan("backfill", CLOCKS, at(1_500), at(9_000), at(1_000), done=12),
+        Scan("cold_start", CLOCKS, Position(None, {"a": [b"\x00", 2.5]}), LAST),
+    ],
+)
+def test_scans_of_every_kind_are_known(store: CheckpointStore, client: redis.Redis, scan: Scan) -> None:
+    """Their bounds come back as they were."""
+    store.advance(take_lease(client), scan, None, NOTHING)
+    assert store.load().checkpoint == Checkpoint(None, None, scan)
 
 
 def test_a_finished_cycle_is_published(store: CheckpointStore, client: redis.Redis) -> None:
     """The scan is over, the watermark is there for others to read, and lives for two cycles."""
     token, where = take_lease(client), position(4_000)
-    store.advance(token, State(), reached(where), Decision(), [])
-    report = Report(NAME, last_id="1", last_timestamp="1970-01-01T00:00:04Z", records_processed=3)
-    store.finish(token, reached(where), 1_000, report)
+    store.advance(token, SCAN, where, NOTHING)
+    last = {"last_id": "1", "last_timestamp": "1970-01-01T00:00:04Z", "records_processed": 3}
+    finish(store, token, where, **last)
     assert store.load().checkpoint == Checkpoint(where, CLOCKS, None)
-    assert client.hgetall(OWN.published) == {
-        "last_id": "1",
-        "last_timestamp": "1970-01-01T00:00:04Z",
-        "records_processed": "3",
-        "sync_duration_ms": "0",
-    }
-    assert 1310 < client.ttl(OWN.published) <= 1320
+    published = {name: str(value) for name, value in last.items()} | {"sync_duration_ms": "0"}
+    assert client.hgetall(OWN.published) == published
+    life: Any = client.ttl(OWN.published)
+    assert 1310 < life <= 1320
     assert client.ttl(OWN.checkpoint) == -1
     assert client.llen(OWN.history) == 1
 
@@ -92,7 +94,7 @@ def test_an_empty_collection_has_a_watermark_without_position(
     store: CheckpointStore, client: redis.Redis
 ) -> None:
     """A cycle that met no document is finished too, and the next one is no cold start."""
-    store.finish(take_lease(client), reached(None), 0, Report(NAME))
+    finish(store, take_lease(client))
     assert store.load().checkpoint == Checkpoint(None, CLOCKS, None)
 
 
@@ -115,128 +117,184 @@ def test_a_watermark_that_says_nothing_is_none(
     assert store.load().checkpoint is None
 
 
+def test_which_documents_it_is_about_is_known(store: CheckpointStore, client: redis.Redis) -> None:
+    """Until it is about others: then how far those were read is forgotten, what waits is not."""
+    token, origin = take_lease(client), Origin("database.collection by updated_at", "uuid")
+    store.identify(token, origin)
+    store.advance(token, SCAN, position(1_000), BatchOutcome(deferred=[Deferred("1", LOCK)]))
+    assert store.load().origin == origin
+    other = origin._replace(uuid="another")
+    store.identify(token, other)
+    state = store.load()
+    assert (state.origin, state.checkpoint) == (other, None)
+    assert [*state.deferred] == ["1"]
+
+
 def test_a_stale_token_moves_nothing(store: CheckpointStore, client: redis.Redis) -> None:
-    """After a take-over neither a batch nor the end of a cycle is recorded."""
+    """After a take-over neither a batch nor the end of a cycle is recorded; the error names the new holder."""
     token = take_lease(client)
-    store.advance(token, State(), reached(position(2_000)), Decision(), [])
-    _, _, holder = take_lease(client).partition(":")
+    store.advance(token, SCAN, position(2_000), NOTHING)
+    newest = take_lease(client)
     before = client.hgetall(OWN.checkpoint)
-    decision = Decision(rejected=[outcome(position(3_000))], deferred=[outcome(position(3_000), LOCK)])
-    with pytest.raises(LeaseLost, match=f"{holder} has taken over"):
-        store.advance(token, State(), reached(position(3_000)), decision, [])
-    with pytest.raises(LeaseLost, match=f"{holder} has taken over"):
-        store.finish(token, reached(position(3_000)), 0, Report(NAME))
+    outcome = BatchOutcome(
+        rejected=[Rejected("1", Reject("bad"), "1")], deferred=[Deferred("2", LOCK)], queues={"queue:a"}
+    )
+    with pytest.raises(LeaseLost, match=newest.partition(":")[2]):
+        store.advance(token, SCAN, position(3_000), outcome)
+    with pytest.raises(LeaseLost):
+        finish(store, token, position(3_000))
     assert client.hgetall(OWN.checkpoint) == before
-    assert not client.exists(OWN.seen, OWN.deferred, OWN.dead_letters, OWN.published, OWN.history)
+    assert not client.exists(OWN.deferred, OWN.dead_letters, OWN.published, OWN.history, OWN.queues)
 
 
-def test_nothing_is_recorded_after_a_flush(store: CheckpointStore, client: redis.Redis) -> None:
-    """In a Redis that has lost its data an old token counts no more, and no other holder is blamed."""
+def test_a_flush_is_a_take_over(store: CheckpointStore, client: redis.Redis) -> None:
+    """In a Redis that has lost its data nothing is recorded under an old token."""
     token = take_lease(client)
     client.flushdb()
-    with pytest.raises(LeaseLost, match="gone from Redis"):
-        store.finish(token, reached(position(3_000)), 0, Report(NAME))
+    with pytest.raises(LeaseLost):
+        finish(store, token, position(3_000))
     assert client.dbsize() == 0
 
 
 def test_the_checkpoint_never_goes_back(store: CheckpointStore, client: redis.Redis) -> None:
     """An earlier position is refused together with all that comes with it; the same one is not."""
     token = take_lease(client)
-    store.advance(token, State(), reached(position(3_000)), Decision(), [])
-    with pytest.raises(CycleFailed):
-        store.advance(
-            token, State(), reached(position(2_999)), Decision(applied=[outcome(position(2_000))]), []
-        )
-    assert not client.exists(OWN.seen)
-    store.advance(token, State(), reached(position(3_000)), Decision(), [])
+    store.advance(token, SCAN, position(3_000), NOTHING)
+    with pytest.raises(CycleFailed, match="backwards"):
+        store.advance(token, SCAN, position(2_999), BatchOutcome(queues={"queue:a"}))
+    assert not client.exists(OWN.queues)
+    store.advance(token, SCAN, position(3_000), NOTHING)
     found = store.load().checkpoint
     assert found is not None
     assert found.position == position(3_000)
 
 
-def test_only_the_window_is_remembered(store: CheckpointStore, client: redis.Redis) -> None:
-    """What no later scan reads again leaves no trace; what leaves the window is forgotten with its claims."""
-    token, decision = take_lease(client), Decision()
-    places = {"old": 999, "edge": 1_000, "new": 4_000}
-    decision.applied = [outcome(position(ms)) for ms in places.values()]
-    decision.claims = {key: outcome(position(ms)) for key, ms in places.items()}
-    store.advance(token, State(), reached(position(4_000)), decision, [])
-    assert client.zrange(OWN.claims, 0, -1) == ["edge", "new"]
-    store.finish(token, reached(position(4_000)), 4_000, Report(NAME))
-    assert client.zcard(OWN.seen) == 1
-    assert client.zrange(OWN.claims, 0, -1) == client.hkeys(OWN.claimants) == ["new"]
+class Twice(Insistent):
+    """Carries out every step twice, as one does whose answer is lost and that is sent again."""
+
+    def __call__(self, step: Any) -> Any:
+        """The second result."""
+        super().__call__(step)
+        return super().__call__(step)
 
 
-def test_thousands_are_remembered_and_forgotten(store: CheckpointStore, client: redis.Redis) -> None:
-    """However many versions a batch has, one step takes them."""
-    token, decision = take_lease(client), Decision()
-    decision.applied = [outcome(position(2_000, n)) for n in range(5_000)]
-    decision.claims = {f"key {n}": outcome(position(2_000, n)) for n in range(5_000)}
-    store.advance(token, State(), reached(position(2_000)), decision, [])
-    assert client.zcard(OWN.seen) == client.hlen(OWN.claimants) == 5_000
-    store.finish(token, reached(position(2_000)), 2_001, Report(NAME))
-    assert not client.exists(OWN.seen, OWN.claims, OWN.claimants)
+def test_a_step_that_is_repeated_is_carried_out_once(wire: Wire, client: redis.Redis) -> None:
+    """One run in the history, one more attempt."""
+    for runs in (1, 2):
+        store, token = CheckpointStore(wire, OWN, 1320, Twice()), take_lease(client)
+        store.advance(token, SCAN, None, BatchOutcome(incomplete=3))
+        finish(store, token)
+        assert client.llen(OWN.history) == runs
+        assert store.reconciliation_due() == 3 * runs
 
 
-def test_too_many_are_forgotten_altogether(
-    store: CheckpointStore, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+def test_a_step_that_comes_late_does_nothing(
+    wire: Wire, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beyond the cap neither versions nor claims are kept, for the rest of the scan too."""
-    monkeypatch.setattr("etl.checkpoint.checkpoint.SEEN_CAP", 2)
-    token, state = take_lease(client), State()
-    for n in range(4):
-        one = outcome(position(2_000, n))
-        decision = Decision(applied=[one], claims={f"key {n}": one})
-        store.advance(token, state, reached(position(2_000)), decision, [])
-    assert state.overflowed
-    assert not client.exists(OWN.seen, OWN.claims, OWN.claimants)
+    """After a later one it neither counts nor moves; it is no error, as it was carried out in its time."""
+    sent: list[Command] = []
+    exchange = wire.exchange
+
+    def noted(commands: Any) -> Any:
+        sent.extend(commands)
+        return exchange(commands)
+
+    monkeypatch.setattr(wire, "exchange", noted)
+    store, token = CheckpointStore(wire, OWN, 1320, Insistent()), take_lease(client)
+    for ms in (2_000, 3_000):
+        store.advance(token, SCAN.moved(position(ms)), position(ms), BatchOutcome(incomplete=1))
+    kept = client.hgetall(OWN.checkpoint)
+
+    assert exchange(sent[:1]) == [1]
+    assert client.hgetall(OWN.checkpoint) == kept
+    assert store.reconciliation_due() == 2
+
+
+def test_the_steps_of_another_token_begin_anew(wire: Wire, client: redis.Redis) -> None:
+    """The numbers of the holder before say nothing of those of the next."""
+    for _ in range(2):
+        store, token = CheckpointStore(wire, OWN, 1320, Insistent()), take_lease(client)
+        for _ in range(2):
+            finish(store, token)
+    assert client.llen(OWN.history) == 4
 
 
 def test_deferrals(store: CheckpointStore, client: redis.Redis) -> None:
-    """A document waits until it is applied, refused or gone; put off again it keeps its first date."""
-    token, state = take_lease(client), State(now=0)
-    waits = [outcome(position(2_000, n), LOCK) for n in range(4)]
-    store.advance(token, state, reached(None), Decision(deferred=waits), [])
-    state = store.load()
-    assert Deferral(LOCK, "1970-01-01T00:00:00Z", position(2_000, 0)) in state.deferred.values()
-    assert state.waiting == {LOCK}
-    gone = next(key for key, deferral in state.deferred.items() if deferral.position.id == 3)
-    again = outcome(position(3_000, 0), LOCK)
-    decision = Decision(applied=[waits[1]], rejected=[waits[2]], gone=[gone], deferred=[again])
-    store.advance(token, state, reached(None), decision, [])
-    [left] = store.load().deferred.values()
-    assert left == Deferral(LOCK, "1970-01-01T00:00:00Z", position(3_000, 0))
-
-
-def letter(document: str, attempts: int = 1) -> DeadLetter:
-    """A dead letter."""
-    return DeadLetter(document, "invalid fields", (FieldError("a", "b"),), "then", "now", attempts)
-
-
-def test_dead_letters(store: CheckpointStore, client: redis.Redis) -> None:
-    """They are kept by `_id`, found again, and cleared when their documents are applied or gone."""
+    """A document waits until it is handled or refused; deferred again it keeps its first date."""
     token = take_lease(client)
-    bad = [refused(position(2_000, name), Reject("bad")) for name in "abc"]
-    letters = [letter(f'"{name}"') for name in "abc"]
-    store.advance(token, State(), reached(None), Decision(rejected=bad), letters)
-    assert dict(store.known_dead(bad[:1])) == {'"a"': letters[0]}
-    state = store.load()
-    assert state.dead_letters == 3
-    decision = Decision(applied=[outcome(position(3_000, "a"))], gone=['"b"'])
-    store.advance(token, state, reached(None), decision, [])
-    assert client.hkeys(OWN.dead_letters) == ['"c"']
+    store.advance(token, SCAN, None, BatchOutcome(deferred=[Deferred(str(n), LOCK) for n in range(4)]))
+    first = store.load().deferred
+    assert {one.lock for one in first.values()} == {LOCK}
+    assert store.waiting() == {"0", "1", "2", "3"}
+    since = Deferral("lock:b", "2001-01-01T00:00:00Z")
+    client.hset(OWN.deferred, "0", since.text())
+    outcome = BatchOutcome(
+        handled=["1", "3"], rejected=[Rejected("2", Reject("bad"), "1")], deferred=[Deferred("0", LOCK)]
+    )
+    store.advance(token, SCAN, None, outcome)
+    assert store.load().deferred == {"0": Deferral(LOCK, since.since)}
+    assert store.waiting() == {"0", "2"}
+
+
+def refused(name: str, version: str = "1000") -> Rejected:
+    """A document that cannot be applied."""
+    return Rejected(name, Reject("invalid fields", (FieldError("a", "b"),)), version)
+
+
+def test_dead_letters(store: CheckpointStore, wire: Wire, client: redis.Redis) -> None:
+    """They are kept by `_id` with their reason, and cleared when their documents are handled."""
+    token = take_lease(client)
+    letters = store.advance(token, SCAN, None, BatchOutcome(rejected=[refused(name) for name in "abc"]))
+    assert [(one.id, one.reason, one.attempts, one.version) for one in letters] == [
+        (name, "invalid fields", 1, "1000") for name in "abc"
+    ]
+    assert letters[0].errors == (FieldError("a", "b"),)
+    kept = DeadLetters(wire, OWN, Insistent())
+    assert kept.find(["a", "x"]) == {"a": letters[0]}
+    assert store.load().dead_letters == 3
+    assert store.waiting() == {"a", "b", "c"}
+    store.advance(token, SCAN, None, BatchOutcome(handled=["a", "b"]))
+    assert client.hkeys(OWN.dead_letters) == ["c"]
+
+
+def test_a_version_is_one_dead_letter(store: CheckpointStore, client: redis.Redis) -> None:
+    """Met again it counts no more, unless it is retried on purpose; a new version counts."""
+    token = take_lease(client)
+
+    def attempts(version: str, *, retried: bool = False) -> list[int]:
+        outcome = BatchOutcome(rejected=[refused("a", version)])
+        return [one.attempts for one in store.advance(token, SCAN, None, outcome, retried=retried)]
+
+    assert attempts("1000") == [1]
+    assert attempts("1000") == []
+    assert attempts("1000", retried=True) == [2]
+    assert attempts("2000") == [3]
+    assert store.load().dead_letters == 1
 
 
 def test_dead_letters_are_bounded(
-    store: CheckpointStore, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    store: CheckpointStore, wire: Wire, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beyond the cap they are only counted; known ones are still updated."""
     monkeypatch.setattr("etl.checkpoint.checkpoint.DEAD_LETTER_CAP", 2)
-    token, state = take_lease(client), State()
-    store.advance(token, state, reached(None), Decision(), [letter("1"), letter("2"), letter("3")])
-    store.advance(token, state, reached(None), Decision(), [letter("4"), letter("1", attempts=2)])
-    assert sorted(client.hkeys(OWN.dead_letters)) == ["1", "2"]
-    assert client.hget(OWN.checkpoint, "dead_letters_beyond") == "2"
+    token = take_lease(client)
+    store.advance(token, SCAN, None, BatchOutcome(rejected=[refused(name) for name in "123"]))
+    later = [refused("4"), refused("1", "2000")]
+    letters = store.advance(token, SCAN, None, BatchOutcome(rejected=later))
+    assert [(one.id, one.attempts) for one in letters] == [("4", 1), ("1", 2)]
+    kept = DeadLetters(wire, OWN, Insistent())
+    assert {one.id: one.attempts for one in kept.list()} == {"1": 2, "2": 1}
+    assert kept.beyond() == 2
+
+
+def test_thousands_of_documents_in_one_batch(store: CheckpointStore, client: redis.Redis) -> None:
+    """However many there are, one step takes them."""
+    token, names = take_lease(client), [str(n) for n in range(5_000)]
+    store.advance(token, SCAN, None, BatchOutcome(rejected=[refused(name) for name in names]))
+    store.advance(token, SCAN, None, BatchOutcome(deferred=[Deferred(name, LOCK) for name in names]))
+    assert client.hlen(OWN.dead_letters) == client.hlen(OWN.deferred) == 5_000
+    store.advance(token, SCAN, None, BatchOutcome(handled=names))
+    assert not client.exists(OWN.dead_letters, OWN.deferred)
 
 
 def test_history_is_bounded(
@@ -245,16 +303,58 @@ def test_history_is_bounded(
     """The newest runs come first, failed ones too, and old ones go."""
     monkeypatch.setattr("etl.checkpoint.checkpoint.HISTORY_CAP", 2)
     token = take_lease(client)
-    for n in range(3):
-        store.finish(token, reached(None), 0, Report(NAME, records_processed=n))
-    store.record(Report(NAME).failed("gone", 1), 0)
-    newest, before = client.lrange(OWN.history, 0, -1)
+    for number in range(3):
+        finish(store, token, records_processed=number)
+    store.record(Report("promptContent").failed("gone", 1), 0)
+    runs: Any = client.lrange(OWN.history, 0, -1)
+    newest, before = runs
     assert '"error": "gone"' in newest
     assert '"records_processed": 2' in before
 
 
-def test_a_scan_of_deltas_is_known(store: CheckpointStore, client: redis.Redis) -> None:
-    """Bounds of every kind come back as they were."""
-    scan = Scan("delta", CLOCKS, at(1_000), AFTER_DATES)
-    store.advance(take_lease(client), State(), reached(None, scan), Decision(), [])
-    assert store.load().checkpoint == Checkpoint(None, None, scan)
+def test_a_backfill_ends_without_a_watermark(store: CheckpointStore, client: redis.Redis) -> None:
+    """Its scan is done, and is in the history."""
+    token = take_lease(client)
+    store.advance(token, SCAN, position(1_000), NOTHING)
+    store.end(token, SCAN, Report("promptContent", mode="backfill"))
+    assert store.load().checkpoint is None
+    assert client.llen(OWN.history) == 1
+    assert not client.exists(OWN.published)
+
+
+def test_keys_to_reconcile_are_counted_until_they_are(store: CheckpointStore, client: redis.Redis) -> None:
+    """Those that were removed since a repair began are still due after it."""
+    token = take_lease(client)
+    for incomplete in (2, 0, 3):
+        store.advance(token, SCAN, None, BatchOutcome(incomplete=incomplete))
+    counted = store.reconciliation_due()
+    assert counted == 5
+    store.advance(token, SCAN, None, BatchOutcome(incomplete=1))
+    store.reconciled(counted)
+    assert store.reconciliation_due() == 1
+
+
+def test_a_follower_has_a_place_of_its_own(store: CheckpointStore, client: redis.Redis) -> None:
+    """Its token comes back; what it met is kept as by a cycle."""
+    follow, token = FollowStore(store), take_lease(client)
+    assert follow.token() is None
+    outcome = BatchOutcome(
+        rejected=[refused("a")], deferred=[Deferred("b", LOCK)], queues={"queue:a"}, incomplete=2
+    )
+    resume = {"_data": "8265", "n": b"\x00"}
+    follow.advance(token, resume, 5.5, outcome, caught_up=True)
+    assert follow.token() == resume
+    state = store.load()
+    assert (state.dead_letters, [*state.deferred], state.queues) == (1, ["b"], {"queue:a"})
+    assert store.reconciliation_due() == 2
+    client.hset(OWN.checkpoint, "token", "nonsense")
+    assert follow.token() is None
+    take_lease(client)
+    with pytest.raises(LeaseLost):
+        follow.advance(token, resume, None, NOTHING, caught_up=False)
+
+
+def test_letters_of_the_version_before_can_be_read() -> None:
+    """They name no version, and count once more."""
+    text = '{"id": "1", "reason": "bad", "errors": [], "first_seen": "a", "last_seen": "b", "attempts": 2}'
+    assert dead_letter_from_text(text) == DeadLetter("1", "bad", (), "a", "b", 2, "")

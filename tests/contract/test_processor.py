@@ -8,7 +8,8 @@ import pytest
 import redis
 from bson import ObjectId
 
-from etl.cache.keys import owner_key, record_key
+from etl.cache.client import Wire
+from etl.cache.keys import owner_key, record_key, requests_key
 from etl.cache.writer import DEADLINE_SECONDS, CacheWriter
 from etl.errors import Transient
 from etl.model.batch import BatchOutcome, Deferred, Rejected
@@ -578,7 +579,7 @@ def test_a_request_that_moves_to_another_queue(
 
 
 def test_a_request_that_another_writer_has_overtaken_is_read_again(
-    processor: Processor, documents: Documents, client: redis.Redis, writer: CacheWriter
+    processor: Processor, documents: Documents, client: redis.Redis, wire: Wire
 ) -> None:
     """Its document has changed once more since: that version is queued, and no older one."""
     versions = [result(1, asks(f"item {ms}"), ms=ms) for ms in (1_000, 2_000, 3_000)]
@@ -590,7 +591,7 @@ def test_a_request_that_another_writer_has_overtaken_is_read_again(
                 documents.put(versions[2])
             return super().apply(*arguments)
 
-    slow = Overtaken(writer._wire, {"config:api": 60, "queue:ai_generation": None}, 60)
+    slow = Overtaken(wire, {"config:api": 60, "queue:ai_generation": None}, 60)
     outcome = process(Processor(slow, NAME, documents.reread, lambda _: True, Insistent()), versions[0])
     assert client.lrange(QUEUE, 0, -1) == ["item 2000", "item 3000"]
     assert (outcome.enqueued, outcome.processed) == (1, 1)
@@ -614,17 +615,21 @@ def test_a_queue_of_the_wrong_type_makes_a_dead_letter(
 
 
 def test_a_page_whose_answers_were_lost_is_written_once(
-    processor: Processor, documents: Documents, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    processor: Processor,
+    documents: Documents,
+    client: redis.Redis,
+    wire: Wire,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Every call is carried out twice: the same keys, and each request once."""
-    exchange = type(processor.writer._wire).exchange
+    exchange = wire.exchange
 
-    def twice(self: Any, commands: Any) -> Any:
-        exchange(self, commands)
-        return exchange(self, commands)
+    def twice(commands: Any) -> Any:
+        exchange(commands)
+        return exchange(commands)
 
     process(processor, *documents.put(result(1, says("heir")), result(2, says("holder"), ms=2_000)))
-    monkeypatch.setattr(type(processor.writer._wire), "exchange", twice)
+    monkeypatch.setattr(wire, "exchange", twice)
     page = documents.put(result(2, says("c", OTHER), asks("item"), ms=3_000), result(3, asks("other")))
     outcome = process(processor, *page)
     assert (status(client), status(client, OTHER)) == ("heir", "c")
@@ -666,3 +671,51 @@ def test_a_repair_reads_and_writes_what_is_claimed(
     documents.held.clear()
     processor.repair({KEY: [result(1).document, result(2).document]})
     assert not client.exists(KEY)
+
+
+def sweep(processor: Processor) -> None:
+    """All of the queue."""
+    cursor = processor.sweep(QUEUE, "0")
+    while cursor != "0":
+        cursor = processor.sweep(QUEUE, cursor)
+
+
+def test_requests_are_forgotten_once_they_guard_against_nothing(
+    processor: Processor, documents: Documents, client: redis.Redis
+) -> None:
+    """Those of documents that still ask with the same version stay: they would be queued a second time."""
+    pending = [result(number, asks(f"{number}")) for number in range(6)]
+    process(processor, *documents.put(*pending))
+    other = result(9, asks("9"), source="unknown")
+    process(processor, *documents.put(other))
+    documents.put(result(1, ms=2_000), result(2, asks("2"), ms=2_000), rejected(3, ms=2_000))
+    del documents.held[pending[4].document]
+    documents.put(result(5, asks("5", "queue:ai_generation:baja"), ms=1_000))
+    register = requests_key(QUEUE)
+    noted: Any = client.hgetall(register)
+    assert len(noted) == 7
+
+    sweep(processor)
+    assert client.hgetall(register) == noted, "an older read may still arrive"
+
+    old = processor.now() - LATE - 1
+    client.hset(register, mapping={name: f"{old} {text.split()[1]}" for name, text in noted.items()})
+    client.hset(register, "second 7", f"{old} -")
+    sweep(processor)
+    assert {*client.hgetall(register)} == {pending[0].document, other.document}
+    assert process(processor, pending[0], trust=False).enqueued == 0
+
+
+def test_a_request_that_is_made_while_it_is_swept_stays(
+    processor: Processor, documents: Documents, client: redis.Redis
+) -> None:
+    """Between the look at its document and the end."""
+    process(processor, *documents.put(result(1, asks("1"))))
+    documents.put(result(1, ms=2_000))
+    register = requests_key(QUEUE)
+    client.hset(register, result(1).document, f"{processor.now() - LATE - 1} 1000")
+    again = result(1, asks("again"), ms=3_000)
+    documents.after_read = lambda: process(processor, again) and None
+    sweep(processor)
+    assert process(processor, again, trust=False).enqueued == 0
+    assert client.lrange(QUEUE, 0, -1) == ["1", "again"]

@@ -169,7 +169,7 @@ def pace(processes: StartEtl, redis_server: RedisServer) -> float:
 
 @pytest.mark.slow
 @pytest.mark.alone
-def test_kill_at_any_moment(  # noqa: PLR0913, PLR0917 (pytest hands them in by name)
+def test_kill_at_any_moment(
     collections: Sequence[Collection[Document]],
     redis_client: redis.Redis,
     processes: StartEtl,

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import redis
+from etl.cache.cache import Cache
 from pymongo.collection import Collection
 
 from etl.app import App
-from etl.cache.cache import Cache
 from etl.cache.client import SCRIPTS
 from etl.checkpoint.checkpoint import CheckpointStore
 from etl.demo import RedisServer

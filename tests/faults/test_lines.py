@@ -3,13 +3,14 @@
 import subprocess
 import threading
 import time
+from typing import Any
 
 import pytest
 import redis
 from pymongo.collection import Collection
 
 from etl.app import App
-from etl.cache.cache import Cache
+from etl.cache.writer import Applied, CacheWriter
 from etl.demo import MongoServer, RedisServer
 from tests.acceptance.conftest import StartEtl, end_of
 from tests.faults.conftest import Apps, cycle
@@ -50,7 +51,7 @@ def opened(apps: Apps, line: Line, *, patience: float, timeout: float = 1) -> Ap
 
 @pytest.mark.parametrize("way", ["requests", "answers"])
 @pytest.mark.parametrize("offset", [1, 700, 2_000, 5_000])
-def test_a_connection_that_breaks(  # noqa: PLR0913, PLR0917 (pytest hands them in by name)
+def test_a_connection_that_breaks(
     line: Line, documents: Collection[Document], redis_client: redis.Redis, apps: Apps, way: Way, offset: int
 ) -> None:
     """After so many bytes of requests or answers: the cycle goes on, nothing is missing or queued twice."""
@@ -79,7 +80,7 @@ def test_a_connection_that_breaks_for_a_holder_without_patience(
 
 
 @pytest.mark.parametrize("fault", ["cut", "stall", "deafen"])
-def test_an_outage_in_the_middle(  # noqa: PLR0913, PLR0917 (pytest hands them in by name)
+def test_an_outage_in_the_middle(
     line: Line,
     documents: Collection[Document],
     redis_client: redis.Redis,
@@ -89,17 +90,17 @@ def test_an_outage_in_the_middle(  # noqa: PLR0913, PLR0917 (pytest hands them i
 ) -> None:
     """Two seconds without the server, after a few batches: the cycle waits and ends well."""
     proxy, _ = line
-    write, batches = Cache.write, 0
+    apply, batches = CacheWriter.apply, 0
 
-    def then_break(self: Cache, *arguments: object) -> object:
+    def then_break(self: CacheWriter, *arguments: Any) -> Applied:
         nonlocal batches
         batches += 1
         if batches == 4:
             getattr(proxy, fault)()
             threading.Timer(2, proxy.resume).start()
-        return write(self, *arguments)  # type: ignore[arg-type]
+        return apply(self, *arguments)
 
-    monkeypatch.setattr(Cache, "write", then_break)
+    monkeypatch.setattr(CacheWriter, "apply", then_break)
     began = time.monotonic()
     report = cycle(opened(apps, line, patience=15))
     assert batches >= 4

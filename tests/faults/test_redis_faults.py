@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import redis
@@ -10,11 +11,12 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from etl.app import App
-from etl.cache.cache import Cache
+from etl.cache.writer import Applied, CacheWriter
 from etl.demo import RedisServer
 from etl.settings import Settings
 from tests.faults.conftest import Apps, cycle
 from tests.support.generations import delta
+from tests.support.pipeline import COMPANION
 from tests.support.truth import held, truth
 from tests.support.types import Document, StartMongo, StartRedis
 
@@ -43,17 +45,17 @@ def strike_at(monkeypatch: pytest.MonkeyPatch, batch: int, strike: Callable[[], 
     """Carry out `strike` just before the batch of that number is written; the list says that it did."""
     struck: list[int] = []
     count = 0
-    write = Cache.write
+    apply = CacheWriter.apply
 
-    def watched(self: Cache, *arguments: object) -> object:
+    def watched(self: CacheWriter, *arguments: Any) -> Applied:
         nonlocal count
         count += 1
         if count == batch:
             strike()
             struck.append(batch)
-        return write(self, *arguments)  # type: ignore[arg-type]
+        return apply(self, *arguments)
 
-    monkeypatch.setattr(Cache, "write", watched)
+    monkeypatch.setattr(CacheWriter, "apply", watched)
     return struck
 
 
@@ -161,12 +163,12 @@ def test_a_replica_refuses_until_it_is_the_master(
         assert held(client) == truth(documents)
 
 
-@pytest.mark.parametrize("role", ["checkpoint", "seen", "deferred", "dead_letters", "fence"])
+@pytest.mark.parametrize("role", ["checkpoint", "deferred", "dead_letters", "fence"])
 def test_a_companion_of_another_type_is_named(
     documents: Collection[Document], redis_client: redis.Redis, apps: Apps, role: str
 ) -> None:
     """Somebody's own key under one of our names: the cycle fails in one line, and leaves it there."""
-    key = f"{{etl:last_sync:promptContent}}:{role}"
+    key = f"{COMPANION}{role}"
     if role == "fence":
         redis_client.hset(key, "mine", "1")
     else:

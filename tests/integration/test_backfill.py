@@ -13,9 +13,10 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.collection import Collection
 
 from etl.app import App, BackfillOrder
+from etl.backfill import coordinator
 from etl.backfill.executors import processes
 from etl.model.report import Report
-from etl.sync.planner import Bounds
+from etl.model.scan import Bounds
 from tests.acceptance.conftest import contents
 from tests.support.generations import requested, written
 from tests.support.pipeline import COMPANION, Clock, OpenApp, api, campaign, hash_at, sync
@@ -28,6 +29,12 @@ QUEUE = "queue:ai_generation:alta"
 LONG_AGO = datetime(2025, 1, 15, tzinfo=UTC)
 
 Step = Callable[[], object]
+
+
+@pytest.fixture(autouse=True)
+def _one_page_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a few documents make several tasks."""
+    monkeypatch.setattr(coordinator, "TASK_SECONDS", 0)
 
 
 def run(
@@ -174,7 +181,7 @@ def test_one_at_a_time(collection: Collection[Document], open_app: OpenApp) -> N
 
     second, cycle = seen
     assert (second.status, second.exit_code, cycle.status, first.status) == ("locked", 75, "ok", "ok")
-    assert "being synced by" in str(second.error)
+    assert "is at work on it" in str(second.error)
 
 
 def test_the_catch_up_waits_for_a_cycle(
@@ -345,16 +352,17 @@ def test_what_would_be_done_is_done(collection: Collection[Document], open_app: 
 def test_without_the_index_it_says_so_and_works(
     collection: Collection[Document], app: App, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Once, with the command that creates it; a cold start too."""
+    """With the command that creates it, once for each reading; a cold start too."""
     collection.drop_indexes()
     collection.insert_many(dated(30))
 
     backfill(app)
 
-    [line] = [record.getMessage() for record in caplog.records if record.name == "etl.scanning"]
+    [line, again] = [record.getMessage() for record in caplog.records if record.name == "etl.backfill"]
+    assert line == again
     assert f".getCollection('{NAME}').createIndex({{'updated_at': 1, '_id': 1}}" in line
     assert held(redis_client) == truth(collection)
     redis_client.flushdb()
     caplog.clear()
     sync(app)
-    assert len([record for record in caplog.records if record.name == "etl.scanning"]) == 1
+    assert len([record for record in caplog.records if record.name == "etl.backfill"]) == 1

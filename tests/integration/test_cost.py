@@ -51,7 +51,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> Iterator[Commands]:
 
 
 @pytest.mark.parametrize("size", [10, 5_000])
-def test_round_trips_of_an_empty_delta(  # noqa: PLR0913, PLR0917 (pytest hands them in by name)
+def test_round_trips_of_an_empty_delta(
     collection: Collection[Document],
     database: Database[Document],
     mongod: MongoServer,

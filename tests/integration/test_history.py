@@ -12,7 +12,7 @@ from etl.app import App
 from etl.cache.keys import state_keys
 from etl.cli import run
 from etl.demo import MongoServer
-from tests.support.pipeline import COMPANION, NAME, api, sync
+from tests.support.pipeline import NAME, api, sync
 from tests.support.types import Document
 
 

@@ -102,7 +102,7 @@ def test_a_repeated_write_does_not_shorten_what_is_there(
 
 
 def test_readers_find_one_whole_value_while_writers_take_turns(
-    writer: CacheWriter, redis_client: redis.Redis, redis_url: str
+    writer: CacheWriter, redis_url: str
 ) -> None:
     """Of the key of two documents that replace and inherit it: never absent, mixed, or without a life."""
     large = {number: tuple(f"{number} {n}" for n in range(200 * number)) for number in (1, 2)}

@@ -8,8 +8,8 @@ import pytest
 import redis
 from pymongo.collection import Collection
 
-from etl.cache.cache import Cache
-from tests.support.pipeline import Clock, OpenApp, api, campaign, hash_at, sync
+from etl.cache.writer import Applied, CacheWriter
+from tests.support.pipeline import COMPANION, Clock, OpenApp, api, campaign, hash_at, sync
 from tests.support.truth import held, truth
 from tests.support.types import Document
 
@@ -168,14 +168,14 @@ def test_a_lock_that_goes_in_the_middle_of_a_cycle(
     collection.insert_one(campaign("c", clock.ago(9001), _id="waits"))
     collection.insert_one(campaign("c", clock.ago(9000), _id="newer", mensajes=[message]))
     dropped: list[object] = []
-    write = Cache.write
+    apply = CacheWriter.apply
 
-    def then_drop(self: Cache, *arguments: Any) -> Any:
-        written = write(self, *arguments)
+    def then_drop(self: CacheWriter, *arguments: Any) -> Applied:
+        applied = apply(self, *arguments)
         dropped.append(redis_client.delete(LOCK))
-        return written
+        return applied
 
-    monkeypatch.setattr(Cache, "write", then_drop)
+    monkeypatch.setattr(CacheWriter, "apply", then_drop)
     report = sync(open_app(page_size=1))
     assert dropped[0] == 1
     assert (report.records_processed, report.deferred) == (2, 0)
@@ -204,7 +204,7 @@ def test_one_item_per_version_of_a_request(
     assert write(estado="pendiente", prioridad="alta") == 1
     assert redis_client.llen("queue:ai_generation:alta") == 2
 
-    redis_client.delete("{etl:last_sync:promptContent}:checkpoint", "etl:last_sync:promptContent")
+    redis_client.delete(f"{COMPANION}checkpoint", "etl:last_sync:promptContent")
     report = sync(app)
     assert (report.mode, report.records_processed, report.enqueued) == ("cold_start", 1, 0)
 

@@ -55,7 +55,7 @@ def stored(document_id: Any) -> Any:
 
 
 @pytest.mark.parametrize(("count", "page_size"), [(10_000, 500), (1_000, 7)])
-def test_thousands_of_documents_on_one_timestamp(  # noqa: PLR0913, PLR0917 (pytest hands them in by name)
+def test_thousands_of_documents_on_one_timestamp(
     open_app: OpenApp,
     collection: Collection[Document],
     redis_client: redis.Redis,

@@ -40,7 +40,7 @@ def test_late_arrivals_on_a_timestamp_that_was_read(
 
 
 @pytest.mark.parametrize(("overlap", "found"), [(120, 1), (30, 0)])
-def test_the_overlap_is_what_finds_a_late_commit(  # noqa: PLR0913, PLR0917 (pytest hands them in by name)
+def test_the_overlap_is_what_finds_a_late_commit(
     open_app: OpenApp,
     clock: Clock,
     collection: Collection[Document],

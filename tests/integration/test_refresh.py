@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import redis
-from pymongo.collection import Collection
-
 from etl.cache.keyspace import Keyspace
 from etl.model.outcome import Fill
+from pymongo.collection import Collection
+
 from etl.model.report import RefreshReport
 from etl.mongo.reader import Source
 from tests.support.pipeline import Clock, OpenApp, api, campaign, hash_at, sync
@@ -93,7 +93,7 @@ def during_the_refresh(patch: pytest.MonkeyPatch, step: Any) -> list[bool]:
 
 
 @pytest.mark.parametrize("seconds", [0, 60], ids=["at once", "committed late"])
-def test_what_a_cycle_applied_meanwhile_stays(  # noqa: PLR0913, PLR0917 (pytest hands them in by name)
+def test_what_a_cycle_applied_meanwhile_stays(
     open_app: OpenApp,
     clock: Clock,
     collection: Collection[Document],

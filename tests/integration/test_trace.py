@@ -107,7 +107,7 @@ def generation(**changes: Any) -> Document:
         *("overwritten", "lost", "well", "well without metadata", "queued", "superseded"),
     ],
 )
-def test_the_last_line_says_why(  # noqa: PLR0913, PLR0917 (pytest hands them in by name)
+def test_the_last_line_says_why(
     open_app: OpenApp,
     collection: Collection[Document],
     redis_client: redis.Redis,

@@ -7,13 +7,14 @@ from typing import Any, cast
 import pytest
 
 from etl.app import App
+from etl.cache.keys import state_keys
 from etl.model.report import Report
 from etl.mongo.reader import Source
 from etl.settings import Settings
 from tests.support.types import Document
 
 NAME = "promptContent"
-COMPANION = f"{{etl:last_sync:{NAME}}}:"
+COMPANION = state_keys(NAME).checkpoint.removesuffix("checkpoint")
 """What the names of the ETL's own keys start with."""
 
 OpenApp = Callable[..., App]
