@@ -31,7 +31,7 @@ Run = dict[str, float]
 """What one run came to. CPU is in seconds per 100,000 documents, memory in MB.
 
 `documents_per_second`, `own_documents_per_second` (by its own clock, without the start of its process),
-`cpu_ours` (= `cpu_coordinator` + `cpu_workers`), `cpu_redis`, `cpu_mongodb`, `start_seconds`, `start_cpu` (ours),
+`cpu_ours` (= `cpu_coordinator` + `cpu_workers`), `cpu_redis`, `cpu_mongodb`, `start_seconds`,
 `pss_mb` (all of its processes), `worker_pss_mb` (the largest worker), `slowest_ms` and `slow_commands` (over 2 ms, of
 the slow log), and where a reader was beside it `read_p50_ms`, `read_p99_ms`, `read_max_ms`.
 """
@@ -118,7 +118,7 @@ def run(bench: Bench, meter: Meter, contender: Contender) -> Run:
         measured = once(meter, contender)
     slow = bench.slow_log()
     bench.check(contender.source)
-    return _run(contender.source.documents, measured, started) | {
+    return figures_of(contender.source.documents, measured, started) | {
         "slowest_ms": max(slow, default=0.0),
         "slow_commands": sum(ms > SLOW_MS for ms in slow),
         **reads,
@@ -138,23 +138,22 @@ def once(meter: Meter, contender: Contender, changes: Mapping[str, str] | None =
     return measured._replace(answer=reports[0])
 
 
-def _run(documents: int, measured: Measured, started: Measured | None) -> Run:
+def figures_of(documents: int, measured: Measured, started: Measured | None) -> Run:
+    """The figures of one run; of `started` what the same command took over the documents of `START`."""
     answer, used, more = measured.answer, measured.cpu_seconds, documents
-    own = answer.get("sync_duration_ms", 0) / 1000 or answer.get("seconds", measured.seconds)
     if started:
         used = {
             name: max(0.0, round(seconds - started.cpu_seconds[name], 2)) for name, seconds in used.items()
         }
         more = documents - START.documents
     cpu = {f"cpu_{name}": seconds / more * 100_000 for name, seconds in used.items()}
-    start_cpu = started.cpu_seconds if started else {}
+    seconds = answer.get("seconds", measured.seconds)
     return {
-        "documents_per_second": documents / answer.get("seconds", measured.seconds),
-        "own_documents_per_second": documents / own,
+        "documents_per_second": documents / seconds,
+        "own_documents_per_second": documents / (answer.get("sync_duration_ms", 0) / 1000 or seconds),
         "cpu_ours": cpu["cpu_coordinator"] + cpu["cpu_workers"],
         **cpu,
         "start_seconds": started.seconds if started else 0.0,
-        "start_cpu": start_cpu.get("coordinator", 0.0) + start_cpu.get("workers", 0.0),
         "pss_mb": measured.pss_mb,
         "worker_pss_mb": measured.worker_pss_mb,
     }
