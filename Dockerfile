@@ -2,13 +2,23 @@
 
 FROM python:3.11-slim AS build
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+RUN python -m venv --without-pip /opt/etl
+# The dependencies have a layer of their own, which a change of the source does not build again: an empty package.
+COPY pyproject.toml LICENSE constraints.txt ./
+RUN mkdir etl schemas && touch README.md etl/__init__.py schemas/__init__.py \
+    && pip --python /opt/etl/bin/python install --no-cache-dir --constraint constraints.txt .
+COPY README.md ./
 COPY etl etl
 COPY schemas schemas
-RUN python -m venv /opt/etl && /opt/etl/bin/pip install --no-cache-dir .
+RUN pip --python /opt/etl/bin/python install --no-cache-dir --no-deps --force-reinstall .
 
 FROM python:3.11-slim
-RUN useradd --system --no-create-home --uid 10001 etl
+LABEL org.opencontainers.image.title="promptcontent-etl" \
+      org.opencontainers.image.description="Keeps Redis caches true to MongoDB" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.licenses="MIT"
+# Nothing is installed in a container that runs.
+RUN pip uninstall --yes setuptools wheel pip && useradd --system --no-create-home --uid 10001 etl
 COPY --from=build /opt/etl /opt/etl
 ENV PATH=/opt/etl/bin:$PATH PYTHONUNBUFFERED=1
 USER etl

@@ -1,10 +1,13 @@
-# make demo    real MongoDB and Redis, sample documents, two cycles, shown
-# make test    every check: lint, format, types, tests on real servers; with CI set, coverage of lines and branches too
-# make coverage  likewise anywhere; it takes twice as long
-# make bench   how fast it is, beside bare insertion, a plain script and the version before; half an hour. The figures
-#              go to docs/ and README.md. `make bench BENCH=--quick` is a look that changes no file.
-# make soak    the daemon for a thousand cycles, a minute of writes, long outages; about six minutes
-# make clean   removes what the others made
+# make demo         a MongoDB and a Redis, sample documents, two cycles, shown
+# make test         everything: lint, types, all tests on real servers; with CI set, coverage of lines and branches too
+# make lint         ruff, its formatter, the direction of imports
+# make fix          what ruff can fix, and the format
+# make types        mypy strict over code and tests
+# make unit         tests without servers; likewise integration, faults, acceptance. One test: make unit T='-k name'
+# make coverage     make test with coverage; it takes twice as long
+# make bench        speed, memory, latency; half an hour, writes docs/ and README.md; BENCH=--quick for a look that writes nothing
+# make soak         the daemon for a thousand cycles, a minute of writes, long outages; about six minutes
+# make clean        removes what the others made
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -17,20 +20,39 @@ USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 
 COVERED := $(if $(CI),--cov --cov-append --cov-report=)
 
-.PHONY: demo test coverage bench soak clean
+# Directories of each level of tests.
+unit := tests/unit tests/property $(wildcard tests/simulation) tests/bench
+integration := tests/integration tests/contract $(wildcard tests/browser)
+faults := tests/faults
+acceptance := tests/acceptance
+LEVELS := unit integration faults acceptance
+
+.PHONY: demo test lint fix types $(LEVELS) coverage bench soak clean
 
 demo: .venv/demo.stamp
 	$(BIN)/etl demo
 
-test: .venv/dev.stamp
+test: .venv/dev.stamp lint types
 	$(BIN)/coverage erase
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/mypy
-	$(BIN)/lint-imports
 	$(BIN)/pytest --numprocesses 3 --dist worksteal -m 'not alone' $(COVERED)  # on two cores: many wait
 	$(BIN)/pytest -m alone $(COVERED)  # they watch the clock, or need the whole machine
 	$(if $(COVERED),$(BIN)/coverage report)
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+
+fix: .venv/dev.stamp
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+types: .venv/dev.stamp
+	$(BIN)/mypy
+
+$(LEVELS): .venv/dev.stamp
+	$(BIN)/pytest --numprocesses 2 --dist worksteal -m 'not alone' $($@) $(T)
+	$(BIN)/pytest -m alone $($@) $(T) || test $$? = 5  # 5: none of them is to be run alone
 
 coverage:
 	$(MAKE) test CI=true
@@ -44,7 +66,7 @@ soak: .venv/dev.stamp
 
 clean:
 	rm -rf .venv .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
-	find bench etl schemas tests -name __pycache__ -prune -exec rm -rf {} +
+	find bench etl examples schemas tests -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamps make an install happen again only when pyproject.toml changes.
 .venv/demo.stamp: pyproject.toml | $(BIN)/python

@@ -6,17 +6,19 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from etl.backfill.backfill import BackfillOrder
 from etl.cache.inspector import Inspector, Shown
 from etl.checkpoint.dead_letters import DeadLetters
 from etl.checkpoint.history import Entry, History
 from etl.checkpoint.lease import Lease
+from etl.checkpoint.purge import delete, own_keys
 from etl.container import Container
 from etl.doctor import Finding, examine
 from etl.errors import EtlError, Misconfigured, Transient
 from etl.model.report import Progress, RefreshReport, Report, unheard
+from etl.monitoring.history import read_recent
 from etl.monitoring.status import CollectionStatus, read_status
 from etl.settings import CollectionSettings, Settings
 from etl.sync.follow import Followed
@@ -156,7 +158,7 @@ class App:
     def verify(
         self, name: str, sample: int | None = None, *, repair: bool = False, tell: Tell = lambda *_: None
     ) -> VerifyReport:
-        """Compare Redis with what the documents of a collection say, and with `repair` mend it.
+        """Compare Redis with what the documents of a collection say, and with `repair` write what differs.
 
         Args:
             name: the collection.
@@ -197,7 +199,7 @@ class App:
         return self._parts.store(self._settings.collection(name)).reconciliation_due() > 0
 
     def reconcile(self, name: str) -> VerifyReport | None:
-        """Verify and mend a collection, if a cycle of it has finished and no other daemon does so now.
+        """Verify and repair a collection, if a cycle of it has finished and no other daemon does so now.
 
         Raises:
             Misconfigured: the name is not in the settings.
@@ -232,7 +234,7 @@ class App:
         Raises:
             EtlError: Redis stays away, or refuses.
         """
-        return self._retry(lambda: Inspector(self._wire).show(key))
+        return Inspector(self._wire, self._retry).show(key)
 
     def status(self, names: Sequence[str] = (), *, mongodb_away: str | None = None) -> list[CollectionStatus]:
         """Where each collection stands, all of them by default; may be called from any thread.
@@ -247,6 +249,16 @@ class App:
         sources = [(one.name, self._parts.keys(one), self._parts.reader(one)) for one in chosen]
         return read_status(self._wire, sources, self._settings.schedule.cycle_seconds, mongodb_away)
 
+    def recent(self) -> list[dict[str, Any]]:
+        """The last runs and the dead letters of each collection; may be called from any thread.
+
+        Raises:
+            EtlError: Redis is away, or refuses.
+        """
+        return read_recent(
+            self._wire, {one.name: self._parts.keys(one) for one in self._settings.collections}
+        )
+
     def history(self, name: str, limit: int) -> list[Entry]:
         """At most `limit` runs of a collection, the newest first.
 
@@ -256,6 +268,26 @@ class App:
         """
         history = History(self._wire, self._parts.keys(self._settings.collection(name)))
         return self._retry(lambda: history.newest(limit))
+
+    def own_keys(self, name: str, *, queues: bool) -> list[str]:
+        """The ETL's own keys of a collection; with `queues` also the queues that only it feeds.
+
+        Raises:
+            Misconfigured: the name is not in the settings.
+            LeaseHeldError: another holder works on the collection.
+            EtlError: Redis stays away, or refuses.
+        """
+        collection = self._settings.collection(name)
+        keys, source = self._parts.keys(collection), self._parts.source(collection)
+        return self._retry(lambda: own_keys(self._wire, keys, source, queues=queues))
+
+    def delete_keys(self, keys: Sequence[str]) -> int:
+        """Delete keys of Redis; returns how many there were.
+
+        Raises:
+            EtlError: Redis stays away, or refuses.
+        """
+        return self._retry(lambda: delete(self._wire, keys))
 
     def doctor(self) -> list[Finding]:
         """Every check of the settings and of both servers; a server that is away is a finding."""

@@ -11,7 +11,7 @@ from typing import Final
 from etl.backfill.backfill import BackfillOrder, DryProcessor, DryStore
 from etl.backfill.executors import processes
 from etl.backfill.worker import work
-from etl.cache.client import Wire, open_pool
+from etl.cache.client import AutoWire, SentinelService, Wire
 from etl.cache.inspector import Inspector
 from etl.cache.keys import StateKeys, of_backfill, of_follower, state_keys
 from etl.cache.writer import DEADLINE_SECONDS, CacheWriter
@@ -26,7 +26,7 @@ from etl.mongo.change_stream import ChangeStream
 from etl.mongo.client import close, connect
 from etl.mongo.reader import Source
 from etl.retry import Retry
-from etl.settings import CollectionSettings, Settings
+from etl.settings import CollectionSettings, RedisSettings, Settings
 from etl.sync.follow import Followed, Follower
 from etl.sync.planner import Limits
 from etl.sync.processor import Processor
@@ -55,15 +55,14 @@ class Container:
         mongo, redis = settings.mongo, settings.redis
         self.settings = settings
         self._client = connect(mongo.uri.get_secret_value(), mongo.timeout_seconds, connect=False)
-        self._pool = open_pool(redis.url.get_secret_value(), redis.timeout_seconds)
         self._ttls = {family: settings.ttl(family) for family in FAMILIES}
         self.stop = threading.Event()
         self.retry = Retry(settings.retry.seconds, self.stop, on_retry)
-        self.wire = Wire(self._pool)
+        self.wire: Wire = AutoWire(redis.url.get_secret_value(), redis.timeout_seconds, _sentinel(redis))
 
     def close(self) -> None:
         """Give all connections back."""
-        self._pool.disconnect()
+        self.wire.close()
         close(self._client)
 
     def keys(self, collection: CollectionSettings) -> StateKeys:
@@ -192,7 +191,7 @@ class Container:
         return Scope(
             collection=collection.name,
             stages=self.stages(collection, keys),
-            inspector=Inspector(self.wire),
+            inspector=Inspector(self.wire, self.retry),
             processor=self.processor(collection),
             source=self.source(collection),
             ttls=self._ttls,
@@ -217,8 +216,21 @@ class Container:
         lookback = self.limits(collection).lookback
         remember_from = scan.clocks.mongo - lookback if scan.mode == "cold_start" else None
         remote = RemoteWork(pickle.dumps(self.settings), collection.name, remember_from, order.dry_run)
-        with start() as (executor, count):
-            yield Workers(executor, remote, count)
+        with start() as started:
+            yield Workers(started[0], remote, started[1]) if started else None
+
+
+def _sentinel(redis: RedisSettings) -> SentinelService | None:
+    if redis.sentinel is None:
+        return None
+    nodes = [node.rpartition(":")[::2] for node in redis.sentinel.nodes]
+    secret = redis.sentinel.password
+    return SentinelService(
+        service=redis.sentinel.service,
+        nodes=[(host.strip("[]"), int(port)) for host, port in nodes],
+        username=redis.sentinel.username,
+        password=secret.get_secret_value() if secret else None,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,8 +192,8 @@ Process = Callable[[Sequence[TransformResult], int], BatchOutcome]
 
 Work = Callable[[Task], RangeProgress]
 
-Executors = Callable[[], AbstractContextManager[tuple[Executor, int]]]
-"""Starts an executor for the length of a block, and says how many workers it has."""
+Executors = Callable[[], AbstractContextManager[tuple[Executor, int] | None]]
+"""Starts an executor for the length of a block, and says how many workers it has; None where there can be none."""
 
 
 class Workers(NamedTuple):

@@ -146,7 +146,7 @@ GENERATION_LOCK: Final = Family(
     type="string",  # the process id of its holder
     ttl=30,
     fields=(),
-    source="whoever generates content for the campaign",
+    source="the generator of the campaign",
 )
 
 GENERATION_QUEUE: Final = Family(

@@ -18,8 +18,10 @@ from etl import logs
 from etl.backfill.worker import work
 from etl.errors import Interrupted
 from etl.interfaces import Process, RangeProgress, Stages, Task, Work, Workers
+from etl.model.moments import moment_text
 from etl.model.report import Progress, Report
 from etl.model.scan import Scan, ScanRange, earliest, latest
+from schemas.ids import readable_id
 from schemas.position import Position, at, position_from_text
 
 TASK_SECONDS: Final = 1.0
@@ -57,7 +59,7 @@ def run_scan(
     )
     newest = position
     with stages.start_workers(scan) as workers:
-        if stages.reader.index.warning is not None and scan.mode != "delta":
+        if stages.reader.index.warning is not None:
             _log.warning("%s", stages.reader.index.warning, extra=logs.event("index"))
         cuts = stages.retry(partial(stages.reader.cuts, _MOST_RANGES)) if workers else []
         seconds = 0 if scan.mode == "delta" else TASK_SECONDS
@@ -75,6 +77,8 @@ def run_scan(
                 )
                 letters = stages.store.advance(token, scan, position, done.outcome)
                 report.add(done.outcome, letters)
+                if newest is not None and newest.ms is not None:
+                    report.last_id, report.last_timestamp = readable_id(newest.id), moment_text(newest.ms)
                 progress(report)
     return scan, newest
 

@@ -1,6 +1,7 @@
 """Who transforms the pages of a backfill: processes of this machine, or a Dask cluster."""
 
 import gc
+import logging
 import multiprocessing
 import os
 import signal
@@ -34,6 +35,12 @@ DASK_SECONDS: Final = 10.0
 # fork would copy as they are.
 _LOADED: Final = ["etl.container"]
 
+# What there may be none of where a program is confined: a folder for the fork server's socket, /dev/shm for the locks
+# of its queues, the right to start a process.
+_NO_PROCESSES: Final = (OSError, ImportError, NotImplementedError)
+
+_log = logging.getLogger("etl.backfill")
+
 # A page is thousands of objects without cycles: to look through them again and again took a tenth.
 _RARELY: Final = (100_000, 20, 20)
 
@@ -50,15 +57,20 @@ def rarely_collecting() -> Iterator[None]:
 
 
 def processes(count: int) -> Executors:
-    """`count` processes, gone when the block ends, or when this process dies.
+    """`count` processes, gone when the block ends, or when this process dies; None where there can be none.
 
     They do not import the program that starts them, so that needs no `if __name__ == "__main__"`.
     """
 
     @contextmanager
-    def start() -> Iterator[tuple[Executor, int]]:
-        forkserver.set_forkserver_preload(_LOADED)
-        executor = ProcessPoolExecutor(count, _Context(), _begin)
+    def start() -> Iterator[tuple[Executor, int] | None]:
+        try:
+            _start_fork_server()
+            executor = _Processes(count, _Context(), _begin)
+        except _NO_PROCESSES as error:
+            _log.warning("cannot start worker processes (%s): going on without workers", _line(error))
+            yield None
+            return
         try:
             yield executor, count
         finally:
@@ -69,6 +81,11 @@ def processes(count: int) -> Executors:
 
 def make_ready() -> None:
     """Have what `processes` need loaded meanwhile; without this it is loaded when the first one starts."""
+    with suppress(*_NO_PROCESSES):  # they say so when they are to be used
+        _start_fork_server()
+
+
+def _start_fork_server() -> None:
     forkserver.set_forkserver_preload(_LOADED)
     with _uninterrupted():
         forkserver.ensure_running()
@@ -106,6 +123,17 @@ class _Context(ForkServerContext):
     Process = _Process
 
 
+class _Processes(ProcessPoolExecutor):
+    """One that is broken where a process cannot be started: too many processes, or the fork server was killed."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        """Have a worker call it."""
+        try:
+            return super().submit(fn, *args, **kwargs)
+        except (OSError, EOFError) as error:
+            raise BrokenExecutor(f"cannot start a worker process: {_line(error)}") from error
+
+
 def dask(scheduler: str) -> Executors:
     """The workers of a Dask cluster, which need this package installed; `scheduler` is its address.
 
@@ -114,7 +142,7 @@ def dask(scheduler: str) -> Executors:
     """
 
     @contextmanager
-    def start() -> Iterator[tuple[Executor, int]]:
+    def start() -> Iterator[tuple[Executor, int] | None]:
         with _client(scheduler) as client:
             workers = sum(client.nthreads().values())
             executor = OnDask(client.get_executor(pure=False, retries=3), _Presence(client))
@@ -130,7 +158,7 @@ def _client(scheduler: str) -> Iterator[Any]:
         import dask  # noqa: PLC0415 (an extra, and slow to load)
         from distributed import Client  # noqa: PLC0415
     except ImportError:
-        raise Misconfigured("--executor dask: pip install 'promptcontent-etl[distributed]'") from None
+        raise Misconfigured("--executor dask: pip install distributed") from None
     try:
         client: Any = Client(scheduler, timeout=DASK_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
@@ -172,7 +200,7 @@ class _Presence:
 
 
 def _line(error: Exception) -> str:
-    return str(error).replace("\n", " ")
+    return str(error).replace("\n", " ") or type(error).__name__
 
 
 class OnDask(Executor):

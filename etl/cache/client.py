@@ -1,26 +1,42 @@
 """The client of Redis: pipelines of commands, every reply read, every error sorted.
 
-The only module that imports `redis`. A batch is one round trip: all commands are packed, sent, and then exactly as
-many replies are read. Nothing here retries; the caller knows what is safe to repeat.
+The only module that opens Redis connections: to a single server, to the primary that Sentinel names, or to the nodes of
+a cluster. A batch is one round trip: all commands are packed, sent, and then exactly as many replies are read. Nothing
+here retries but what a cluster redirects; the caller knows what is safe to repeat.
 """
 
 import contextlib
 import re
+import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import hiredis
 import redis
 from redis.backoff import NoBackoff
+from redis.cluster import RedisCluster
+from redis.exceptions import RedisClusterException
 from redis.retry import Retry
+from redis.sentinel import MasterNotFoundError, Sentinel
 
+from etl.cache import slots
 from etl.cache.scripts import SCRIPTS
 from etl.errors import CacheAway, CycleFailed, EtlError, Misconfigured, Transient
 
-Command = tuple[str | bytes | int, ...]
+Command = slots.Command
 """A command and its arguments."""
 
+OLDEST: Final = (6, 2)
+"""The oldest Redis that has all commands."""
+
+_REDIRECTED: Final = (
+    redis.exceptions.MovedError,
+    redis.exceptions.AskError,
+    redis.exceptions.TryAgainError,
+    redis.exceptions.ClusterDownError,
+    redis.ReadOnlyError,
+)
 _TRANSIENT_ERRORS: Final = (
     redis.BusyLoadingError,
     redis.ReadOnlyError,
@@ -29,12 +45,20 @@ _TRANSIENT_ERRORS: Final = (
     redis.exceptions.MasterDownError,
     redis.exceptions.TryAgainError,
     redis.exceptions.NoScriptError,
+    redis.exceptions.ClusterError,
 )
 # Codes that redis-py has no class for, or that a script before Redis 7 wraps into its own error.
 _TRANSIENT_CODES: Final = re.compile(
     r"(?:^|-)(?:OOM|LOADING|READONLY|MISCONF|BUSY|MASTERDOWN|NOREPLICAS|TRYAGAIN|CLUSTERDOWN) "
 )
-_CLUSTER: Final = (redis.exceptions.AskError, redis.exceptions.ClusterCrossSlotError)
+# A cluster whose slots are not all served, or whose nodes are all away, raises what is no RedisError.
+_AWAY: Final = (
+    redis.ConnectionError,
+    redis.TimeoutError,
+    MasterNotFoundError,
+    RedisClusterException,
+    OSError,
+)
 _CREDENTIALS: Final = (
     redis.AuthenticationError,
     redis.exceptions.AuthorizationError,
@@ -45,33 +69,65 @@ _DENIED: Final = re.compile(
     r"^(?:NOAUTH|WRONGPASS|NOPERM)|-NOPERM|can't run this command or subcommand|No permission"
 )
 
+# What only another setting mends, by the words of the server or of Python.
+_SETTINGS: Final = {
+    "certificate verify failed": "has a certificate that is not trusted: see ssl_ca_certs in redis.url",
+    "DB index is out of range": "has no such database: correct the number in redis.url",
+    "invalid DB index": "has no such database: correct the number in redis.url",
+}
 
-def open_pool(url: str, timeout_seconds: float) -> redis.ConnectionPool:
-    """A pool for `url`; nothing is connected before its first use.
+
+class SentinelService(NamedTuple):
+    """A primary that Sentinel names."""
+
+    service: str
+    nodes: Sequence[tuple[str, int]]
+    username: str | None = None
+    """Of the Sentinels themselves."""
+    password: str | None = None
+
+
+def open_pool(
+    url: str, timeout_seconds: float, sentinel: SentinelService | None = None
+) -> redis.ConnectionPool:
+    """A pool for `url`, or for the primary that Sentinel names with the options of `url`; nothing is connected yet.
 
     Raises:
         Misconfigured: the URL is malformed. The message never holds the URL.
     """
     scheme = urlsplit(url).scheme
-    tcp = {} if scheme == "unix" else {"socket_keepalive": True, "socket_connect_timeout": timeout_seconds}
     try:
-        pool = redis.ConnectionPool.from_url(
-            url,
-            socket_timeout=timeout_seconds,
-            protocol=2,
-            decode_responses=True,
-            encoding_errors="replace",
-            retry=Retry(NoBackoff(), 0),
-            client_name="promptcontent-etl",
-            **tcp,
-        )
+        pool = redis.ConnectionPool.from_url(url, **_options(scheme, timeout_seconds))
         pool.connection_class(**pool.connection_kwargs)  # connects to nothing, but refuses unknown options
     except TypeError:
         raise Misconfigured("redis.url: an option after the ? is unknown") from None
     except (ValueError, redis.RedisError) as error:
         reason = str(error) if scheme not in {"redis", "rediss", "unix"} else "not a Redis URL"
         raise Misconfigured(f"redis.url: {reason}") from None
-    return pool
+    if sentinel is None:
+        return pool
+    kept = {
+        name: value for name, value in pool.connection_kwargs.items() if name not in {"host", "port", "path"}
+    }
+    own = {"username": sentinel.username, "password": sentinel.password, "socket_timeout": timeout_seconds}
+    make: Any = Sentinel  # which has no annotations
+    sentinels = make([*sentinel.nodes], sentinel_kwargs={**own, "socket_connect_timeout": timeout_seconds})
+    named: Any = sentinels.master_for(sentinel.service, ssl=scheme == "rediss", **kept)
+    found: redis.ConnectionPool = named.connection_pool
+    return found
+
+
+def _options(scheme: str, timeout_seconds: float) -> dict[str, Any]:
+    tcp = {} if scheme == "unix" else {"socket_keepalive": True, "socket_connect_timeout": timeout_seconds}
+    return {
+        "socket_timeout": timeout_seconds,
+        "protocol": 2,
+        "decode_responses": True,
+        "encoding_errors": "replace",
+        "retry": Retry(NoBackoff(), 0),
+        "client_name": "promptcontent-etl",
+        **tcp,
+    }
 
 
 class Wire:
@@ -95,48 +151,43 @@ class Wire:
             Misconfigured: Redis refuses the login or a command.
             CycleFailed: any other error reply, such as a key of the wrong type.
         """
-        try:
-            with self._connection() as connection:
-                replies = _round_trip(connection, commands)
-                if any(isinstance(reply, redis.exceptions.NoScriptError) for reply in replies):
-                    # A server that was restarted, or promoted, has no scripts. Every one may be repeated.
-                    _round_trip(
-                        connection, [("SCRIPT", "LOAD", script.source) for script in SCRIPTS.values()]
-                    )
-                    replies = _round_trip(connection, commands)
-        except (redis.RedisError, OSError) as error:
-            raise self._sorted(error) from error
-        failed = next((reply for reply in _flat(replies) if isinstance(reply, redis.RedisError)), None)
-        if failed is not None:
-            raise self._sorted(failed) from failed
+        with self._told():
+            replies = round_trip(self._pool, commands)
+            for reply in replies:
+                if isinstance(reply, redis.RedisError):
+                    raise reply
         return replies
 
+    def now(self) -> int:
+        """The clock of Redis in microseconds since the epoch."""
+        return _micros(self.exchange([("TIME",)])[0])
+
+    def together(self, keys: Sequence[str], most: int) -> Iterator[Sequence[int]]:
+        """The places of keys that may go into one call, at most so many."""
+        for start in range(0, len(keys), most):
+            yield range(start, min(start + most, len(keys)))
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self._pool.disconnect()
+
     @contextlib.contextmanager
-    def _connection(self) -> Iterator[Any]:
-        """A connection of the pool. After a failure its replies are out of step, so it is closed."""
-        connection: Any = self._pool.get_connection()
+    def _told(self) -> Iterator[None]:
+        """Sort the errors of Redis by what the caller should do about them."""
         try:
-            yield connection
-        except BaseException:
-            connection.disconnect()
-            raise
-        finally:
-            self._pool.release(connection)
+            yield
+        except (redis.RedisError, RedisClusterException, OSError) as error:
+            raise self._sorted(error) from error
 
     def _sorted(self, error: Exception) -> EtlError:
         where = f"Redis at {self.address}"
         text = str(error).replace("\n", " ")
         if isinstance(error, _CREDENTIALS) or _DENIED.search(text):
             return Misconfigured(f"{where} refuses: {text} (check user, password and ACL in redis.url)")
-        if "certificate verify failed" in text:
-            return Misconfigured(
-                f"{where} has a certificate that is not trusted: see ssl_ca_certs in redis.url"
-            )
-        if isinstance(error, _CLUSTER):
-            return Misconfigured(
-                f"{where} is a Redis Cluster: not supported, name a single server in redis.url"
-            )
-        if isinstance(error, (redis.ConnectionError, redis.TimeoutError, OSError)):
+        problem = next((problem for words, problem in _SETTINGS.items() if words in text), None)
+        if problem is not None:
+            return Misconfigured(f"{where} {problem}")
+        if isinstance(error, _AWAY):
             return CacheAway(
                 f"{where} does not answer: {text.rstrip('.')} (is it running, and is redis.url right?)"
             )
@@ -145,19 +196,178 @@ class Wire:
         return CycleFailed(f"{where}: {text}")
 
 
-def _round_trip(connection: Any, commands: Sequence[Command]) -> list[Any]:
-    """The reply to each command; error replies are among them, but that the login is refused is raised."""
+class ClusterWire(Wire):
+    """Sends commands to the nodes of a Redis Cluster: by slot, pipelined by node."""
+
+    def __init__(self, url: str, timeout_seconds: float) -> None:
+        super().__init__(open_pool(url, timeout_seconds))
+        with super()._told():
+            options = _options(urlsplit(url).scheme, timeout_seconds)
+            del options["retry"]  # redis-py's own follows redirections
+            self._cluster: Any = RedisCluster.from_url(url, **options)
+
+    def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """As `Wire.exchange`; a scan goes through the primaries one after the other."""
+        with self._told():
+            if len(commands) == 1 and commands[0][0] == "SCAN":
+                return [self._scan(commands[0])]
+            cut = [*slots.pieces(commands)]
+            replies = self._ask([piece.command for piece in cut], [piece.slot for piece in cut])
+        parts: list[list[Any]] = [[] for _ in commands]
+        for piece, reply in zip(cut, replies, strict=True):
+            parts[piece.number].append(reply)
+        return [
+            slots.joined(command, some) if some else [] for command, some in zip(commands, parts, strict=True)
+        ]
+
+    def now(self) -> int:
+        """The earliest clock of all primaries: a read after it was made after that moment of each of them."""
+        with self._told():
+            pools = [node.redis_connection.connection_pool for node in self._cluster.get_primaries()]
+            return min(_micros(round_trip(pool, [("TIME",)])[0]) for pool in pools)
+
+    def together(self, keys: Sequence[str], most: int) -> Iterator[Sequence[int]]:
+        """Those of one slot."""
+        return slots.together(keys, most)
+
+    def close(self) -> None:
+        """Give all connections back."""
+        super().close()
+        self._cluster.close()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """As `Wire._told`; after a node did not answer, the cluster is asked which nodes it has."""
+        try:
+            with super()._told():
+                yield
+        except CacheAway:
+            with contextlib.suppress(redis.RedisError, OSError):
+                self._cluster.nodes_manager.initialize()
+            raise
+
+    def _ask(self, commands: Sequence[Command], where: Sequence[int | None]) -> list[Any]:
+        """The reply to each; what a node redirects, or does not answer, is asked again by redis-py's own rules."""
+        by_node: dict[Any, list[int]] = {}
+        for place, slot in enumerate(where):
+            by_node.setdefault(self._node(slot), []).append(place)
+        replies: list[Any] = [None] * len(commands)
+        for node, places in by_node.items():
+            pool = node.redis_connection.connection_pool
+            try:
+                answers = round_trip(pool, [commands[place] for place in places])
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                answers = [error] * len(places)
+            for place, answer in zip(places, answers, strict=True):
+                replies[place] = answer
+        again = (*_REDIRECTED, redis.ConnectionError, redis.TimeoutError)
+        for place, reply in enumerate(replies):
+            if isinstance(reply, again):
+                replies[place] = self._redirected(commands[place])
+            elif isinstance(reply, redis.RedisError):
+                raise reply
+        return replies
+
+    def _redirected(self, command: Command) -> Any:
+        try:
+            return self._cluster.execute_command(*command)
+        except redis.exceptions.NoScriptError:  # on the node that it was redirected to
+            for script in SCRIPTS.values():
+                self._cluster.script_load(script.source)
+            return self._cluster.execute_command(*command)
+
+    def _node(self, slot: int | None) -> Any:
+        if slot is None:
+            return self._cluster.get_primaries()[0]
+        return self._cluster.nodes_manager.get_node_from_slot(slot)
+
+    def _scan(self, command: Command) -> list[Any]:
+        """One step; the cursor also says which primary it is of."""
+        number, _, cursor = str(command[1]).rpartition("/")
+        primaries = sorted(self._cluster.get_primaries(), key=lambda node: str(node.name))
+        place = int(number or 0)
+        if place >= len(primaries):
+            return ["0", []]
+        pool = primaries[place].redis_connection.connection_pool
+        [reply] = round_trip(pool, [("SCAN", cursor, *command[2:])])
+        if isinstance(reply, redis.RedisError):
+            raise reply
+        cursor, found = reply
+        if cursor == "0":
+            place += 1
+        return ["0" if place == len(primaries) else f"{place}/{cursor}", found]
+
+
+class AutoWire(Wire):
+    """Finds out at its first use whether the address is that of a cluster."""
+
+    def __init__(self, url: str, timeout_seconds: float, sentinel: SentinelService | None = None) -> None:
+        super().__init__(open_pool(url, timeout_seconds, sentinel))
+        self._url = url
+        self._timeout = timeout_seconds
+        self._real: Wire | None = None
+        self._lock = threading.Lock()
+
+    def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """As `Wire.exchange`."""
+        return self._found().exchange(commands)
+
+    def now(self) -> int:
+        """As `Wire.now`."""
+        return self._found().now()
+
+    def together(self, keys: Sequence[str], most: int) -> Iterator[Sequence[int]]:
+        """As `Wire.together`."""
+        return self._found().together(keys, most)
+
+    def close(self) -> None:
+        """Give all connections back."""
+        super().close()
+        if self._real is not None:
+            self._real.close()
+
+    def _found(self) -> Wire:
+        with self._lock:
+            if self._real is None:
+                single = Wire(self._pool)
+                try:
+                    [info] = single.exchange([("INFO", "server")])
+                except (
+                    Misconfigured
+                ):  # INFO is denied, as on managed servers: then it is taken for a single server
+                    info = ""
+                version = re.search(r"redis_version:(\d+)\.(\d+)", info)
+                if version and (int(version[1]), int(version[2])) < OLDEST:
+                    wanted = ".".join(map(str, OLDEST))
+                    raise Misconfigured(
+                        f"Redis at {self.address} is {version[1]}.{version[2]}: it takes {wanted} or newer"
+                    )
+                is_cluster = "redis_mode:cluster" in info
+                self._real = ClusterWire(self._url, self._timeout) if is_cluster else single
+            return self._real
+
+
+def round_trip(pool: redis.ConnectionPool, commands: Sequence[Command]) -> list[Any]:
+    """The reply to each command over a connection of the pool; error replies are among them."""
+    connection: Any = pool.get_connection()
+    try:
+        replies = _sent(connection, commands)
+        if any(isinstance(reply, redis.exceptions.NoScriptError) for reply in replies):
+            # A server that was restarted, or promoted, has no scripts. Every one may be repeated.
+            _sent(connection, [("SCRIPT", "LOAD", script.source) for script in SCRIPTS.values()])
+            replies = _sent(connection, commands)
+    except BaseException:
+        connection.disconnect()  # its replies are out of step
+        raise
+    finally:
+        pool.release(connection)
+    return replies
+
+
+def _sent(connection: Any, commands: Sequence[Command]) -> list[Any]:
     # Packed by hiredis: redis-py's own packing of a call with hundreds of arguments takes 10 µs a document.
     connection.send_packed_command([b"".join([hiredis.pack_command(command) for command in commands])])  # type: ignore[arg-type]
     return [_reply(connection) for _ in commands]
-
-
-def _flat(replies: Sequence[Any]) -> Iterator[Any]:
-    """All replies, and those inside an EXEC, in order: the first error is the one that explains."""
-    for reply in replies:
-        yield reply
-        if isinstance(reply, list):
-            yield from (inner for inner in reply if isinstance(inner, Exception))
 
 
 def _reply(connection: Any) -> Any:
@@ -165,3 +375,7 @@ def _reply(connection: Any) -> Any:
         return connection.read_response()
     except redis.ResponseError as error:
         return error
+
+
+def _micros(time: Sequence[str]) -> int:
+    return int(time[0]) * 1_000_000 + int(time[1])

@@ -6,6 +6,7 @@ them.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
@@ -13,6 +14,7 @@ from etl.cache.client import Command, Wire
 from etl.cache.keys import owner_key, record_key
 from etl.cache.scripts import SCRIPTS
 from etl.cache.writer import QUEUED
+from etl.retry import Retry
 from schemas.position import Position, position_from_text
 
 SURPLUS: Final = 16
@@ -84,19 +86,19 @@ class Record(NamedTuple):
 
 
 class Inspector:
-    """Reads Redis for `verify`, `trace` and `show`. Methods raise as `Wire.exchange` does."""
+    """Reads Redis for `verify`, `trace` and `show`. Methods raise `EtlError` where it stays away, or refuses."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, retry: Retry) -> None:
         self._wire = wire
+        self._retry = retry
 
     def show(self, key: str) -> Shown | None:
         """All that `key` holds; None where there is no such key."""
-        [kind] = self._wire.exchange([("TYPE", key)])
+        [kind] = self._exchange([("TYPE", key)])
         if kind not in _READ:
             return None
         command, arguments = _READ[kind]
-        look: list[Command] = [("MULTI",), ("PTTL", key), (command, key, *arguments), ("EXEC",)]
-        ttl, value = self._wire.exchange(look)[-1]
+        ttl, value = self._exchange([("PTTL", key), (command, key, *arguments)])
         if value is None or value == []:
             return None  # it was removed between the two round trips
         if kind == "hash":
@@ -106,12 +108,18 @@ class Inspector:
     def contents(self, keys: Mapping[str, int]) -> dict[str, Content]:
         """What these keys hold, given how many members each should have; absent keys are left out."""
         names = [*keys]
-        pieces = [names[start : start + _KEYS_A_CALL] for start in range(0, len(names), _KEYS_A_CALL)]
-        look = SCRIPTS["look"]
-        calls = [look.call(some, *map(keys.__getitem__, some), SURPLUS) for some in pieces]
-        replies = self._wire.exchange(calls) if calls else []
-        found = zip(names, chain.from_iterable(map(_contents, replies)), strict=True)
-        return {key: content for key, content in found if content is not None}
+        groups = [*self._wire.together(names, _KEYS_A_CALL)]
+        calls = []
+        for places in groups:
+            some = [names[place] for place in places]
+            calls.append(SCRIPTS["look"].call(some, *map(keys.__getitem__, some), SURPLUS))
+        replies = self._exchange(calls) if calls else []
+        found: dict[str, Content] = {}
+        for places, reply in zip(groups, replies, strict=True):
+            for place, content in zip(places, _contents(reply), strict=True):
+                if content is not None:
+                    found[names[place]] = content
+        return found
 
     def claims(self, keys: Sequence[str]) -> dict[str, tuple[Claim, ...]]:
         """The documents that claim each of these keys."""
@@ -134,22 +142,25 @@ class Inspector:
             The next cursor, `START` after the last step; and keys.
         """
         scan: Command = ("SCAN", cursor, "MATCH", owner_key("*"), "COUNT", _KEYS_A_SCAN)
-        [(cursor, found)] = self._wire.exchange([scan])
+        [(cursor, found)] = self._exchange([scan])
         return cursor, [match[1] for name in found if (match := _OWNER.fullmatch(name))]
 
     def holder(self, lock: str) -> tuple[str, int | None] | None:
         """The value of a lock, and how many milliseconds it is held yet (None: until it is released)."""
-        value, ttl = self._wire.exchange([("GET", lock), ("PTTL", lock)])
+        value, ttl = self._exchange([("GET", lock), ("PTTL", lock)])
         return None if value is None else (value, ttl if ttl >= 0 else None)
 
     def exists(self, key: str) -> bool:
         """Whether there is such a key."""
-        return bool(self._wire.exchange([("EXISTS", key)])[0])
+        return bool(self._exchange([("EXISTS", key)])[0])
+
+    def _exchange(self, commands: Sequence[Command]) -> list[Any]:
+        return self._retry(partial(self._wire.exchange, commands))
 
     def _texts(self, keys: Sequence[str]) -> list[str]:
         """What these strings hold; empty for an absent one."""
         pieces = [keys[start : start + _KEYS_A_CALL] for start in range(0, len(keys), _KEYS_A_CALL)]
-        replies = self._wire.exchange([("MGET", *some) for some in pieces]) if pieces else []
+        replies = self._exchange([("MGET", *some) for some in pieces]) if pieces else []
         return [text or "" for text in chain.from_iterable(replies)]
 
 

@@ -108,8 +108,7 @@ class CacheWriter:
 
     def now(self) -> int:
         """The clock of Redis in microseconds since the epoch: take it before documents are read."""
-        [(seconds, micros)] = self._wire.exchange([("TIME",)])
-        return int(seconds) * 1_000_000 + int(micros)
+        return self._wire.now()
 
     def record(self, results: Sequence[TransformResult], read_at: int, *, confirmed: bool) -> Recorded:
         """Record these versions, and look which of their locks exist.
@@ -120,22 +119,24 @@ class CacheWriter:
             confirmed: whether they were read by `_id` from a primary that was still one afterwards.
         """
         deadline = int(DEADLINE_SECONDS * 1_000_000)
-        script, calls = SCRIPTS["record"], []
-        for start in range(0, len(results), _DOCUMENTS_A_CALL):
-            some = results[start : start + _DOCUMENTS_A_CALL]
+        keys = [record_key(result.document) for result in results]
+        groups = [*self._wire.together(keys, _DOCUMENTS_A_CALL)]
+        calls: list[Command] = []
+        for places in groups:
             arguments: list[str | bytes | int] = [read_at, deadline, int(confirmed)]
-            for result in some:
+            for place in places:
+                result = results[place]
                 arguments += (self._life(result), statement(result))
-            calls.append(script.call([record_key(result.document) for result in some], *arguments))
+            calls.append(SCRIPTS["record"].call([keys[place] for place in places], *arguments))
         locks = list({result.lock for result in results if result.lock is not None})
         count: list[Command] = [("EXISTS", *locks)] if locks else []
         held, *replies = self._wire.exchange([*count, *calls]) if locks else [0, *self._wire.exchange(calls)]
-        answers: list[Answer] = []
-        at: list[str] = []
-        for start, reply in zip(range(0, len(results), _DOCUMENTS_A_CALL), replies, strict=True):
-            some = results[start : start + _DOCUMENTS_A_CALL]
-            answers += [STALE] * len(some) if reply == 0 else reply[1:]
-            at += [""] * len(some) if reply == 0 else reply[:1] * len(some)
+        answers: list[Answer] = [STALE] * len(results)
+        at = [""] * len(results)
+        for places, reply in zip(groups, replies, strict=True):
+            if reply != 0:
+                for place, answer in zip(places, reply[1:], strict=True):
+                    answers[place], at[place] = answer, reply[0]
         return Recorded(answers, at, self.held(locks) if held else frozenset())
 
     def held(self, locks: Sequence[str]) -> frozenset[str]:
@@ -188,11 +189,11 @@ class CacheWriter:
         Args:
             results: each with the moment when it was recorded, as `record` returned it.
         """
-        calls = []
-        for start in range(0, len(results), _DOCUMENTS_A_CALL):
-            some = results[start : start + _DOCUMENTS_A_CALL]
-            said = [f"{at} {statement(result)}" for result, at in some]
-            calls.append(SCRIPTS["done"].call([record_key(one.document) for one, _ in some], *said))
+        keys = [record_key(result.document) for result, _ in results]
+        calls: list[Command] = []
+        for places in self._wire.together(keys, _DOCUMENTS_A_CALL):
+            said = [f"{at} {statement(result)}" for result, at in map(results.__getitem__, places)]
+            calls.append(SCRIPTS["done"].call([keys[place] for place in places], *said))
         if calls:
             self._wire.exchange(calls)
 
@@ -226,38 +227,36 @@ class CacheWriter:
         """The keys of each call of `lua/apply.lua`, and the call."""
         script, ttls = SCRIPTS["apply"], self._ttls
         head: tuple[str | bytes | int, ...] = (read_at, int(DEADLINE_SECONDS * 1_000_000))
-        most = max(1, min(_CHANGES_A_CALL, _BYTES_A_CALL // max(1, largest)))
-        keys: list[str] = []
-        arguments: list[str | bytes | int] = [*head]
-        count = 0
-        for key, several in changes.items():
-            keys += (owner_key(key), key)
-            shown = several if len(several) == 1 else _newest(several)
-            arguments.append(len(shown))
-            # Only the newest claim can decide, so only its content is carried.
-            claims = [place for place, change in enumerate(shown) if change.write is not None]
-            for place, (_, line, write, loses) in enumerate(shown):
-                if write is None:
-                    arguments += (line, "-")
-                elif loses:
-                    arguments += (line, "~")
-                elif place != claims[-1]:
-                    arguments += (line, "!" if line is _LEFT_OUT else "+")
-                elif type(write) is Put and write.value:
-                    value = write.value
-                    if type(value) is dict:
-                        arguments += (line, "h", ttls[write.family], 2 * len(value))
-                        arguments += chain.from_iterable(value.items())
+        widest = min(_CLAIMS_A_KEY, max(map(len, changes.values()), default=1))
+        most = max(1, min(_CHANGES_A_CALL // widest, _BYTES_A_CALL // max(1, largest)))
+        names = [*changes]
+        for places in self._wire.together(names, most):
+            keys: list[str] = []
+            arguments: list[str | bytes | int] = [*head]
+            for key in map(names.__getitem__, places):
+                several = changes[key]
+                keys += (owner_key(key), key)
+                shown = several if len(several) == 1 else _newest(several)
+                arguments.append(len(shown))
+                # Only the newest claim can decide, so only its content is carried.
+                claims = [place for place, change in enumerate(shown) if change.write is not None]
+                for place, (_, line, write, loses) in enumerate(shown):
+                    if write is None:
+                        arguments += (line, "-")
+                    elif loses:
+                        arguments += (line, "~")
+                    elif place != claims[-1]:
+                        arguments += (line, "!" if line is _LEFT_OUT else "+")
+                    elif type(write) is Put and write.value:
+                        value = write.value
+                        if type(value) is dict:
+                            arguments += (line, "h", ttls[write.family], 2 * len(value))
+                            arguments += chain.from_iterable(value.items())
+                        else:
+                            arguments += (line, "l", ttls[write.family], len(value))
+                            arguments += value
                     else:
-                        arguments += (line, "l", ttls[write.family], len(value))
-                        arguments += value
-                else:
-                    arguments += (line, "0", ttls[write.family], 0)
-            count += len(shown)
-            if count >= most:
-                yield keys, script.call(keys, *arguments)
-                keys, arguments, count = [], [*head], 0
-        if keys:
+                        arguments += (line, "0", ttls[write.family], 0)
             yield keys, script.call(keys, *arguments)
 
 

@@ -35,12 +35,17 @@ class LeaseKeys(NamedTuple):
     """A string: the newest fencing token, `<number>:<holder>`. Only where the lease protects a checkpoint."""
 
 
+def this_process() -> str:
+    """The name of this process, for people: `host:pid`."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
 def new_holder() -> str:
     """An identity that no other holder has: `host:pid:nonce`.
 
     Two containers may have the same host name and process id, and one process may hold many leases.
     """
-    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(6)}"
+    return f"{this_process()}:{secrets.token_hex(6)}"
 
 
 class Lease:

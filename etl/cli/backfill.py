@@ -1,5 +1,6 @@
 """`etl backfill`: every document of a collection."""
 
+import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class _Moment(click.ParamType[int]):
-    """A date as ISO 8601, with a zone or in UTC."""
+    """An ISO 8601 date; UTC if it has no zone."""
 
     name = "DATE"
 
@@ -33,33 +34,44 @@ class _Moment(click.ParamType[int]):
         return round(utc.timestamp() * 1000)
 
 
+class _Rate(click.FloatRange):
+    """Documents a second. A range lets what is no number through."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """A number within the range."""
+        rate = float(super().convert(value, param, ctx))
+        if math.isnan(rate):
+            self.fail(f"{value!r} is no number", param, ctx)
+        return rate
+
+
 @click.command()
 @click.argument("collection")
-@click.option("--since", type=_Moment(), help="Only documents dated from here on (ISO 8601).")
+@click.option("--since", type=_Moment(), help="Only documents dated at or after this (ISO 8601).")
 @click.option("--until", type=_Moment(), help="Only documents dated before this (ISO 8601).")
 @click.option(
     "--workers",
     type=click.IntRange(1, 256),
-    help="Processes that transform, from the first page on; else transform.workers.",
+    help="Number of worker processes; else transform.workers.",
 )
-@click.option("--rate", type=click.FloatRange(0, min_open=True), help="At most so many documents a second.")
-@click.option("--restart", is_flag=True, help="Begin anew where an earlier backfill was cut short.")
-@click.option("--dry-run", is_flag=True, help="Read and validate only: say what would be written.")
+@click.option("--rate", type=_Rate(0.001, 1_000_000), help="Upper bound in documents per second.")
+@click.option("--restart", is_flag=True, help="Start anew instead of resuming an interrupted backfill.")
+@click.option("--dry-run", is_flag=True, help="Read and validate only; print what would be written.")
 @click.option(
     "--executor",
     type=click.Choice(["processes", "dask"]),
     default="processes",
     show_default=True,
-    help="Who transforms.",
+    help="Where the workers run.",
 )
 @click.option("--scheduler", metavar="URL", help="Address of the Dask scheduler, tcp://host:8786.")
 @json_option
 @pass_runtime
 def backfill(runtime: Runtime, /, collection: str, *, as_json: bool, **options: Any) -> int:
-    """Bring every document of a collection into the caches.
+    """Write every document of a collection to the caches.
 
-    Beside the daemon, and resumable: killed or cut off, the same command goes on where it was. It ends
-    with a cycle that catches up with what changed meanwhile.
+    Runs beside the daemon. An interrupted backfill resumes when the same command is given again. At the end one
+    cycle applies what changed in the meantime.
     """
     order = _order(**options)
     with runtime.app() as app:
@@ -69,6 +81,8 @@ def backfill(runtime: Runtime, /, collection: str, *, as_json: bool, **options: 
 
 
 def _order(since: int | None, until: int | None, rate: float | None, **options: Any) -> "BackfillOrder":
+    if since is not None and until is not None and since >= until:
+        raise click.UsageError("--since must be earlier than --until")
     restart, dry_run = options.pop("restart"), options.pop("dry_run")
     executors = _executors(**options)
     from etl.app import BackfillOrder  # noqa: PLC0415 (the drivers load slowly, and `--help` does not need them)
@@ -103,7 +117,7 @@ def _show(report: "Report", *, dry_run: bool, as_json: bool) -> None:
     else:
         show_reports([report])
     if dry_run and not as_json:
-        output.say("dry run: nothing was written; the counts are what a backfill would do")
+        output.say("dry run: nothing was written; the counts are those of a real backfill")
         output.table(("documents", "reason"), [(n, why) for why, n in report.reasons.most_common()])
     if report.error:
         output.error(f"{report.collection}: {report.error}")

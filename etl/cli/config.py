@@ -1,6 +1,7 @@
 """`etl config`: the settings in force."""
 
 from dataclasses import asdict
+from importlib import resources
 
 import click
 
@@ -10,13 +11,18 @@ from etl.settings import effective
 
 
 @click.command()
+@click.option("--example", is_flag=True, help="Print a settings file with every default and comments.")
 @json_option
 @pass_runtime
-def config(runtime: Runtime, *, as_json: bool) -> None:
-    """Show every setting in force and where it came from.
+def config(runtime: Runtime, *, example: bool, as_json: bool) -> None:
+    """Show every setting in force and its origin.
 
     Passwords are masked.
     """
+    if example:
+        text = resources.files("etl.settings").joinpath("example.yaml").read_text("utf-8")
+        click.echo(text, nl=False)
+        return
     settings = effective(runtime.loaded())
     if as_json:
         output.document({"settings": [asdict(setting) for setting in settings]})

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 _COLUMNS = ("collection", "_id", "attempts", "last seen", "reason")
 
-collection_option = click.option("--collection", metavar="NAME", help="Only of this collection.")
-all_option = click.option("--all", "everything", is_flag=True, help="All of them.")
+collection_option = click.option("--collection", metavar="NAME", help="Only this collection.")
+all_option = click.option("--all", "everything", is_flag=True, help="All dead letters.")
 ids_argument = click.argument("words", nargs=-1, metavar="[ID]...")
 
 
@@ -25,7 +25,7 @@ ids_argument = click.argument("words", nargs=-1, metavar="[ID]...")
 def dead_letters() -> None:
     """List, show, retry or purge documents that could not be applied.
 
-    An ID is ObjectId('…'), its 24 hex digits, Extended JSON, or plain text.
+    An ID is ObjectId('…') or UUID('…'), their digits, a number, Extended JSON, or plain text.
     """
 
 
@@ -34,7 +34,7 @@ def dead_letters() -> None:
 @json_option
 @pass_runtime
 def list_(runtime: Runtime, collections: tuple[str, ...], *, as_json: bool) -> None:
-    """List them, the oldest first."""
+    """List all dead letters, the oldest first."""
     with runtime.app() as app:
         found = {name: app.dead_letters(name).list() for name in collections or app.collections}
         beyond = {name: app.dead_letters(name).beyond() for name in found}
@@ -49,16 +49,16 @@ def list_(runtime: Runtime, collections: tuple[str, ...], *, as_json: bool) -> N
     ]
     output.table(_COLUMNS, rows)
     if sum(beyond.values()):
-        output.say(f"and {sum(beyond.values())} refusals more that were counted only")
+        output.say(f"and {sum(beyond.values())} more, counted but not kept")
 
 
-@dead_letters.command()
+@dead_letters.command(cls=ids.IdCommand)
 @click.argument("word", metavar="ID")
 @collection_option
 @json_option
 @pass_runtime
 def show(runtime: Runtime, word: str, collection: str | None, *, as_json: bool) -> None:
-    """Show one, with every field that is wrong."""
+    """Show one dead letter with every invalid field."""
     with runtime.app() as app:
         [(name, [letter]), *_] = _found(app, [word], collection).items()
     if as_json:
@@ -71,7 +71,7 @@ def show(runtime: Runtime, word: str, collection: str | None, *, as_json: bool) 
     output.say(f"  first seen {letter.first_seen}, last seen {letter.last_seen}, attempts {letter.attempts}")
 
 
-@dead_letters.command()
+@dead_letters.command(cls=ids.IdCommand)
 @ids_argument
 @all_option
 @collection_option
@@ -80,14 +80,14 @@ def show(runtime: Runtime, word: str, collection: str | None, *, as_json: bool) 
 def retry(
     runtime: Runtime, words: tuple[str, ...], collection: str | None, *, everything: bool, as_json: bool
 ) -> int:
-    """Read them again in a cycle of their own; those that are gone or valid by now are cleared."""
+    """Read the documents again in one cycle; those that are valid or deleted are cleared."""
     with runtime.app() as app, output.progress("Retrying"):
         chosen = _chosen(app, words, collection, everything=everything)
         reports = [app.retry_dead_letters(name, [x.id for x in some]) for name, some in chosen.items()]
     return end_with_reports(reports, as_json=as_json)
 
 
-@dead_letters.command()
+@dead_letters.command(cls=ids.IdCommand)
 @ids_argument
 @all_option
 @collection_option
@@ -96,7 +96,7 @@ def retry(
 def purge(
     runtime: Runtime, words: tuple[str, ...], collection: str | None, *, everything: bool, as_json: bool
 ) -> None:
-    """Forget them; their documents stay as they are, and unapplied until they change."""
+    """Delete dead letters; their documents are not applied until they change."""
     with runtime.app() as app:
         purged = sum(_purged(app, words, collection, everything=everything))
     if as_json:
@@ -114,9 +114,9 @@ def _purged(app: "App", words: Sequence[str], collection: str | None, *, everyth
 def _chosen(
     app: "App", words: Sequence[str], collection: str | None, *, everything: bool
 ) -> dict[str, list[DeadLetter]]:
-    """The dead letters meant, by collection."""
+    """The chosen dead letters, by collection."""
     if bool(words) == everything:
-        raise click.UsageError("name the documents, or say --all")
+        raise click.UsageError("name the documents, or give --all")
     if not everything:
         return _found(app, words, collection)
     return {name: app.dead_letters(name).list() for name in _names(app, collection)}
@@ -133,9 +133,10 @@ def _found(app: "App", words: Sequence[str], collection: str | None) -> dict[str
 def _find(app: "App", word: str, collection: str | None) -> tuple[str, DeadLetter]:
     names = _names(app, collection)
     for name in names:
-        for letter in app.dead_letters(name).find(ids.readings(word)).values():
-            return name, letter
-    raise EtlError(f"{word} is no dead letter of {', '.join(names)}: see etl dead-letters list")
+        letters = {letter.id: letter for letter in app.dead_letters(name).list()}
+        if (found := ids.find(word, letters)) is not None:
+            return name, letters[found]
+    raise EtlError(f"{word} is not a dead letter of {', '.join(names)}: see etl dead-letters list")
 
 
 def _names(app: "App", collection: str | None) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""`etl demo`: the whole product on real servers of its own, from nothing to the second cycle, shown."""
+"""`etl demo`: sample documents and two cycles on embedded servers."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -30,17 +30,19 @@ NEW_TEXT = "Domina Arenal antes del amanecer"
 
 
 @click.command()
-@click.option("--keep", is_flag=True, help="Leave the servers up, and print their addresses, until Ctrl-C.")
+@click.option(
+    "--keep", is_flag=True, help="Keep the servers running until Ctrl-C, and print their addresses."
+)
 @pass_runtime
 def demo(runtime: Runtime, *, keep: bool) -> None:
-    """Show on real servers what this does.
+    """Run sample documents through two cycles on embedded servers.
 
-    Sample documents, a cycle, a change, the next cycle: on a MongoDB and a Redis of its own, on free
-    ports, gone afterwards. Your own servers and settings are not touched.
+    Starts a MongoDB and a Redis on free ports, shows the first cycle, a change and the next cycle, and removes both
+    servers afterwards. Your own servers and settings are not touched.
     """
     from etl import demo as embedded_servers  # noqa: PLC0415 (no other command needs servers of its own)
 
-    output.say("Starting a MongoDB and a Redis of our own ...")
+    output.say("Starting an embedded MongoDB and Redis ...")
     with embedded_servers.servers() as servers:
         output.say(f"{servers.mongo.uri}\n{servers.redis.url}\n")
         with runtime.start(_settings(servers)) as app:
@@ -50,7 +52,7 @@ def demo(runtime: Runtime, *, keep: bool) -> None:
 
 
 def _settings(servers: "Servers") -> Settings:
-    """Nothing but the two addresses: what is configured for other servers has no say here."""
+    """The two addresses; the user's own settings are ignored."""
     return Settings.model_validate({"mongo": {"uri": servers.mongo.uri}, "redis": {"url": servers.redis.url}})
 
 
@@ -65,7 +67,7 @@ def _tell(app: "App", uri: str) -> None:
         _show_documents(documents)
         _cycle(app, "2. The first cycle reads all of them", processed=len(documents))
         _show_cache(app, documents)
-        output.heading("5. Somebody writes a better first message")
+        output.heading("5. The first message is changed in MongoDB")
         output.say(f"  {NEW_TEXT}\n")
         change = {"mensajes.$[first].texto": NEW_TEXT, "updated_at": datetime.now(UTC)}
         collection.update_one(
@@ -84,7 +86,7 @@ def sample_documents() -> list[dict[str, Any]]:
 
 
 def keys(document: Mapping[str, Any]) -> list[str]:
-    """The keys that a document becomes in Redis."""
+    """The keys that a document is written to."""
     projection = project(document, "generacion")
     entries = projection.entries if isinstance(projection, Projection) else ()
     return [entry.key for entry in entries if not isinstance(entry, Keep)]
@@ -118,10 +120,10 @@ def _cycle(app: "App", title: str, processed: int) -> None:
 
 
 def _show_cache(app: "App", documents: Sequence[Mapping[str, Any]]) -> None:
-    output.heading("3. What they became in Redis: key, type, TTL and value")
+    output.heading("3. The keys in Redis: type, TTL and value")
     for key in (key for document in documents for key in keys(document)):
         _show_entry(app, key)
-    output.heading("4. The watermark: how far it got, and that it is healthy")
+    output.heading("4. The published watermark")
     _show_entry(app, LAST_SYNC.key(collection=COLLECTION))
 
 
@@ -134,7 +136,7 @@ def _show_entry(app: "App", key: str) -> None:
 
 
 def _wait(servers: "Servers") -> None:
-    output.heading("The servers stay up until Ctrl-C. In another terminal:")
+    output.heading("The servers run until Ctrl-C. In another terminal:")
     output.say(f"  export ETL_MONGO__URI='{servers.mongo.uri}'")
     output.say(f"  export ETL_REDIS__URL='{servers.redis.url}'")
     output.say("  etl sync")

@@ -1,4 +1,4 @@
-"""`etl doctor`: what is wrong with the set-up, and what to type."""
+"""`etl doctor`: checks of the settings and of both servers."""
 
 import click
 
@@ -6,20 +6,19 @@ from etl.cli import output
 from etl.cli.runtime import Runtime, json_option, pass_runtime
 
 FOUND_SOMETHING = 3
-"""The exit code that says so."""
+"""Exit code."""
 
 
 @click.command()
 @json_option
 @pass_runtime
 def doctor(runtime: Runtime, *, as_json: bool) -> int:
-    """Check the set-up, and say what to type where something is wrong.
+    """Check the settings and both servers; print a command for each problem.
 
-    Connections, versions, the role, the index, the types of the dates, the clocks, what Redis may
-    evict, the life of each family against the cycle, the ETL's own keys. Changes nothing. Ends with
-    3 when it finds something.
+    Connections, versions, role, index, types of the timestamps, clocks, Redis eviction and persistence, TTLs
+    against the cycle, the ETL's own keys. Changes nothing. Ends with 3 when it finds a problem.
     """
-    with runtime.app() as app, output.progress("Looking"):
+    with runtime.app() as app, output.progress("Checking"):
         found = app.doctor()
     wrong = [one for one in found if one.level == "finding"]
     if as_json:

@@ -20,14 +20,18 @@ _CHART_WIDTH = 60
 @click.command()
 @click.argument("collection", required=False)
 @click.option(
-    "--limit", type=click.IntRange(1), default=20, show_default=True, help="How many runs of a collection."
+    "--limit",
+    type=click.IntRange(1, 1_000_000),
+    default=20,
+    show_default=True,
+    help="Number of runs per collection.",
 )
 @json_option
 @pass_runtime
 def history(runtime: Runtime, collection: str | None, limit: int, *, as_json: bool) -> None:
-    """Show the last runs: when, how many, how long.
+    """Show the last runs: start, documents, duration.
 
-    The newest first; on a terminal with a chart, in which the newest is at the right.
+    The newest first. On a terminal a chart shows the newest run at the right.
     """
     with runtime.app() as app:
         names = [collection] if collection else app.collections
@@ -41,7 +45,7 @@ def history(runtime: Runtime, collection: str | None, limit: int, *, as_json: bo
 
 
 def sparkline(numbers: Sequence[int]) -> str:
-    """One block a number, as high as its share of the greatest."""
+    """One block per number, scaled to the greatest."""
     top = max(numbers, default=0) or 1
     return "".join(_BLOCKS[min(number * len(_BLOCKS) // top, len(_BLOCKS) - 1)] for number in numbers)
 

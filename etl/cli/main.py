@@ -20,6 +20,7 @@ from etl.cli.doctor import doctor
 from etl.cli.follow import follow
 from etl.cli.health import health
 from etl.cli.history import history
+from etl.cli.purge import purge
 from etl.cli.refresh import refresh
 from etl.cli.run import run as run_
 from etl.cli.runtime import Runtime, Start, shared_options, start_app
@@ -32,7 +33,7 @@ from etl.errors import EtlError, Interrupted, whereabouts
 
 _COMMANDS = (
     *(run_, sync, follow, backfill, status, history, show, trace, verify),
-    *(refresh, dead_letters, doctor, health, config, demo),
+    *(refresh, dead_letters, doctor, health, config, purge, demo),
 )
 
 

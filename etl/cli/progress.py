@@ -20,8 +20,8 @@ PATIENCE_SECONDS: Final = 2.0
 
 _LINE_SECONDS: Final = 5.0
 
-Show = Callable[[int, int | None, str], None]
-"""Shows how many are done, of how many, and that as a text."""
+Show = Callable[[int, int | None, Sequence[str]], None]
+"""Shows how many are done, of how many, and facts for people, the most important first."""
 
 
 class Bar:
@@ -72,7 +72,7 @@ class Bar:
         rate, done = done / seconds, before + done
         of = "" if total is None else f" of {total:,}"
         left = [] if total is None else [f"{timedelta(seconds=round(max(0, total - done) / rate))} left"]
-        self._show(done, total, ", ".join([f"{done:,}{of} documents", f"{rate:,.0f}/s", *left, *notes]))
+        self._show(done, total, [f"{done:,}{of} documents", f"{rate:,.0f}/s", *left, *notes])
 
 
 def _drawn(what: str) -> "Drawn":
@@ -88,9 +88,9 @@ class _Lines:
         self._what = what
         self._next = 0.0
 
-    def show(self, _done: int, _total: int | None, text: str) -> None:
+    def show(self, _done: int, _total: int | None, facts: Sequence[str]) -> None:
         """Say it, if it is time."""
         now = time.monotonic()
         if now >= self._next:
             self._next = now + _LINE_SECONDS
-            click.echo(f"{self._what}: {text}", err=True)
+            click.echo(f"{self._what}: {', '.join(facts)}", err=True)

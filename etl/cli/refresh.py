@@ -1,4 +1,4 @@
-"""`etl refresh`: a family warmed again, whatever the watermark."""
+"""`etl refresh`: write a family again from MongoDB."""
 
 import click
 
@@ -12,9 +12,9 @@ from etl.cli.runtime import Runtime, json_option, pass_runtime
 @json_option
 @pass_runtime
 def refresh(runtime: Runtime, family: str, name: str | None, *, as_json: bool) -> None:
-    """Warm a family again from MongoDB, or one entry of it.
+    """Write a family, or one entry, again from MongoDB.
 
-    The watermark neither matters nor moves.
+    The watermark is neither read nor moved.
 
     \b
       etl refresh config:api

@@ -16,10 +16,10 @@ from etl.cli.runtime import Runtime, all_is_loaded, pass_runtime
 @click.option("--follow", is_flag=True, help="Also read the change streams of all collections.")
 @pass_runtime
 def run(runtime: Runtime, *, follow: bool) -> None:
-    """Run as a daemon: the first cycle at once, then one every interval.
+    """Run the daemon: the first cycle immediately, then one per interval.
 
-    It waits for servers that are away, and answers /healthz, /readyz, /status and /metrics over HTTP.
-    Ctrl-C, SIGTERM or SIGHUP ends it after the batch under way, a second one at once.
+    It waits for servers that do not answer, and serves /healthz, /readyz, /status and /metrics over HTTP.
+    Ctrl-C, SIGTERM or SIGHUP ends it after the current batch, a second signal immediately.
     """
     daemon: Any = None
     asked = False

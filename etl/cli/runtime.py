@@ -13,7 +13,7 @@ import click
 import yaml
 
 from etl.cli import stopping
-from etl.settings import Loaded, Settings, load_with_origins
+from etl.settings import Loaded, Settings, load_with_origins, yaml_file
 
 if TYPE_CHECKING:
     from etl.app import App
@@ -84,18 +84,20 @@ def _use_file(context: click.Context, _: click.Parameter, path: Path | None) -> 
 def _override(context: click.Context, _: click.Parameter, assignments: tuple[str, ...]) -> None:
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
-        if not equals or not path:
+        if not equals or not all(path.split(".")):
             raise click.BadParameter("expected PATH=VALUE, such as schedule.cycle_seconds=300")
         *sections, name = path.split(".")
         place = context.ensure_object(Runtime).overrides
         for section in sections:
             place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise click.BadParameter(f"{section} is given a value, so {path} cannot be set")
         place[name] = _value(path, text)
 
 
 def _value(path: str, text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml_file.parse(text)
     except yaml.YAMLError:
         # Without what was typed: it may be a secret.
         raise click.BadParameter(f"the value of {path} is not YAML") from None

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 @json_option
 @pass_runtime
 def show(runtime: Runtime, words: tuple[str, ...], *, as_json: bool) -> None:
-    """Show one entry: key, type, TTL left, decoded value.
+    """Show one entry: key, type, remaining TTL, decoded value.
 
-    Name it by its family and parts, or by its full key:
+    Give its family and parts, or its full key:
 
     \b
       etl show config:api openai
@@ -30,7 +30,7 @@ def show(runtime: Runtime, words: tuple[str, ...], *, as_json: bool) -> None:
     with runtime.app() as app:
         shown = app.show(key)
     if shown is None:
-        raise EtlError(f"{key}: no such key in Redis; it has expired or was never written (try: etl sync)")
+        raise EtlError(f"{key}: no such key in Redis: it has expired or was never written (try: etl sync)")
     if as_json:
         output.document(as_document(shown))
     else:

@@ -1,4 +1,4 @@
-"""`etl status`: where each collection stands."""
+"""`etl status`: the state of each collection."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -20,10 +20,10 @@ _UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 @json_option
 @pass_runtime
 def status(runtime: Runtime, collections: tuple[str, ...], *, as_json: bool) -> int:
-    """Show where each collection stands.
+    """Show the state of each collection.
 
-    Position, lag, last cycle and next one, dead letters, deferred, unreachable, who holds the lease,
-    queues. The lag is how long the oldest change that no cycle has reached has waited.
+    Position, lag, last and next cycle, dead letters, deferred and unreachable documents, lease holder, leading daemon,
+    backfill in progress, last reconciliation, queues. The lag is the age of the oldest change that is not applied yet.
     """
     with runtime.app() as app:
         found = app.status(collections)
@@ -34,12 +34,12 @@ def status(runtime: Runtime, collections: tuple[str, ...], *, as_json: bool) -> 
             _show(one)
     problems = sorted({one.error for one in found if one.error})
     for problem in problems:
-        output.error(f"the lag is not known: {problem}")
+        output.error(f"the lag is unknown: {problem}")
     return EtlError.exit_code if problems else 0
 
 
 def duration(seconds: float) -> str:
-    """A length of time in its two greatest units: `3 d 4 h`."""
+    """A duration in its two largest units: `3 d 4 h`."""
     left, parts = int(seconds), []
     for unit, size in _UNITS:
         count, left = divmod(left, size)
@@ -56,28 +56,24 @@ def _show(one: "CollectionStatus") -> None:
 
 def _lines(one: "CollectionStatus") -> Iterator[tuple[str, str]]:
     yield "position", f"{one.last_timestamp}, {one.last_id}" if one.last_timestamp else "none yet"
-    yield "lag", "not known" if one.lag_seconds is None else duration(one.lag_seconds)
+    yield "lag", "unknown" if one.lag_seconds is None else duration(one.lag_seconds)
     yield "last cycle", _last_cycle(one)
     yield "last success", _ago(one.seconds_since_success)
     yield "next cycle", one.next_cycle or "when a daemon starts"
     yield (
         "dead letters",
         str(one.dead_letters)
-        + (
-            f", and {one.dead_letters_beyond} refusals more that were counted only"
-            if one.dead_letters_beyond
-            else ""
-        ),
+        + (f", and {one.dead_letters_beyond} more, counted but not kept" if one.dead_letters_beyond else ""),
     )
     yield "deferred", str(one.deferred_count)
     for waiting in one.deferred:
         yield "", f"{waiting['id']} since {waiting['since']}, for {waiting['lock']}"
-    yield "unreachable", "not known" if one.unreachable is None else str(one.unreachable)
+    yield "unreachable", "unknown" if one.unreachable is None else str(one.unreachable)
     yield "lease", f"held by {one.lease_holder}" if one.lease_holder else "free"
-    yield "daemon", one.leader or "none has the turn"
+    yield "daemon", one.leader or "none"
     for scan in one.scans:
         total = "" if scan["total"] is None else f" of about {scan['total']}"
-        at_work = f"{scan['holder']} is at work" if scan["holder"] else "interrupted, it resumes"
+        at_work = f"{scan['holder']} is at work" if scan["holder"] else "interrupted, resumes"
         yield scan["mode"].replace("_", " "), f"{scan['done']}{total} documents, {at_work}"
     if one.reconciliation:
         found = one.reconciliation
@@ -98,4 +94,4 @@ def _last_cycle(one: "CollectionStatus") -> str:
 
 
 def _ago(seconds: float | None) -> str:
-    return "none in the history" if seconds is None else f"{duration(seconds)} ago"
+    return "none recorded" if seconds is None else f"{duration(seconds)} ago"

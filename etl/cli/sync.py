@@ -1,4 +1,4 @@
-"""`etl sync`: one cycle now."""
+"""`etl sync`: run one cycle now."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,10 +9,10 @@ from etl.cli.progress import Bar
 from etl.cli.runtime import Runtime, json_option, pass_runtime
 from etl.model.report import Report
 
-# A failure outweighs a lock, and what a person must mend outweighs what may pass by itself.
+# A failure outweighs a lock; a wrong setting outweighs a failure that may be temporary.
 _FROM_BEST_TO_WORST = (0, 75, 1, 2, 130)
 
-# What fits a terminal of 80 columns; the rest is told below the table.
+# These columns fit into 80 characters; the rest is printed below the table.
 _COLUMNS = ("collection", "status", "mode", "processed", "written", "evicted", "enqueued")
 
 
@@ -23,8 +23,8 @@ _COLUMNS = ("collection", "status", "mode", "processed", "written", "evicted", "
 def sync(runtime: Runtime, collections: tuple[str, ...], *, as_json: bool) -> int:
     """Run one cycle now.
 
-    Of the named collections, else of all that the settings name: reads what changed in MongoDB since
-    the last cycle and brings the caches up to date.
+    For the named collections, by default all of the settings: read the documents that changed in MongoDB since
+    the last cycle, and update the caches.
     """
     with runtime.app() as app, Bar("Syncing") as bar:
         reports = list(app.sync(collections, bar.tell))
@@ -32,7 +32,7 @@ def sync(runtime: Runtime, collections: tuple[str, ...], *, as_json: bool) -> in
 
 
 def end_with_reports(reports: Sequence[Report], *, as_json: bool) -> int:
-    """Print the reports, their errors on stderr, and return the exit code that the worst calls for."""
+    """Print the reports, and their errors on stderr; return the exit code of the worst."""
     if as_json:
         output.document({"collections": [report.as_dict() for report in reports]})
     else:
@@ -44,7 +44,7 @@ def end_with_reports(reports: Sequence[Report], *, as_json: bool) -> int:
 
 
 def show_reports(reports: Sequence[Report]) -> None:
-    """The reports as a table, and under it what a person should know about them."""
+    """Print the reports as a table, with notes below."""
     output.table(_COLUMNS, [_row(report) for report in reports])
     for report in reports:
         for note in _notes(report):
@@ -69,13 +69,13 @@ def _notes(report: Report) -> Iterator[str]:
         state = "read" if report.mode == "backfill" else "in sync"
         yield f"{state}{position}; it took {report.sync_duration_ms} ms"
     if report.dead_lettered:
-        yield f"{report.dead_lettered} not applied because they are invalid:"
+        yield f"{report.dead_lettered} invalid, not applied:"
     for letter in report.dead_letters:
         problems = "; ".join(f"{error['field']}: {error['problem']}" for error in letter["errors"])
         yield f"  {letter['id']}: {letter['reason']}" + (f" ({problems})" if problems else "")
     if report.dead_lettered > len(report.dead_letters):
         yield f"  and {report.dead_lettered - len(report.dead_letters)} more"
     if report.deferred:
-        yield f"{report.deferred} wait until their campaign is no longer being generated"
+        yield f"{report.deferred} deferred: their campaign is being generated"
     if report.unreachable:
-        yield f"{report.unreachable} have no date to be found by; only cold start and backfill apply them"
+        yield f"{report.unreachable} without a timestamp: only a cold start or a backfill applies them"

@@ -7,12 +7,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
 
-_UNBROKEN: Final = 24  # a terminal too narrow for a table breaks longer cells than this first
+_UNBROKEN: Final = 24  # a terminal too narrow for a table breaks longer cells than this
+_GAP: Final = 2  # between two columns
+_BAR: Final = 20
+_ENOUGH: Final = 30  # room for the first facts beside a bar
 _STYLES: Final = {"ok": "green", "failed": "red", "locked": "yellow", "note": "yellow"}
 
 
@@ -22,14 +26,47 @@ def heading(text: str) -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> None:
-    """Rows under their columns; numbers to the right."""
-    drawn = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for place, (column, right) in enumerate(zip(columns, numeric, strict=True)):
-        short = all(len(row[place]) <= _UNBROKEN for row in rows)
-        drawn.add_column(column, justify="right" if right else "left", overflow="fold", no_wrap=short)
+    """Rows under their columns, numbers to the right; where that would cut a cell, one line per cell."""
+    console = Console(highlight=False)
+    widths = _widths([columns, *rows], console.width)
+    if widths is None:
+        _lines(console, columns, rows)
+        return
+    drawn = Table(box=None, header_style="bold", pad_edge=False, padding=(0, _GAP, 0, 0))
+    for column, right, width in zip(columns, numeric, widths, strict=True):
+        drawn.add_column(column, justify="right" if right else "left", overflow="fold", width=width)
     for row in rows:
-        drawn.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    Console(highlight=False).print(drawn)
+        drawn.add_row(*map(_styled, row))
+    console.print(drawn)
+
+
+def _widths(rows: Sequence[Sequence[str]], total: int) -> list[int] | None:
+    """The width of each column; None where not even the cells that are not to be broken fit.
+
+    What is left over goes to the columns with longer cells, from left to right.
+    """
+    full = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    widths = [min(width, _UNBROKEN) for width in full]
+    spare = total - sum(widths) - _GAP * (len(widths) - 1)
+    if spare < 0:
+        return None
+    for place, width in enumerate(full):
+        more = min(spare, width - widths[place])
+        widths[place] += more
+        spare -= more
+    return widths
+
+
+def _lines(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    for number, row in enumerate(rows):
+        if number:
+            console.print()
+        for column, cell in zip(columns, row, strict=True):
+            console.print(Text.assemble(f"{column}: " if column else "", _styled(cell)), soft_wrap=True)
+
+
+def _styled(cell: str) -> Text:
+    return Text(cell, style=_STYLES.get(cell, ""))
 
 
 @contextmanager
@@ -43,11 +80,17 @@ class Drawn:
     """A bar on stderr with the text beside it, as wide as the terminal."""
 
     def __init__(self, what: str) -> None:
+        console = Console(stderr=True)
+        bar = [BarColumn(_BAR)] if console.width >= cell_len(what) + _BAR + _ENOUGH else []
+        # The columns are one character apart, and the last one stays free: some terminals wrap when it is written.
+        self._room = console.width - cell_len(what) - 2 - (_BAR + 1 if bar else 0)
         text = TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=True))
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(20), text)
-        self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        columns = (TextColumn("{task.description}", markup=False), *bar, text)
+        self.bar = Progress(*columns, console=console, transient=True)
         self._task = self.bar.add_task(what, total=None, visible=False, text="")
 
-    def show(self, done: int, total: int | None, text: str) -> None:
-        """Draw it anew."""
+    def show(self, done: int, total: int | None, facts: Sequence[str]) -> None:
+        """Draw it anew, with as many of the facts as there is room for: a number is shown whole or not at all."""
+        texts = [", ".join(facts[:count]) for count in range(len(facts), -1, -1)]
+        text = next(text for text in texts if cell_len(text) <= max(0, self._room))
         self.bar.update(self._task, completed=done, total=total, text=text, visible=True)

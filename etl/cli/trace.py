@@ -1,4 +1,4 @@
-"""`etl trace`: the story of one document."""
+"""`etl trace`: explain one document."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 _ROLES = {"fills": "fills", "evicts": "removes", "left": "filled before"}
 
 
-@click.command()
+@click.command(cls=ids.IdCommand)
 @click.argument("collection")
 @click.argument("word", metavar="ID")
 @json_option
 @pass_runtime
 def trace(runtime: Runtime, collection: str, word: str, *, as_json: bool) -> None:
-    """Tell the story of one document.
+    """Explain one document: its keys, and why each is there or not.
 
-    What it asks for, what Redis holds, what it waits for, and in the last line why its keys are there, or
-    are not. ID is ObjectId('…'), its 24 hex digits, Extended JSON, or plain text.
+    Shows its keys and what Redis holds of each, dead letter, deferral and lock; the last line gives the reason. ID is
+    ObjectId('…') or UUID('…'), their digits, a number, Extended JSON, or plain text.
     """
     with runtime.app() as app:
         told = app.trace(collection, ids.readings(word))

@@ -1,4 +1,4 @@
-"""`etl verify`: is the cache true?"""
+"""`etl verify`: compare Redis with MongoDB."""
 
 from typing import TYPE_CHECKING
 
@@ -13,28 +13,28 @@ if TYPE_CHECKING:
     from etl.app import VerifyReport
 
 _COUNTS = {
-    "matching": "as their documents say",
-    "different": "hold something else",
-    "missing": "are not there, though their documents changed less than their TTL ago",
-    "expired": "are not there any more; their documents changed longer ago than that",
-    "orphaned": "are still there, though no document fills them",
+    "matching": "match their documents",
+    "different": "hold another value",
+    "missing": "absent, although their documents changed less than a TTL ago",
+    "expired": "absent; their documents changed longer ago than a TTL",
+    "orphaned": "present, although no document fills them",
     "deferred": "wait for the lock of their campaign",
-    "pending": "changed after the last cycle had read, or while this looked",
-    "left_alone": "are not certainly this collection's",
+    "pending": "changed after the last cycle, or during the verification",
+    "left_alone": "claimed by other collections too; not judged",
 }
 
 
 @click.command()
 @click.argument("collection")
 @click.option("--sample", type=click.IntRange(1, 1_000_000), metavar="N", help="Compare about N documents.")
-@click.option("--repair", is_flag=True, help="Write what is wrong as it should be.")
+@click.option("--repair", is_flag=True, help="Write the keys that do not match.")
 @json_option
 @pass_runtime
 def verify(runtime: Runtime, collection: str, sample: int | None, *, repair: bool, as_json: bool) -> int:
     """Compare Redis with MongoDB, key by key.
 
-    Type, value and presence of a TTL of each key, against what its newest document says. Ends with 3
-    when something is different, missing or orphaned; with 0 when nothing is, or all was repaired.
+    Compares type, value and presence of a TTL of each key with its newest document. Ends with 3 when a key is
+    different, missing or orphaned; with 0 when none is, or all were repaired.
     """
     with runtime.app() as app, Bar(f"Verifying {collection}") as bar:
         report = app.verify(collection, sample, repair=repair, tell=bar.count)
@@ -60,8 +60,8 @@ def _summary(report: "VerifyReport") -> str:
     if report.invalid:
         read += f", {report.invalid} of them invalid"
     if not report.wrong:
-        return f"true; {read}"
+        return f"all keys match; {read}"
     if report.true:
         return f"{report.repaired} keys repaired; {read}"
-    mended = f", {report.repaired} of them repaired" if report.repaired else ""
-    return f"{report.wrong} keys are wrong{mended}; {read}; --repair writes them again"
+    repaired = f", {report.repaired} of them repaired" if report.repaired else ""
+    return f"{report.wrong} keys do not match{repaired}; {read}; --repair writes them again"

@@ -20,7 +20,8 @@ from etl.daemon.following import Following
 from etl.daemon.jobs import Around, jobs
 from etl.daemon.misfires import MisfireListener
 from etl.daemon.schedule import MONOTONIC, Every, present
-from etl.monitoring.health import Lookout, look
+from etl.monitoring.health import STOPPING, Glance, Lookout, look
+from etl.monitoring.history import QueueLengths, Recent, recent
 from etl.monitoring.metrics import Metrics
 from etl.monitoring.routes import Endpoints
 from etl.monitoring.server import Serving
@@ -31,6 +32,9 @@ GRACE_SECONDS: Final = 4.0
 
 GLANCE_TIMEOUT_SECONDS: Final = 2.0
 """Whoever asks over HTTP is told of a server that is away no later than a probe gives up."""
+
+RECENT_SECONDS: Final = 5.0
+"""How long the recent past, which takes longer to read than the status, is good for whoever asks next."""
 
 _log = logging.getLogger("etl.daemon")
 
@@ -54,8 +58,10 @@ class Daemon:
         intervals = {job.task: job.seconds for job in self._jobs}
         self._misfires = MisfireListener(intervals, metrics)
         self._scheduler.add_listener(self._misfires, EVENT_JOB_MAX_INSTANCES | EVENT_JOB_SUBMITTED)
-        self._lookout = Lookout(lambda: look(self._eye))
-        endpoints = Endpoints(self._lookout, metrics, settings.schedule.cycle_seconds)
+        self._lookout = Lookout(lambda: look(self._eye), Glance(error=STOPPING))
+        self._recent = Lookout(lambda: recent(self._eye.recent), Recent(error=STOPPING), RECENT_SECONDS)
+        self._queues = QueueLengths(lambda: look(self._eye))
+        endpoints = Endpoints(settings, self._lookout, self._recent, self._queues, metrics)
         self._serving = Serving(endpoints.app(), settings.http.host, settings.http.port)
 
     @property
@@ -66,6 +72,7 @@ class Daemon:
     def run(self) -> None:
         """Work until `stop`; returns in under five seconds after it."""
         self._serving.start()
+        self._queues.start()
         _log.info("answering at %s", self.url, extra=logs.event("listening", url=self.url))
         for job in self._jobs:
             first = present() + timedelta(seconds=job.idle_at_first)
@@ -96,7 +103,8 @@ class Daemon:
                 self._misfires.moved(task, due)
 
     def _end(self) -> None:
-        self._lookout.stop()
+        for watching in (self._lookout, self._recent, self._queues):
+            watching.stop()
         waiting = threading.Thread(target=self._shut_down, daemon=True)
         waiting.start()
         waiting.join(GRACE_SECONDS)

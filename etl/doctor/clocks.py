@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import combinations
 from typing import Final, NamedTuple
 
-from etl.doctor.finding import Finding, well, wrong
+from etl.doctor.finding import Finding, note, well, wrong
 from etl.errors import EtlError
 
 Clock = Callable[[], float]
@@ -26,13 +26,13 @@ class _Reading(NamedTuple):
 
 
 def examine(clocks: Mapping[str, Clock], here: Clock) -> Iterator[Finding]:
-    """All clocks that can be read; that a server has gone away meanwhile is no finding of its clock."""
+    """All clocks that can be read, and which cannot."""
     readings = {"this machine": _Reading(0.0, 0.0)}
     for name, clock in clocks.items():
         try:
             readings[name] = min((_read(clock, here) for _ in range(_TRIES)), key=lambda r: r.doubt)
-        except EtlError:
-            continue
+        except EtlError as error:
+            yield note("clocks", name, f"not looked at: {error}")
     told = ", ".join(f"{name} {r.ahead:+.1f} s" for name, r in readings.items() if name in clocks)
     if any(_apart(a, b) for a, b in combinations(readings.values(), 2)):
         yield wrong(

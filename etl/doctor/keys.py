@@ -6,7 +6,7 @@ from typing import Final
 
 from etl.cache.client import Wire
 from etl.cache.keys import StateKeys, requests_key
-from etl.doctor.finding import Finding, well, wrong
+from etl.doctor.finding import Finding, note, well, wrong
 from etl.errors import EtlError
 from schemas.families import GENERATION_QUEUE, LAST_SYNC
 
@@ -34,12 +34,12 @@ TYPES: Final[Mapping[str, str]] = {
 
 
 def examine(wire: Wire, collections: Mapping[str, StateKeys]) -> Iterator[Finding]:
-    """The keys of each collection, and the queues it feeds; none of a server that is away."""
+    """The keys of each collection, and the queues it feeds; a note where Redis does not say."""
     for collection, own in collections.items():
         try:
             yield from _collection(wire, collection, own)
-        except EtlError:
-            return
+        except EtlError as error:
+            yield note("keys", collection, f"not looked at: {error}")
 
 
 def _collection(wire: Wire, collection: str, own: StateKeys) -> Iterator[Finding]:

@@ -1,5 +1,6 @@
 """Redis: the connection, the version, the mode, what it may evict, what it keeps over a restart."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -12,18 +13,22 @@ OLDEST: Final = (6, 2)
 
 
 def examine(wire: Wire) -> Iterator[Finding]:
-    """The server; nothing more when it is away."""
+    """The server; nothing more when it is away. What the user may not ask for is a note."""
     try:
-        [text] = wire.exchange([("INFO", "everything")])
+        wire.exchange([("PING",)])
     except EtlError as error:
         remedy = "etl config, and correct redis.url; is the server up?"
         yield wrong("connection", "Redis", str(error), remedy)
         return
-    info = _fields(text)
     yield well("connection", "Redis", "answers")
-    yield _version(info["redis_version"])
-    yield _mode(info)
-    yield _eviction(info)
+    info: Mapping[str, str] = {}
+    try:
+        info = _fields(wire.exchange([("INFO", "everything")])[0])
+        yield _version(info.get("redis_version", ""))
+        yield _mode(info)
+        yield _eviction(info)
+    except EtlError as error:
+        yield note("version", "Redis", f"version, mode and eviction not looked at: {error}")
     yield _persistence(info, wire)
 
 
@@ -39,7 +44,10 @@ def _fields(info: str) -> Mapping[str, str]:
 
 
 def _version(text: str) -> Finding:
-    if tuple(int(number) for number in text.split(".")[:2]) >= OLDEST:
+    found = re.match(r"(\d+)\.(\d+)", text)
+    if found is None:
+        return note("version", "Redis", "INFO does not say which it is")
+    if (int(found[1]), int(found[2])) >= OLDEST:
         return well("version", "Redis", text)
     wanted = ".".join(map(str, OLDEST))
     return wrong(
@@ -52,9 +60,7 @@ def _version(text: str) -> Finding:
 
 def _mode(info: Mapping[str, str]) -> Finding:
     if info.get("redis_mode") == "cluster":
-        return wrong(
-            "mode", "Redis", "is a Redis Cluster: not supported", "export ETL_REDIS__URL=redis://HOST:PORT/0"
-        )
+        return well("mode", "Redis", "is a cluster")
     if info.get("role") == "slave":
         primary = f"{info.get('master_host')}:{info.get('master_port')}"
         return wrong(
@@ -84,12 +90,15 @@ def _persistence(info: Mapping[str, str], wire: Wire) -> Finding:
     if info.get("aof_enabled") == "1":
         return well("persistence", "Redis", "append-only file")
     try:
-        [(_, snapshots)] = wire.exchange([("CONFIG", "GET", "save")])
+        replies = wire.exchange([("CONFIG", "GET", "appendonly"), ("CONFIG", "GET", "save")])
     except EtlError:
-        text = (
-            "CONFIG GET is refused, as on managed servers: see there whether it keeps its data over a restart"
-        )
+        replies = []
+    settings = dict(zip(*[iter(word for reply in replies for word in reply)] * 2, strict=True))
+    if "save" not in settings:
+        text = "CONFIG GET is refused, as on managed servers: check there whether it keeps its data over a restart"
         return note("persistence", "Redis", text)
-    if snapshots:
-        return well("persistence", "Redis", f"snapshots ({snapshots})")
+    if settings.get("appendonly") == "yes":
+        return well("persistence", "Redis", "append-only file")
+    if settings["save"]:
+        return well("persistence", "Redis", f"snapshots ({settings['save']})")
     return note("persistence", "Redis", "keeps nothing over a restart: the next cycle is then a cold start")

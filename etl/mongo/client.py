@@ -4,11 +4,14 @@ With `source` the only module that imports `pymongo`.
 """
 
 import atexit
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+import dns.exception
+import dns.resolver
 import pymongo
 from pymongo import MongoClient, errors
 from pymongo.synchronous import monitor
@@ -16,6 +19,8 @@ from pymongo.synchronous import monitor
 from etl.errors import AccessDenied, CycleFailed, EtlError, Misconfigured, Transient
 
 _FAREWELL_SECONDS: Final = 1.0
+_SECRET: Final = re.compile("pass|token|secret|properties", re.IGNORECASE)
+_DNS_IS_AWAY: Final = (dns.exception.Timeout, dns.resolver.NoNameservers)
 
 # Server error codes: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
 _CREDENTIALS: Final = {11, 18, 334, 8000}
@@ -30,6 +35,14 @@ _PASSING: Final = {
 }
 
 
+class Client(MongoClient[dict[str, Any]]):
+    """A client that remembers where it was told to connect: it forgets servers of another replica set."""
+
+    def __init__(self, uri: str, **options: Any) -> None:
+        super().__init__(uri, **options)
+        self.told_hosts = uri.partition("://")[2].partition("/")[0].partition("?")[0].rpartition("@")[2]
+
+
 def connect(uri: str, timeout_seconds: float = 10.0, **options: Any) -> MongoClient[dict[str, Any]]:
     """A client for `uri`; nothing is connected before its first use.
 
@@ -41,9 +54,11 @@ def connect(uri: str, timeout_seconds: float = 10.0, **options: Any) -> MongoCli
     try:
         # The driver only warns of an option it does not understand, and goes on without it.
         with warnings.catch_warnings(action="error", category=UserWarning):
-            return MongoClient(uri, **({"appname": "promptcontent-etl"} | limits | options))
-    except UserWarning:
-        raise Misconfigured("mongo.uri: an option after the ? is unknown or has a wrong value") from None
+            return Client(uri, **({"appname": "promptcontent-etl"} | limits | options))
+    except UserWarning as warning:
+        raise Misconfigured(f"mongo.uri: {_option_problem(str(warning))}") from None
+    except OSError as error:  # of a file that an option names
+        raise Misconfigured(f"mongo.uri: {error.strerror}") from None
     except (errors.InvalidURI, errors.ConfigurationError, ValueError) as error:
         raise Misconfigured(f"mongo.uri: {_safe(error, uri)}") from None
 
@@ -64,6 +79,13 @@ def end_without_waiting() -> None:
         atexit.unregister(hook)
 
 
+def _option_problem(warning: str) -> str:
+    """What the driver says of an option, unless it may quote a secret."""
+    if warning.startswith("Unknown option") or _SECRET.search(warning):
+        return "an option after the ? is unknown or has a wrong value"
+    return warning.partition("\n")[0]
+
+
 def _safe(error: Exception, uri: str) -> str:
     text = str(error).split("\n", maxsplit=1)[0]
     credentials = uri.partition("://")[2].rpartition("@")[0]
@@ -74,7 +96,8 @@ def _safe(error: Exception, uri: str) -> str:
 def address(client: MongoClient[Any]) -> str:
     """Where MongoDB is, without credentials."""
     servers = sorted((host, port or 0) for host, port in client.topology_description.server_descriptions())
-    return ", ".join(f"{host}:{port}" if port else host for host, port in servers)
+    found = ", ".join(f"{host}:{port}" if port else host for host, port in servers)
+    return found or (client.told_hosts if isinstance(client, Client) else "")
 
 
 @contextmanager
@@ -102,7 +125,8 @@ def is_without_index(error: errors.OperationFailure) -> bool:
 def _sorted(error: errors.PyMongoError, where: str, namespace: str) -> EtlError:
     code = getattr(error, "code", None)
     if isinstance(error, errors.ConfigurationError):
-        return Misconfigured(f"{where}: {_line(error)}")
+        kind = Transient if isinstance(error.__cause__, _DNS_IS_AWAY) else Misconfigured
+        return kind(f"{where}: {_line(error)}")
     if code in _CREDENTIALS:
         return Misconfigured(f"{where} refused the login: check user and password in mongo.uri")
     if code in _FORBIDDEN:

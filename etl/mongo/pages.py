@@ -7,6 +7,7 @@ from etl.errors import CycleFailed
 from etl.interfaces import Reader
 from etl.model.scan import ScanRange, earliest, latest
 from etl.retry import Retry
+from schemas.ids import readable_id
 from schemas.position import Position, after
 
 
@@ -17,7 +18,7 @@ class ReadPage(NamedTuple):
     """What the clock said before they were read."""
     documents: list[bytes]
     last: Position | None
-    """Where the reader stands after them; None where no document of the page says so."""
+    """Where the reader stands after them; None without documents."""
     more: bool
     """Whether there may be more after them."""
 
@@ -40,6 +41,7 @@ def pages(
 
     Raises:
         EtlError: a server stays away, or refuses.
+        CycleFailed: a page leads no further, so that a loop over pages would never end.
     """
     cursor, future = scan_range.after, after(present)
     while True:
@@ -47,9 +49,14 @@ def pages(
             cursor = latest(cursor, after(retry(reader.clock))) or cursor
         begin, read_at = cursor, retry(clock)
         page = retry(lambda: reader.page(begin, scan_range.end, size))  # noqa: B023 (called at once)
+        if page.last is not None and page.last.order() <= begin.order():
+            raise CycleFailed(
+                f"reading got no further: document {readable_id(page.last.id)} ends a page that"
+                f" begins after {readable_id(begin.id)}, though it comes before that in the index"
+            )
         yield ReadPage(read_at, page.documents, page.last, page.more)
         if not page.more:
             return
         if page.last is None:
-            raise CycleFailed("no document of a whole page has a position to read on from")
+            raise CycleFailed("reading got no further: a page has no documents, and is not the last")
         cursor = page.last

@@ -159,12 +159,7 @@ class Source:
         The document at `after` itself is left out. A page may end early by weight. Where the index
         cannot be used any more, the page is read without it, and a warning says so.
         """
-        if after.order() >= end.order():
-            return Page([], None, more=False)
-        return self._by_index(
-            lambda index: self._indexed_page(index, after, end, limit),
-            lambda: self._sorted_page(after, end, max(limit, _UNINDEXED_PAGE)),
-        )
+        return self._page(after, end, limit, max(limit, _UNINDEXED_PAGE))
 
     def fetch(self, ids: Sequence[Any]) -> list[bytes]:
         """The documents with these `_id`s that exist, in order of position.
@@ -275,13 +270,12 @@ class Source:
         0 where there is none; documents dated in the future do not count. Takes `GLANCE_SECONDS` at most,
         also while the server is away: this is for people and monitors, who ask again.
         """
-        with pymongo.timeout(GLANCE_SECONDS), self._told():
+        with pymongo.timeout(GLANCE_SECONDS):
             clock = self.clock()
-            end = at(clock + 1)
             self.prepare()
-            documents = self.page(reached, end, 1).documents
-        oldest = self.position(documents[0]).ms if documents else None
-        return 0.0 if oldest is None else max(0, clock - oldest) / 1000
+            oldest = self._page(reached, at(clock + 1), 1, 1).last
+        ms = None if oldest is None else oldest.ms
+        return 0.0 if ms is None else max(0, clock - ms) / 1000
 
     def ping(self, seconds: float = GLANCE_SECONDS) -> None:
         """Ask the primary for its clock, and wait so many seconds in all: a retry of the driver included."""
@@ -291,6 +285,15 @@ class Source:
     def position(self, raw: bytes) -> Position:
         """The position of a raw document, also of one that cannot be decoded."""
         return position_in(raw, self._field)
+
+    def _page(self, after: Position, end: Position, limit: int, unindexed: int) -> Page:
+        """The page of `limit` documents; of more without the index, as each reads the whole collection."""
+        if after.order() >= end.order():
+            return Page([], None, more=False)
+        return self._by_index(
+            lambda index: self._indexed_page(index, after, end, limit),
+            lambda: self._sorted_page(after, end, unindexed),
+        )
 
     def _find_index(self) -> Index:
         namespace, fields = self._collection.full_name, [name for name, _ in indexes.wanted(self._field)]

@@ -8,15 +8,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
 from etl.errors import EtlError, whereabouts
 from etl.monitoring.status import CollectionStatus
 
 KEPT_SECONDS: Final = 1.0
-"""So long a glance is good for whoever asks next."""
+
+STOPPING: Final = "the daemon is stopping"
 
 _POLL_SECONDS: Final = 0.005
+
+Seen = TypeVar("Seen")
 
 
 class Sight(Protocol):
@@ -70,17 +73,25 @@ def look(sight: Sight) -> Glance:
         return Glance(away=away, error=whereabouts(error))
 
 
-class Lookout:
-    """Glances for all who ask, none older than a second; those who ask meanwhile wait for the same one."""
+class Lookout(Generic[Seen]):
+    """Shares what is read from the servers: those who ask together, or within a second, get the same.
 
-    def __init__(self, new: Callable[[], Glance]) -> None:
+    Args:
+        new: reads it; raises nothing.
+        stopping: what is answered instead once the daemon stops.
+        kept_seconds: how long it is good for whoever asks next.
+    """
+
+    def __init__(self, new: Callable[[], Seen], stopping: Seen, kept_seconds: float = KEPT_SECONDS) -> None:
         self._new = new
+        self._stopped = stopping
+        self._kept = stopping
+        self._kept_seconds = kept_seconds
         self._one_at_a_time = asyncio.Lock()
-        self._kept = Glance()
         self._until = float("-inf")
         self._stopping = threading.Event()
 
-    async def glance(self) -> Glance:
+    async def glance(self) -> Seen:
         """The present one, from a thread of its own."""
         async with self._one_at_a_time:
             if time.monotonic() > self._until:
@@ -89,7 +100,7 @@ class Lookout:
                 looking.start()
                 while looking.is_alive() and not self._stopping.is_set():  # noqa: ASYNC110 (set by threads)
                     await asyncio.sleep(_POLL_SECONDS)
-        return Glance(error="the daemon is stopping") if self._stopping.is_set() else self._kept
+        return self._stopped if self._stopping.is_set() else self._kept
 
     def stop(self) -> None:
         """Answer all who wait, and let nobody wait any more."""
@@ -97,4 +108,4 @@ class Lookout:
 
     def _look(self) -> None:
         self._kept = self._new()
-        self._until = time.monotonic() + KEPT_SECONDS
+        self._until = time.monotonic() + self._kept_seconds

@@ -1,4 +1,4 @@
-"""What the daemon answers over HTTP: is it alive, is it ready, where does it stand, how much did it do."""
+"""What the daemon answers over HTTP: health, status, recent past, metrics, and a page that shows them."""
 
 import json
 from typing import Any
@@ -8,8 +8,12 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from etl.monitoring.health import Lookout
-from etl.monitoring.metrics import Metrics
+from etl.checkpoint.lease import this_process
+from etl.monitoring import page
+from etl.monitoring.health import Glance, Lookout
+from etl.monitoring.history import QueueLengths, Recent
+from etl.monitoring.metrics import VERSION, Metrics
+from etl.settings import Settings
 
 _OK, _UNAVAILABLE = 200, 503
 
@@ -17,10 +21,20 @@ _OK, _UNAVAILABLE = 200, 503
 class Endpoints:
     """The answers to GET. Only `/healthz` looks at no server, as it must answer whatever is away."""
 
-    def __init__(self, lookout: Lookout, metrics: Metrics, cycle_seconds: float) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        lookout: Lookout[Glance],
+        recent: Lookout[Recent],
+        queues: QueueLengths,
+        metrics: Metrics,
+    ) -> None:
         self._lookout = lookout
+        self._recent = recent
+        self._queues = queues
         self._metrics = metrics
-        self._cycle_seconds = cycle_seconds
+        self._cycle_seconds = settings.schedule.cycle_seconds
+        self._daemon = _about(settings)
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -28,9 +42,11 @@ class Endpoints:
             "/healthz": self.healthz,
             "/readyz": self.readyz,
             "/status": self.status,
+            "/history": self.history,
             "/metrics": self.metrics,
         }
-        return Starlette(routes=[Route(path, endpoint) for path, endpoint in paths.items()])
+        routes = [Route(path, endpoint) for path, endpoint in paths.items()]
+        return Starlette(routes=[*page.routes(), *routes])
 
     async def healthz(self, _: Request) -> Response:
         """200: the process lives."""
@@ -43,17 +59,40 @@ class Endpoints:
         return _json({"ready": not problems, "problems": problems}, _UNAVAILABLE if problems else _OK)
 
     async def status(self, _: Request) -> Response:
-        """What `etl status --json` prints; 503 where there is no status to be had."""
+        """What `etl status --json` prints, servers that are away, and this daemon; 503 without a status."""
         glance = await self._lookout.glance()
+        around = {"away": dict(glance.away), "daemon": self._daemon}
         if glance.error is not None:
-            return _json({"error": glance.error}, _UNAVAILABLE)
-        return _json({"collections": [one.as_dict() for one in glance.collections]}, _OK)
+            return _json({"error": glance.error} | around, _UNAVAILABLE)
+        return _json({"collections": [one.as_dict() for one in glance.collections]} | around, _OK)
+
+    async def history(self, _: Request) -> Response:
+        """The last runs and the dead letters of each collection, and queues over time; 503 without Redis."""
+        recent = await self._recent.glance()
+        if recent.error is not None:
+            return _json({"error": recent.error}, _UNAVAILABLE)
+        return _json({"collections": recent.collections, "queues": self._queues.samples()}, _OK)
 
     async def metrics(self, request: Request) -> Response:
         """The metrics; with a server away those that are left, as counting goes on."""
         glance = await self._lookout.glance()
         body, form = self._metrics.text(glance, request.headers.get("accept", ""))
         return Response(body, headers={"content-type": form})
+
+
+def _about(settings: Settings) -> dict[str, Any]:
+    """This daemon, and the settings that explain what is seen; no address, as that may hold a secret."""
+    return {
+        "name": this_process(),
+        "version": VERSION,
+        "cycle_seconds": settings.schedule.cycle_seconds,
+        "reconcile_seconds": settings.reconcile.interval_seconds,
+        "collections": [collection.name for collection in settings.collections],
+        "families": {
+            name: {"ttl": life.ttl, "refresh_seconds": life.refresh_seconds}
+            for name, life in settings.families.items()
+        },
+    }
 
 
 def _json(value: Any, code: int) -> Response:

@@ -28,4 +28,7 @@ def effective(loaded: Loaded) -> list[Effective]:
 
 
 def _shown(value: Any) -> Any:
-    return masked(value.get_secret_value()) if isinstance(value, SecretStr) else value
+    if not isinstance(value, SecretStr):
+        return value
+    secret = value.get_secret_value()
+    return masked(secret) if "://" in secret else "***"  # of an address only the password is one

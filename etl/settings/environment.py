@@ -33,6 +33,8 @@ def read() -> dict[str, object]:
     except ValueError as error:
         field = re.search(r'field "(\w+)"', str(error))
         name = PREFIX + (field[1].upper() if field else "…")
+        if name not in map(str.upper, os.environ):
+            name += "__…"  # of one of its lists
         # `from None`: the cause holds the value, and that may be a secret.
         raise Misconfigured(f"environment {name}: expected JSON") from None
 
@@ -56,7 +58,9 @@ def _refuse_misspelt() -> None:
     What begins with a section (`ETL_MONGO__…`) is checked with the settings themselves.
     """
     known = _variables()
-    sections = tuple(variable((section, "")) for section in Settings.model_fields)
+    sections = tuple(
+        variable((name, "")) for name in Settings.model_fields if validation.known_names((name, ""))
+    )
     for name in sorted(name for name in os.environ if name.upper().startswith(PREFIX)):
         if name.upper() in known or name.upper().startswith(sections):
             continue

@@ -1,12 +1,11 @@
 """Every setting: its type, its default, its bounds and what it is for.
 
-The models read nothing by themselves: `etl.settings.load` hands them what file, environment and
-command line say. The descriptions are the ones the README shows.
+The models do no I/O: `etl.settings.load` passes them the values of file, environment and command line.
+docs/settings.md shows the descriptions.
 """
 
-import os
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -22,6 +21,7 @@ from pydantic_core import PydanticCustomError
 
 from etl.errors import Misconfigured
 from etl.settings import urls
+from etl.settings.cpus import usable_cpus
 from schemas.documents import FAMILIES, KINDS
 from schemas.families import LAST_SYNC, Family
 
@@ -30,12 +30,12 @@ _REFRESHABLE = frozenset(family.name for kind in KINDS.values() for family in ki
 
 
 def _contradiction(path: str, problem: str) -> PydanticCustomError:
-    """A problem between several settings; `path` is where to mend it, below the field that is validated."""
+    """A contradiction between settings; `path` names the one to change, below the field that is validated."""
     return PydanticCustomError("contradiction", "{problem}", {"path": path, "problem": problem})
 
 
 def _not_a_bool(value: object) -> object:
-    """Python counts `true` as 1; a person who wrote `ttl: true` did not mean one second."""
+    """Refuse booleans, which Python takes for the numbers 0 and 1."""
     if isinstance(value, bool):
         raise PydanticCustomError("number", "expected a number, not true or false")
     return value
@@ -61,17 +61,21 @@ def _one_of(known: Mapping[str, object]) -> AfterValidator:
 
 
 Whole = Annotated[int, BeforeValidator(_not_a_bool)]
-Seconds = Annotated[float, BeforeValidator(_not_a_bool), Field(gt=0, allow_inf_nan=False)]
+Timeout = Annotated[
+    float, BeforeValidator(_not_a_bool), Field(gt=0, le=urls.LONGEST_TIMEOUT, allow_inf_nan=False)
+]
+CENTURY: Final = 100 * 365 * 86_400
+"""Seconds. Whatever is meant to last longer is a typing error, and some of it overflows in a server."""
 
 
 class Section(BaseModel):
-    """What every section shares: nothing unknown, nothing changed later, no value in an error."""
+    """Base of all sections: unknown names are refused, values are immutable and not quoted in errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class MongoSettings(Section):
-    """Where the documents are."""
+    """The connection to MongoDB."""
 
     uri: Annotated[SecretStr, _address("mongodb", "mongodb+srv")] = Field(
         SecretStr("mongodb://localhost:27017"), description="Address of MongoDB; the role `read` is enough."
@@ -81,104 +85,141 @@ class MongoSettings(Section):
         pattern=r'^[^/\\. "$\x00]{1,63}$',
         description="Database that holds the collections.",
     )
-    timeout_seconds: Seconds = Field(10, description="How long one answer of MongoDB may take.")
+    timeout_seconds: Timeout = Field(10, description="Time limit in seconds for one answer of MongoDB.")
+
+
+class SentinelSettings(Section):
+    """The Sentinels that name the primary."""
+
+    service: str = Field(min_length=1, description="Name of the primary among Sentinels, as `mymaster`.")
+    nodes: tuple[Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^:\s]+):\d{1,5}$")], ...] = Field(
+        min_length=1, description="Sentinels, each as `host:port`."
+    )
+    username: str | None = Field(None, description="User of the Sentinels themselves.")
+    password: SecretStr | None = Field(None, description="Password of the Sentinels themselves.")
 
 
 class RedisSettings(Section):
-    """Where the caches are."""
+    """The connection to Redis."""
 
     url: Annotated[SecretStr, _address("redis", "rediss", "unix")] = Field(
         SecretStr("redis://localhost:6379/0"), description="Address of Redis."
     )
-    timeout_seconds: Seconds = Field(10, description="How long one answer of Redis may take.")
+    timeout_seconds: Timeout = Field(10, description="Time limit in seconds for one answer of Redis.")
+    sentinel: SentinelSettings | None = Field(
+        None,
+        description="Sentinels that name the primary; `url` then gives only login, database and options.",
+    )
 
 
 class ScheduleSettings(Section):
     """When a cycle runs."""
 
     cycle_seconds: Whole = Field(
-        660, ge=1, description="Time from one cycle to the next; `etl:last_sync` lives twice as long."
+        660,
+        ge=1,
+        le=CENTURY,
+        description="Seconds from one cycle to the next; `etl:last_sync` lives twice as long.",
     )
 
 
 class CollectionSettings(Section):
-    """One collection to keep in the cache."""
+    """One collection of MongoDB."""
 
     name: str = Field(min_length=1, description="Name of the collection.")
     tipo: Annotated[str, _one_of(KINDS)] = Field(
         "generacion", description="Kind of a document that has no `tipo`: " + ", ".join(KINDS) + "."
     )
     timestamp_field: str = Field(
-        "updated_at", pattern=r"^[^$\x00][^\x00]*$", description="Date field that moves at every write."
+        "updated_at",
+        pattern=r"^[^$\x00][^\x00]*$",
+        description="Date field that every write sets to the present; may be a dotted path.",
     )
     overlap_seconds: Whole = Field(
-        120, ge=0, description="How late a document may be committed after its own timestamp."
+        120,
+        ge=0,
+        le=CENTURY,
+        description="Longest time in seconds between a document's timestamp and its commit.",
     )
     cold_start: Literal["full", "recent", "now"] = Field(
         "full",
-        description="The first cycle reads `full`, `recent` (what the longest TTL still holds) or `now`.",
+        description="Read by the first cycle: `full`, `recent` (what the longest TTL still holds) or `now`.",
     )
-    page_size: Whole = Field(500, ge=1, le=100_000, description="Documents read and written at a time.")
+    page_size: Whole = Field(500, ge=1, le=100_000, description="Documents per page.")
     follow: bool = Field(
         default=False, description="Also read the change stream, so that a change is applied within a second."
     )
     track_keys: bool = Field(
-        default=True, description="Remember which document filled which key, so that none is left behind."
+        default=True,
+        description="Remember the keys of each document, so that moves and deletes remove them.",
     )
 
 
 class FamilySettings(Section):
-    """How long the entries of a key family live."""
+    """TTL and refresh interval of a key family."""
 
-    ttl: Whole | None = Field(None, ge=1, description="Life of an entry in seconds.")
+    ttl: Whole | None = Field(None, ge=1, le=CENTURY, description="TTL of an entry in seconds.")
     refresh_seconds: Whole | None = Field(
-        None, ge=1, description="Warm the family again this often, whatever the cycle; less than its `ttl`."
+        None,
+        ge=1,
+        le=CENTURY,
+        description="Seconds between refreshes by the daemon; less than its `ttl`.",
     )
 
 
 class HttpSettings(Section):
-    """Where the daemon answers."""
+    """The HTTP server of the daemon."""
 
-    host: str = Field("127.0.0.1", min_length=1, description="Interface the daemon answers HTTP on.")
+    host: str = Field("127.0.0.1", min_length=1, description="Interface of the daemon's HTTP server.")
     port: Whole = Field(
-        8088, ge=0, le=65535, description="Port the daemon answers HTTP on; 0 takes a free one and logs it."
+        8088, ge=0, le=65535, description="Port of the daemon's HTTP server; 0 takes a free one and logs it."
     )
 
 
 class LogSettings(Section):
-    """What the log looks like."""
+    """The log."""
 
     format: Literal["text", "json"] = Field(
-        "text", description="Lines for people (`text`) or for programs (`json`), on stderr either way."
+        "text", description="Log lines as `text` or as `json`, on stderr."
     )
 
 
 class TransformSettings(Section):
-    """The stage that takes most of the processor."""
+    """Worker processes."""
 
     workers: Whole | None = Field(
-        None, ge=1, le=256, description="Processes that transform a cold start or a backfill; else the cores."
+        None,
+        ge=1,
+        le=256,
+        description="Worker processes of a cold start or a backfill; null: one per usable CPU.",
     )
 
 
 class LeaseSettings(Section):
     """The lease that keeps two cycles of one collection apart."""
 
-    seconds: Whole = Field(30, ge=1, description="How long a dead holder keeps others from a collection.")
+    seconds: Whole = Field(
+        30, ge=1, le=86_400, description="Seconds until the lease of a holder that died ends."
+    )
 
 
 class ReconcileSettings(Section):
-    """The verification that mends by itself what hard deletes and others have left."""
+    """Scheduled verification and repair."""
 
     interval_seconds: Whole | None = Field(
-        None, ge=1, description="The daemon verifies and repairs each collection this often; null: never."
+        None,
+        ge=1,
+        le=CENTURY,
+        description="Seconds between two reconciliations (verify and repair); null: when due.",
     )
 
 
 class RetrySettings(Section):
-    """How patient a command is."""
+    """Retries."""
 
-    seconds: Seconds = Field(20, description="How long a command keeps trying a server that is away.")
+    seconds: Timeout = Field(
+        20, description="How long a step is retried in seconds while a server does not answer."
+    )
 
 
 class Settings(Section):
@@ -187,7 +228,7 @@ class Settings(Section):
     namespace: str = Field(
         "",
         pattern=r"^[A-Za-z0-9_-]{0,32}$",
-        description="Keeps the state of two installations apart that share one Redis; contract keys stay shared.",
+        description="Prefix of the ETL's own keys, for two installations on one Redis.",
     )
     mongo: MongoSettings = MongoSettings()
     redis: RedisSettings = RedisSettings()
@@ -242,15 +283,15 @@ class Settings(Section):
         return families
 
     def ttl(self, family: str) -> int | None:
-        """Life in seconds of the entries of `family`; None where they live until they are removed."""
+        """TTL of a family in seconds; None for one without TTL."""
         return self.families[family].ttl
 
     def workers(self) -> int:
-        """How many processes transform what takes long: by default as many as there are cores."""
-        return self.transform.workers or os.cpu_count() or 1
+        """Number of worker processes: by default one per usable CPU."""
+        return self.transform.workers or usable_cpus()
 
     def longest_ttl(self) -> int:
-        """The greatest TTL in seconds of all families: what changed before it can be in no cache."""
+        """The longest TTL of all families, in seconds: documents older than this are in no cache."""
         return max(life.ttl for life in self.families.values() if life.ttl is not None)
 
     def collection(self, name: str) -> CollectionSettings:
@@ -267,7 +308,7 @@ class Settings(Section):
 
 
 def _life(family: Family, schedule: ScheduleSettings) -> dict[str, int | None]:
-    """What a family lives by default; `etl:last_sync` says for two cycles that the sync is healthy."""
+    """The default life of a family; `etl:last_sync` lives for two cycles."""
     ttl = 2 * schedule.cycle_seconds if family.name == LAST_SYNC.name else family.ttl
     return {"ttl": ttl, "refresh_seconds": family.refresh_seconds}
 

@@ -9,17 +9,46 @@ from difflib import get_close_matches
 from typing import Final
 
 _HOST = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^\s:\[\]]+)(:\d{1,5})?")
-_DATABASE = re.compile(r"(/\d*)?([?#].*)?")
+_DATABASE = re.compile(r"(/\d{0,9})?([?#].*)?")
+_VALUE = re.compile(r"(?<=[?&])[A-Za-z]+=[^&]*")
 _SECRET_OPTION = re.compile(r"([?&][^=&]*(?:pass|token|secret|properties)[^=&]*=)[^&]*", re.IGNORECASE)
+
+_LAST_PORT: Final = 65_535
 
 LONGEST_TIMEOUT: Final = 86_400.0
 """Seconds: a socket cannot wait much longer than three weeks."""
 
-# The options of redis-py that may be in an address. What it calls `ssl_…` is left to it.
+# The options of redis-py that may be in an address.
 _SOCKET: Final = ("db", "username", "password", "client_name", "socket_timeout", "health_check_interval")
 _TCP: Final = (*_SOCKET, "socket_connect_timeout", "socket_keepalive")
-_OPTIONS: Final = {"unix": _SOCKET, "redis": _TCP, "rediss": _TCP}
+_TLS: Final = (
+    *(
+        "ssl_cert_reqs",
+        "ssl_ca_certs",
+        "ssl_ca_path",
+        "ssl_ca_data",
+        "ssl_certfile",
+        "ssl_keyfile",
+        "ssl_password",
+    ),
+    *(
+        "ssl_check_hostname",
+        "ssl_min_version",
+        "ssl_ciphers",
+        "ssl_validate_ocsp",
+        "ssl_validate_ocsp_stapled",
+    ),
+)
+_OPTIONS: Final = {"unix": _SOCKET, "redis": _TCP, "rediss": (*_TCP, *_TLS)}
 _SECONDS: Final = frozenset({"socket_timeout", "socket_connect_timeout"})
+_VALUES: Final = {
+    "db": r"\d{1,9}",
+    "socket_timeout": r"\d+(\.\d+)?",
+    "socket_connect_timeout": r"\d+(\.\d+)?",
+    "health_check_interval": r"\d{1,9}",
+    "ssl_cert_reqs": "none|optional|required",
+    "ssl_min_version": r"\d{1,9}",
+}
 _OURS: Final = frozenset(
     {
         *("protocol", "legacy_responses", "decode_responses", "encoding", "encoding_errors", "parser_class"),
@@ -36,41 +65,40 @@ def problem(uri: str, schemes: tuple[str, ...]) -> str | None:
         return "expected an address that begins with " + " or ".join(f"{name}://" for name in schemes)
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     place = rest[len(authority) :]
-    if "@" in place or authority.count("@") > 1:
+    # The value of an option may hold an @; anywhere else it ends a password that holds a slash or so.
+    if "@" in _VALUE.sub("", place) or authority.count("@") > 1:
         return "a user name or password that holds any of @ : / ? # % must be percent-encoded"
     hosts = authority.rpartition("@")[2]
     if scheme == "unix":
         if hosts or not re.match(r"/[^?#]", place):
             return "expected unix:///path/to/redis.sock?db=0, with three slashes"
-    elif not all(_HOST.fullmatch(host) for host in hosts.split(",")):
+    elif not all(_is_host(host) for host in hosts.split(",")):
         return f"expected {scheme}://user:password@host:port/…, with a number as the port"
     elif scheme.startswith("redis") and not _DATABASE.fullmatch(place):
         return f"expected {scheme}://host:port/0, with a number as the database"
     return _option_problem(scheme, place) if scheme in _OPTIONS else None
 
 
+def _is_host(host: str) -> bool:
+    found = _HOST.fullmatch(host)
+    return found is not None and 0 < int((found[2] or ":1")[1:]) <= _LAST_PORT
+
+
 def _option_problem(scheme: str, place: str) -> str | None:
     """What is wrong with the options of a Redis address; an unknown name may be a secret, and is not quoted."""
-    for option in place.partition("#")[0].partition("?")[2].split("&"):
-        name, equals, value = option.partition("=")
+    for option in filter(None, place.partition("#")[0].partition("?")[2].split("&")):
+        name, _, value = option.partition("=")
         if name in _OURS:
             return f"leave {name} out: the ETL decides it"
         if name.startswith("ssl_") and scheme != "rediss":
             return "options that begin with ssl_ go with rediss://"
-        if option and name not in _OPTIONS[scheme] and not name.startswith("ssl_"):
+        if name not in _OPTIONS[scheme]:
             return f"an option after the ? is unknown, {nearest(name, _OPTIONS[scheme])}"
-        if option and not (equals and value):
-            return f"the option {name} has no value"
-        if name in _SECONDS and not _is_seconds(value):
-            return f"{name}: expected seconds, more than 0 and at most {LONGEST_TIMEOUT:.0f}"
+        if not re.fullmatch(_VALUES.get(name, ".+"), value):
+            return f"the option {name} has a wrong value, or none"
+        if name in _SECONDS and not 0 < float(value) <= LONGEST_TIMEOUT:
+            return f"the option {name} takes more than 0 and at most {LONGEST_TIMEOUT:.0f} seconds"
     return None
-
-
-def _is_seconds(text: str) -> bool:
-    try:
-        return 0 < float(text) <= LONGEST_TIMEOUT
-    except ValueError:
-        return False
 
 
 def nearest(name: str, known: tuple[str, ...]) -> str:

@@ -1,12 +1,12 @@
 """From pydantic's view of a wrong setting to the one line a person needs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from etl.settings.model import Settings
+from etl.settings.model import FamilySettings, Settings
 from etl.settings.urls import nearest
 
 Path = tuple[str | int, ...]
@@ -17,7 +17,15 @@ def one_line(error: ValidationError, source: Callable[[Path], str]) -> str:
 
     `source` names where the value at a path came from. No value is ever quoted: it may be a secret.
     """
-    return "; ".join(_describe(details, source) for details in error.errors(include_input=False))
+    found = error.errors(include_input=False)
+    return "; ".join(_describe(details, source) for details in found if not _follows(details, found))
+
+
+def _follows(details: ErrorDetails, found: Sequence[ErrorDetails]) -> bool:
+    """Whether a list only counts as too short because what is in it is wrong, which is told by itself."""
+    path = details["loc"]
+    inside = (other["loc"] for other in found if other["loc"][: len(path)] == path and other["loc"] != path)
+    return details["type"] == "too_short" and any(inside)
 
 
 def dotted(path: Path) -> str:
@@ -27,11 +35,13 @@ def dotted(path: Path) -> str:
 
 def known_names(path: Path) -> tuple[str, ...]:
     """The names that may stand where the last part of `path` stands; none where any name may."""
-    fields = Settings.model_fields
-    if len(path) == 1:
-        return tuple(fields)
-    section = _section(fields[str(path[0])].annotation) if path[0] in fields else None
-    return tuple(section.model_fields) if section else ()
+    model: type[BaseModel] | None = Settings
+    for part in path[:-1]:
+        if isinstance(part, str) and model is not None and part in model.model_fields:
+            model = _section(model.model_fields[part].annotation)
+        elif not isinstance(part, int) and model is not FamilySettings:
+            return ()
+    return tuple(model.model_fields) if model else ()
 
 
 def _section(annotation: object) -> type[BaseModel] | None:
@@ -61,5 +71,8 @@ def _expected(details: ErrorDetails, path: Path) -> str:
             return "required, but not given"
         case "model_type" | "dict_type":
             return "expected a mapping of settings"
+        case "tuple_type":
+            return "expected a list"
         case _:
-            return details["msg"].replace("Input should be", "expected")
+            said = details["msg"].replace("Input should be", "expected")
+            return said.replace("String should match", "expected text that matches")

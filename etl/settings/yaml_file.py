@@ -1,5 +1,6 @@
 """Reads the settings file: YAML, refused with file and line when it is not, or when it says a thing twice."""
 
+import json
 import re
 from collections.abc import Hashable
 from pathlib import Path
@@ -16,6 +17,9 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002 (the signature of PyYAML)
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                problem = "expected the name of a setting; what begins with { or [ belongs in quotes"
+                raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
             if key.value in seen:
                 problem = f"{key.value} is set twice"
                 raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
@@ -37,19 +41,23 @@ def read(path: Path) -> dict[str, Any]:
         raise Misconfigured(f"settings file {path}: expected UTF-8 text") from None
     except yaml.YAMLError as error:
         raise Misconfigured(f"{path}:{_line(error)}: {_problem(error)}") from None
-    if not isinstance(content, dict):
+    if not isinstance(content, dict | None):
         raise Misconfigured(f"settings file {path}: expected settings, such as `mongo: {{uri: …}}`")
-    return {str(name): section for name, section in content.items() if section is not None}
+    return {str(name): section for name, section in (content or {}).items() if section is not None}
 
 
 def parse(text: str) -> Any:
-    """One YAML value; an empty text is an empty mapping.
+    """One YAML value; None of an empty text.
 
     Raises:
-        yaml.YAMLError: the text is no YAML.
+        yaml.YAMLError: the text is no YAML, or holds a name twice, or something that is inside itself.
     """
-    content = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
-    return {} if content is None else content
+    try:
+        content = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+        json.dumps(content, default=str, skipkeys=True)  # which notices what is inside itself
+    except (RecursionError, ValueError):
+        raise yaml.YAMLError from None
+    return content
 
 
 def _line(error: yaml.YAMLError) -> int:
@@ -59,5 +67,5 @@ def _line(error: yaml.YAMLError) -> int:
 
 def _problem(error: yaml.YAMLError) -> str:
     """What the parser says, without the words it quotes from the file: they may be part of a secret."""
-    said = getattr(error, "problem", None) or "not valid YAML"
+    said = getattr(error, "problem", None) or "not valid YAML, or nested too deeply"
     return re.sub(r"'[^'<>]*\w[^'<>]*'", "'…'", said)

@@ -15,7 +15,15 @@ from typing import Any, Final, NamedTuple, Protocol
 from etl import logs
 from etl.checkpoint.checkpoint import FollowStore
 from etl.checkpoint.lease import Lease
-from etl.errors import CycleFailed, InvalidatedError, LeaseHeldError, LeaseLost, TokenLostError, Transient
+from etl.errors import (
+    CycleFailed,
+    Interrupted,
+    InvalidatedError,
+    LeaseHeldError,
+    LeaseLost,
+    TokenLostError,
+    Transient,
+)
 from etl.interfaces import Stages
 from etl.model.batch import BatchOutcome
 from etl.model.report import Report
@@ -112,6 +120,8 @@ class Follower:
                     self._follow(token)
             except LeaseHeldError as error:
                 stop.wait(min(1.0, error.seconds))
+            except Interrupted:
+                return
             except LeaseLost as error:
                 _log.warning("%s", error, extra=logs.event("follow"))
             finally:
@@ -172,6 +182,8 @@ class Follower:
         report = self.cycle()
         while report.status == "locked" and not self.stages.stop.wait(WAIT_SECONDS):
             report = self.cycle()
+        if self.stages.stop.is_set():
+            raise Interrupted("stopped before following")
         if report.status == "failed":
             raise CycleFailed(f"the cycle before following failed: {report.error}")
         if lost is not None:

@@ -105,14 +105,14 @@ class Processor:
             latest.update([(result.document, result) for result in results])
             record = self.retry(partial(self.writer.record, valid, read_at, confirmed=number > 0))
             going: list[Going] = []
-            stale: set[str] = set()
+            stale: set[str] = set() if number else again
             for result, answer, at in zip(valid, record.answers, record.at, strict=True):
                 document = result.document
                 if answer == STALE:
                     stale.add(document)
                     continue
                 done = answer == DONE and trust
-                locked = not done and result.lock in record.held and document in met
+                locked = not done and result.lock in record.held
                 if locked:
                     locks[document] = result.lock or ""
                 elif not done:
@@ -147,9 +147,7 @@ class Processor:
             raise Transient("documents change faster than they can be written")
         if remember_from is not None:
             recent = (one for one in applied.values() if one[0].ms is not None and one[0].ms >= remember_from)
-            finished = [
-                one for one in recent if one[0].document not in locks and latest[one[0].document] is one[0]
-            ]
+            finished = [one for one in recent if latest[one[0].document] is one[0]]
             self.retry(partial(self.writer.mark_done, finished))
         outcome.entries = Counter([family for family in filled.values() if family is not None])
         for document in met:

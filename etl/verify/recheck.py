@@ -6,7 +6,6 @@ changed, a writer was at work, and the key is checked again. So what was written
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Final, NamedTuple
 
 from etl.cache.inspector import Claim, Inspector
@@ -67,7 +66,7 @@ def recheck(scope: Scope, findings: Sequence[Finding]) -> list[Rechecked]:
     for _ in range(_TRIES):
         if scope.stages.stop.is_set():
             raise Interrupted("stopped while verifying; nothing is half done")
-        rechecked |= scope.stages.retry(partial(_at_one_moment, scope, [*waiting.values()]))
+        rechecked |= _at_one_moment(scope, [*waiting.values()])
         waiting = {key: finding for key, finding in waiting.items() if key not in rechecked}
         if not waiting:
             break
@@ -89,7 +88,7 @@ def state_of(scope: Scope, documents: Sequence[str], held: frozenset[str] = froz
     """How far the cycles are, with these documents among others, while these locks are held."""
     stored = scope.stages.store.load()
     return State(
-        now=scope.stages.reader.clock(),
+        now=scope.stages.retry(scope.stages.reader.clock),
         checkpoint=stored.checkpoint,
         overlap=scope.overlap,
         records=scope.inspector.records(documents),
@@ -104,7 +103,6 @@ def _at_one_moment(scope: Scope, findings: Sequence[Finding]) -> dict[str, Reche
     inspector = scope.inspector
     keys = [finding.key for finding in findings]
     locks = sorted({lock for key in keys if (lock := lock_of(key))})
-    held = scope.processor.held(locks)
     claims = inspector.claims(keys)
     documents = {
         finding.key: frozenset(
@@ -115,7 +113,7 @@ def _at_one_moment(scope: Scope, findings: Sequence[Finding]) -> dict[str, Reche
     }
     ids = sorted({name.partition(" ")[2] for names in documents.values() for name in names})
     found, newest = _read(scope, ids, keys)
-    state = state_of(scope, [*found], held | scope.processor.held(locks))
+    state = state_of(scope, [*found], scope.processor.held(locks))
     contents = inspector.contents({key: members_of(write_of(newest.get(key), key)) for key in keys})
     unchanged = {key for key, now in inspector.claims(keys).items() if now == claims[key]}
     rechecked = {}

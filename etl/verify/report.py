@@ -36,7 +36,7 @@ class VerifyReport:
     invalid: int = 0
     """Documents that claim nothing, because they are invalid."""
     repaired: int = 0
-    """How many of the different, missing and orphaned keys were mended."""
+    """How many of the different, missing and orphaned keys were repaired."""
     sampled: bool = False
     duration_ms: int = 0
     keys: dict[str, list[Example]] = field(default_factory=dict)
@@ -44,12 +44,12 @@ class VerifyReport:
 
     @property
     def wrong(self) -> int:
-        """How many keys are accused."""
+        """How many keys are not as they should be."""
         return self.different + self.missing + self.orphaned
 
     @property
     def true(self) -> bool:
-        """Whether nothing is wrong, or everything that was has been mended."""
+        """Whether nothing is wrong, or everything that was has been repaired."""
         return self.wrong == self.repaired
 
     def count(self, name: str, number: int = 1) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
 from etl.model.moments import moment_text
@@ -89,10 +88,10 @@ def trace_document(scope: Scope, find_dead: FindDead, ids: Sequence[str]) -> Tra
     Raises:
         EtlError: a server stays away, or refuses.
     """
-    stages, inspector = scope.stages, scope.inspector
+    inspector = scope.inspector
     _, results = scope.processor.read(ids)
     existing = {result.id: result for result in results if result.timestamp != GONE}
-    records = stages.retry(partial(inspector.records, [f"{scope.source} {text}" for text in ids]))
+    records = inspector.records([f"{scope.source} {text}" for text in ids])
     recorded = {name.partition(" ")[2]: record.keys for name, record in records.items()}
     found = [text for text in ids if text in existing] or [*existing]
     document = next(iter([*found, *recorded, *ids]))
@@ -114,9 +113,9 @@ def trace_document(scope: Scope, find_dead: FindDead, ids: Sequence[str]) -> Tra
         return trace
     trace.updated_at = None if result.ms is None else moment_text(result.ms)
     trace.lock = result.lock
-    if result.lock and (holder := stages.retry(partial(inspector.holder, result.lock))):
+    if result.lock and (holder := inspector.holder(result.lock)):
         trace.lock_holder, trace.lock_ttl_ms = holder
-    state = stages.retry(partial(state_of, scope, [result.document]))
+    state = state_of(scope, [result.document])
     trace.reached = state.checkpoint is not None and state.reached(result)
     trace.deferred = document in state.deferred
     if result.reject is not None:
@@ -177,7 +176,7 @@ def _story(trace: Trace) -> str:
     match trace.outcome:
         case "invalid":
             errors = "; ".join(f"{error['field']} {error['problem']}" for error in trace.errors)
-            return f"invalid: {errors or trace.reason}; nothing of it is applied until it is mended"
+            return f"invalid: {errors or trace.reason}; nothing of it is applied until it is valid"
         case "deferred":
             return f"deferred: {_lock(trace)}"
         case "superseded":

@@ -101,7 +101,7 @@ def _compared(scope: Scope, results: Sequence[TransformResult], now: int) -> Ite
         for write in result.writes:
             claimed[write.key] = write, result
     members = {key: members_of(write) for key, (write, _) in claimed.items()}
-    contents = scope.stages.retry(partial(scope.inspector.contents, members))
+    contents = scope.inspector.contents(members)
     for key, (write, result) in claimed.items():
         verdict = classify_alone(write, result.ms, contents.get(key), scope.ttls, now)
         yield Finding(key, verdict, None if verdict else result.id)
@@ -109,15 +109,15 @@ def _compared(scope: Scope, results: Sequence[TransformResult], now: int) -> Ite
 
 def _find_unclaimed(scope: Scope, findings: Findings, limit: int | None) -> None:
     """Find keys that are there, that a document of the collection has claimed, and that none claims now."""
-    inspector, retry = scope.inspector, scope.stages.retry
+    inspector = scope.inspector
     cursor, met = START, 0
     while limit is None or met < limit:
-        cursor, keys = retry(partial(inspector.owned, cursor))
-        keys = findings.unknown(keys[: None if limit is None else limit - met])
+        cursor, keys = inspector.owned(cursor)
         met += len(keys)
-        claims = retry(partial(inspector.claims, keys))
-        ours = {key: 0 for key in keys if any(map(scope.is_ours, claims[key]))}
-        findings.add(Finding(key, None) for key in retry(partial(inspector.contents, ours)))
+        if unknown := findings.unknown(keys[: None if limit is None else limit + len(keys) - met]):
+            claims = inspector.claims(unknown)
+            ours = {key: 0 for key in unknown if any(map(scope.is_ours, claims[key]))}
+            findings.add(Finding(key, None) for key in inspector.contents(ours))
         if cursor == START:
             return
 
@@ -147,8 +147,8 @@ def _settle(
             report.repaired += 1
         elif not one.is_mismatch:
             mismatches[one.facts.key] = one
-    for one in rechecked:
-        facts, verdict, _ = mismatches.get(one.facts.key, one)
-        findings.add([Finding(facts.key, verdict.name)])
+    settled = [mismatches.get(one.facts.key, one) for one in rechecked]
+    findings.add(Finding(facts.key, verdict.name) for facts, verdict, _ in settled)
+    for facts, verdict, _ in settled:
         if verdict.why:
             report.example(verdict.name, facts.key, verdict.why)

@@ -7,10 +7,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+import redis
+from pymongo.collection import Collection
 
+from etl.demo import RedisServer
 from tests.acceptance.conftest import Etl
 from tests.support.command import Result
-from tests.support.types import StartMongo, StartRedis
+from tests.support.daemons import key, provider
+from tests.support.types import Document, StartMongo, StartRedis
 
 SECRET = "hunter2"
 IMPATIENT = {"ETL_RETRY__SECONDS": "0.5", "ETL_MONGO__TIMEOUT_SECONDS": "0.5"}
@@ -80,6 +84,64 @@ def test_a_malformed_redis_url(typed: Etl, url: str) -> None:
     assert result.code == 2, result
     assert SECRET not in result.out + result.err
     assert "redis.url: " in result.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (
+            "backfill promptContent --since 2025-01-02 --until 2025-01-01",
+            "--since must be earlier than --until",
+        ),
+        (
+            "backfill promptContent --since 2025-01-02 --until 2025-01-02",
+            "--since must be earlier than --until",
+        ),
+        ("backfill promptContent --rate nan", "'nan' is no number"),
+        ("backfill promptContent --rate inf", "is not in the range"),
+        ("backfill promptContent --rate 1e-300", "is not in the range"),
+        ("history --limit 99999999999999999999", "is not in the range"),
+        (
+            "config --set schedule=5 --set schedule.cycle_seconds=5",
+            "schedule is given a value, so schedule.cycle_",
+        ),
+        (
+            "config --set schedule.cycle_seconds=5 --set schedule=5",
+            "schedule: expected a mapping of settings",
+        ),
+        ("config --set schedule..cycle_seconds=5", "expected PATH=VALUE"),
+        ("config --set .=5", "expected PATH=VALUE"),
+        ("config --set mongo.uri={{X}}", "the value of mongo.uri is not YAML"),
+        (f"config --set mongo={'[' * 2000}", "the value of mongo is not YAML"),
+    ],
+)
+def test_wrong_usage(typed: Etl, words: str, expected: str) -> None:
+    """One line and exit code 2, nothing unforeseen and no raw error of a server."""
+    assert expected in line(typed(*words.split()), 2)
+
+
+def test_a_database_that_redis_does_not_have(typed: Etl, redis_server: RedisServer) -> None:
+    """It is a setting that is wrong: trying again would not help."""
+    result = typed("show", "config:api", "x", ETL_REDIS__URL=f"redis://{redis_server.address}/9999")
+    assert line(result, 2) == (
+        f"Redis at {redis_server.address} has no such database: correct the number in redis.url"
+    )
+
+
+def test_a_socket_of_this_machine(
+    typed: Etl, start_redis: StartRedis, collection: Collection[Document], tmp_path: Path
+) -> None:
+    """Redis over a Unix socket, with a database and a password; and one that is not there."""
+    path = tmp_path / "redis.sock"
+    start_redis(password=SECRET, args=("--unixsocket", str(path)))
+    collection.insert_one(provider(0))
+    url = f"unix://:{SECRET}@{path}?db=1"
+    assert typed("sync", ETL_REDIS__URL=url).code == 0
+    assert "status" in typed("show", "config:api", "p0", ETL_REDIS__URL=url).out
+    with redis.Redis(unix_socket_path=str(path), password=SECRET, db=1) as client:
+        assert client.exists(key(0))
+    problem = line(typed("show", "config:api", "p0", ETL_REDIS__URL="unix:///none.sock", **IMPATIENT), 1)
+    assert problem.startswith("Redis at /none.sock does not answer: ")
 
 
 @pytest.mark.parametrize("option", ["readPreference=hunter2", "hunter2=hunter2", "maxPoolSize=hunter2"])

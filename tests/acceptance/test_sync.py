@@ -189,7 +189,7 @@ def test_an_invalid_document_is_told_to_people_too(typed: Etl, collection: Colle
     result = typed("sync")
 
     assert result.code == 0
-    assert "1 not applied because they are invalid:" in result.out
+    assert "1 invalid, not applied:" in result.out
     assert str(document_id) in result.out
 
 

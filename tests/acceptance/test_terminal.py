@@ -5,6 +5,11 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
+from pymongo.collection import Collection
+
+from tests.support.daemons import provider
+from tests.support.types import Document
+
 COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-7]")
 
 
@@ -39,3 +44,13 @@ def test_a_terminal_gets_colours(environment: dict[str, str]) -> None:
     plain = on_a_terminal(environment, "sync", NO_COLOR="1")
     assert "promptContent" in plain
     assert not COLOUR.search(plain)
+
+
+def test_a_narrow_terminal_shows_whole_numbers(
+    environment: dict[str, str], collection: Collection[Document]
+) -> None:
+    """A cycle of 1,000 documents on 36 columns."""
+    collection.insert_many(provider(number) for number in range(1000))
+    shown = on_a_terminal(environment, "sync", COLUMNS="36", NO_COLOR="1")
+    assert "processed: 1000" in shown
+    assert "written: 1000" in shown

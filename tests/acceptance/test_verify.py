@@ -33,8 +33,8 @@ def test_a_true_cache_ends_with_0(typed: Etl) -> None:
     """With the numbers, and nothing on stderr."""
     result = typed("verify", NAME)
     assert (result.code, result.err) == (0, "")
-    assert re.search(r"matching +\d+  as their documents say", result.out)
-    assert result.out.splitlines()[-1].startswith("promptContent: true; 6 documents read in ")
+    assert re.search(r"matching +\d+  match their documents", result.out)
+    assert result.out.splitlines()[-1].startswith("promptContent: all keys match; 6 documents read in ")
 
 
 def test_what_is_wrong_ends_with_3_until_it_is_repaired(
@@ -49,7 +49,7 @@ def test_what_is_wrong_ends_with_3_until_it_is_repaired(
     assert 'config:api:openai: field status is "spoiled", and should be' in wrong.out
     assert "mcp:server:status:content: it is not there" in wrong.out
     assert re.search(r"config:client:marketing-web: document .* is gone", wrong.out)
-    assert "promptContent: 3 keys are wrong;" in wrong.out
+    assert "promptContent: 3 keys do not match;" in wrong.out
     repaired = etl("verify", NAME, "--repair")
     assert (repaired.code, "promptContent: 3 keys repaired;" in repaired.out) == (0, True)
     assert etl("verify", NAME).code == 0
@@ -83,7 +83,7 @@ def test_a_wrong_usage_is_refused(typed: Etl, words: tuple[str, ...], code: int)
 def test_the_daemon_reconciles_if_it_is_told_to(
     start_etl: StartEtl, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """What a hard delete left, and what others have spoiled, is mended without anyone's doing."""
+    """What a hard delete left, and what others have spoiled, is repaired without anyone's doing."""
     collection.delete_one({"tipo": "cliente_mcp"})
     redis_client.hset("config:api:openai", "status", "spoiled")
     start_etl("run", ETL_RECONCILE__INTERVAL_SECONDS="1")
@@ -91,7 +91,7 @@ def test_the_daemon_reconciles_if_it_is_told_to(
     assert eventually(lambda: redis_client.hget("config:api:openai", "status") != "spoiled")
 
 
-def test_nothing_is_accused_beside_a_daemon_and_a_writer(  # noqa: PLR0913, PLR0917 (pytest hands them in)
+def test_there_is_no_mismatch_beside_a_daemon_and_a_writer(
     start_etl: StartEtl,
     mongod: MongoServer,
     database: Database[Document],

@@ -93,6 +93,9 @@ def test_of_one_date_the_greatest_id_decides(writer: CacheWriter, client: redis.
     assert apply(writer, claim(high)) == NOTHING
     assert apply(writer, claim(middle)) == blocked(high, holds=True)
     assert status(client) == f"{high} 1000"
+    highest = ObjectId("a" + "0" * 22 + "1")
+    assert apply(writer, claim(highest)) == NOTHING
+    assert status(client) == f"{highest} 1000"
 
 
 @pytest.mark.parametrize("other", [7, "7", 7.5, {"a": 1}, ObjectId("f" * 24)], ids=repr)
@@ -109,11 +112,18 @@ def test_ids_of_other_types_are_compared_by_the_caller(
     assert status(client) == f"{held} 1000"
 
 
+def test_all_may_leave_whatever_their_order(writer: CacheWriter, client: redis.Redis) -> None:
+    """Of one date and of types that the script cannot compare: the key goes."""
+    apply(writer, claim(7), claim("x"))
+    assert apply(writer, leave(7, 2_000), leave("x", 2_000)) == NOTHING
+    assert not client.exists(KEY)
+
+
 def test_documents_of_two_collections_are_compared_by_the_caller(
     writer: CacheWriter, client: redis.Redis
 ) -> None:
     """Where their dates are the same."""
-    ours, theirs = (result(IDS[1], source=source) for source in ("a", "b"))
+    ours, theirs = result(IDS[1], source="a"), result(IDS[2], source="b")
     one, other = (Change(v.document, line(v), says(v.document)) for v in (ours, theirs))
     apply(writer, one)
     assert apply(writer, other) == NOTHING._replace(conflicts=[Conflict(KEY, ours.document, holds=True)])
@@ -155,6 +165,14 @@ def test_an_older_read_of_a_document_is_refused(writer: CacheWriter, client: red
     assert status(client) == "1 2000"
 
 
+def test_a_read_at_the_moment_of_a_write_is_refused(writer: CacheWriter, client: redis.Redis) -> None:
+    """It may have been before it: a microsecond is long."""
+    apply(writer, claim(1, 2_000))
+    written: Any = client.get(OWNER)
+    assert apply(writer, claim(1, 3_000), read_at=int(written[1:].partition(" ")[0])) == blocked()
+    assert apply(writer, claim(1, 3_000), read_at=int(written[1:].partition(" ")[0]) + 1) == NOTHING
+
+
 def test_one_refused_change_refuses_all_of_the_key(writer: CacheWriter, client: redis.Redis) -> None:
     """Its documents are read again together; other keys of the call are written."""
     early = writer.now()
@@ -188,6 +206,13 @@ def test_a_document_that_leaves_a_key_it_never_had_is_noted(writer: CacheWriter,
     assert not client.exists(KEY)
 
 
+def test_a_key_of_which_nothing_is_known_is_not_removed(writer: CacheWriter, client: redis.Redis) -> None:
+    """Where its register is lost: what it holds may be of another document."""
+    client.hset(KEY, "status", "unknown")
+    assert apply(writer, leave(1, 2_000)) == NOTHING
+    assert status(client) == "unknown"
+
+
 def test_a_repeated_leave_renews_its_moment(writer: CacheWriter, client: redis.Redis) -> None:
     """What was read in between is refused."""
     apply(writer, claim(1))
@@ -196,6 +221,24 @@ def test_a_repeated_leave_renews_its_moment(writer: CacheWriter, client: redis.R
     apply(writer, leave(1, 2_000))
     assert apply(writer, claim(1), read_at=between) == blocked()
     assert not client.exists(KEY)
+
+
+def test_a_leave_whose_answer_was_lost_may_be_sent_again(writer: CacheWriter) -> None:
+    """It says the same."""
+    apply(writer, claim(1))
+    read_at = writer.now()
+    for _ in range(2):
+        assert apply(writer, leave(1, 2_000), read_at=read_at) == NOTHING
+
+
+def test_who_has_left_is_forgotten_after_the_deadline(writer: CacheWriter, client: redis.Redis) -> None:
+    """No read as old as that is written any more; a line that is younger stays."""
+    now = writer.now()
+    client.set(OWNER, f"-{now - LATE - ABOUT} 1000 {name(1)}\n-{now - LATE + ABOUT} 1000 {name(2)}")
+    apply(writer, claim(3))
+    lines: Any = client.get(OWNER)
+    kept = {line.partition(" ")[2] for line in lines.splitlines()}
+    assert kept == {f"1000 {name(2)}", f"1000 {name(3)}"}
 
 
 def test_a_repeated_claim_renews_its_moment(writer: CacheWriter, client: redis.Redis) -> None:

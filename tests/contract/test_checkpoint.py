@@ -8,15 +8,15 @@ import pytest
 import redis
 from bson import ObjectId
 from bson.datetime_ms import DatetimeMS
+from etl.model.outcome import Outcome
+from etl.sync.batch import Decision
 
 from etl.cache.client import Wire
 from etl.cache.keys import companions
 from etl.checkpoint.checkpoint import CheckpointStore
 from etl.errors import CycleFailed, LeaseLost
-from etl.model.outcome import Outcome
 from etl.model.report import Report
 from etl.model.state import DeadLetter, Deferral, Reached, State
-from etl.sync.batch import Decision
 from etl.sync.planner import Checkpoint, Clocks, Scan
 from schemas.operations import FieldError, Reject
 from schemas.position import AFTER_DATES, FIRST, LAST, Position, at

@@ -2,23 +2,21 @@
 
 import re
 import time
-from collections.abc import Callable
 
 import pytest
 import redis
 
-from etl.cache.client import SCRIPTS, Wire, open_pool
-from etl.cache.keys import companions
+from etl.cache.client import Wire, open_pool
+from etl.cache.keys import state_keys
+from etl.cache.scripts import SCRIPTS
 from etl.checkpoint.lease import Lease, LeaseKeys, new_holder
 from etl.errors import LeaseHeldError
 from tests.support.twins import NAME, Insistent, take_lease
 from tests.support.waiting import eventually
 
-OWN = companions(NAME)
+OWN = state_keys(NAME)
 FENCED = LeaseKeys(OWN.lease, OWN.fence)
 PLAIN = LeaseKeys(OWN.leader)
-
-Connect = Callable[[], Wire]
 
 
 @pytest.fixture(params=[FENCED, PLAIN], ids=["fenced", "plain"])
@@ -28,14 +26,14 @@ def keys(request: pytest.FixtureRequest) -> LeaseKeys:
     return found
 
 
-def lease(connect: Connect, keys: LeaseKeys, seconds: float = 30) -> Lease:
+def lease(wire: Wire, keys: LeaseKeys, seconds: float = 30) -> Lease:
     """One that is not taken yet."""
-    return Lease(connect, keys, seconds, Insistent())
+    return Lease(wire, keys, seconds, Insistent())
 
 
-def test_one_holder_at_a_time(connect: Connect, client: redis.Redis, keys: LeaseKeys) -> None:
+def test_one_holder_at_a_time(wire: Wire, client: redis.Redis, keys: LeaseKeys) -> None:
     """The second comer is told who holds it and for how long; afterwards it is free."""
-    first, second = lease(connect, keys), lease(connect, keys)
+    first, second = lease(wire, keys), lease(wire, keys)
     with first.hold():
         holder = str(client.get(keys.lease))
         with pytest.raises(LeaseHeldError, match=f"^{holder} is at work") as refusal, second.hold():
@@ -49,60 +47,58 @@ def test_one_holder_at_a_time(connect: Connect, client: redis.Redis, keys: Lease
         assert second.held
 
 
-def test_two_holders_of_one_process_are_told_apart(connect: Connect, client: redis.Redis) -> None:
+def test_two_holders_of_one_process_are_told_apart(wire: Wire, client: redis.Redis) -> None:
     """Two containers may have the same host name and process id: only the nonce differs."""
     assert re.fullmatch(r".+:\d+:[0-9a-f]{12}", new_holder())
     assert new_holder() != new_holder()
-    with lease(connect, PLAIN).hold(), pytest.raises(LeaseHeldError):
-        lease(connect, PLAIN).acquire()
+    with lease(wire, PLAIN).hold(), pytest.raises(LeaseHeldError):
+        lease(wire, PLAIN).acquire()
     assert client.dbsize() == 0
 
 
-def test_a_fence_gives_a_newer_token_each_time(connect: Connect, client: redis.Redis) -> None:
+def test_a_fence_gives_a_newer_token_each_time(wire: Wire, client: redis.Redis) -> None:
     """Its number rises, and it names its holder."""
-    one = lease(connect, FENCED)
+    one = lease(wire, FENCED)
     with one.hold() as first:
         assert first == client.get(OWN.fence) == "1:" + str(client.get(OWN.lease))
     with one.hold() as second:
         assert second == "2:" + str(client.get(OWN.lease))
 
 
-def test_only_a_fenced_lease_leaves_a_fence(connect: Connect, client: redis.Redis) -> None:
+def test_only_a_fenced_lease_leaves_a_fence(wire: Wire, client: redis.Redis) -> None:
     """The others leave no key behind."""
-    with lease(connect, PLAIN).hold() as holder:
+    with lease(wire, PLAIN).hold() as holder:
         assert client.get(OWN.leader) == holder
     assert client.dbsize() == 0
 
 
-def test_it_lasts_so_long_where_the_holder_dies(
-    connect: Connect, client: redis.Redis, keys: LeaseKeys
-) -> None:
+def test_it_lasts_so_long_where_the_holder_dies(wire: Wire, client: redis.Redis, keys: LeaseKeys) -> None:
     """It expires by itself."""
-    with lease(connect, keys).hold():
+    with lease(wire, keys).hold():
         assert 29_000 < client.pttl(keys.lease) <= 30_000
 
 
-def test_it_is_renewed_while_it_is_held(connect: Connect, client: redis.Redis, keys: LeaseKeys) -> None:
+def test_it_is_renewed_while_it_is_held(wire: Wire, client: redis.Redis, keys: LeaseKeys) -> None:
     """A holder that works longer than it lasts keeps it, and is certain of it."""
-    with (one := lease(connect, keys, 0.3)).hold():
+    with (one := lease(wire, keys, 0.3)).hold():
         time.sleep(0.5)
         assert client.exists(keys.lease)
         assert one.held
 
 
-def test_to_acquire_it_again_is_to_keep_it(connect: Connect, client: redis.Redis, keys: LeaseKeys) -> None:
+def test_to_acquire_it_again_is_to_keep_it(wire: Wire, client: redis.Redis, keys: LeaseKeys) -> None:
     """The holder and its token stay the same."""
-    one = lease(connect, keys)
+    one = lease(wire, keys)
     assert one.acquire() == one.acquire()
     one.release()
     assert not client.exists(keys.lease)
 
 
 def test_a_lease_that_another_took_is_not_given_back(
-    connect: Connect, client: redis.Redis, keys: LeaseKeys
+    wire: Wire, client: redis.Redis, keys: LeaseKeys
 ) -> None:
     """A holder that slept past the end neither renews nor releases the lease of its successor."""
-    with (one := lease(connect, keys, 0.3)).hold():
+    with (one := lease(wire, keys, 0.3)).hold():
         client.set(keys.lease, "another:1:ab")
         assert eventually(lambda: not one.held, 2)
         with pytest.raises(LeaseHeldError, match="another:1:ab"):
@@ -111,19 +107,19 @@ def test_a_lease_that_another_took_is_not_given_back(
 
 
 def test_a_lease_that_ran_out_unnoticed_is_taken_again(
-    connect: Connect, client: redis.Redis, keys: LeaseKeys
+    wire: Wire, client: redis.Redis, keys: LeaseKeys
 ) -> None:
     """Where no other came meanwhile the holder goes on."""
-    with (one := lease(connect, keys, 0.3)).hold():
+    with (one := lease(wire, keys, 0.3)).hold():
         holder = client.get(keys.lease)
         client.delete(keys.lease)
         assert eventually(lambda: client.get(keys.lease) == holder, 2)
         assert one.held
 
 
-def test_a_fence_that_moved_on_ends_the_renewal(connect: Connect, client: redis.Redis) -> None:
+def test_a_fence_that_moved_on_ends_the_renewal(wire: Wire, client: redis.Redis) -> None:
     """Also where the lease of the one in between is over: it may have worked."""
-    with (one := lease(connect, FENCED, 0.3)).hold():
+    with (one := lease(wire, FENCED, 0.3)).hold():
         take_lease(client)
         client.delete(OWN.lease)
         assert eventually(lambda: not one.held, 2)
@@ -171,7 +167,7 @@ def test_a_refusal_leaves_no_connection_behind(redis_url: str, redis_client: red
     before = ours()
     for _ in range(5):
         with pytest.raises(LeaseHeldError):
-            Lease(lambda: Wire(pool), PLAIN, 30, Insistent()).acquire()
+            Lease(Wire(pool), PLAIN, 30, Insistent()).acquire()
     assert ours() == before + 1, "one, in the pool"
     pool.disconnect()
 
@@ -181,7 +177,7 @@ def test_a_lease_is_given_back_though_its_connections_were_closed(
 ) -> None:
     """As a server does with those that were idle for long, and a load balancer."""
     pool = open_pool(redis_url, 5)
-    with Lease(lambda: Wire(pool), PLAIN, 30, Insistent()).hold():
+    with Lease(Wire(pool), PLAIN, 30, Insistent()).hold():
         ours = [peer["id"] for peer in redis_client.client_list() if peer["name"] == "promptcontent-etl"]
         assert ours
         for one in ours:

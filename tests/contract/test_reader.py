@@ -129,31 +129,31 @@ def test_the_lower_bound_is_exclusive(store: Store) -> None:
     """The document at the position is left out; a position between documents leaves none out."""
     store.add(*(document(n, NOON, n) for n in range(3)))
     here = position_of(NOON, 1)
-    assert number(store.source.page(here, LAST, 10).documents) == [2]
-    assert number(store.source.page(position_of(NOON, 0.5), LAST, 10).documents) == [1, 2]
-    assert number(store.source.page(at(NOON_MS), LAST, 10).documents) == [0, 1, 2]
-    assert store.source.page(after(NOON_MS), LAST, 10).documents == []
+    assert number(store.reader.page(here, LAST, 10).documents) == [2]
+    assert number(store.reader.page(position_of(NOON, 0.5), LAST, 10).documents) == [1, 2]
+    assert number(store.reader.page(at(NOON_MS), LAST, 10).documents) == [0, 1, 2]
+    assert store.reader.page(after(NOON_MS), LAST, 10).documents == []
 
 
 def test_the_upper_bound_is_exclusive(store: Store) -> None:
     """The document at the end is left out."""
     store.add(*(document(n, NOON, n) for n in range(3)))
-    assert number(store.source.page(FIRST, position_of(NOON, 2), 10).documents) == [0, 1]
-    assert store.source.page(FIRST, at(NOON_MS), 10).documents == []
+    assert number(store.reader.page(FIRST, position_of(NOON, 2), 10).documents) == [0, 1]
+    assert store.reader.page(FIRST, at(NOON_MS), 10).documents == []
 
 
 def test_dates_end_where_timestamps_begin(store: Store) -> None:
     """A scan of the dates has the last one there can be, and no BSON timestamp."""
     store.add(document(1, DatetimeMS(2**63 - 1), 1), document(2, Timestamp(0, 1), 2), document(3, None, 3))
-    assert number(store.source.page(at(0), AFTER_DATES, 10).documents) == [1]
+    assert number(store.reader.page(at(0), AFTER_DATES, 10).documents) == [1]
 
 
 def test_what_a_page_says(store: Store) -> None:
     """The last page says that it is, and each one where to read on."""
     store.add(document("a", NOON), document("b", LATER))
-    page = store.source.page(FIRST, LAST, 10)
+    page = store.reader.page(FIRST, LAST, 10)
     assert (page.last, page.more) == (position_of(LATER, "b"), False)
-    page = store.source.page(position_of(LATER, "b"), LAST, 10)
+    page = store.reader.page(position_of(LATER, "b"), LAST, 10)
     assert (page.documents, page.last, page.more) == ([], None, False)
 
 
@@ -162,42 +162,42 @@ def test_a_document_behind_the_position_is_not_seen(store: Store) -> None:
     store.add(document(5, NOON, 5))
     [[_]] = store.pages(10)
     store.add(document(4, NOON, 4), document(6, NOON, 6))
-    assert number(store.source.page(position_of(NOON, 5), LAST, 10).documents) == [6]
+    assert number(store.reader.page(position_of(NOON, 5), LAST, 10).documents) == [6]
 
 
 def test_fetch(store: Store) -> None:
     """The documents that exist come in order of position, not of the question; missing ones are left out."""
     store.add(document("a", LATER, 1), document({"x": 1}, NOON, 0), document(3, NOON, 9))
-    assert number(store.source.fetch(["missing", "a", {"x": 1}])) == [0, 1]
-    assert store.source.fetch([]) == []
+    assert number(store.reader.fetch(["missing", "a", {"x": 1}])) == [0, 1]
+    assert store.reader.fetch([]) == []
 
 
 @pytest.mark.parametrize("moment", [None, 5, "2025-01-15T12:00:00Z", True, Timestamp(1, 1), {"a": NOON}])
 def test_a_document_without_a_date_is_unreachable(store: Store, moment: Any) -> None:
     """Whatever else the timestamp is, the document is counted."""
     store.add(document(1, moment), document(2, NOON), document(3, DatetimeMS(2**63 - 1)))
-    assert store.source.unreachable() == 1
+    assert store.reader.unreachable() == 1
 
 
 def test_nothing_is_unreachable(store: Store) -> None:
     """Dates are reached, however far away; so is nothing at all."""
-    assert store.source.unreachable() == 0
+    assert store.reader.unreachable() == 0
     store.add(document(1, DatetimeMS(-(2**63))), document(2, NOON))
-    assert store.source.unreachable() == 0
+    assert store.reader.unreachable() == 0
 
 
 def test_a_missing_timestamp_is_unreachable(store: Store) -> None:
     """A document that has none is counted."""
     store.add({"_id": 1})
-    assert store.source.unreachable() == 1
+    assert store.reader.unreachable() == 1
 
 
 def test_of_kind(store: Store) -> None:
     """What matches comes newest first, some at a time; a missing field is matched by null."""
     typed = [document(n, NOON - timedelta(n), n, tipo="a" if n % 2 else None) for n in range(5)]
     store.documents.insert_many([*typed, {"_id": "without", "updated_at": LATER, "n": 5}])
-    assert numbers(list(store.source.of_kind({"tipo": "a"}, 1))) == [1, 3]
-    assert numbers(list(store.source.of_kind({"tipo": {"$in": ["b", None]}}, 2))) == [5, 0, 2, 4]
+    assert numbers(list(store.reader.of_kind({"tipo": "a"}, 1))) == [1, 3]
+    assert numbers(list(store.reader.of_kind({"tipo": {"$in": ["b", None]}}, 2))) == [5, 0, 2, 4]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 100])
@@ -207,7 +207,7 @@ def test_ids_that_are_not_utf8(store: Store, limit: int) -> None:
     store.add_raw(broken(b"\xff\xfe", 2))
     store.add(document("a", NOON, 1), document(ObjectId(), NOON, 4), document(1, NOON, 0))
     assert numbers(store.pages(limit)) == [0, 1, 2, 3, 4]
-    [raw] = store.source.fetch([RawValue(codec.STRING, b"\3\0\0\0\xff\xfe\0")])
+    [raw] = store.reader.fetch([RawValue(codec.STRING, b"\3\0\0\0\xff\xfe\0")])
     assert number([raw]) == [2]
 
 
@@ -231,7 +231,7 @@ def test_a_timestamp_that_is_there_twice(store: Store, limit: int) -> None:
             document_of([*fields(_id=n, n=n), *((b"updated_at", raw_value(one)) for one in moments)])
         )
     assert numbers(store.pages(limit)) == list(range(7))
-    assert [position_in(raw, "updated_at").ms for raw in store.source.fetch([1, 4])] == [
+    assert [position_in(raw, "updated_at").ms for raw in store.reader.fetch([1, 4])] == [
         NOON_MS + 1000,
         NOON_MS + 4000,
     ]
@@ -246,8 +246,8 @@ def test_an_undecodable_field_comes_as_it_is(store: Store) -> None:
     """The bytes of a document that cannot be decoded are handed on."""
     raw = bson.encode(document(1, NOON, texto="?")).replace(b"?", b"\xff")
     store.add_raw(raw)
-    assert store.source.page(FIRST, LAST, 10).documents == [raw]
-    assert store.source.fetch([1]) == [raw]
+    assert store.reader.page(FIRST, LAST, 10).documents == [raw]
+    assert store.reader.fetch([1]) == [raw]
 
 
 def test_positions_are_read_on_from_after_any_document(store: Store) -> None:
@@ -260,4 +260,4 @@ def test_positions_are_read_on_from_after_any_document(store: Store) -> None:
 
 def test_the_clock_tells_milliseconds(store: Store) -> None:
     """It is near that of this machine, on which the server runs."""
-    assert abs(store.source.clock() - time.time() * 1000) < 10_000
+    assert abs(store.reader.clock() - time.time() * 1000) < 10_000

@@ -89,6 +89,13 @@ def test_a_read_before_the_record_was_written_is_stale(writer: CacheWriter) -> N
     assert answer(writer, result(1, A, ms=3_000)) == GO
 
 
+def test_a_read_at_the_moment_of_a_record_is_stale(writer: CacheWriter) -> None:
+    """It may have been before it: a microsecond is long."""
+    [at] = writer.record([result(1, A)], writer.now(), confirmed=False).at
+    assert answer(writer, result(1, A, ms=2_000), int(at)) == STALE
+    assert answer(writer, result(1, A, ms=2_000), int(at) + 1) == GO
+
+
 def test_a_repetition_renews_the_moment(writer: CacheWriter) -> None:
     """What was read between a record and its repetition is not younger than the repetition."""
     answer(writer, result(1, A))

@@ -13,14 +13,19 @@ from bson import Code, Decimal128, MaxKey, MinKey, ObjectId
 from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.database import Database
+from pymongo.read_preferences import ReadPreference
 
+from etl.cache.keys import state_keys
 from etl.cli import run
 from etl.demo import MongoServer
+from etl.demo.process import Server
 from etl.mongo.reader import Source
-from tests.support.pipeline import COMPANION, NAME, Clock
+from tests.support.pipeline import NAME, Clock
 from tests.support.types import Document, StartMongo, StartRedis
+from tests.support.waiting import eventually
 
 HEALTHY, FOUND = 0, 3
+OWN = state_keys(NAME)
 
 
 class Diagnosis(NamedTuple):
@@ -224,6 +229,39 @@ def test_rights_on_one_collection(
     assert "clocks" in {check["check"] for check in seen.checks}
 
 
+class Member(MongoServer):
+    """A `mongod` that waits to be taken into a replica set."""
+
+    def start(self) -> None:
+        """Start it."""
+        Server.start(self)
+
+
+def test_a_connection_to_a_secondary_alone_is_found(
+    start_mongod: StartMongo, database: Database[Document], doctor: Doctor
+) -> None:
+    """What it says to type finds the primary."""
+    primary = start_mongod()
+    with Member() as member, MongoClient[Document](primary.uri) as client:
+        client[database.name][NAME].create_index([("updated_at", 1), ("_id", 1)])
+        config = client.admin.command("replSetGetConfig")["config"]
+        config["members"].append({"_id": 1, "host": member.address, "priority": 0, "votes": 0})
+        client.admin.command("replSetReconfig", config | {"version": config["version"] + 1})
+        with MongoClient[Document](f"mongodb://{member.address}/?directConnection=true") as direct:
+            assert eventually(lambda: direct.admin.command("hello")["secondary"])
+            names = {"name": NAME}
+            listed = direct.get_database(
+                database.name, read_preference=ReadPreference.SECONDARY
+            ).list_collection_names
+            assert eventually(lambda: bool(listed(filter=names)))
+
+        seen = doctor(mongo=f"mongodb://{member.address}/?directConnection=true")
+        [finding] = [one for one in seen.findings if one["check"] == "connection"]
+        assert f"{member.address} is no primary, and the only member that is asked" in finding["text"]
+        assert "put replicaSet=rs0 in its place" in finding["remedy"]
+        assert doctor(mongo=f"mongodb://{member.address}/?replicaSet=rs0").code == HEALTHY
+
+
 def test_dates_of_other_types_are_counted_by_type(collection: Collection[Document], doctor: Doctor) -> None:
     """As no delta can find them; what to type dates them now, which is when they were last written."""
     others: list[Any] = ["2025-01-15", 1.5, 2, Decimal128("3"), None, ObjectId(), True, {"date": 1}, b"x"]
@@ -321,6 +359,52 @@ def test_what_cannot_drop_the_checkpoint_is_well(
     assert doctor(redis=start_redis(args=arguments).url).code == HEALTHY
 
 
+@pytest.fixture
+def confined(start_redis: StartRedis) -> Callable[[str], str]:
+    """The address of a Redis, for a user who may do all but these."""
+
+    def start(denied: str) -> str:
+        server = start_redis()
+        with redis.Redis.from_url(server.url) as client:
+            client.execute_command("ACL", "SETUSER", "etl", "on", ">pw", "~*", "+@all", *denied.split())
+        return f"redis://etl:pw@{server.address}/0"
+
+    return start
+
+
+@pytest.mark.usefixtures("collection")
+def test_a_redis_that_denies_info_is_not_down(confined: Callable[[str], str], doctor: Doctor) -> None:
+    """What cannot be looked at is a note; the other checks are made."""
+    seen = doctor(redis=confined("-info"))
+    assert seen.code == HEALTHY
+    by_check = {one["check"]: one for one in seen.checks if one["subject"] == "Redis"}
+    assert (by_check["connection"]["level"], by_check["connection"]["text"]) == ("ok", "answers")
+    assert by_check["version"]["level"] == "note"
+    assert "version, mode and eviction not looked at: Redis at " in by_check["version"]["text"]
+    assert "'info'" in by_check["version"]["text"]
+    assert seen.said("keys")["level"] == seen.said("clocks")["level"] == "ok"
+    assert "keeps nothing over a restart" in by_check["persistence"]["text"]
+
+
+@pytest.mark.usefixtures("collection")
+def test_each_check_of_redis_stands_alone(confined: Callable[[str], str], doctor: Doctor) -> None:
+    """A user who may not ask for the time, the settings or the state is told so three times."""
+    seen = doctor(redis=confined("-info -config -time"))
+    assert seen.code == HEALTHY
+    notes = {(one["check"], one["subject"]) for one in seen.checks if one["level"] == "note"}
+    assert notes == {("version", "Redis"), ("persistence", "Redis"), ("clocks", "Redis")}
+    clocks = [one["text"] for one in seen.checks if one["check"] == "clocks"]
+    assert any("MongoDB" in text for text in clocks)
+
+
+@pytest.mark.usefixtures("collection")
+def test_a_redis_that_lets_us_say_nothing_is_found(confined: Callable[[str], str], doctor: Doctor) -> None:
+    """Not even PING: the line says that it refuses, not that it is away."""
+    [finding] = doctor(redis=confined("-@all")).findings
+    assert finding["check"] == "connection"
+    assert "refuses: " in finding["text"]
+
+
 @pytest.mark.usefixtures("collection")
 def test_a_managed_redis_is_not_blamed_for_refusing_config(start_redis: StartRedis, doctor: Doctor) -> None:
     """A note says what could not be seen; the eviction policy can, without that command."""
@@ -351,19 +435,22 @@ def test_a_redis_that_keeps_its_data_is_well(
 
 
 @pytest.mark.usefixtures("collection")
-@pytest.mark.parametrize(
-    "arguments", [("--replicaof", "127.0.0.1 1"), ("--cluster-enabled", "yes")], ids=" ".join
-)
-def test_a_redis_that_does_not_take_our_writes_is_found(
-    start_redis: StartRedis, doctor: Doctor, arguments: tuple[str, ...]
-) -> None:
-    """A replica, or a cluster."""
-    server = start_redis(args=tuple(word for argument in arguments for word in argument.split()))
-    assert doctor(redis=server.url).remedy("mode").startswith("export ETL_REDIS__URL=redis://")
+def test_a_replica_is_found(start_redis: StartRedis, doctor: Doctor) -> None:
+    """It takes no writes; the primary is named."""
+    server = start_redis(args=("--replicaof", "127.0.0.1", "1"))
+    assert doctor(redis=server.url).remedy("mode") == "export ETL_REDIS__URL=redis://127.0.0.1:1/0"
 
 
 @pytest.mark.usefixtures("collection")
-@pytest.mark.parametrize("key", [f"{COMPANION}seen", f"etl:last_sync:{NAME}", f"{COMPANION}queues"])
+def test_a_cluster_that_does_not_serve_all_slots_is_found(start_redis: StartRedis, doctor: Doctor) -> None:
+    """As one that is away."""
+    [finding] = doctor(redis=start_redis(args=("--cluster-enabled", "yes")).url).findings
+    assert finding["check"] == "connection"
+    assert "slots" in finding["text"]
+
+
+@pytest.mark.usefixtures("collection")
+@pytest.mark.parametrize("key", [OWN.deferred, OWN.published, OWN.queues, OWN.backfill])
 def test_a_key_of_the_wrong_type_is_found(redis_client: redis.Redis, doctor: Doctor, key: str) -> None:
     """What it says to type is typed here, mends it, and loses nothing."""
     redis_client.set(key, "somebody's")
@@ -378,9 +465,21 @@ def test_a_key_of_the_wrong_type_is_found(redis_client: redis.Redis, doctor: Doc
 
 
 @pytest.mark.usefixtures("collection")
+def test_keys_that_may_not_be_looked_at_are_a_note(start_redis: StartRedis, doctor: Doctor) -> None:
+    """It names what is missing, and the other checks are made."""
+    server = start_redis()
+    with redis.Redis.from_url(server.url) as client:
+        client.execute_command("ACL", "SETUSER", "etl", "on", ">secret", "~*", "+@all", "-type")
+    seen = doctor(redis=server.url.replace("redis://", "redis://etl:secret@"))
+    assert (seen.code, seen.said("keys")["level"]) == (HEALTHY, "note")
+    assert "not looked at" in seen.said("keys")["text"]
+    assert "clocks" in {check["check"] for check in seen.checks}
+
+
+@pytest.mark.usefixtures("collection")
 def test_a_queue_of_the_wrong_type_is_found(redis_client: redis.Redis, doctor: Doctor) -> None:
     """The queues are known from the collection that feeds them."""
-    redis_client.sadd(f"{COMPANION}queues", "queue:ai_generation:alta")
+    redis_client.sadd(OWN.queues, "queue:ai_generation:alta")
     redis_client.set("queue:ai_generation:alta", "somebody's")
     assert "queue:ai_generation:alta" in doctor().remedy("keys")
 

@@ -8,9 +8,11 @@ import redis
 from pymongo.collection import Collection
 from pymongo.database import Database
 
+from etl.app import App
+from etl.cache.keys import state_keys
 from etl.cli import run
 from etl.demo import MongoServer
-from tests.support.pipeline import COMPANION, NAME, api
+from tests.support.pipeline import COMPANION, NAME, api, sync
 from tests.support.types import Document
 
 
@@ -90,7 +92,7 @@ def test_a_terminal_gets_a_chart(etl: Etl, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_failed_run_says_why(etl: Etl, redis_client: redis.Redis) -> None:
     """In its line."""
-    redis_client.set(f"{COMPANION}seen", "of the wrong type")
+    redis_client.set(state_keys(NAME).deferred, "of the wrong type")
     assert etl("sync").code == 1
     out = etl("history").out
     assert "failed" in out
@@ -107,3 +109,39 @@ def test_only_configured_collections_have_a_history(etl: Etl) -> None:
     answer = etl("history", "nonsense")
     assert answer.code == 2
     assert NAME in answer.err
+
+
+def test_the_recent_past_has_runs_and_dead_letters(app: App, collection: Collection[Document]) -> None:
+    """Dead letters by reason and fields, the newest named; a run does not repeat them."""
+    moment = datetime(2025, 1, 15, tzinfo=UTC)
+    bad = [{"_id": number, "updated_at": moment, "tipo": "unknown"} for number in range(30)]
+    collection.insert_many([*bad, {"_id": "x", "updated_at": moment, "tipo": "integracion_api"}])
+    sync(app)
+
+    [found] = app.recent()
+
+    assert found["collection"] == NAME
+    [run] = found["runs"]
+    assert (run["status"], run["dead_lettered"]) == ("ok", 31)
+    assert "dead_letters" not in run
+    dead = found["dead_letters"]
+    assert dead["count"] == 31
+    assert [one["count"] for one in dead["reasons"]] == [30, 1]
+    assert dead["reasons"][0]["fields"] == ("tipo",)
+    assert len(dead["newest"]) == 10
+    assert dead["newest"][0].keys() >= {"id", "reason", "errors", "first_seen", "last_seen", "attempts"}
+
+
+def test_thousands_of_dead_letters_are_read_in_small_steps(app: App, redis_client: redis.Redis) -> None:
+    """Each of them once; no command takes Redis long."""
+    letter = {"reason": "r", "errors": [], "first_seen": "a", "last_seen": "b", "attempts": 1}
+    letters = {str(number): json.dumps(letter | {"id": str(number)}) for number in range(5000)}
+    redis_client.hset(state_keys(NAME).dead_letters, mapping=letters)  # type: ignore[arg-type]
+    redis_client.config_resetstat()
+
+    [found] = app.recent()
+
+    assert found["dead_letters"]["count"] == 5000
+    commands = redis_client.info("commandstats")
+    assert "cmdstat_hvals" not in commands
+    assert commands["cmdstat_hscan"]["usec_per_call"] < 2000

@@ -150,11 +150,24 @@ def test_the_types_of_timestamps_are_counted(collection: Collection[Any]) -> Non
     }
 
 
-def test_the_newest_document_is_the_newest_that_has_one_date(collection: Collection[Any]) -> None:
-    """An array has none, whatever is in it; nor has a document dated in the future."""
-    moments = [NOON, [NOON + timedelta(1)], datetime(2200, 1, 1, tzinfo=UTC), Code("a"), None]
+@pytest.mark.parametrize("indexed", [True, False])
+def test_how_long_the_oldest_document_after_a_position_has_waited(
+    database: Database[Document], *, indexed: bool
+) -> None:
+    """Also where that has an array of dates; what is dated in the future does not wait."""
+    collection = database["promptContent"]
+    if indexed:
+        collection.create_index(INDEX)
+    now = datetime.now(UTC)
+    moments: list[Any] = [now - timedelta(hours=5), now - timedelta(hours=1), now + timedelta(1), Code("a")]
     collection.insert_many([{"updated_at": moment} for moment in moments])
-    assert source(collection).newest() == 1_736_942_400_000
+    reader = source(collection)
+    start, end = (at(round((now - timedelta(hours=hours)).timestamp() * 1000)) for hours in (3, 0.5))
+    assert reader.waited(start) == pytest.approx(3600, abs=60)
+    assert (reader.waited(end), reader.waited(LAST)) == (0, 0)
+    if indexed:
+        collection.insert_one({"updated_at": [now - timedelta(hours=2)]})
+        assert reader.waited(start) == pytest.approx(7200, abs=60)
 
 
 @pytest.mark.parametrize("how", ["dropped", "hidden"])
@@ -202,7 +215,7 @@ def test_a_time_series_collection_is_read_by_a_sort(database: Database[Document]
     assert all_ids(reader, 3) == [*range(7)]
     assert ids(reader.fetch([3, 5, 99])) == [3, 5]
     assert (reader.unreachable(), reader.cuts(5), reader.identity()) == (0, [], None)
-    assert reader.newest() == 1_736_942_406_000
+    assert reader.waited(FIRST) > 1_000_000
     said = reader.index.warning or ""
     assert "a view or a time-series collection cannot be read by an index" in said
     assert "createIndex" not in said

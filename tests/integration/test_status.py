@@ -11,15 +11,16 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from etl.app import App
-from etl.checkpoint.lease import this_process
+from etl.cache.keys import state_keys
 from etl.cli import run
 from etl.demo import MongoServer
 from etl.errors import EtlError, Misconfigured
 from etl.monitoring.status import CollectionStatus
-from tests.support.pipeline import COMPANION, NAME, OpenApp, api, campaign, settings_for, sync
+from tests.support.pipeline import NAME, OpenApp, api, campaign, settings_for, sync
 from tests.support.types import Document, ProxyTo, StartMongo
 
 LOCK = "lock:content_generation:camp-1"
+KEYS = state_keys(NAME)
 
 
 def status(app: App) -> CollectionStatus:
@@ -110,7 +111,7 @@ def test_a_backfill_that_has_not_ended_is_reported(
     sync(app)
     assert status(app).scans == []
     fields = {"scan_mode": "backfill", "scan_done": "3", "scan_mongo_clock": "1767225600000"}
-    redis_client.hset(f"{COMPANION}backfill", mapping=fields)  # type: ignore[arg-type]
+    redis_client.hset(KEYS.backfill, mapping=fields)  # type: ignore[arg-type]
 
     [scan] = status(app).scans
     assert scan == {
@@ -120,15 +121,15 @@ def test_a_backfill_that_has_not_ended_is_reported(
         "began": "2026-01-01T00:00:00Z",
         "holder": None,
     }
-    redis_client.set(f"{COMPANION}backfill_lease", "7:nonce worker-1:4711")
-    assert status(app).scans == [scan | {"holder": "worker-1:4711"}]
+    redis_client.set(KEYS.backfill_lease, "worker-1:4711:0123456789ab")
+    assert status(app).scans == [scan | {"holder": "worker-1:4711:0123456789ab"}]
 
 
-def test_the_daemon_that_runs_the_cycles_is_named(app: App) -> None:
-    """As it has taken the turn."""
+def test_the_daemon_that_runs_the_cycles_is_named(app: App, redis_client: redis.Redis) -> None:
+    """The holder of the leader's lease."""
     assert status(app).leader is None
-    assert app.take_turn(NAME) == 0
-    assert status(app).leader == this_process()
+    redis_client.set(KEYS.leader, "etl-1:4711:0123456789ab")
+    assert status(app).leader == "etl-1:4711:0123456789ab"
 
 
 def test_a_reconciliation_leaves_its_counts(app: App, collection: Collection[Document]) -> None:
@@ -190,13 +191,13 @@ def test_the_queues_are_those_the_collection_feeds(
 
 def test_the_holder_of_the_lease_is_named(app: App, redis_client: redis.Redis) -> None:
     """As `host:pid`, without its token."""
-    redis_client.set(f"{COMPANION}lease", "7:nonce worker-1:4711")
-    assert status(app).lease_holder == "worker-1:4711"
+    redis_client.set(KEYS.lease, "worker-1:4711:0123456789ab")
+    assert status(app).lease_holder == "worker-1:4711:0123456789ab"
 
 
 def test_the_last_success_is_found_behind_many_failures(app: App, redis_client: redis.Redis) -> None:
     """A backfill is no cycle; unreachable documents are those of the last cycle that counted them."""
-    app_history = f"{COMPANION}history"
+    app_history = KEYS.history
     good = {"began": "2025-01-01T00:00:00Z", "status": "ok", "mode": "delta", "sync_duration_ms": 1500}
     bad = {**good, "began": "2025-01-02T00:00:00Z", "status": "failed"}
     backfill = {**good, "began": "2025-01-03T00:00:00Z", "mode": "backfill"}
@@ -288,14 +289,14 @@ def test_a_person_reads_a_line_for_each(
     """Before the first cycle and after one, with a lock that is waited for."""
     fresh = etl("status").out
     assert "  last cycle    none yet\n" in fresh
-    assert "  lag           not known\n" in fresh
+    assert "  lag           unknown\n" in fresh
 
     redis_client.set(LOCK, "4711")
     collection.insert_many([campaign("camp-1", ago(60)), campaign("c", ago(9), estado="pendiente")])
     assert etl("sync").code == 0
-    redis_client.hset(f"{COMPANION}backfill", mapping={"scan_mode": "backfill", "scan_done": "1"})
+    redis_client.hset(KEYS.backfill, mapping={"scan_mode": "backfill", "scan_done": "1"})
     counts = {"ended": "2026-01-01T00:00:00Z", "different": 2, "missing": 1, "orphaned": 0, "repaired": 3}
-    redis_client.set(f"{COMPANION}reconciliation", json.dumps(counts))
+    redis_client.set(KEYS.reconciliation, json.dumps(counts))
     out = etl("status", NAME).out
 
     assert out.startswith(f"{NAME}\n  position      20")
@@ -304,8 +305,8 @@ def test_a_person_reads_a_line_for_each(
     assert "  deferred      1\n" in out
     assert f", for {LOCK}\n" in out
     assert "  queue         queue:ai_generation:media holds 1\n" in out
-    assert "  daemon        none has the turn\n" in out
-    assert "  backfill      1 of about 2 documents, interrupted, it resumes\n" in out
+    assert "  daemon        none\n" in out
+    assert "  backfill      1 of about 2 documents, interrupted, resumes\n" in out
     assert "  reconciled    2026-01-01T00:00:00Z, 3 wrong, 3 repaired\n" in out
 
 
@@ -317,8 +318,8 @@ def test_without_mongodb_the_command_fails_in_one_line(etl: Etl, start_mongod: S
     answer = etl("status", mongo=server.uri)
 
     assert answer.code == 1
-    assert "  lag           not known\n" in answer.out
-    assert answer.err.startswith("error: the lag is not known: MongoDB at ")
+    assert "  lag           unknown\n" in answer.out
+    assert answer.err.startswith("error: the lag is unknown: MongoDB at ")
     assert answer.err.count("\n") == 1
 
 

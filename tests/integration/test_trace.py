@@ -51,7 +51,7 @@ def generation(**changes: Any) -> Document:
         (
             provider(status=5),
             lambda *_: None,
-            "invalid: status should be text; nothing of it is applied until it is mended",
+            "invalid: status should be text; nothing of it is applied until it is valid",
         ),
         (
             provider(),

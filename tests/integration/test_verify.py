@@ -1,4 +1,4 @@
-"""A verification finds what is not true, calls it by its name, accuses nothing else, and mends it."""
+"""A verification finds what is not true, calls it by its name, finds nothing else, and repairs it."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -58,7 +58,7 @@ def named(report: VerifyReport) -> Mapping[str, set[str]]:
     return {name: {one.key for one in examples} for name, examples in report.keys.items()}
 
 
-def test_everything_is_found_by_its_name_and_mended(
+def test_everything_is_found_by_its_name_and_repaired(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """Changed, deleted and planted keys, deleted and moved documents; nothing else; and then it is true."""
@@ -77,8 +77,8 @@ def test_everything_is_found_by_its_name_and_mended(
     assert found(report) == gone
     assert named(report)["different"] == {meta(n) for n in range(10)}
     assert not report.true
-    mended = app.verify("promptContent", repair=True)
-    assert (found(mended), mended.repaired, mended.true) == (gone, 80, True)
+    repaired = app.verify("promptContent", repair=True)
+    assert (found(repaired), repaired.repaired, repaired.true) == (gone, 80, True)
     assert found(app.verify("promptContent")) == {"matching": 1980}
     foreign = {f"ai:generation:meta:foreign:{n:032}" for n in range(10)}
     redis_client.delete(*foreign)
@@ -194,7 +194,7 @@ def test_keys_of_others_are_left_alone(
     redis_client: redis.Redis,
     redis_url: str,
 ) -> None:
-    """What another collection claims too is not judged; what nobody is known to fill is not counted."""
+    """What another collection claims too is not judged; a key without a register is not counted."""
     beside = collection.database["beside"]
     collection.insert_many([api("mine", clock.ago(900)), api("both", clock.ago(900), status="here")])
     beside.insert_one(api("both", clock.ago(300), status="there"))
@@ -213,7 +213,7 @@ def test_keys_of_others_are_left_alone(
     assert hash_at(redis_client, "config:api:both") == {"status": "there"}
 
 
-def test_what_waits_for_a_lock_is_neither_accused_nor_mended(
+def test_what_waits_for_a_lock_is_no_mismatch_and_not_repaired(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """While the lock is held, and afterwards until the cycle that applies it."""
@@ -249,7 +249,7 @@ def test_what_no_cycle_has_reached_is_pending(
     assert found(app.verify("promptContent")) == {"matching": 3, "missing": 1}
 
 
-def test_an_invalid_document_is_not_accused(
+def test_what_an_invalid_document_said_is_no_mismatch(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """What it said before it became invalid still stands, also over an older document's claim."""
@@ -276,7 +276,7 @@ def test_an_empty_cache_is_filled_again(
     assert held(redis_client) == truth(collection)
 
 
-def test_what_was_mended_has_an_owner_again_and_what_was_removed_has_none(
+def test_what_was_repaired_has_an_owner_again_and_what_was_removed_has_none(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """So that a later hard delete is found, and a key that others make of a removed one is left alone."""
@@ -292,7 +292,7 @@ def test_what_was_mended_has_an_owner_again_and_what_was_removed_has_none(
     assert redis_client.exists("config:api:p")
 
 
-def test_a_sample_accuses_nothing_falsely(
+def test_a_sample_finds_nothing_falsely(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """An owner that is gone is no reason to call a key orphaned that a document outside the sample claims."""
@@ -311,7 +311,18 @@ def test_a_sample_accuses_nothing_falsely(
     }
 
 
-def test_a_sample_without_records_accuses_nothing_falsely(
+def test_a_sample_repairs_with_the_newest_claim(
+    applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """Though it holds an older one, and Redis has lost the register that names the newest."""
+    collection.insert_many([api("p", clock.ago(900 - n), status=str(n)) for n in range(200)])
+    app = applied()
+    redis_client.flushdb()
+    assert app.verify("promptContent", sample=3, repair=True).repaired == 1
+    assert hash_at(redis_client, "config:api:p") == {"status": "199"}
+
+
+def test_a_sample_without_records_finds_nothing_falsely(
     applied: Applied, clock: Clock, collection: Collection[Document]
 ) -> None:
     """Though it holds old claims and the newest ones are not in it."""
@@ -354,7 +365,8 @@ def test_messages_stay_while_new_ones_are_asked_for(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """Until they are replaced, or expire; an older document of the segment does not take their place."""
-    collection.insert_many([generation(1, clock.ago(900)), generation(1, clock.ago(950), _id="older")])
+    older = generation(1, clock.ago(950), _id="older", metadata={"tokens_total": 7})
+    collection.insert_many([generation(1, clock.ago(900)), older])
     app = applied()
     before = held(redis_client)
     collection.update_one({"_id": 1}, {"$set": {"estado": "pendiente", "updated_at": clock.now()}})
@@ -363,12 +375,11 @@ def test_messages_stay_while_new_ones_are_asked_for(
     assert redis_client.llen(queue) == 1
     report = app.verify("promptContent", repair=True)
     assert (found(report), report.true) == ({"matching": 2}, True)
-    collection.update_one({"_id": "older"}, {"$set": {"campana_id": "c1"}})
     backfill = app.backfill("promptContent", BackfillOrder(), lambda _: None)
     assert (backfill.status, {key: held(redis_client)[key] for key in before}) == ("ok", before)
     collection.update_one({"_id": 1}, {"$set": {"segmento": "another", "updated_at": clock.now()}})
     sync(app)
-    assert hash_at(redis_client, meta(1)) == {"tokens_total": "1"}
+    assert hash_at(redis_client, meta(1)) == {"tokens_total": "7"}
     assert found(app.verify("promptContent")) == {"matching": 2}
 
 
@@ -408,7 +419,7 @@ def test_a_repair_sweeps_the_requests_of_documents_that_make_none(
     pending = [generation(n, clock.ago(900), estado="pendiente") for n in range(300)]
     collection.insert_many(pending)
     app = applied()
-    [queue] = redis_client.keys("queue:*")
+    queue = "queue:ai_generation:media"
     collection.delete_many({"_id": {"$lt": 100}})
     collection.update_many({"_id": {"$lt": 200}}, {"$set": {"estado": "generado", "updated_at": clock.now()}})
     sync(app)

@@ -51,7 +51,7 @@ families = st.sampled_from(["config:api", "ai:campaign_messages"])
 happenings = st.one_of(
     st.tuples(st.sampled_from(["kill", "lose", "lose", "fail"])),
     st.tuples(st.sampled_from(["write", "write_late"]), versions),
-    st.tuples(st.sampled_from(["commit", "delete"]), st.tuples(numbers)),
+    st.tuples(st.sampled_from(["commit", "delete", "follow"]), st.tuples(numbers)),
     st.tuples(st.just("read_page"), pages),
     st.tuples(st.just("warm"), st.tuples(families)),
     st.tuples(st.sampled_from(["lock", "unlock"]), st.tuples(campaigns)),
@@ -116,6 +116,11 @@ class Model(RuleBasedStateMachine):
     def disturbed_worker(self, events: list[Event]) -> None:
         """It writes that page, and meanwhile things happen."""
         self.world.deliver(events)
+
+    @rule(number=numbers)
+    def follow(self, number: int) -> None:
+        """A follower applies a document, or its deletion."""
+        self.world.follow(number)
 
     @rule(family=families)
     def warm(self, family: str) -> None:

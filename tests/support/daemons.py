@@ -17,7 +17,7 @@ from etl.demo.process import free_port
 from tests.support.http import get
 from tests.support.types import Document
 
-COMPANION = "{etl:last_sync:promptContent}:"
+COMPANION = "{etl:last_sync:promptContent}:v2:"
 LEADER, LEASE, HISTORY = f"{COMPANION}leader", f"{COMPANION}lease", f"{COMPANION}history"
 
 Process = subprocess.Popen[str]

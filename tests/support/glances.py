@@ -1,9 +1,15 @@
 """Made-up statuses, for those who only look at them."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from etl.app import CollectionStatus
+from etl.monitoring.health import STOPPING, Glance, Lookout
+from etl.monitoring.history import QueueLengths, Recent, recent
+from etl.monitoring.metrics import Metrics
+from etl.monitoring.routes import Endpoints
+from etl.settings import Settings
 
 HEALTHY = CollectionStatus(
     collection="promptContent",
@@ -23,6 +29,7 @@ HEALTHY = CollectionStatus(
     leader="here:1",
     scans=[],
     reconciliation=None,
+    follow={"state": "following", "lag_seconds": 0.0, "last_event": None, "holder": "here:1"},
     error=None,
 )
 
@@ -30,6 +37,23 @@ HEALTHY = CollectionStatus(
 def status(**changes: Any) -> CollectionStatus:
     """A healthy one, but for this."""
     return replace(HEALTHY, **changes)
+
+
+def endpoints(
+    new: Callable[[], Glance],
+    read: Callable[[], Sequence[Mapping[str, Any]]] = list,
+    settings: Settings | None = None,
+    queues: QueueLengths | None = None,
+) -> Endpoints:
+    """What the daemon answers, on this status and this recent past."""
+    settings = settings or Settings()
+    return Endpoints(
+        settings,
+        Lookout(new, Glance(error=STOPPING)),
+        Lookout(lambda: recent(read), Recent(error=STOPPING)),
+        queues or QueueLengths(new),
+        Metrics(settings),
+    )
 
 
 class FakeSight:

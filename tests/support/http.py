@@ -20,9 +20,9 @@ class Answer(NamedTuple):
         return json.loads(self.text)
 
 
-def get(url: str, accept: str = "*/*", seconds: float = 20) -> Answer:
-    """One GET."""
-    request = urllib.request.Request(url, headers={"Accept": accept})  # noqa: S310 (our own loopback)
+def get(url: str, accept: str = "*/*", seconds: float = 20, method: str = "GET") -> Answer:
+    """One request, a GET unless told otherwise."""
+    request = urllib.request.Request(url, headers={"Accept": accept}, method=method)  # noqa: S310 (our own loopback)
     try:
         with urllib.request.urlopen(request, timeout=seconds) as answer:  # noqa: S310
             return Answer(answer.status, answer.read().decode(), answer.headers["content-type"])

@@ -36,7 +36,7 @@ from etl.sync.processor import Processor
 from etl.transform.transform import Transform
 from schemas.codec import DECODING, RawValue
 from schemas.documents import FAMILIES
-from schemas.ids import id_from_text
+from schemas.ids import id_from_text, id_text
 from schemas.position import Position, position_in
 
 T = TypeVar("T")
@@ -166,6 +166,18 @@ class ReaderTwin:
         every = [_position(raw) for raw in self._all() if _faithful(raw)]
         return every[:: max(1, len(every) // count)]
 
+    def count(self) -> int:
+        """How many documents there are."""
+        return len(self._all())
+
+    def identity(self) -> str | None:
+        """That of a collection that is never dropped."""
+        return "a collection"
+
+    def sample(self, count: int) -> list[str]:
+        """The `_id`s of the first of them."""
+        return [id_text(_position(raw).id) for raw in self._all()[:count]]
+
     def unreachable(self) -> int:
         """How many documents have no date to be reached by."""
         dateless = [raw for raw in self._all() if _position(raw).ms is None]
@@ -228,6 +240,18 @@ class MeddledReader:
     def cuts(self, count: int) -> list[Position]:
         """As the reader does."""
         return self._around(lambda: self._reader.cuts(count))
+
+    def count(self) -> int:
+        """As the reader does."""
+        return self._around(self._reader.count)
+
+    def identity(self) -> str | None:
+        """As the reader does."""
+        return self._around(self._reader.identity)
+
+    def sample(self, count: int) -> list[str]:
+        """As the reader does."""
+        return self._around(lambda: self._reader.sample(count))
 
     def unreachable(self) -> int:
         """As the reader does."""
@@ -327,6 +351,7 @@ def assemble(
         retry=retry,
         stop=threading.Event(),
         page_size=_PAGE_SIZE,
+        source=f"database.{NAME} by {FIELD}",
     )
 
 

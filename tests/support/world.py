@@ -308,6 +308,15 @@ class World:
             processor = self._stages(meddler).processor
             processor.process(results, read_at, remember_from=None, trust=False)
 
+    def follow(self, number: int) -> None:
+        """A follower is told that this document was written or deleted."""
+        slot = next((one.slot for one in self._versions() if one.slot.number == number), None)
+        if slot is not None:
+            stages = self._stages(Meddler())
+            read_at, results = stages.processor.read([id_text(slot.id)])
+            recent = self.clocks.mongo - _LIMITS.lookback
+            stages.processor.process(results, read_at, remember_from=recent, trust=False)
+
     def warm(self, family: str) -> None:
         """A family is refreshed."""
         refresh(self._stages(Meddler()), "generacion", RefreshReport(family, None))

@@ -7,6 +7,8 @@ import pytest
 import yaml
 
 import etl
+from etl.mongo.indexes import missing
+from etl.settings import Settings
 from tests.support.daemons import entry_point, health_check
 
 COMPOSE = Path(etl.__file__).parents[1] / "docker-compose.yml"
@@ -42,12 +44,40 @@ def test_the_daemon_starts_when_both_servers_are_healthy(services: dict[str, Any
     assert {name: needed["condition"] for name, needed in daemon["depends_on"].items()} == {
         "mongo": "service_healthy",
         "redis": "service_healthy",
+        "index": "service_completed_successfully",
     }
-    assert all("healthcheck" in services[name] for name in daemon["depends_on"])
+    assert all("healthcheck" in services[name] for name in ("mongo", "redis"))
     assert daemon["command"] == ["run"]
     assert daemon["environment"].keys() == {
         *("ETL_MONGO__URI", "ETL_MONGO__DATABASE", "ETL_REDIS__URL", "ETL_HTTP__HOST"),
+        "ETL_SCHEDULE__CYCLE_SECONDS",
     }
+
+
+def test_the_interval_is_taken_from_the_environment(services: dict[str, Any]) -> None:
+    """A first user need not wait 11 minutes; without the variable it is the default of the settings."""
+    given = services["etl"]["environment"]["ETL_SCHEDULE__CYCLE_SECONDS"]
+    assert given == f"${{ETL_SCHEDULE__CYCLE_SECONDS:-{Settings().schedule.cycle_seconds}}}"
+
+
+def test_the_index_is_the_one_that_the_daemon_asks_for(services: dict[str, Any]) -> None:
+    """Word for word; created once, when there is a primary."""
+    settings = Settings()
+    namespace = f"{settings.mongo.database}.{settings.collections[0].name}"
+    asked = missing(namespace, settings.collections[0].timestamp_field).remedy
+    assert services["index"]["command"][-1] == asked
+    assert services["index"]["depends_on"] == {"mongo": {"condition": "service_healthy"}}
+    assert services["index"]["restart"] == "on-failure"
+
+
+def test_the_daemon_can_change_nothing_and_take_no_more_than_its_share(services: dict[str, Any]) -> None:
+    """No root file system to write to, no capability; memory, CPUs and processes have limits, logs rotate."""
+    daemon = services["etl"]
+    assert (daemon["read_only"], daemon["tmpfs"], daemon["cap_drop"]) == (True, ["/tmp"], ["ALL"])  # noqa: S108
+    assert daemon["security_opt"] == ["no-new-privileges:true"]
+    assert {"mem_limit", "cpus", "pids_limit"} <= daemon.keys()
+    for service in services.values():
+        assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
 
 
 def test_the_daemon_is_asked_how_it_is(services: dict[str, Any]) -> None:

@@ -1,8 +1,11 @@
-"""The README and the settings file say what the code does."""
+"""README, docs/ and the settings file say what the code does."""
 
+import json
 import os
 import re
+import tomllib
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,95 +15,255 @@ import yaml
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from etl.cli.main import etl
-from etl.errors import EtlError, LeaseHeldError, Misconfigured
-from etl.model.report import Report
-from etl.settings import CollectionSettings, FamilySettings, Settings, load
+import etl as package
+from etl.cli.main import etl, run
+from etl.doctor import Finding
+from etl.errors import EtlError, Interrupted, LeaseHeldError, Misconfigured
+from etl.model.report import RefreshReport, Report
+from etl.model.state import DeadLetter
+from etl.monitoring.status import CollectionStatus
+from etl.settings import CollectionSettings, Effective, FamilySettings, Settings, load
+from etl.verify.report import VerifyReport
+from etl.verify.trace import Trace
 from schemas.documents import FAMILIES
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text("utf-8")
+_FILES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+PAGES = {str(path.relative_to(ROOT)): path.read_text("utf-8") for path in _FILES}
+README, COMMANDS, SETTINGS = PAGES["README.md"], PAGES["docs/commands.md"], PAGES["docs/settings.md"]
+OPERATIONS, GLOSSARY = PAGES["docs/operations.md"], PAGES["docs/glossary.md"]
 
 
-def table_under(heading: str) -> list[str]:
-    """The rows of the first table below a heading of the README, without its head."""
-    section = README.split(f"\n## {heading}\n", maxsplit=1)[1].split("\n## ", maxsplit=1)[0]
-    return [line for line in section.splitlines() if line.startswith("|")][2:]
+def section(page: str, heading: str) -> str:
+    """What is below a heading, up to the next one of any level."""
+    found = re.search(rf"^#+ {re.escape(heading)}$\n(.*?)(?=^#|\Z)", page, re.DOTALL | re.MULTILINE)
+    assert found is not None, heading
+    return found[1]
+
+
+def without_figures(text: str) -> str:
+    """A page without the tables that `make bench` writes: they are in the English README only."""
+    return re.sub(r"<!-- python.*?<!-- end of figures -->", "", text, flags=re.DOTALL)
+
+
+def tables(text: str) -> Iterator[list[str]]:
+    """The rows of each table, without its head."""
+    for table in re.findall(r"(?:^\|.*\n)+", without_figures(text), re.MULTILINE):
+        yield table.splitlines()[2:]
+
+
+def code_in(rows: list[str], column: int = 1) -> list[str]:
+    """The names in backticks in one column of a table."""
+    return [name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[column])]
 
 
 def settings() -> Iterator[tuple[str, FieldInfo]]:
-    """Every setting: its path as the README writes it, and its definition."""
-    for section, field in Settings.model_fields.items():
+    """Every setting: its path as docs/settings.md writes it, and its definition."""
+    for name, field in Settings.model_fields.items():
         if field.annotation is str:
-            yield section, field
+            yield name, field
             continue
-        for path, model in _models(section, field.annotation):
-            for name, setting in model.model_fields.items():
-                yield f"{path}.{name}", setting
+        for path, model in _models(name, field.annotation):
+            for inner, setting in model.model_fields.items():
+                yield f"{path}.{inner}", setting
+                for deeper in get_args(setting.annotation):
+                    if isinstance(deeper, type) and issubclass(deeper, BaseModel):
+                        yield from ((f"{path}.{inner}.{n}", s) for n, s in deeper.model_fields.items())
 
 
-def _models(section: str, annotation: Any) -> Iterator[tuple[str, type[BaseModel]]]:
+def _models(name: str, annotation: Any) -> Iterator[tuple[str, type[BaseModel]]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield section, annotation
+        yield name, annotation
     elif CollectionSettings in get_args(annotation):
-        yield f"{section}[]", CollectionSettings
+        yield f"{name}[]", CollectionSettings
     else:
-        yield f"{section}.FAMILY", FamilySettings
+        yield f"{name}.FAMILY", FamilySettings
 
 
 def default(path: str, setting: FieldInfo) -> str:
-    """A setting's default as the README writes it."""
+    """A setting's default as docs/settings.md writes it: as in YAML."""
     if path.startswith("families."):
-        return "see above"
+        return "see below"
     if path == "collections[].name":
         return "`promptContent`"
+    if setting.is_required():
+        return "required"
     value = setting.get_default()
-    return f"`{value.get_secret_value() if isinstance(value, SecretStr) else value}`"
+    if isinstance(value, SecretStr):
+        return f"`{value.get_secret_value()}`"
+    return f"`{value}`" if value and isinstance(value, str) else f"`{json.dumps(value)}`"
 
 
-def test_the_readme_has_every_setting() -> None:
-    """Its table of settings is exactly what the code defines: path, default, meaning."""
+def commands() -> Iterator[tuple[str, click.Command]]:
+    """Every command that can be typed, with its full name: `etl dead-letters list`."""
+    for command in etl.commands.values():
+        yield f"etl {command.name}", command
+        if isinstance(command, click.Group):
+            for inner in command.commands.values():
+                yield f"etl {command.name} {inner.name}", inner
+
+
+def options(command: click.Command) -> list[str]:
+    """The rows of a command's table of options: name, value, help."""
+    return [
+        f"| `{name}{_value(option)}` | {option.help} |"
+        for option in command.params
+        if isinstance(option, click.Option) and not option.hidden and option.name != "version"
+        for name in option.opts
+    ]
+
+
+def _value(option: click.Option) -> str:
+    match option.type:
+        case _ if option.is_flag:
+            return ""
+        case click.Choice():
+            return " NAME"
+        case click.IntRange() | click.FloatRange():
+            return " N"
+        case kind:
+            return f" {option.metavar or kind.name}"
+
+
+def test_every_setting_is_explained() -> None:
+    """The table is exactly what the code defines: path, default, meaning."""
     rows = [f"| `{path}` | {default(path, s)} | {s.description} |" for path, s in settings()]
-    assert table_under("Settings") == rows
+    assert next(tables(section(SETTINGS, "All settings"))) == rows
+
+
+def test_the_defaults_of_every_family_are_listed() -> None:
+    """TTL and refresh interval."""
+    lives = Settings().families.items()
+    rows = [f"| `{name}` | {life.ttl or 'none'} | {life.refresh_seconds or 'none'} |" for name, life in lives]
+    assert next(tables(section(SETTINGS, "Families"))) == rows
+
+
+@pytest.mark.parametrize("text", re.findall(r"^```yaml\n(.*?)^```$", SETTINGS, re.DOTALL | re.MULTILINE))
+def test_the_examples_of_settings_are_accepted(text: str, tmp_path: Path) -> None:
+    """Each is a whole settings file."""
+    path = tmp_path / "etl.yaml"
+    path.write_text(text, "utf-8")
+    assert load(path) != Settings()
 
 
 def test_the_readme_has_every_family() -> None:
     """Its table of families is exactly the contract."""
-
-    def life(ttl: int | None) -> str:
-        return "none" if ttl is None else str(ttl)
-
-    rows = [f"| `{f.pattern}` | {f.type} | {life(f.ttl)} | {f.source} |" for f in FAMILIES.values()]
-    assert table_under("What is in Redis") == rows
+    rows = [f"| `{f.pattern}` | {f.type} | {f.ttl or 'none'} | {f.source} |" for f in FAMILIES.values()]
+    assert next(tables(section(README, "What is in Redis"))) == rows
 
 
 def test_the_readme_has_every_command() -> None:
     """Each command has one row, and each row is a command."""
-    named = [re.findall(r"`etl ([a-z-]+)", row)[0] for row in table_under("Commands")]
-    assert sorted(named) == sorted(etl.commands)
+    rows = next(tables(section(README, "Commands")))
+    assert sorted(code_in(rows)) == sorted(f"etl {name}" for name in etl.commands)
 
 
-def test_the_readme_has_every_field_of_a_report() -> None:
-    """What `etl sync --json` prints is listed in its order."""
-    paragraph = README.split("`etl sync --json` prints", maxsplit=1)[1].split("ten documents", maxsplit=1)[0]
-    listed = re.findall(r"`([a-z_]+)`", paragraph)
-    values = {"ok", "failed", "locked", "delta", "cold_start"}
-    assert [name for name in listed if name not in values] == list(Report("c").as_dict())
+def test_the_readme_is_short() -> None:
+    """The reference is in docs/."""
+    assert len(README.splitlines()) <= 200
 
 
-def test_the_readme_has_every_exit_code() -> None:
-    """The exit codes of the errors are explained."""
-    explained = {int(row.split("|")[1]) for row in table_under("Exit codes")}
-    assert explained >= {0, EtlError.exit_code, Misconfigured.exit_code, LeaseHeldError.exit_code, 130}
+def test_every_command_has_a_section() -> None:
+    """And every section is a command."""
+    sections = re.findall(r"^##+ `(etl [a-z -]+)`$", COMMANDS, re.MULTILINE)
+    assert sorted(sections) == sorted(name for name, _ in commands())
+
+
+@pytest.mark.parametrize(("name", "command"), [pytest.param(*pair, id=pair[0]) for pair in commands()])
+def test_every_option_is_explained_as_in_its_help(name: str, command: click.Command) -> None:
+    """The first table of a command's section is its options, in their order."""
+    found = next(tables(section(COMMANDS, f"`{name}`")), [])
+    assert [row for row in found if row.startswith("| `--")] == options(command)
+
+
+def test_the_shared_options_are_explained() -> None:
+    """At the top of the page."""
+    assert next(tables(COMMANDS)) == [row for row in options(etl) if "--version" not in row]
+
+
+@pytest.mark.parametrize(
+    ("name", "fields_of"),
+    [
+        ("etl sync", list(Report("c").as_dict())),
+        ("etl status", [field.name for field in fields(CollectionStatus)]),
+        ("etl verify", list(VerifyReport("c").as_dict())),
+        ("etl trace", [field.name for field in fields(Trace)]),
+    ],
+)
+def test_every_field_of_json_is_explained(name: str, fields_of: list[str]) -> None:
+    """The second table of the section is the fields, each once."""
+    _, rows = tables(section(COMMANDS, f"`{name}`"))
+    assert sorted(code_in(rows)) == sorted(fields_of)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields_of"),
+    [
+        ("etl refresh", list(RefreshReport("f", None).as_dict())),
+        ("etl dead-letters list", ["collection", *(field.name for field in fields(DeadLetter)), "beyond"]),
+        ("etl doctor", [field.name for field in fields(Finding)]),
+        ("etl config", [field.name for field in fields(Effective)]),
+    ],
+)
+def test_the_few_fields_of_json_are_named(name: str, fields_of: list[str]) -> None:
+    """In the sentence that begins with `With --json`."""
+    text = section(COMMANDS, f"`{name}`").split("With `--json`", maxsplit=1)[1]
+    assert set(fields_of) <= set(re.findall(r"`([a-z_]+)`", text))
+
+
+def test_every_exit_code_is_explained() -> None:
+    """Those of the errors, of success, and of findings."""
+    explained = {int(row.split("|")[1]) for row in next(tables(section(OPERATIONS, "Exit codes")))}
+    classes = (EtlError, Misconfigured, LeaseHeldError, Interrupted)
+    assert explained == {0, 3, *(kind.exit_code for kind in classes)}
 
 
 @pytest.mark.parametrize("command", etl.commands.values(), ids=str)
-def test_the_readme_shows_no_option_that_is_not_there(command: click.Command) -> None:
-    """Every `etl COMMAND … --option` in the README is an option of that command."""
-    known = {name for parameter in command.params for name in parameter.opts}
-    shared = {name for parameter in etl.params for name in parameter.opts} | {"--help"}
-    for line in re.findall(rf"etl {command.name}\b[^`\n|]*", README):
-        assert set(re.findall(r"--[a-z-]+", line)) <= known | shared
+@pytest.mark.parametrize("page", sorted(PAGES))
+def test_no_page_shows_an_option_that_does_not_exist(page: str, command: click.Command) -> None:
+    """Every `etl COMMAND … --option` is an option of that command."""
+    inner = command.commands.values() if isinstance(command, click.Group) else ()
+    known = {name for one in (command, etl, *inner) for parameter in one.params for name in parameter.opts}
+    for line in re.findall(rf"etl {command.name}\b[^`\n|]*", PAGES[page]):
+        assert set(re.findall(r"--[a-z-]+", line)) <= known | {"--help"}
+
+
+@pytest.mark.parametrize("page", sorted(PAGES))
+def test_every_link_leads_somewhere(page: str) -> None:
+    """To a file of the project, and to a heading that is there."""
+    here = (ROOT / page).parent
+    for target in re.findall(r"\]\(([^)]+)\)", PAGES[page]):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (here / path).resolve() if path else ROOT / page
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", file.read_text("utf-8"), re.MULTILINE)
+            assert anchor in map(_anchor, headings), target
+
+
+def _anchor(heading: str) -> str:
+    """The anchor that GitHub makes of a heading."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def test_every_page_is_reachable_from_the_readme() -> None:
+    """It links each of them, but the Spanish ones of docs/, which the Spanish README links."""
+    for page in PAGES:
+        start = "README.es.md" if page.startswith("docs/es/") else "README.md"
+        assert page == start or f"]({page})" in PAGES[start], page
+
+
+def test_the_glossary_is_sorted_and_names_each_term_once() -> None:
+    """One line per term."""
+    terms = [row.split("|")[1].strip() for row in next(tables(GLOSSARY))]
+    assert terms == sorted(set(terms), key=str.lower)
+
+
+def test_the_public_api_is_explained() -> None:
+    """docs/python.md has every public name, and no other."""
+    assert sorted(code_in(next(tables(PAGES["docs/python.md"])))) == sorted(package.__all__)
 
 
 def test_the_settings_file_holds_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,15 +277,119 @@ def test_the_settings_file_names_every_setting() -> None:
     """Nothing that can be set is missing from config/etl.yaml."""
     content = yaml.safe_load((ROOT / "config" / "etl.yaml").read_text("utf-8"))
     content["collections[]"] = content["collections"][0]
-    written = {f"{section}.{name}" for section, values in content.items() for name in values} | content.keys()
-    assert {path for path, _ in settings() if not path.startswith("families.")} <= written
+    plain = {name for name, value in content.items() if not isinstance(value, dict | list)}
+    written = plain | {f"{s}.{name}" for s in content.keys() - plain for name in content[s]}
+    asked = {path for path, _ in settings() if not path.startswith(("families.", "redis.sentinel."))}
+    assert asked <= written
     lives = content["families"].values()
     assert {name for life in lives for name in life} == set(FamilySettings.model_fields)
     timed = {family.name for family in FAMILIES.values() if family.ttl is not None}
     assert content["families"].keys() == timed
 
 
+def test_the_package_prints_the_settings_file(capsys: pytest.CaptureFixture[str]) -> None:
+    """`etl config --example` prints config/etl.yaml, byte for byte."""
+    assert run(["config", "--example"]) == 0
+    assert capsys.readouterr().out == (ROOT / "config" / "etl.yaml").read_text("utf-8")
+
+
 def test_the_demo_shows_the_samples_of_the_contract() -> None:
     """The packaged documents are the users' own, byte for byte."""
     packaged = ROOT / "etl" / "cli" / "demo_documents.json"
     assert packaged.read_bytes() == (ROOT / "tests" / "data" / "sample_documents.json").read_bytes()
+
+
+TRANSLATIONS = [("README.md", "README.es.md"), ("docs/operations.md", "docs/es/operacion.md")]
+
+
+def headings(page: str) -> list[int]:
+    """The level of each heading."""
+    return [len(marks) for marks in re.findall(r"^(#+) ", PAGES[page], re.MULTILINE)]
+
+
+def typed(page: str) -> list[str]:
+    """What a reader copies: the lines of code without their comments."""
+    lines = re.findall(
+        r"^ {4,}(\S.*)$",
+        re.sub(r"^```.*?^```$", "", PAGES[page], flags=re.DOTALL | re.MULTILINE),
+        re.MULTILINE,
+    )
+    return [line.split("  #")[0].rstrip() for line in lines]
+
+
+def names(page: str) -> set[str]:
+    """Everything in backticks: commands, settings, options, keys, actions, fields."""
+    return set(re.findall(r"`([^`\n]+)`", without_figures(PAGES[page])))
+
+
+@pytest.mark.parametrize(("english", "spanish"), TRANSLATIONS)
+def test_a_translation_has_the_same_headings_and_tables(english: str, spanish: str) -> None:
+    """As many, of the same levels and lengths."""
+    assert headings(spanish) == headings(english)
+    assert [len(rows) for rows in tables(PAGES[spanish])] == [len(rows) for rows in tables(PAGES[english])]
+
+
+@pytest.mark.parametrize(("english", "spanish"), TRANSLATIONS)
+def test_a_translation_names_the_same_commands_settings_and_fields(english: str, spanish: str) -> None:
+    """And a reader types the same."""
+    assert names(spanish) == names(english)
+    assert typed(spanish) == typed(english)
+
+
+@pytest.mark.parametrize(("english", "spanish"), TRANSLATIONS)
+def test_a_translation_has_the_same_first_columns(english: str, spanish: str) -> None:
+    """Of each table, row by row, as far as they are names or codes."""
+    for rows, translated in zip(tables(PAGES[english]), tables(PAGES[spanish]), strict=True):
+        assert _first(translated) == _first(rows)
+
+
+def _first(rows: list[str]) -> list[str]:
+    """The first column, as far as it is names or codes."""
+    cells = [row.split("|")[1].strip() for row in rows]
+    return [" ".join(re.findall(r"`[^`]+`|^\d+$", cell)) for cell in cells]
+
+
+CONTRIBUTING, MAKEFILE = PAGES["CONTRIBUTING.md"], (ROOT / "Makefile").read_text("utf-8")
+
+
+def test_every_make_target_is_explained() -> None:
+    """In CONTRIBUTING.md and at the top of the Makefile."""
+    levels = re.findall(r"^LEVELS := (.*)$", MAKEFILE, re.MULTILINE)[0]
+    targets = re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)[0].replace("$(LEVELS)", levels).split()
+    explained = code_in(next(tables(section(CONTRIBUTING, "Checks"))))
+    assert sorted(explained) == sorted(f"make {target}" for target in targets)
+    top = MAKEFILE.split("\n\n", maxsplit=1)[0]
+    assert all(target in top for target in targets)
+
+
+def test_every_level_of_tests_is_in_a_make_target() -> None:
+    """No directory of tests is left out."""
+    levels = " ".join(re.findall(r"^(?:unit|integration|faults|acceptance) := (.*)$", MAKEFILE, re.MULTILINE))
+    tests = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
+    assert tests <= set(re.findall(r"tests/(\w+)", levels))
+
+
+@pytest.mark.parametrize(
+    "page", ["CONTRIBUTING.md", "docs/architecture.md", "docs/glossary.md", "docs/guarantees.md"]
+)
+def test_every_file_that_is_named_exists(page: str) -> None:
+    """A path in backticks is one of the project; docs/guarantees.md leaves out `tests/`."""
+    for path in re.findall(r"`((?:etl|schemas|tests|config|docs|examples)/[\w./-]+)`", PAGES[page]):
+        assert (ROOT / path).exists(), path
+    for path in re.findall(
+        r"`((?:unit|integration|contract|faults|acceptance|property)/[\w./]*)`", PAGES[page]
+    ):
+        assert (ROOT / "tests" / path).exists(), path
+
+
+def test_the_version_is_the_newest_of_the_changelog() -> None:
+    """And that of the image in the Deployment; each version has its date."""
+    entries = re.findall(r"^## (\S+) - (\d{4}-\d\d-\d\d)$", PAGES["CHANGELOG.md"], re.MULTILINE)
+    assert len(entries) == len(re.findall(r"^## ", PAGES["CHANGELOG.md"], re.MULTILINE))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert project["version"] == entries[0][0]
+    files = [path for path in (ROOT / "config").rglob("*") if path.suffix in {".yaml", ".yml", ".md"}]
+    images = {
+        tag for path in files for tag in re.findall(r"promptcontent-etl:([\w.]+)", path.read_text("utf-8"))
+    }
+    assert images == {project["version"]}

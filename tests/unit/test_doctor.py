@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from etl.cache.keys import Companions
+from etl.cache.keys import StateKeys
 from etl.doctor import Finding, clocks, keys, lives, mongodb
 from etl.errors import Misconfigured, Transient
 from etl.mongo.indexes import missing
@@ -46,10 +46,12 @@ def test_a_slow_answer_is_no_skew() -> None:
 
 
 def test_the_clock_of_a_server_that_is_away_is_left_out() -> None:
-    """The others are compared all the same; with none there is nothing to say."""
-    [finding] = clocks.examine({"MongoDB": ticking(1000), "Redis": away}, ticking(1000))
+    """It is a note; the others are compared all the same."""
+    left_out, finding = clocks.examine({"MongoDB": ticking(1000), "Redis": away}, ticking(1000))
+    assert (left_out.level, left_out.subject) == ("note", "Redis")
+    assert "does not answer" in left_out.text
     assert finding.text == "against this machine: MongoDB +0.0 s"
-    assert list(clocks.examine({"Redis": away}, ticking(1000))) == []
+    assert [one.level for one in clocks.examine({"Redis": away}, ticking(1000))] == ["note"]
 
 
 def life(families: Mapping[str, Any], cycle: int = 660) -> dict[str, Finding]:
@@ -102,7 +104,7 @@ class FakeSource:
             return {"version": ".".join(map(str, self._version[:3])), "versionArray": [*self._version]}
         return {"cursor": {"firstBatch": []}, "isWritablePrimary": True}
 
-    def fetch(self, ids: object) -> list[bytes]:  # noqa: ARG002 (as the real one has it)
+    def fetch(self, ids: object) -> list[bytes]:
         """Nothing."""
         return []
 
@@ -151,4 +153,4 @@ def test_a_mongodb_that_is_away_is_one_finding(fault: Exception) -> None:
 
 def test_every_key_of_the_etl_has_a_type() -> None:
     """A new companion key is looked at too."""
-    assert keys.TYPES.keys() == {*Companions._fields} - {"published"}
+    assert keys.TYPES.keys() == {*StateKeys._fields}

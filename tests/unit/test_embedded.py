@@ -18,12 +18,14 @@ def test_a_server_on_path_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 def test_without_servers_one_line_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is neither a server nor a wheel, `docker compose up` is named, and the exit code is 2."""
+    """Where there is neither a server nor a wheel, docker compose is named, and the exit code is 2."""
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
 
     with (
-        pytest.raises(Misconfigured, match=r"no redis-server on PATH.*`docker compose up`") as raised,
+        pytest.raises(
+            Misconfigured, match=r"no redis-server on PATH.*`docker compose up mongo redis`"
+        ) as raised,
         embedded.servers(),
     ):
         pass

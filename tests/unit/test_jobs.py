@@ -137,10 +137,10 @@ def test_one_job_a_collection_and_one_a_family_that_is_refreshed() -> None:
     assert {task: job.seconds for task, job in desk.jobs.items()} == {
         "a": CYCLE,
         "b": CYCLE,
-        "a, reconciliation": CYCLE,
-        "b, reconciliation": CYCLE,
         "config:api": 9,
         FAMILY: 240,
+        "a, reconciliation": CYCLE,
+        "b, reconciliation": CYCLE,
     }
     assert len({id(job.app) for job in desk.jobs.values()}) == 6
 

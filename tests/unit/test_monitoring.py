@@ -1,6 +1,5 @@
-"""The files in config/ for Prometheus, Grafana, systemd and Kubernetes name what there is."""
+"""The files in config/ for Prometheus and Grafana name what there is."""
 
-import configparser
 import json
 import re
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from etl.cli.main import etl
 from etl.monitoring.health import Glance
 from etl.monitoring.metrics import Metrics
 from etl.settings import Settings
+from etl.sync.follow import Followed
 from tests.support.glances import status
 from tests.unit.test_alerts import promtool
 
@@ -24,7 +24,9 @@ OF_PROMETHEUS = {"up"}
 
 def exported() -> str:
     """All metrics of a daemon with a healthy status."""
-    body, _ = Metrics(Settings()).text(Glance([status()]))
+    metrics = Metrics(Settings())
+    metrics.followed("promptContent", Followed({"insert": 1}, None, "connection"))
+    body, _ = metrics.text(Glance([status()]))
     return body.decode()
 
 
@@ -139,38 +141,6 @@ def test_prometheus_accepts_the_metrics() -> None:
     assert promtool("check", "metrics", given=exported()) == ""
 
 
-def test_the_unit_of_systemd() -> None:
-    """It starts the daemon, with settings that are not the current folder's, and lets it end."""
-    unit = configparser.ConfigParser(strict=False, interpolation=None)
-    unit.optionxform = str  # type: ignore[assignment,method-assign]
-    unit.read(CONFIG / "etl.service", "utf-8")
-    service = unit["Service"]
-    assert service["ExecStart"].split()[1:] == ["run", "--config", "/etc/etl/etl.yaml"]
-    assert service["DynamicUser"] == "yes"
-    assert int(service["TimeoutStopSec"]) > 5
-    assert service["RestartPreventExitStatus"] == "2"
-
-
-def test_the_deployment_of_kubernetes() -> None:
-    """Two daemons, the probes of this project, no root, and settings that exist."""
-    deployment, budget = yaml.safe_load_all((CONFIG / "kubernetes.yaml").read_text("utf-8"))
-    spec = deployment["spec"]
-    pod = spec["template"]["spec"]
-    [container] = pod["containers"]
-    assert spec["replicas"] == 2
-    assert container["args"][0] == "run"
-    probes = {name: container[name]["httpGet"]["path"] for name in ("livenessProbe", "readinessProbe")}
-    assert probes == {"livenessProbe": "/healthz", "readinessProbe": "/readyz"}
-    assert container["ports"] == [{"name": "http", "containerPort": Settings().http.port}]
-    assert container["readinessProbe"]["timeoutSeconds"] > 4
-    assert pod["securityContext"]["runAsNonRoot"]
-    assert pod["terminationGracePeriodSeconds"] > 5
-    for variable in container["env"]:
-        section, name = variable["name"].removeprefix("ETL_").lower().split("__")
-        assert name in type(getattr(Settings(), section)).model_fields
-    assert budget["spec"]["selector"] == spec["selector"]
-
-
 def test_every_metric_is_explained() -> None:
     """docs/metrics.md has a row for each, with its type, its labels and its help."""
     rows = []
@@ -184,10 +154,10 @@ def test_every_metric_is_explained() -> None:
 
 
 def test_every_action_of_the_log_is_explained() -> None:
-    """The README has what the code says, and nothing else."""
+    """docs/operations.md has what the code says, and nothing else."""
     code = " ".join(path.read_text("utf-8") for path in (CONFIG.parent / "etl").rglob("*.py"))
     said = set(re.findall(r'logs\.event\(\s*"([a-z]+)"', code))
-    readme = (CONFIG.parent / "README.md").read_text("utf-8")
-    table = readme.split("| action | when |\n|---|---|\n", maxsplit=1)[1].split("\n\n", maxsplit=1)[0]
+    page = (CONFIG.parent / "docs" / "operations.md").read_text("utf-8")
+    table = page.split("| action | when |\n|---|---|\n", maxsplit=1)[1].split("\n\n", maxsplit=1)[0]
     explained = {name for row in table.splitlines() for name in re.findall(r"`([a-z]+)`", row.split("|")[1])}
     assert explained == said

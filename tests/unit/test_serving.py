@@ -15,12 +15,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from etl.demo.process import HOST
 from etl.errors import Misconfigured
 from etl.monitoring import server
-from etl.monitoring.health import Glance, Lookout, look
-from etl.monitoring.metrics import Metrics
-from etl.monitoring.routes import Endpoints
+from etl.monitoring.health import Glance, look
 from etl.monitoring.server import Serving
-from etl.settings import Settings
-from tests.support.glances import FakeSight, status
+from tests.support.glances import FakeSight, endpoints, status
 from tests.support.http import get
 from tests.support.waiting import eventually
 
@@ -33,7 +30,7 @@ def serve() -> Iterator[Serve]:
     with ExitStack() as stack:
 
         def start(new: Callable[[], Glance], host: str = HOST) -> Serving:
-            serving = Serving(Endpoints(Lookout(new), Metrics(Settings()), 660).app(), host, 0)
+            serving = Serving(endpoints(new).app(), host, 0)
             stack.callback(serving.stop)
             serving.start()
             return serving
@@ -47,7 +44,7 @@ def test_a_healthy_daemon(serve: Serve) -> None:
     assert (get(f"{url}/healthz").code, get(f"{url}/healthz").text) == (200, "ok\n")
     ready = get(f"{url}/readyz")
     assert (ready.code, ready.json) == (200, {"ready": True, "problems": []})
-    assert get(f"{url}/status").json == {"collections": [asdict(status())]}
+    assert get(f"{url}/status").json["collections"] == [asdict(status())]
     metrics = get(f"{url}/metrics")
     assert (metrics.code, metrics.kind) == (200, "text/plain; version=0.0.4; charset=utf-8")
     assert "etl_seconds_since_success" in {f.name for f in text_string_to_metric_families(metrics.text)}
@@ -67,7 +64,9 @@ def test_a_daemon_without_redis(serve: Serve) -> None:
     assert get(f"{url}/healthz").code == 200
     ready = get(f"{url}/readyz")
     assert (ready.code, ready.json["problems"]) == (503, ["Redis does not answer"])
-    assert (get(f"{url}/status").code, get(f"{url}/status").json) == (503, {"error": "Redis does not answer"})
+    answer = get(f"{url}/status")
+    assert (answer.code, answer.json["error"]) == (503, "Redis does not answer")
+    assert answer.json["away"] == {"redis": "Redis does not answer"}
     metrics = get(f"{url}/metrics")
     assert metrics.code == 200
     assert 'etl_server_up{server="redis"} 0.0' in metrics.text
@@ -107,7 +106,7 @@ def test_a_port_that_is_taken_is_one_clear_line() -> None:
     with socket.create_server((HOST, 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(Misconfigured) as refusal:
-            Serving(Endpoints(Lookout(Glance), Metrics(Settings()), 660).app(), HOST, port)
+            Serving(endpoints(Glance).app(), HOST, port)
     assert str(refusal.value) == (
         f"cannot listen on {HOST}:{port}: Address already in use (choose another http.host or http.port;"
         " port 0 takes a free one)"
@@ -118,7 +117,7 @@ def test_a_host_that_is_not_there_is_one_clear_line() -> None:
     """A name nobody knows, and an address of another machine."""
     for host in ("no-such-host.invalid", "192.0.2.1"):
         with pytest.raises(Misconfigured, match=rf"^cannot listen on {host}:0: [A-Z][^\n]+\(choose another"):
-            Serving(Endpoints(Lookout(Glance), Metrics(Settings()), 660).app(), host, 0)
+            Serving(endpoints(Glance).app(), host, 0)
 
 
 def test_it_listens_where_it_is_told(serve: Serve) -> None:

@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 
+from etl.cache.keys import StateKeys, state_keys
 from etl.checkpoint.history import History
 from etl.cli.status import duration
 from etl.errors import CycleFailed, EtlError, Transient
@@ -16,8 +17,8 @@ class EmptyRedis:
         """What each command answers there."""
         return [self._answer(*command) for command in commands]
 
-    def _answer(self, name: str, *_: Any) -> Any:
-        nothing: dict[str, Any] = {"HGETALL": [], "HLEN": 0, "GET": None}
+    def _answer(self, name: str, *words: Any) -> Any:
+        nothing: dict[str, Any] = {"HGETALL": [], "HLEN": 0, "GET": None, "HMGET": [None] * (len(words) - 1)}
         nothing |= {"HSCAN": ["0", []], "SMEMBERS": [], "LRANGE": [], "TIME": ["1700000000", "0"]}
         return nothing[name]
 
@@ -45,11 +46,16 @@ class FakeSource:
         return 400
 
 
+def sources(names: str, readers: list[FakeSource]) -> list[tuple[str, StateKeys, FakeSource]]:
+    """Collections of these names, as the status is asked about them."""
+    return [(name, state_keys(name), reader) for name, reader in zip(names, readers, strict=True)]
+
+
 def test_a_mongodb_that_is_away_is_waited_for_once() -> None:
     """Of several collections only the first asks it; each says why its lag is not known."""
     away = [FakeSource(Transient("MongoDB does not answer")) for _ in range(3)]
 
-    found = read_status(EmptyRedis(), list(zip("abc", away, strict=True)), 660)  # type: ignore[arg-type]
+    found = read_status(EmptyRedis(), sources("abc", away), 660)  # type: ignore[arg-type]
 
     assert [source.asked for source in away] == [1, 0, 0]
     assert [one.error for one in found] == ["MongoDB does not answer"] * 3
@@ -60,33 +66,33 @@ def test_a_mongodb_that_is_known_to_be_away_is_not_asked() -> None:
     """Its reason is in the status of each collection."""
     source = FakeSource()
 
-    [one] = read_status(EmptyRedis(), [("a", source)], 660, "MongoDB does not answer")  # type: ignore[arg-type]
+    [one] = read_status(EmptyRedis(), sources("a", [source]), 660, "MongoDB does not answer")  # type: ignore[arg-type]
 
     assert (source.asked, one.error) == (0, "MongoDB does not answer")
 
 
 def test_a_refusal_is_of_one_collection_only() -> None:
     """The others are asked all the same."""
-    sources = [FakeSource(CycleFailed("no such thing")), FakeSource()]
+    readers = [FakeSource(CycleFailed("no such thing")), FakeSource()]
 
-    found = read_status(EmptyRedis(), list(zip("ab", sources, strict=True)), 660)  # type: ignore[arg-type]
+    found = read_status(EmptyRedis(), sources("ab", readers), 660)  # type: ignore[arg-type]
 
     assert [one.error for one in found] == ["no such thing", None]
 
 
 def test_nothing_is_known_before_the_first_cycle() -> None:
     """What is not known is None, never zero; what can be counted is."""
-    [one] = read_status(EmptyRedis(), [("a", FakeSource())], 660)  # type: ignore[arg-type]
+    [one] = read_status(EmptyRedis(), sources("a", [FakeSource()]), 660)  # type: ignore[arg-type]
     unknown = (one.last_id, one.last_timestamp, one.lag_seconds, one.last_cycle, one.seconds_since_success)
     assert set(unknown) == {None}
     assert (one.next_cycle, one.unreachable, one.lease_holder) == (None, None, None)
     assert (one.dead_letters, one.dead_letters_beyond, one.deferred_count, one.queues) == (0, 0, 0, {})
-    assert (one.leader, one.scans, one.reconciliation) == (None, [], None)
+    assert (one.leader, one.scans, one.reconciliation, one.follow) == (None, [], None, None)
 
 
 def test_an_empty_history_has_no_cycle() -> None:
     """Neither a last one nor a last one that went well."""
-    history = History(EmptyRedis(), "a")  # type: ignore[arg-type]
+    history = History(EmptyRedis(), state_keys("a"))  # type: ignore[arg-type]
     assert (history.last_cycle(), history.last_success()) == (None, None)
 
 

@@ -1,6 +1,7 @@
 -- Write contract keys as the newest documents that claim them say.
 -- KEYS    for each contract key: {<key>}:owner  string, expires: a line for each document that claims or left it,
---         "<+|-><written_at> <timestamp> <document>", and "!0 - -" after lines were dropped; and the key itself
+--         "<+|-><written_at> <timestamp> <document>", the newest claim first, and "!0 - -" after lines were dropped; and the
+--         key itself
 -- ARGV[1] when the documents were read: microseconds of this server's clock, taken before the read
 -- ARGV[2] microseconds after which a read is too old to be written
 -- ARGV    then for each key: the number of changes, in ascending order of the documents; and for each change:
@@ -57,12 +58,23 @@ local function is_newer(a, b)
   return nil
 end
 
--- The newest of the live lines; or nil and a line that only MongoDB's order can place.
-local function newest(lines)
+-- The newest of the live lines; or nil and a line that only MongoDB's order can place. The one that held the key before
+-- is newer than all others that are not in the call, unless it has become older.
+local function newest(lines, holder)
   local top
   for _, line in ipairs(lines) do
-    if line.state == '+' then
+    if holder and line.document == holder.document and line.state == '+'
+        and (line.timestamp == holder.timestamp or is_newer(line, holder)) then
+      top = line
+    end
+  end
+  local held = top ~= nil
+  for _, line in ipairs(lines) do
+    if line.state == '+' and line ~= top and not (held and not line.place) then
       local newer = top == nil or is_newer(line, top)
+      if newer == nil and held and line.kind == '~' then  -- its holder cannot be read, so it stays where no order is known
+        newer = false
+      end
       if newer == nil then
         return nil, line.place and top or line
       elseif newer then
@@ -155,15 +167,19 @@ local function parse(i)
   return changes, i, overflow
 end
 
--- The lines after the changes; nil if a change was read before its line was written.
+-- The lines after the changes, whether lines were dropped, and the one that held the key before; nil if a change was read
+-- before its line was written.
 local function merge(stored, changes, overflow)
-  local lines, change_of = {}, {}
+  local lines, change_of, holder = {}, {}, nil
   for _, change in ipairs(changes) do
     change_of[change.document] = change
     change.written_at = stamp
   end
   for state, written_at, timestamp, document in stored:gmatch('([-+!])(%d+) (%S+) ([^\n]+)') do
     local change, wrote = change_of[document], tonumber(written_at)
+    if state == '+' and holder == nil then
+      holder = {timestamp = timestamp, document = document}
+    end
     if state == '!' then
       overflow = true
     elseif change == nil then
@@ -178,7 +194,7 @@ local function merge(stored, changes, overflow)
   for _, change in ipairs(changes) do
     lines[#lines + 1] = change
   end
-  return lines, overflow
+  return lines, overflow, holder
 end
 
 -- Without the oldest live lines where they are too many, and whether any was dropped.
@@ -200,30 +216,33 @@ local function capped(lines, top, overflow)
   return overflow
 end
 
-local function keep(owner, lines, overflow, ...)
-  local texts = {overflow and '!0 - -' or nil}
+local function keep(owner, lines, top, overflow, ...)
+  local texts = {}
   for _, line in ipairs(lines) do
-    texts[#texts + 1] = line.state .. line.written_at .. ' ' .. line.timestamp .. ' ' .. line.document
+    local text = line.state .. line.written_at .. ' ' .. line.timestamp .. ' ' .. line.document
+    table.insert(texts, line == top and 1 or #texts + 1, text)
+  end
+  if overflow then
+    texts[#texts + 1] = '!0 - -'
   end
   call('SET', owner, table.concat(texts, '\n'), ...)
 end
 
 -- Nil once the key is changed. Else the document that keeps it from that, or "!"; and whether the key is of that document.
 local function apply(owner, key, stored, changes, left_out)
-  local before, undecided = newest(merge(stored, {}, false))
-  local lines, overflow = merge(stored, changes, left_out)
+  local lines, overflow, held = merge(stored, changes, left_out)
   if lines == nil then
     return '', 0
   end
-  local holder = before and before.document or ''
-  local top, unplaced = newest(lines)
+  local holder = held and held.document
+  local top, unplaced = newest(lines, held)
   if unplaced then
     return unplaced.document, unplaced.document == holder and 1 or 0
   elseif top == nil then
-    if before or undecided then
+    if held then
       call('UNLINK', key)
     end
-    keep(owner, lines, false, 'PX', margin)
+    keep(owner, lines, nil, false, 'PX', margin)
     return overflow and '!' or nil, 0
   elseif top.place and not top.life then
     return top.document, 0
@@ -231,9 +250,9 @@ local function apply(owner, key, stored, changes, left_out)
     fill(key, top.kind, top.life, top.first, top.last, false)
     overflow = capped(lines, top, overflow)
     if top.life == '0' then
-      keep(owner, lines, overflow)
+      keep(owner, lines, top, overflow)
     else
-      keep(owner, lines, overflow, 'PX', top.life * 1000 + margin)
+      keep(owner, lines, top, overflow, 'PX', top.life * 1000 + margin)
     end
     return nil
   end
@@ -246,9 +265,9 @@ local function apply(owner, key, stored, changes, left_out)
   overflow = capped(lines, top, overflow)
   local left = call('PTTL', owner)
   if left < 0 then
-    keep(owner, lines, overflow)
+    keep(owner, lines, top, overflow)
   else
-    keep(owner, lines, overflow, 'PX', math.max(left, margin))
+    keep(owner, lines, top, overflow, 'PX', math.max(left, margin))
   end
   return nil
 end

@@ -1,29 +1,126 @@
-import pytest
+from typing import Any
 
-from etl.cli.ids import readings
+import click
+import pytest
+from bson import Binary, Decimal128, Int64
+from click.testing import CliRunner
+
+from etl.cli.ids import IdCommand, find, readings
+from schemas.codec import RawValue
+from schemas.ids import id_from_text, id_text, readable_id
 
 OID = "65a5000000000000000000a1"
+A_UUID = "12345678-1234-5678-1234-567812345678"
 
 
 @pytest.mark.parametrize(
     ("words", "first"),
     [
         (f"ObjectId('{OID}')", f'{{"$oid": "{OID}"}}'),
+        (f'ObjectId("{OID.upper()}")', f'{{"$oid": "{OID}"}}'),
         (OID, f'{{"$oid": "{OID}"}}'),
         (f'{{"$oid": "{OID}"}}', f'{{"$oid": "{OID}"}}'),
         ("42", '{"$numberInt": "42"}'),
+        ("-42", '{"$numberInt": "-42"}'),
+        ("4294967296", '{"$numberLong": "4294967296"}'),
+        ("44.5", '{"$numberDouble": "44.5"}'),
+        ("Long('43')", '{"$numberInt": "43"}'),
         ("doc-1", '"doc-1"'),
         ('"doc-1"', '"doc-1"'),
+        ("12 34", '"12 34"'),
         ('{"a": 1}', '{"a": {"$numberInt": "1"}}'),
         ("{broken", '"{broken"'),
+        ("true", "true"),
+        ('{"$date": "2025-01-15T12:00:00Z"}', '{"$date": {"$numberLong": "1736942400000"}}'),
+        (A_UUID, id_text(Binary(bytes.fromhex(A_UUID.replace("-", "")), 4))),
+        (f"UUID('{A_UUID}')", id_text(Binary(bytes.fromhex(A_UUID.replace("-", "")), 4))),
+        (f'UUID("{A_UUID}")', id_text(Binary(bytes.fromhex(A_UUID.replace("-", "")), 4))),
     ],
 )
 def test_an_id_is_read_as_people_write_it(words: str, first: str) -> None:
-    """ObjectId, its digits, Extended JSON or plain text."""
+    """ObjectId and UUID, their digits, numbers, Extended JSON or plain text."""
     assert readings(words)[0] == first
 
 
-def test_what_looks_like_another_type_may_be_text() -> None:
-    """A text `_id` of 24 hex digits, or one that is a number, is found too."""
-    assert readings(OID)[-1] == f'"{OID}"'
-    assert readings("42")[-1] == '"42"'
+@pytest.mark.parametrize("words", ["43", "43.0", "NumberLong(43)", "Decimal128('43')", "4.3e1"])
+def test_a_number_is_found_whatever_type_it_is_stored_as(words: str) -> None:
+    """To MongoDB these are one `_id`; in Redis each has a text of its own."""
+    assert {id_text(one) for one in (43, Int64(43), 43.0)} <= {*readings(words)}
+    assert any(isinstance(id_from_text(text), Decimal128) for text in readings(words))
+
+
+@pytest.mark.parametrize("words", [OID, "42", A_UUID, "12345678901234567890", "1E400", "null", "-", ""])
+def test_what_looks_like_another_type_may_be_text(words: str) -> None:
+    """A text `_id` of 24 hex digits, of 20 digits, or one that is a number, is found too."""
+    assert readings(words)[-1] == id_text(words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        '{"$oid":"zz"}',
+        '{"$uuid":5}',
+        '{"$binary":1}',
+        '{"$timestamp":1}',
+        '{"$numberDecimal":"x"}',
+        '{"$code":1}',
+        '{"$date":"today"}',
+        '{"$bson":"AAAA"}',
+        '{"$regularExpression":{"pattern":".*","options":""}}',
+        '{"$regex":".*"}',
+        '{"$gt":1}',
+        "[1]",
+        '"\\ud800"',
+        "[" * 100_000,
+    ],
+)
+def test_what_no_id_can_be_is_looked_for_as_text(words: str) -> None:
+    """Nothing that MongoDB would take for a condition, and nothing that ends in an error."""
+    assert readings(words) == [id_text(words)]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "doc",
+        43,
+        Int64(2**40),
+        1.5,
+        Binary(bytes(16), 4),
+        {"a": Int64(1)},
+        None,
+        RawValue(2, b"\2\0\0\0\xff\0"),
+    ],
+)
+def test_an_id_is_found_by_what_the_etl_prints(value: Any) -> None:
+    """By the text of a dead letter, and but for bytes by that for people."""
+    assert id_text(value) in readings(id_text(value))
+    if not isinstance(value, RawValue | dict):
+        assert id_text(value) in readings(readable_id(value))
+
+
+@pytest.mark.parametrize(
+    "value", [43, Int64(43), 43.0, Decimal128("43"), Decimal128("43.000"), "43", Decimal128("4.3E1")]
+)
+def test_an_id_is_found_among_others_as_mongodb_compares(value: Any) -> None:
+    """Not by its text, of which the number 43 has many; a text in Redis that is none is passed over."""
+    others = [id_text(one) for one in (44, "44", None, b"43", {"a": 43})]
+    assert find("43", [*others, '{"$oid": "zz"}', id_text(value)]) == id_text(value)
+    assert find("43", others) is None
+    assert find("43", [id_text("43"), id_text(Int64(43))]) == id_text(Int64(43))
+
+
+@click.command(cls=IdCommand)
+@click.argument("word")
+@click.option("--json", "as_json", is_flag=True)
+def echo(word: str, *, as_json: bool) -> None:
+    """Says what it was given."""
+    click.echo(f"{word} {as_json}")
+
+
+def test_an_id_that_begins_with_a_dash_needs_a_hint() -> None:
+    """An option that there is not stays one."""
+    run = CliRunner().invoke
+    assert "an ID that begins with - comes after --, as in: -- -51" in run(echo, ["-51"]).output
+    assert run(echo, ["--json", "--", "-51"]).output == "-51 True\n"
+    assert "No such option" in run(echo, ["-x"]).output

@@ -83,7 +83,7 @@ def test_invalid_documents_are_named(etl: Etl) -> None:
     report = Report(collection="promptContent", dead_lettered=12, dead_letters=[LETTER] * 10)
     result = etl("sync", app=FakeApp(report))
     assert result.code == 0
-    assert "promptContent: 12 not applied because they are invalid:" in result.out
+    assert "promptContent: 12 invalid, not applied:" in result.out
     assert "65a5000000000000000000a1" in result.out
     assert "mensajes.0.numero: Field required" in result.out
     assert "and 2 more" in result.out
@@ -92,8 +92,8 @@ def test_invalid_documents_are_named(etl: Etl) -> None:
 def test_what_waits_and_what_cannot_be_found_is_told(etl: Etl) -> None:
     """Deferred and unreachable documents are explained, not only counted."""
     result = etl("sync", app=FakeApp(Report(collection="c", deferred=2, unreachable=3)))
-    assert "2 wait until their campaign is no longer being generated" in result.out
-    assert "3 have no date to be found by" in result.out
+    assert "2 deferred: their campaign is being generated" in result.out
+    assert "3 without a timestamp: " in result.out
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import schemas
 from schemas.families import CONTRACT
 
 # The page that tells users how: what it shows is what is tried here.
-PAGE = (Path(__file__).parents[3] / "docs" / "contract.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[3]
+PAGE = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
 (NEW_KIND,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 USE_IT = """
 from schemas.documents import FAMILIES, project
@@ -48,6 +49,11 @@ def test_a_new_kind_is_one_file_and_one_line(tmp_path: Path) -> None:
         f"Projection(entries=({evict},), lock=None)",
         "['texto']",
     ]
+
+
+def test_the_page_shows_the_example() -> None:
+    """What a user copies from examples/ is what the page explains."""
+    assert (ROOT / "examples" / "plantilla.py").read_text(encoding="utf-8") == NEW_KIND
 
 
 def test_the_page_lists_the_families_as_they_are() -> None:

@@ -6,7 +6,8 @@ import pytest
 from bson import Decimal128, Int64
 
 from schemas.documents import project
-from schemas.operations import Enqueue, Evict, FieldError, Projection, Put, Reject
+from schemas.families import CAMPAIGN_MESSAGES, GENERATION_META
+from schemas.operations import Enqueue, Evict, FieldError, Keep, Projection, Put, Reject
 from tests.unit.schemas.samples import decoded, generacion
 
 SEGMENT = "043a718774c572bd8a25adbeb1bfcd5c0256ae11cecf9f9c3f925d0e52beaf89"[:32]  # SHA-256 of "s"
@@ -128,13 +129,15 @@ def test_metadata_is_a_document(metadata: Any) -> None:
     ("prioridad", "queue"), [("alta", "alta"), ("media", "media"), ("baja", "baja"), (None, "media")]
 )
 def test_pendiente_is_queued_by_its_priority(prioridad: Any, queue: str) -> None:
-    """A request goes to the queue of its priority, `media` by default, and touches no content."""
+    """A request goes to the queue of its priority, `media` by default, and leaves the messages as they are."""
     document = generacion(estado="pendiente", segmento="¿s?", prioridad=prioridad)
+    item = '{"campana_id":"c","segmento":"¿s?"}'
+    parts = {"campana_id": "c", "segmento": "¿s?"}
     assert project(document, "generacion") == Projection(
         (
-            Enqueue(
-                "queue:ai_generation", f"queue:ai_generation:{queue}", '{"campana_id":"c","segmento":"¿s?"}'
-            ),
+            Enqueue("queue:ai_generation", f"queue:ai_generation:{queue}", item),
+            Keep("ai:campaign_messages", CAMPAIGN_MESSAGES.key(**parts)),
+            Keep("ai:generation:meta", GENERATION_META.key(**parts)),
         ),
         lock=LOCK,
     )

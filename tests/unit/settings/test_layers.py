@@ -45,6 +45,13 @@ class TestOrder:
         assert load().http.port == 2
         assert load(write("http: {port: 3}", "option.yaml")).http.port == 3
 
+    def test_a_setting_without_a_section_is_one_variable(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """`namespace` is the only one."""
+        monkeypatch.setenv("ETL_NAMESPACE", "staging")
+        loaded = load_with_origins(None, {})
+        assert loaded.settings.namespace == "staging"
+        assert loaded.origins.of(("namespace",)) == "environment ETL_NAMESPACE"
+
     def test_collections_come_from_the_environment_as_json(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A list is replaced as a whole, by a JSON variable."""
         monkeypatch.setenv("ETL_COLLECTIONS", '[{"name": "a"}, {"name": "b", "tipo": "cliente_mcp"}]')

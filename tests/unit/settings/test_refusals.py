@@ -38,10 +38,53 @@ class TestRefusals:
             ("schedule: 660", "schedule: expected a mapping of settings"),
             ("shedule: {cycle_seconds: 1}", "shedule: unknown setting, did you mean schedule?"),
             ("mongo: {url: x}", "mongo.url: unknown setting, did you mean uri?"),
-            ("mongo: {timeout_seconds: .inf}", "mongo.timeout_seconds: expected a finite number"),
+            ("mongo: {timeout_seconds: .nan}", "mongo.timeout_seconds: expected "),
             ("mongo: {database: a.b}", "mongo.database: "),
             ("http: {port: 70000}", "http.port: expected less than or equal to 65535"),
             ("5: x", "5: unknown setting"),
+            (
+                "redis: {sentinel: {service: a, nodes: ['b:1'], nodez: 1}}",
+                "redis.sentinel.nodez: unknown setting, did",
+            ),
+            (
+                "redis: {sentinel: {service: a, nodes: [b]}}",
+                "redis.sentinel.nodes.0: expected text that matches",
+            ),
+            (
+                "families: {'config:api': {tll: 5}}",
+                "families.config:api.tll: unknown setting, did you mean ttl?",
+            ),
+            (
+                "collections: [{name: a, pagesize: 5}]",
+                "collections.0.pagesize: unknown setting, did you mean page_",
+            ),
+            ("2025-01-01: x", "2025-01-01: unknown setting"),
+            ("collections: {name: a}", "collections: expected a list"),
+            (
+                "redis: {timeout_seconds: 1e+300}",
+                "redis.timeout_seconds: expected less than or equal to 86400",
+            ),
+            ("mongo: {timeout_seconds: 1e+6}", "mongo.timeout_seconds: expected less than or equal to 86400"),
+            ("retry: {seconds: 1e+300}", "retry.seconds: expected less than or equal to 86400"),
+            ("lease: {seconds: 100000}", "lease.seconds: expected less than or equal to 86400"),
+            (
+                "collections: [{name: a, overlap_seconds: 1000000000000000000000}]",
+                "collections.0.overlap_seconds: expected less than or equal to 3153600000",
+            ),
+            (
+                "families: {'config:api': {ttl: 100000000000000000}}",
+                "families.config:api.ttl: expected less than or equal to 3153600000",
+            ),
+            (
+                "schedule: {cycle_seconds: 10000000000}",
+                "schedule.cycle_seconds: expected less than or equal to ",
+            ),
+            (
+                "reconcile: {interval_seconds: 10000000000}",
+                "reconcile.interval_seconds: expected less than or ",
+            ),
+            ("namespace: {x: 1}", "namespace: expected a valid string"),
+            ("namespace: a b", "namespace: "),
         ],
     )
     def test_a_wrong_file_is_refused_by_path(self, write: Write, text: str, expected: str) -> None:
@@ -66,7 +109,9 @@ class TestRefusals:
                 "environment ETL_REDIS_URL: unknown setting, did you mean ETL_REDIS__URL?",
             ),
             ("ETL_MONGOO__URI", "x", "did you mean ETL_MONGO__URI?"),
+            ("ETL_NAMESPACE__X", "x", "environment ETL_NAMESPACE__X: unknown setting"),
             ("ETL_COLLECTIONS", "promptContent", "environment ETL_COLLECTIONS: expected JSON"),
+            ("ETL_REDIS__SENTINEL__NODES", "a:1", "environment ETL_REDIS__…: expected JSON"),
         ],
     )
     def test_a_wrong_variable_is_refused_by_name(
@@ -90,6 +135,11 @@ class TestRefusals:
         assert "mongo.url: " in line
         assert "http.port: " in line
 
+    @pytest.mark.parametrize("text", ["collections: [{name: 5}]", "collections: [{nome: a}, 5]"])
+    def test_what_follows_from_a_problem_is_none(self, write: Write, text: str) -> None:
+        """A list whose items are wrong is not too short besides."""
+        assert "at least 1 item" not in refusal(write(text))
+
     def test_the_command_line_is_named(self) -> None:
         """A wrong value typed with the command is reported as such."""
         assert refusal(http={"port": -1}).endswith("(command line)")
@@ -103,6 +153,15 @@ class TestRefusals:
             ("just text", "expected settings, such as"),
             ("- a\n- b\n", "expected settings, such as"),
             ("mongo: *hunter2", "etl.yaml:1: found undefined alias '…'"),
+            (
+                "mongo:\n  uri: {{ MONGO_URI }}",
+                "etl.yaml:2: expected the name of a setting; what begins with {",
+            ),
+            ("mongo:\n  ? [a, b]\n  : c", "etl.yaml:2: expected the name of a setting"),
+            ("? {a: b}\n: c", "etl.yaml:1: expected the name of a setting"),
+            ("mongo: &a {uri: *a}", "etl.yaml:1: not valid YAML, or nested too deeply"),
+            ("mongo: " + "[" * 2000, "etl.yaml:1: not valid YAML, or nested too deeply"),
+            ("mongo: " + "{a: " * 900 + "1" + "}" * 900, "etl.yaml:1: not valid YAML, or nested too deeply"),
         ],
     )
     def test_no_yaml_is_refused_by_line(self, write: Write, text: str, expected: str) -> None:

@@ -38,6 +38,12 @@ class TestSecrets:
         assert "environment ETL_MONGO__URI" in line
         assert SECRET not in line
 
+    @pytest.mark.parametrize("place", ["/?appName=@x@", "/db?appName=a@b&w=1", "?appName=@"])
+    def test_the_value_of_an_option_may_hold_an_at_sign(self, write: Write, place: str) -> None:
+        """It is no part of a password."""
+        uri = f"mongodb://app:{SECRET}@db{place}"
+        assert load(write(f"mongo: {{uri: '{uri}'}}")).mongo.uri.get_secret_value() == uri
+
     @pytest.mark.parametrize(
         "variable",
         [
@@ -72,10 +78,18 @@ class TestSecrets:
         assert load(None, {"mongo": {"uri": uri}}).mongo.uri.get_secret_value() == uri
 
     @pytest.mark.parametrize(
-        "url", ["redis://:pass@host/1", "rediss://u:p@host:6380", "unix:///run/redis.sock?db=1"]
+        "url",
+        [
+            "redis://:pass@host/1",
+            "rediss://u:p@host:6380",
+            "unix:///run/redis.sock?db=1",
+            "unix://u:p%40ss@/run/redis.sock?client_name=x",
+            "redis://h?db=3&socket_timeout=2.5&socket_keepalive=False&health_check_interval=30",
+            "rediss://h/0?ssl_cert_reqs=none&ssl_ca_certs=/etc/ca.pem&ssl_check_hostname=False",
+        ],
     )
     def test_well_formed_redis_addresses_pass(self, url: str) -> None:
-        """Passwords without user, TLS and sockets are all accepted."""
+        """Passwords without user, TLS, sockets and options are all accepted."""
         assert load(None, {"redis": {"url": url}}).redis.url.get_secret_value() == url
 
     @pytest.mark.parametrize(
@@ -87,6 +101,45 @@ class TestSecrets:
         assert line.startswith("redis.url: ")
         assert SECRET not in line
 
+    @pytest.mark.parametrize(
+        ("url", "expected"),
+        [
+            ("redis://h/0?protocol=3", "leave protocol out: the ETL decides it"),
+            ("redis://h/0?decode_responses=False", "leave decode_responses out"),
+            ("redis://h?max_connections=1", "leave max_connections out"),
+            ("redis://h?sockettimeout=5", "an option after the ? is unknown, did you mean socket_timeout?"),
+            ("redis://h?hunter2", "an option after the ? is unknown, expected one of: db, username, "),
+            ("redis://h?hunter2=1", "an option after the ? is unknown, expected one of: db, username, "),
+            ("redis://h?ssl_cert_reqs=none", "options that begin with ssl_ go with rediss://"),
+            ("rediss://h?ssl_cert_reqs=hunter2", "the option ssl_cert_reqs has a wrong value, or none"),
+            ("rediss://h?ssl_hunter2=1", "an option after the ? is unknown, "),
+            ("redis://h?socket_timeout=nan", "the option socket_timeout has a wrong value, or none"),
+            ("redis://h?socket_timeout=0", "the option socket_timeout takes more than 0 and at most 86400"),
+            (
+                "redis://h?socket_timeout=1000000",
+                "the option socket_timeout takes more than 0 and at most 86400",
+            ),
+            ("redis://h?db=-1", "the option db has a wrong value, or none"),
+            ("redis://h?db=", "the option db has a wrong value, or none"),
+            ("redis://h?password", "the option password has a wrong value, or none"),
+            ("redis://h/99999999999999999999", "with a number as the database"),
+            ("redis://h:0", "with a number as the port"),
+            ("redis://h:99999/0", "with a number as the port"),
+            (
+                "unix:///tmp/x?socket_connect_timeout=5",
+                "an option after the ? is unknown, did you mean socket_timeout",
+            ),
+            ("unix://tmp/x", "expected unix:///path/to/redis.sock?db=0, with three slashes"),
+            ("unix:///", "expected unix:///path/to/redis.sock?db=0, with three slashes"),
+            ("unix:///hunt@hunter2", "must be percent-encoded"),
+        ],
+    )
+    def test_what_redis_cannot_honour_is_refused(self, url: str, expected: str) -> None:
+        """An option that would change the replies under the code, or do nothing, is named; no value is."""
+        line = refusal(redis={"url": url})
+        assert line.startswith(f"redis.url: {expected}") or expected in line
+        assert SECRET not in line
+
     def test_a_representation_shows_no_secret(self) -> None:
         """Neither `repr` nor `str` nor the effective settings hold the password."""
         given = {"mongo": {"uri": f"mongodb://app:{SECRET}@db"}, "redis": {"url": f"redis://:{SECRET}@cache"}}
@@ -94,6 +147,14 @@ class TestSecrets:
         shown = repr(loaded) + str(loaded.settings) + repr(effective(loaded))
         assert SECRET not in shown
         assert "mongodb://app:***@db" in shown
+
+    def test_a_password_that_is_a_setting_of_its_own_is_shown_as_stars(self) -> None:
+        """It is no address of which something else could be shown."""
+        sentinel = {"service": "main", "nodes": ["a:26379"], "username": "app", "password": SECRET}
+        loaded = load_with_origins(None, {"redis": {"sentinel": sentinel}})
+        shown = {one.path: one.value for one in effective(loaded)}
+        assert (shown["redis.sentinel.username"], shown["redis.sentinel.password"]) == ("app", "***")
+        assert SECRET not in repr(shown) + repr(loaded)
 
     @pytest.mark.parametrize(
         ("uri", "shown"),

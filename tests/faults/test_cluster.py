@@ -1,0 +1,95 @@
+"""A Redis Cluster in which a primary dies, or a slot migrates, while documents are written."""
+
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import redis
+from pymongo.collection import Collection
+from redis.crc import key_slot
+
+from etl.app import App, BackfillOrder
+from etl.demo import MongoServer
+from tests.support.cluster import Cluster, start_cluster
+from tests.support.pipeline import NAME, api, settings_for, sync
+from tests.support.truth import truth
+from tests.support.types import Document
+from tests.support.waiting import eventually
+
+
+def now() -> datetime:
+    """The present, to the millisecond."""
+    moment = datetime.now(UTC)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """Three primaries, each with a replica."""
+    with start_cluster(replicas=1) as cluster:
+        yield cluster
+
+
+def test_a_primary_that_is_killed_during_a_backfill(
+    mongod: MongoServer, collection: Collection[Document], cluster: Cluster
+) -> None:
+    """The backfill ends, or the same command resumes; after a reconciliation nothing is missing."""
+    documents = [api(f"p{n}", now(), _id=n) for n in range(8_000)]
+    documents += [
+        {"_id": f"r{n}", "campana_id": f"c{n}", "segmento": "s", "estado": "pendiente", "updated_at": now()}
+        for n in range(200)
+    ]
+    collection.insert_many(documents)
+    killed = threading.Event()
+
+    def kill(report: Any) -> None:
+        if report.records_processed > 1_000 and not killed.is_set():
+            killed.set()
+            cluster.primaries[1].kill()
+
+    settings = settings_for(mongod.uri, collection.database.name, cluster.url)
+    with App(settings) as app:
+        report = app.backfill(NAME, BackfillOrder(), kill)
+        assert killed.is_set()
+        if report.status != "ok":
+            assert eventually(lambda: app.backfill(NAME, BackfillOrder(), kill).status == "ok", 60)
+        app.verify(NAME, repair=True)
+        assert app.verify(NAME).true
+    assert cluster.contents() == truth(collection)
+
+
+def test_a_slot_that_migrates_while_its_keys_are_written(
+    mongod: MongoServer, collection: Collection[Document], cluster: Cluster
+) -> None:
+    """Writes are redirected; no key is lost, however often the slot goes to and fro."""
+    slot = key_slot(b"config:api:p0")
+    owners: list[Any] = [
+        redis.Redis.from_url(f"redis://{node.address}", decode_responses=True) for node in cluster.primaries
+    ]
+    names = [str(client.execute_command("CLUSTER MYID")) for client in owners]
+    first = slot * len(owners) // 16_384
+    here, there = first, (first + 1) % len(owners)
+    with App(settings_for(mongod.uri, collection.database.name, cluster.url)) as app:
+        for number in range(6):
+            collection.replace_one({"_id": 0}, api("p0", now(), _id=0, rate_limit=f"{number}"), upsert=True)
+            collection.insert_many([api(f"p{100 * number + n}", now()) for n in range(1, 50)])
+            owners[there].execute_command("CLUSTER SETSLOT", slot, "IMPORTING", names[here])
+            owners[here].execute_command("CLUSTER SETSLOT", slot, "MIGRATING", names[there])
+            cycle = threading.Thread(target=sync, args=(app,))
+            cycle.start()
+            time.sleep(0.3)  # a new key of the slot is refused until it has migrated
+            host, port = cluster.primaries[there].address.split(":")
+            keys: Any = owners[here].execute_command("CLUSTER GETKEYSINSLOT", slot, 1000)
+            for key in keys:
+                owners[here].execute_command("MIGRATE", host, port, key, 0, 5000)
+            for client in owners:
+                client.execute_command("CLUSTER SETSLOT", slot, "NODE", names[there])
+            here, there = there, here
+            cycle.join()
+            sync(app)
+    for client in owners:
+        client.close()
+    assert cluster.contents() == truth(collection)

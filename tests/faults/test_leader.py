@@ -1,0 +1,82 @@
+"""Several daemons: which one leads, and what the others do meanwhile."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.acceptance.conftest import StartEtl
+from tests.support.daemons import HISTORY, LEADER, ended, every, leader
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.alone
+
+CONTAINER = ("/usr/bin/unshare", "--uts", "--pid", "--fork", "--kill-child")
+
+
+def test_a_daemon_that_is_stopped_gives_the_lead_back(start_etl: StartEtl, redis_client: redis.Redis) -> None:
+    """The next one, whose interval is another, need not stand by for what is left of the old one."""
+    first = start_etl("run", **(every(600) | {"ETL_LEASE__SECONDS": "30"}))
+    assert eventually(lambda: redis_client.llen(HISTORY) == 1)
+    assert eventually(lambda: leader(redis_client) == first.pid)
+    ended(first)
+    assert not redis_client.exists(LEADER)
+
+    second = start_etl("run", **(every(1) | {"ETL_LEASE__SECONDS": "30"}))
+    assert eventually(lambda: redis_client.llen(HISTORY) >= 4, 15)
+    assert {line["action"] for line in ended(second)}.isdisjoint({"standby", "trouble"})
+
+
+def test_a_daemon_that_stands_by_says_so_and_takes_over(
+    start_etl: StartEtl, redis_client: redis.Redis
+) -> None:
+    """Once, with the name of the leader; when that is stopped it leads within four thirds of a lease."""
+    first = start_etl("run", **every(1))
+    assert eventually(lambda: leader(redis_client) == first.pid)
+    second = start_etl("run", **every(1))
+    time.sleep(4)
+    ended(first)
+    assert eventually(lambda: leader(redis_client) == second.pid, 3)
+    said = [line for line in ended(second) if line["action"] in {"standby", "leader", "skipped", "late"}]
+    assert [line["action"] for line in said] == ["standby", "leader"], said
+    assert f":{first.pid}:" in said[0]["leader"]
+
+
+def test_a_leader_that_slept_makes_way(start_etl: StartEtl, redis_client: redis.Redis) -> None:
+    """Another one has taken over meanwhile: it stands by when it wakes up."""
+    first = start_etl("run", **every(1))
+    assert eventually(lambda: leader(redis_client) == first.pid)
+    second = start_etl("run", **every(1))
+    first.send_signal(signal.SIGSTOP)
+    assert eventually(lambda: leader(redis_client) == second.pid, 10)
+    first.send_signal(signal.SIGCONT)
+    time.sleep(3)
+    assert leader(redis_client) == second.pid
+    assert "standby" in {line["action"] for line in ended(first)}
+
+
+def test_two_containers_with_one_name_and_process_id_are_told_apart(
+    environment: Mapping[str, str], tmp_path: Path, redis_client: redis.Redis
+) -> None:
+    """Both are `etl:1`: only one of them runs the cycles."""
+    if not os.environ.get("CI") and subprocess.run([*CONTAINER, "true"], check=False).returncode:
+        pytest.skip("it takes the right to make a namespace")
+    command = [*CONTAINER, "/bin/sh", "-c", 'hostname etl && exec "$0" -m etl run', sys.executable]
+    with ExitStack() as stack:
+        for _ in range(2):
+            variables = {**environment, **every(2)}
+            daemon = subprocess.Popen(command, cwd=tmp_path, env=variables, stderr=subprocess.DEVNULL)
+            stack.enter_context(daemon)
+            stack.callback(daemon.kill)
+        assert eventually(lambda: redis_client.llen(HISTORY) >= 2)
+        assert eventually(lambda: str(redis_client.get(LEADER)).startswith("etl:1:"))
+        before, began = redis_client.llen(HISTORY), time.monotonic()
+        assert eventually(lambda: redis_client.llen(HISTORY) >= before + 5, 20)
+        assert time.monotonic() - began > 7, "each of them runs its own cycles"

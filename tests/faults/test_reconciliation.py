@@ -1,0 +1,48 @@
+"""A reconciliation that meets an outage."""
+
+import time
+
+import pytest
+import redis
+from pymongo.collection import Collection
+
+from etl.demo import MongoServer
+from tests.acceptance.conftest import StartEtl
+from tests.support.daemons import COMPANION, HISTORY, ended, every, key, provider
+from tests.support.types import Document, ProxyTo
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.alone
+
+INTERVAL = 20
+
+
+def test_a_reconciliation_that_failed_comes_back_when_mongodb_answers(
+    start_etl: StartEtl,
+    mongod: MongoServer,
+    proxy_to: ProxyTo,
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+) -> None:
+    """Not an interval later, and not before that is it well again; no lease of it stays behind."""
+    collection.insert_one(provider(1))
+    proxy = proxy_to(mongod)
+    settings = {**every(600), "ETL_MONGO__URI": proxy.through(mongod.uri), "ETL_MONGO__TIMEOUT_SECONDS": "1"}
+    impatient = {"ETL_RETRY__SECONDS": "1", "ETL_RECONCILE__INTERVAL_SECONDS": str(INTERVAL)}
+    daemon = start_etl("run", **settings, **impatient)
+    if not eventually(lambda: bool(redis_client.exists(HISTORY))):
+        daemon.terminate()
+        raise AssertionError(daemon.communicate()[1])
+    began = time.monotonic()
+    redis_client.delete(key(1))
+    time.sleep(INTERVAL - 3)
+    proxy.cut()
+    time.sleep(6)
+    assert not redis_client.exists(f"{COMPANION}reconciliation_lease")
+    proxy.resume()
+    assert eventually(lambda: bool(redis_client.exists(key(1))), began + 2 * INTERVAL - 3 - time.monotonic())
+
+    lines = ended(daemon)
+    ours = [line for line in lines if line["action"] in {"trouble", "recovered", "reconciliation"}]
+    actions = [line["action"] for line in ours if "cycle" not in line]
+    assert actions == ["trouble", "reconciliation", "recovered"], lines

@@ -1,0 +1,89 @@
+"""A Redis Cluster: three primaries on loopback, every command."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from bson import json_util
+from pymongo.collection import Collection
+
+from etl.app import App, BackfillOrder
+from etl.demo import MongoServer
+from tests.support.cluster import Cluster, start_cluster
+from tests.support.pipeline import NAME, api, settings_for, sync
+from tests.support.truth import truth
+from tests.support.types import Document
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Three primaries, for the tests of this module."""
+    with start_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def app(mongod: MongoServer, collection: Collection[Document], cluster: Cluster) -> Iterator[App]:
+    """The application on an empty cluster."""
+    client = cluster.client()
+    client.flushall(target_nodes="primaries")
+    client.close()
+    with App(settings_for(mongod.uri, collection.database.name, cluster.url)) as app:
+        yield app
+
+
+def now() -> datetime:
+    """The present, to the millisecond."""
+    moment = datetime.now(UTC)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def test_the_samples_of_the_contract(app: App, collection: Collection[Document], cluster: Cluster) -> None:
+    """The same keys and values as on a single server."""
+    documents = json_util.loads((DATA / "sample_documents.json").read_text("utf-8"))
+    collection.insert_many(documents)
+    assert sync(app).records_processed == 6
+    expected = json.loads((DATA / "sample_expected.json").read_text("utf-8"))
+    wanted = {key: entry["value"] for key, entry in expected.items() if not key.startswith("etl:")}
+    assert cluster.contents() == wanted
+    assert sync(app).records_processed == 0
+
+
+def test_moves_heirs_and_tombstones(app: App, collection: Collection[Document], cluster: Cluster) -> None:
+    """Keys of several slots are given up, inherited and removed."""
+    collection.insert_many([api("a", now(), _id=1), api("b", now(), _id=2)])
+    collection.insert_one(api("a", now(), _id=3, status="newest"))
+    sync(app)
+    collection.update_one({"_id": 3}, {"$set": {"provider_name": "c", "updated_at": now()}})
+    collection.update_one({"_id": 2}, {"$set": {"eliminado": True, "updated_at": now()}})
+    sync(app)
+    assert cluster.contents() == truth(collection)
+    assert set(cluster.contents()) == {"config:api:a", "config:api:c"}
+
+
+def test_backfill_verify_trace_refresh_show(
+    app: App, collection: Collection[Document], cluster: Cluster
+) -> None:
+    """Worker processes write by slot; verification scans every node and repairs."""
+    collection.insert_many([api(f"p{n}", now(), _id=n) for n in range(6_000)])
+    report = app.backfill(NAME, BackfillOrder(), lambda _: None)
+    assert (report.status, report.records_processed) == ("ok", 6_000)
+    assert cluster.contents() == truth(collection)
+
+    client = cluster.client()
+    client.delete("config:api:p7")
+    client.hset("config:api:p8", "status", "changed")
+    collection.delete_one({"_id": 9})
+    assert app.verify(NAME).wrong == 3
+    assert app.verify(NAME, repair=True).repaired == 3
+    assert cluster.contents() == truth(collection)
+    assert app.show("config:api:p7") is not None
+    assert app.trace(NAME, ["7"]).outcome == "well"
+    assert app.refresh("config:api", "p7").written == 1
+    assert app.status()[0].last_cycle is not None
+    assert [finding for finding in app.doctor() if finding.level == "finding"] == []
+    client.close()

@@ -1,0 +1,261 @@
+"""A collection that is followed: its changes are in Redis without a cycle, deletes included."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+
+import pytest
+import redis
+from pymongo.collection import Collection
+
+from etl.app import App
+from etl.cache.keys import state_keys
+from etl.errors import StreamRefusedError
+from etl.settings import Settings
+from etl.sync.follow import Followed
+from tests.support.failpoint import fail_command
+from tests.support.pipeline import NAME, OpenApp, api, campaign, sync
+from tests.support.truth import held, truth
+from tests.support.types import Document, StartMongo
+from tests.support.waiting import eventually
+
+KEYS = state_keys(NAME)
+LOCK = "lock:content_generation:c"
+
+
+def now() -> datetime:
+    """The present, to the millisecond."""
+    moment = datetime.now(UTC)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+@contextmanager
+def following(app: App, batches: list[Followed] | None = None) -> Iterator[threading.Thread]:
+    """Follow in a thread until the block ends."""
+    noted: list[Followed] = [] if batches is None else batches
+    thread = threading.Thread(target=app.follow, args=(NAME, noted.append))
+    thread.start()
+    try:
+        yield thread
+    finally:
+        app.stop()
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def is_true(client: redis.Redis, collection: Collection[Document]) -> Callable[[], bool]:
+    """Whether Redis holds what MongoDB says."""
+
+    def fact() -> bool:
+        with suppress(AssertionError):  # a key that goes while it is looked at has no TTL
+            return held(client) == truth(collection)
+        return False
+
+    return fact
+
+
+def follows(client: redis.Redis) -> bool:
+    """Whether a follower has recorded where it is."""
+    return bool(client.hexists(KEYS.follow, "token"))
+
+
+def test_each_change_is_applied_without_a_cycle(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """An insert, an update, a move, a tombstone, a hard delete with an heir, and a request."""
+    with following(open_app()):
+        assert eventually(lambda: follows(redis_client))
+        collection.insert_many([api("a", now(), _id=1), api("a", now(), _id=2, status="older")])
+        collection.insert_one(campaign("c", now(), _id=3, estado="pendiente", prioridad="alta"))
+        collection.update_one({"_id": 1}, {"$set": {"status": "changed", "updated_at": now()}})
+        assert eventually(is_true(redis_client, collection))
+
+        collection.update_one({"_id": 1}, {"$set": {"provider_name": "b", "updated_at": now()}})
+        assert eventually(is_true(redis_client, collection))
+        assert redis_client.hget("config:api:a", "status") == "older"
+
+        collection.update_one({"_id": 1}, {"$set": {"eliminado": True, "updated_at": now()}})
+        collection.delete_one({"_id": 2})
+        assert eventually(is_true(redis_client, collection))
+        assert redis_client.keys("config:api:*") == []
+        assert redis_client.llen("queue:ai_generation:alta") == 1
+
+
+def test_documents_under_a_lock_are_applied_once_it_is_gone(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """A generator takes the lock, writes twenty documents and releases it: all are there half a second later."""
+    with following(open_app()):
+        assert eventually(lambda: follows(redis_client))
+        redis_client.set(LOCK, "process_id_123")
+        collection.insert_many([campaign("c", now(), _id=n, segmento=f"s{n}") for n in range(20)])
+        assert eventually(lambda: redis_client.hlen(KEYS.deferred) == 20)
+        assert redis_client.keys("ai:*") == []
+
+        redis_client.delete(LOCK)
+        assert eventually(lambda: len(redis_client.keys("ai:campaign_messages:*")) == 20, 5)
+        assert eventually(lambda: redis_client.hlen(KEYS.deferred) == 0)
+        assert held(redis_client) == truth(collection)
+
+
+def test_a_follower_resumes_where_the_last_one_stopped(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """What was written and deleted in between is applied by the stream: no cycle is needed."""
+    with following(open_app()):
+        assert eventually(lambda: follows(redis_client))
+        collection.insert_many([api(f"p{n}", now(), _id=n) for n in range(10)])
+        assert eventually(is_true(redis_client, collection))
+    cycles = redis_client.llen(KEYS.history)
+
+    collection.delete_many({"_id": {"$lt": 5}})
+    collection.update_many({}, {"$set": {"status": "later", "updated_at": now()}})
+    with following(open_app()):
+        assert eventually(is_true(redis_client, collection))
+    assert redis_client.llen(KEYS.history) == cycles
+
+
+def test_one_of_two_followers_works_and_the_other_takes_over(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """The lease names the one that works."""
+    first: list[Followed] = []
+    second: list[Followed] = []
+    with following(open_app(), first):
+        assert eventually(lambda: follows(redis_client))
+        with following(open_app(), second):
+            collection.insert_one(api("a", now(), _id=1))
+            assert eventually(is_true(redis_client, collection))
+            assert second == []
+    with following(open_app(), second):
+        collection.insert_one(api("b", now(), _id=2))
+        assert eventually(is_true(redis_client, collection))
+        assert second
+
+
+def test_a_lost_token_is_answered_by_a_cycle_and_a_reconciliation(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """Deletes that no stream can tell any more leave the cache all the same."""
+    batches: list[Followed] = []
+    with following(open_app()):
+        assert eventually(lambda: follows(redis_client))
+        collection.insert_many([api(f"p{n}", now(), _id=n) for n in range(3)])
+        assert eventually(is_true(redis_client, collection))
+    collection.delete_one({"_id": 0})
+    collection.insert_one(api("new", now(), _id=9))
+
+    lost = fail_command(collection.database.client, "aggregate", appName="promptcontent-etl", errorCode=286)
+    with lost, following(open_app(), batches):
+        assert eventually(is_true(redis_client, collection))
+    assert [one.restarted for one in batches if one.restarted] == ["token_lost"]
+
+
+def test_a_collection_that_was_dropped_is_begun_anew(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """When it is back, Redis holds what it says, and nothing of the old one."""
+    batches: list[Followed] = []
+    with following(open_app(), batches):
+        assert eventually(lambda: follows(redis_client))
+        collection.insert_many([api(f"p{n}", now(), _id=n) for n in range(3)])
+        assert eventually(is_true(redis_client, collection))
+        collection.drop()
+        assert eventually(lambda: any(one.restarted for one in batches))
+        collection.create_index([("updated_at", 1), ("_id", 1)])
+        collection.insert_one(api("new", now(), _id=9))
+        assert eventually(is_true(redis_client, collection))
+        collection.insert_one(api("next", now(), _id=10))
+        assert eventually(is_true(redis_client, collection))
+    assert [one.restarted for one in batches if one.restarted] == ["invalidated"]
+
+
+def test_a_killed_cursor_is_opened_again(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """The events that arrived meanwhile are applied."""
+    batches: list[Followed] = []
+    admin = collection.database.client.admin
+    with following(open_app(), batches):
+        assert eventually(lambda: follows(redis_client))
+        streams = [
+            {"$currentOp": {"idleCursors": True, "allUsers": True}},
+            {"$match": {"ns": collection.full_name}},
+        ]
+        cursors = [
+            one["cursor"]["cursorId"]
+            for one in admin.aggregate(streams)
+            if "cursor" in one and "$changeStream" in str(one["cursor"].get("originatingCommand"))
+        ]
+        assert cursors
+        collection.database.command("killCursors", collection.name, cursors=cursors)
+        collection.insert_one(api("a", now(), _id=1))
+        assert eventually(is_true(redis_client, collection))
+    assert "connection" in [one.restarted for one in batches]
+
+
+def test_a_follower_a_backfill_and_a_sync_do_not_block_each_other(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """All three end, and Redis holds what MongoDB says."""
+    collection.insert_many([api(f"p{n % 50}", now(), _id=n) for n in range(400)])
+    app = open_app(page_size=20)
+    with following(open_app(page_size=20)):
+        for number in range(5):
+            collection.update_many(
+                {"_id": {"$mod": [5, number]}}, {"$set": {"status": f"v{number}", "updated_at": now()}}
+            )
+            sync(app)
+        assert eventually(is_true(redis_client, collection))
+    assert app.verify(NAME).true
+
+
+def test_the_status_tells_of_the_follower(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """Its state, its lag, the last event, and the holder."""
+    app = open_app()
+    [before] = app.status()
+    assert before.follow is None
+    with following(open_app()):
+        assert eventually(lambda: follows(redis_client))
+        collection.insert_one(api("a", now(), _id=1))
+        assert eventually(is_true(redis_client, collection))
+        assert eventually(lambda: (app.status()[0].follow or {}).get("last_event") is not None)
+        [during] = app.status()
+        assert during.follow is not None
+        assert (during.follow["state"], during.follow["lag_seconds"]) == ("following", 0.0)
+        assert during.follow["holder"]
+    [after] = app.status()
+    assert after.follow is not None
+    assert after.follow["state"] == "stopped"
+
+
+def test_a_server_without_change_streams_is_refused_in_one_line(
+    start_mongod: StartMongo, redis_url: str
+) -> None:
+    """A user who may not open a stream gets what to do."""
+    server = start_mongod(password="geheim")
+    from pymongo import MongoClient  # noqa: PLC0415
+
+    with MongoClient[Document](server.uri) as client:
+        finder = {"resource": {"db": "campaigns", "collection": NAME}, "actions": ["find", "listIndexes"]}
+        client.campaigns.command("createRole", "finder", privileges=[finder], roles=[])
+        client.campaigns.command("createUser", "guest", pwd="geheim", roles=["finder"])
+    settings = Settings.model_validate(
+        {
+            "mongo": {"uri": f"mongodb://guest:geheim@{server.address}/campaigns?replicaSet=rs0"},
+            "redis": {"url": redis_url},
+        }
+    )
+    with App(settings) as app, pytest.raises(StreamRefusedError, match="no change stream") as refused:
+        app.follow(NAME, lambda _: None)
+    assert "\n" not in str(refused.value)
+
+
+def test_status_json_holds_the_follower(open_app: OpenApp, collection: Collection[Document]) -> None:
+    """It can be written as JSON."""
+    collection.insert_one(api("a", now(), _id=1))
+    assert json.dumps(open_app().status()[0].as_dict())

@@ -1,0 +1,114 @@
+"""`etl purge`: what the ETL leaves in Redis goes, and nothing else."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+import redis
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from etl.cache.keys import record_key, requests_key, state_keys
+from etl.cli import run
+from etl.demo import MongoServer
+from tests.support.pipeline import NAME, api, campaign
+from tests.support.types import Document
+
+OTHER = "other*[x]"
+KEYS = state_keys(NAME)
+ALTA, BAJA = "queue:ai_generation:alta", "queue:ai_generation:baja"
+
+Etl = Callable[..., tuple[int, str, str]]
+
+
+def names(client: redis.Redis) -> set[str]:
+    """Every key that Redis holds."""
+    return {str(key) for key in client.scan_iter(count=1000)}
+
+
+@pytest.fixture
+def etl(
+    mongod: MongoServer, database: Database[Document], redis_url: str, capsys: pytest.CaptureFixture[str]
+) -> Etl:
+    """Runs a command on this test's databases."""
+    collections = json.dumps([{"name": NAME}, {"name": OTHER}])
+    places = (f"mongo.uri={mongod.uri}", f"mongo.database={database.name}", f"redis.url={redis_url}")
+    shared = [word for place in (*places, f"collections={collections}") for word in ("--set", place)]
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        return (run([*shared, *arguments]), *capsys.readouterr())
+
+    return command
+
+
+@pytest.fixture
+def synced(
+    etl: Etl, collection: Collection[Document], database: Database[Document], redis_client: redis.Redis
+) -> redis.Redis:
+    """Two collections with state; both feed one queue, the first another one too."""
+    moment = datetime(2025, 1, 15, tzinfo=UTC)
+    collection.insert_many(
+        [
+            api("a", moment),
+            campaign("c1", moment, estado="pendiente", prioridad="alta"),
+            campaign("c2", moment, estado="pendiente", prioridad="baja"),
+            {"updated_at": moment, "tipo": "unknown"},
+        ]
+    )
+    database[OTHER].insert_one(campaign("c3", moment, estado="pendiente", prioridad="baja"))
+    assert etl("sync")[0] == 0
+    return redis_client
+
+
+def test_a_dry_run_names_what_would_be_deleted(etl: Etl, synced: redis.Redis) -> None:
+    """And deletes nothing."""
+    before = names(synced)
+    code, out, _ = etl("purge", NAME, "--dry-run", "--json")
+    found = json.loads(out)
+    assert (code, found["deleted"], names(synced)) == (0, 0, before)
+    own = {key for key in KEYS if key in before}
+    records = {key for key in before if key.startswith(record_key(f"{NAME} "))}
+    assert len(records) == 3
+    assert set(found["keys"]) == own | records | {requests_key(ALTA)}
+    assert KEYS.checkpoint in own
+
+
+def test_only_the_state_of_this_collection_goes(etl: Etl, synced: redis.Redis) -> None:
+    """Caches, queues, and what another collection needs, stay."""
+    before = names(synced)
+    dry = set(json.loads(etl("purge", NAME, "--dry-run", "--json")[1])["keys"])
+    code, out, _ = etl("purge", NAME, "--yes")
+    assert code == 0
+    assert out.endswith(f"\n{len(dry)} deleted\n")
+    left = names(synced)
+    assert left == before - dry
+    assert {ALTA, BAJA, "config:api:a", state_keys(OTHER).checkpoint} <= left
+    assert etl("purge", NAME, "--yes")[1] == "0 deleted\n"
+
+
+def test_the_queues_go_where_that_is_asked_for(etl: Etl, synced: redis.Redis) -> None:
+    """But for one that another collection feeds; a name with the signs of a pattern is only a name."""
+    assert etl("purge", NAME, "--queues", "--yes")[0] == 0
+    assert (synced.exists(ALTA), synced.exists(BAJA)) == (0, 1)
+    assert etl("purge", OTHER, "--queues", "--yes")[0] == 0
+    left = {key for key in names(synced) if not key.endswith(":owner")}
+    assert left == {"config:api:a"}
+
+
+def test_it_asks_first(etl: Etl, synced: redis.Redis) -> None:
+    """Where nobody can answer it deletes nothing, and says what to type."""
+    before = names(synced)
+    code, _, err = etl("purge", NAME)
+    assert (code, names(synced)) == (2, before)
+    assert "say --yes" in err
+
+
+@pytest.mark.parametrize("lease", [KEYS.leader, KEYS.lease, KEYS.backfill_lease, KEYS.follow_lease])
+def test_a_collection_that_is_in_use_is_left_alone(etl: Etl, synced: redis.Redis, lease: str) -> None:
+    """By a daemon or by another command. The holder is named; exit code 75."""
+    synced.set(lease, "worker-1:4711:0123456789ab")
+    before = names(synced)
+    code, _, err = etl("purge", NAME, "--yes")
+    assert (code, names(synced)) == (75, before)
+    assert "worker-1:4711" in err

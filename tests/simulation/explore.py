@@ -1,0 +1,278 @@
+"""Schedules: in which order the steps of the actors happen, and what goes wrong meanwhile."""
+
+import random
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import NamedTuple
+
+from tests.simulation.actors import ACTORS, Actor, Step, cycle, follower, reconcile
+from tests.simulation.expected import faults
+from tests.simulation.protocol import Answer, Read, Rules
+from tests.simulation.scenarios import Scenario
+from tests.simulation.world import DEADLINE, INTERVAL, UNIT, World
+
+LIMIT = 300  # steps after which an actor is taken to go round in circles
+CRASHES = ("crash", "crash, call under way")
+ACCIDENTS = (*CRASHES, "repeat", "sleep", "stale")
+
+
+class Option(NamedTuple):
+    """Something that may happen next."""
+
+    what: str
+    actor: str = ""
+    switch: int = 0  # 1: it interrupts an actor
+    fault: int = 0
+
+
+Choose = Callable[[Sequence[Option]], Option]
+
+
+class Run:
+    """One schedule of a scenario."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        crew: Sequence[str],
+        rules: Rules | None = None,
+        faults: int = 0,
+        accidents: Collection[str] = ACCIDENTS,
+    ) -> None:
+        self.world = World(rules or Rules(), scenario.start(), scenario.ttl)
+        self.trace: list[tuple[object, ...]] = []
+        self.events = list(scenario.events)
+        self.crew = list(crew)
+        self.starts = dict.fromkeys(crew, 1)
+        self.running: dict[str, tuple[Actor, Step]] = {}
+        self.current = ""
+        self.under_way: list[Step] = []  # calls that were sent, and not yet received
+        self.faults = faults
+        self.accidents = accidents
+        self.steps = 0
+        self.stuck = False
+
+    def sync(self) -> "Run":
+        """Begin with a cache that is in step."""
+        self._finish(cycle(self.world), "first cycle")
+        if self.world.ttl is None:
+            self.world.watched = frozenset(self.world.documents)
+        return self
+
+    def play(self, choose: Choose) -> None:
+        """Let everything happen that may."""
+        while not self.stuck and (options := self.options()):
+            self.do(choose(options))
+
+    def options(self) -> list[Option]:
+        """What may happen next; the first one is the least surprising."""
+        busy = int(self.current in self.running)
+        options = [Option("go on", self.current)] if busy else []
+        if self.events:
+            options.append(Option("event", switch=busy))
+        options += [Option("go on", a, busy) for a in self.running if a != self.current]
+        options += [Option("start", a, busy) for a in self.crew if a not in self.running and self._wanted(a)]
+        if self.under_way and options:
+            options.append(Option("late call", switch=busy))
+        return options + self._accidents() if self.faults > 0 and busy else options
+
+    def _accidents(self) -> list[Option]:
+        step = self.running[self.current][1]
+        possible = {"crash", "sleep"}
+        if step.writes:
+            possible |= {"crash, call under way", "repeat"}
+        if step.name == "page" and self.world.ticks <= self.world.stale_until:
+            possible.add("stale")
+        return [Option(each, self.current, fault=1) for each in self.accidents if each in possible]
+
+    def _wanted(self, actor: str) -> bool:
+        if actor.endswith("follower"):
+            return len(self.world.events) > self.world.token
+        return self.starts[actor] > 0
+
+    def do(self, option: Option) -> None:
+        """Let something happen."""
+        self.world.pass_time(1)
+        self.faults -= option.fault
+        what, actor = option.what, option.actor
+        match what:
+            case "event":
+                event = self.events.pop(0)
+                self.world.happen(event)
+                self.trace.append(("--", event, f"[{self.world.today}]"))
+            case "late call":
+                self._receive(self.under_way.pop(0))
+            case "crash" | "crash, call under way":
+                step = self.running.pop(actor)[1]
+                self.trace.append((actor, what, "before", step))
+                self.starts[actor] += 1
+                if what != "crash":
+                    self.under_way.append(step)
+            case "repeat":
+                self.under_way.append(self.running[actor][1])
+            case "wait":
+                self.world.pass_time(DEADLINE * UNIT // 2)
+            case "sleep":
+                self.world.pass_time((DEADLINE + 1) * UNIT)
+                self.trace.append(("--", "time passes", f"[{self.world.today}]"))
+            case _:
+                self._step(actor, stale=what == "stale")
+
+    def _step(self, actor: str, *, stale: bool) -> None:
+        if actor not in self.running:
+            self.starts[actor] -= 1
+            steps = ACTORS[actor](self.world)
+            self.running[actor] = steps, next(steps)
+        self.current = actor
+        self.steps += 1
+        self.stuck |= self.steps > LIMIT
+        steps, step = self.running[actor]
+        result = step.call(stale=True) if stale else step.call()
+        self.trace.append((actor, step, "stale" if stale else "", "->", result))
+        try:
+            self.running[actor] = steps, steps.send(result)
+        except StopIteration:
+            del self.running[actor]
+
+    def _receive(self, step: Step) -> None:
+        self.trace.append(("late call", step, "->", step.call()))
+
+    def _finish(self, steps: Actor, name: str) -> None:
+        try:
+            step = next(steps)
+            for _ in range(LIMIT):
+                self.world.pass_time(1)
+                result = step.call()
+                self.trace.append((name, step, "->", result))
+                step = steps.send(result)
+        except StopIteration:
+            return
+        self.stuck = True
+
+    def play_by_hand(self, schedule: str, *, end: bool = True) -> None:
+        """Play a schedule in words, then let what is left happen in order."""
+        for move in schedule.split(", "):
+            if move in {"event", "sleep", "wait"}:
+                self.do(Option(move))
+            elif move.startswith(("crash ", "stale ")):
+                what, _, actor = move.partition(" ")
+                self.do(Option(what, actor))
+            else:
+                actor, _, step = move.partition(" until ")
+                if actor not in self.crew:
+                    self.crew.append(actor)
+                    self.starts[actor] = 1
+                self.do(Option("go on", actor))
+                while not self.stuck and actor in self.running and self.running[actor][1].name != step:
+                    self.do(Option("go on", actor))
+        if end:
+            self.play(lambda options: options[0])
+
+    # What is wrong in the end
+
+    def end(self) -> list[str]:
+        """What is wrong as soon as the actors have finished."""
+        for step in self.under_way:
+            self._receive(step)
+        return self._faults(strict=True, lists=False)
+
+    def settle(self) -> list[str]:
+        """What is wrong after two quiet cycles, or after one where keys expire."""
+        world, followed = self.world, any(actor.endswith("follower") for actor in self.crew)
+        self.trace.append(("-- quiet",))
+        world.pass_time(UNIT)
+        world.locked.clear()
+        if followed and self._wanted("follower"):
+            self._finish(follower(world), "last follower")
+        self._finish(cycle(world), "last but one cycle")
+        for step in self.under_way:
+            self._receive(step)
+        if world.ttl is None:
+            world.pass_time(INTERVAL * UNIT)
+            self._finish(cycle(world), "last cycle")
+        if world.beyond_overlap and not followed:
+            return ["stuck"] * self.stuck
+        deleted = any(version is None for history in world.history.values() for version in history)
+        return self._faults(strict=followed or not deleted, lists=world.ttl is None)
+
+    def settle_or_reconcile(self) -> list[str]:
+        """What is wrong after two cycles, and after a reconciliation if one is due."""
+        found = self.settle()
+        return self.reconcile() if self.world.reconcile_due else found
+
+    def reconcile(self) -> list[str]:
+        """What is wrong after a reconciliation and a cycle."""
+        self._finish(reconcile(self.world), "reconciliation")
+        self.world.pass_time(INTERVAL * UNIT)
+        self._finish(cycle(self.world), "cycle afterwards")
+        return self._faults(strict=True, lists=True)
+
+    def _faults(self, *, strict: bool, lists: bool) -> list[str]:
+        return ["stuck"] if self.stuck else faults(self.world, strict=strict, lists=lists)
+
+    def story(self) -> str:
+        """What happened, a line for each step."""
+        return "\n".join(" ".join(_text(each) for each in line) for line in self.trace)
+
+
+def _text(item: object) -> str:
+    if isinstance(item, Step):
+        return f"{item.name} {_text(item.subject)}"
+    if isinstance(item, Answer):
+        return item.name
+    if isinstance(item, Read) or not isinstance(item, list | tuple):
+        return str(item)
+    return " ".join(map(_text, filter(None, item)))
+
+
+# Schedules at random
+
+
+def by_chance(chance: random.Random) -> Choose:
+    """Mostly go on, sometimes switch, seldom let something go wrong."""
+    stay = chance.choice((0.5, 0.8, 0.9))
+
+    def choose(options: Sequence[Option]) -> Option:
+        accidents = [option for option in options if option.fault]
+        if accidents and chance.random() < 0.05:
+            return chance.choice(accidents)
+        harmless = [option for option in options if not option.fault]
+        if harmless[0].what == "go on" and not harmless[0].switch and chance.random() < stay:
+            return harmless[0]
+        return chance.choice(harmless)
+
+    return choose
+
+
+# Every schedule
+
+
+def schedules(prepare: Callable[[], Run], switches: int) -> Iterator[Run]:
+    """Every schedule with so many interruptions at most, and with the faults that the run allows."""
+    prefixes: list[list[int]] = [[]]
+    while prefixes:
+        run = prepare()
+        run.play(_Search(prefixes, switches))
+        yield run
+
+
+class _Search:
+    """Follow a prefix of choices, then take the first one each time, and note the others."""
+
+    def __init__(self, prefixes: list[list[int]], switches: int) -> None:
+        self.prefixes = prefixes
+        self.prefix = prefixes.pop()
+        self.switches = switches
+        self.path: list[int] = []
+
+    def __call__(self, options: Sequence[Option]) -> Option:
+        depth = len(self.path)
+        number = self.prefix[depth] if depth < len(self.prefix) else 0
+        if depth >= len(self.prefix):
+            self.prefixes += [
+                [*self.path, n]
+                for n, option in enumerate(options)
+                if n > 0 and option.switch <= self.switches
+            ]
+        self.path.append(number)
+        self.switches -= options[number].switch
+        return options[number]

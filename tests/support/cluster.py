@@ -1,0 +1,82 @@
+"""A Redis Cluster on loopback: three primaries, and a replica of each where a test wants them."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final
+
+import redis
+from redis.cluster import RedisCluster
+
+from etl.demo import RedisServer
+from tests.support.waiting import eventually
+
+_SLOTS: Final = 16_384
+_OPTIONS: Final = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--appendonly", "no")
+
+
+class Cluster:
+    """The nodes: primaries first, then the replicas in the same order."""
+
+    def __init__(self, nodes: Sequence[RedisServer], primaries: int) -> None:
+        self.nodes = nodes
+        self.primaries = nodes[:primaries]
+        self.replicas = nodes[primaries:]
+
+    @property
+    def url(self) -> str:
+        """The address of one node."""
+        return f"redis://{self.nodes[0].address}"
+
+    def client(self) -> Any:
+        """A client of all of it, to arrange and to look; it speaks text."""
+        return RedisCluster.from_url(self.url, decode_responses=True)
+
+    def contents(self) -> dict[str, Any]:
+        """Every contract key that documents fill, and what it holds."""
+        found: dict[str, Any] = {}
+        client = self.client()
+        for key in client.scan_iter(count=1000, target_nodes=RedisCluster.PRIMARIES):
+            if not key.startswith(("{", "etl:")):
+                read = client.hgetall if client.type(key) == "hash" else lambda k: client.lrange(k, 0, -1)
+                value = read(key)
+                found[key] = sorted(value) if key.startswith("queue:") else value
+        client.close()
+        return found
+
+
+@contextmanager
+def start_cluster(primaries: int = 3, replicas: int = 0, args: Sequence[str] = ()) -> Iterator[Cluster]:
+    """Start a cluster whose slots are shared evenly; it is gone when the block ends."""
+    with ExitStack() as stack:
+        count = primaries * (1 + (1 if replicas else 0))
+        nodes = [
+            stack.enter_context(
+                RedisServer(args=(*_OPTIONS, "--cluster-config-file", f"nodes-{n}.conf", *args))
+            )
+            for n in range(count)
+        ]
+        clients: list[Any] = [
+            stack.enter_context(redis.Redis.from_url(f"redis://{node.address}", decode_responses=True))
+            for node in nodes
+        ]
+        for number, client in enumerate(clients[:primaries]):
+            first, last = number * _SLOTS // primaries, (number + 1) * _SLOTS // primaries
+            client.execute_command("CLUSTER ADDSLOTS", *range(first, last))
+        host, port = nodes[0].address.split(":")
+        for client in clients[1:]:
+            client.execute_command("CLUSTER MEET", host, port)
+        known = [str(client.execute_command("CLUSTER MYID")) for client in clients]
+        assert eventually(lambda: all(len(_nodes(client)) == count for client in clients))
+        for number, client in enumerate(clients[primaries:]):
+            client.execute_command("CLUSTER REPLICATE", known[number])
+        assert eventually(lambda: all(_is_ok(client) for client in clients))
+        yield Cluster(nodes, primaries)
+
+
+def _nodes(client: Any) -> Any:
+    return client.execute_command("CLUSTER NODES")
+
+
+def _is_ok(client: Any) -> bool:
+    info: Any = client.execute_command("CLUSTER INFO")
+    return bool(info["cluster_state"] == "ok")

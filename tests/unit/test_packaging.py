@@ -1,0 +1,168 @@
+"""What an operator installs: the image, the unit of systemd, the manifests of Kubernetes, the sdist.
+
+No engine runs them here: they are read, and checked against the code and by the tools that there are.
+"""
+
+import configparser
+import re
+import subprocess
+import tomllib
+from importlib.metadata import requires, version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from etl.settings import Settings, load
+from tests.support.tools import program
+
+ROOT = Path(__file__).parents[2]
+KUBERNETES = ROOT / "config" / "kubernetes"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+NAME = {"app.kubernetes.io/name": "etl"}
+
+
+def needed(package: str, seen: set[str]) -> set[str]:
+    """All packages that one needs, itself included, without extras."""
+    if package not in seen:
+        seen.add(package)
+        for line in requires(package) or ():
+            requirement = Requirement(line)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                needed(canonicalize_name(requirement.name), seen)
+    return seen
+
+
+def test_the_constraints_hold_every_dependency() -> None:
+    """Each package that the image installs has one version, which pyproject.toml allows."""
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    held = dict(line.split("==") for line in lines if not line.startswith("#"))
+    held = {canonicalize_name(name): number for name, number in held.items()}
+    assert held.keys() == needed("promptcontent-etl", set()) - {"promptcontent-etl"}
+    for line in PROJECT["project"]["dependencies"]:
+        requirement = Requirement(line)
+        assert requirement.specifier.contains(held[canonicalize_name(requirement.name)]), line
+
+
+def test_the_image() -> None:
+    """The dependencies before the source, no installer in the end, and the version of the project."""
+    text = (ROOT / "Dockerfile").read_text("utf-8")
+    build, final = text.split("\nFROM python:3.11-slim\n")
+    assert build.index("--constraint constraints.txt") < build.index("COPY etl etl")
+    assert "pip uninstall --yes setuptools wheel pip" in final
+    assert f'image.version="{PROJECT["project"]["version"]}"' in final
+    copied = set(re.findall(r"COPY (?!--from)(.+) \S+$", build, re.MULTILINE))
+    ignored = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
+    for path in " ".join(copied).split():
+        assert f"!{path}" in ignored
+        assert (ROOT / path).exists()
+
+
+def test_the_unit_of_systemd() -> None:
+    """It starts the daemon, with settings that are not the current folder's, lets it end, and has limits."""
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read(ROOT / "config" / "etl.service", "utf-8")
+    service = unit["Service"]
+    assert service["ExecStart"].split()[1:] == ["run", "--config", "/etc/etl/etl.yaml"]
+    assert service["DynamicUser"] == "yes"
+    assert int(service["TimeoutStopSec"]) > 5
+    assert service["RestartPreventExitStatus"] == "2"
+    assert service["MemoryMax"] == "1G"
+
+
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+    """Every line of it, by its own tool; only the program is another one."""
+    text = (ROOT / "config" / "etl.service").read_text("utf-8")
+    unit = tmp_path / "etl.service"
+    unit.write_text(text.replace("ExecStart=/opt/etl/bin/etl ", "ExecStart=/bin/true "))
+    command = [program("systemd-analyze"), "verify", "--man=no", str(unit)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture(scope="module")
+def manifests() -> dict[str, dict[str, Any]]:
+    """Each manifest by its kind."""
+    found = [yaml.safe_load(path.read_text("utf-8")) for path in KUBERNETES.glob("*.yaml")]
+    return {one["kind"]: one for one in found if "kind" in one}
+
+
+def test_the_deployment_of_kubernetes(manifests: dict[str, dict[str, Any]]) -> None:
+    """Two daemons, the probes of this project, no root, and settings that exist."""
+    spec = manifests["Deployment"]["spec"]
+    pod = spec["template"]["spec"]
+    [container] = pod["containers"]
+    assert spec["replicas"] == 2
+    assert container["args"][0] == "run"
+    probes = {name: container[name]["httpGet"]["path"] for name in ("livenessProbe", "readinessProbe")}
+    assert probes == {"livenessProbe": "/healthz", "readinessProbe": "/readyz"}
+    assert container["ports"] == [{"name": "http", "containerPort": Settings().http.port}]
+    assert container["readinessProbe"]["timeoutSeconds"] > 4
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["terminationGracePeriodSeconds"] > 5
+    for variable in container["env"]:
+        section, name = variable["name"].removeprefix("ETL_").lower().split("__")
+        assert name in type(getattr(Settings(), section)).model_fields
+    workers = {one["name"]: one for one in container["env"]}["ETL_TRANSFORM__WORKERS"]
+    assert workers["valueFrom"] == {"resourceFieldRef": {"resource": "limits.cpu"}}
+    assert container["resources"]["limits"].keys() == {"cpu", "memory"}
+    mounts = {one["mountPath"]: one["name"] for one in container["volumeMounts"]}
+    volumes = {one["name"]: one for one in pod["volumes"]}
+    assert "emptyDir" in volumes[mounts["/tmp"]]  # noqa: S108
+    assert volumes[mounts["/etc/etl"]]["configMap"] == {"name": "etl"}
+
+
+def test_every_manifest_is_about_the_same_pods(manifests: dict[str, dict[str, Any]]) -> None:
+    """Service, budget, policy and monitor choose those that the deployment makes, by the port that they have."""
+    assert manifests["Deployment"]["spec"]["template"]["metadata"]["labels"] == NAME
+    assert manifests["Service"]["spec"]["selector"] == NAME
+    assert manifests["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == NAME
+    assert manifests["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"] == NAME
+    assert manifests["PodMonitor"]["spec"]["selector"]["matchLabels"] == NAME
+    [port] = manifests["Service"]["spec"]["ports"]
+    [endpoint] = manifests["PodMonitor"]["spec"]["podMetricsEndpoints"]
+    assert port["targetPort"] == endpoint["port"] == "http"
+    assert manifests["NetworkPolicy"]["spec"]["policyTypes"] == ["Ingress", "Egress"]
+
+
+def test_the_kustomization_has_every_manifest(manifests: dict[str, dict[str, Any]]) -> None:
+    """All but the monitor, which needs the operator; the settings become a ConfigMap with a checksum."""
+    kustomization = manifests["Kustomization"]
+    there = {path.name for path in KUBERNETES.glob("*.yaml")}
+    assert set(kustomization["resources"]) == there - {"kustomization.yaml", "etl.yaml", "podmonitor.yaml"}
+    assert kustomization["configMapGenerator"] == [{"name": "etl", "files": ["etl.yaml"]}]
+    assert "generatorOptions" not in kustomization, (
+        "the name would have no checksum, and nothing would restart"
+    )
+    [image] = kustomization["images"]
+    [container] = manifests["Deployment"]["spec"]["template"]["spec"]["containers"]
+    assert f"{image['name']}:{image['newTag']}" == container["image"]
+    assert image["newTag"] == PROJECT["project"]["version"] == version("promptcontent-etl")
+
+
+def test_the_settings_of_kubernetes_are_settings() -> None:
+    """The file that the ConfigMap is made of is read without a complaint."""
+    assert load(KUBERNETES / "etl.yaml").collections
+
+
+def test_the_sdist_has_what_its_tests_read() -> None:
+    """Every folder and file at the top that a test, or the build, names."""
+    included = set(PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"])
+    assert included >= {"/tests", "/config", "/docs", "/bench", "/.ci", "/.dockerignore", "/Dockerfile"}
+    assert included >= {
+        "/constraints.txt",
+        "/docker-compose.yml",
+        "/README*.md",
+        "/CHANGELOG.md",
+        "/Makefile",
+    }
+
+
+def test_no_message_names_a_package_that_is_not_there() -> None:
+    """This one is in no registry: what is typed installs a folder, a wheel, or a package of others."""
+    for path in (*ROOT.glob("etl/**/*.py"), *ROOT.glob("config/**/*.*")):
+        assert not re.search(r"pip install [^\n]*promptcontent-etl(?!-)", path.read_text("utf-8")), path

@@ -1,0 +1,84 @@
+"""The files of the page: small, of one piece, and with nothing in them that a browser must not run."""
+
+import re
+import urllib.request
+from collections.abc import Iterator
+from importlib.resources import files
+
+import pytest
+
+from etl.demo.process import HOST
+from etl.monitoring.health import Glance
+from etl.monitoring.page import HEADERS
+from etl.monitoring.server import Serving
+from tests.support.glances import endpoints, status
+from tests.support.http import get
+
+FOLDER = files("etl.monitoring.page")
+NAMES = ("index.html", "page.css", "page.js", "icon.svg")
+
+
+def content(name: str) -> str:
+    """One of its files."""
+    return FOLDER.joinpath(name).read_text("utf-8")
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """Where a daemon with a healthy status answers."""
+    serving = Serving(endpoints(lambda: Glance([status()])).app(), HOST, 0)
+    serving.start()
+    yield serving.url
+    serving.stop()
+
+
+def test_the_page_is_under_60_kb() -> None:
+    """All of it, uncompressed."""
+    assert sum(len(FOLDER.joinpath(name).read_bytes()) for name in NAMES) < 60_000
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/", "text/html; charset=utf-8"),
+        ("/page.css", "text/css; charset=utf-8"),
+        ("/page.js", "text/javascript; charset=utf-8"),
+        ("/icon.svg", "image/svg+xml"),
+    ],
+)
+def test_each_file_is_served_with_a_strict_policy(url: str, path: str, kind: str) -> None:
+    """A browser runs nothing inline and asks no other site; there is no cookie."""
+    with urllib.request.urlopen(f"{url}{path}") as answer:  # noqa: S310 (our own loopback)
+        headers = dict(answer.headers.items())
+    assert headers["content-type"] == kind
+    assert HEADERS.items() <= headers.items()
+    policy = dict(part.split(maxsplit=1) for part in headers["content-security-policy"].split("; "))
+    assert policy["default-src"] == "'none'"
+    assert {policy["script-src"], policy["style-src"], policy["connect-src"]} == {"'self'"}
+    assert "set-cookie" not in headers
+
+
+def test_it_needs_nothing_from_elsewhere() -> None:
+    """No address of another site; the namespace of SVG is a name, not an address."""
+    for name in NAMES:
+        text = content(name).replace("http://www.w3.org/2000/svg", "")
+        assert "//" not in re.sub(r"^\s*//.*|\s// .*", "", text, flags=re.MULTILINE), name
+    assert re.findall(r'(?:src|href)="([^"#]+)"', content("index.html")) == [
+        *("icon.svg", "page.css", "page.js", "icon.svg"),
+        *("status", "status", "history", "metrics", "readyz"),
+    ]
+
+
+def test_no_value_becomes_markup() -> None:
+    """Text only; no style and no handler in the markup."""
+    script = content("page.js")
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|Function\(", script
+    )
+    assert not re.search(r"<script(?! src)|<style|\sstyle=|\son\w+=", content("index.html"))
+
+
+def test_only_get_is_answered(url: str) -> None:
+    """It shows and changes nothing."""
+    for path in ("/", "/status", "/history"):
+        assert get(f"{url}{path}", method="POST").code == 405

@@ -1,0 +1,60 @@
+"""The recent past, as `/history` tells it."""
+
+import pytest
+
+from etl.errors import CacheAway
+from etl.monitoring.health import Glance
+from etl.monitoring.history import QueueLengths, Recent, recent
+from tests.support.glances import status
+from tests.support.waiting import eventually
+
+
+def test_the_lengths_of_queues_are_noted_while_the_daemon_lives() -> None:
+    """Each queue once, though several collections feed it; the oldest length first."""
+    lengths = iter(range(100))
+
+    def look() -> Glance:
+        queues = {"queue:ai_generation:alta": next(lengths)}
+        return Glance([status(queues=queues), status(collection="b", queues=queues)])
+
+    queues = QueueLengths(look, seconds=0.01)
+    queues.start()
+    assert eventually(lambda: len(queues.samples().get("queue:ai_generation:alta", ())) >= 3)
+    queues.stop()
+    found = [length for _, length in queues.samples()["queue:ai_generation:alta"]]
+    assert found == list(range(len(found)))
+
+
+def test_an_outage_is_a_gap_in_the_lengths() -> None:
+    """What is not known is no zero."""
+    queues = QueueLengths(Glance)
+    queues.add(Glance([status()]))
+    queues.add(Glance(error="Redis does not answer"))
+    assert [length for _, length in queues.samples()["queue:ai_generation:alta"]] == [5]
+
+
+def test_only_the_last_six_hours_are_kept() -> None:
+    """However long the daemon lives."""
+    queues = QueueLengths(Glance)
+    for _ in range(400):
+        queues.add(Glance([status()]))
+    assert len(queues.samples()["queue:ai_generation:alta"]) == 360
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (CacheAway("Redis does not answer"), "Redis does not answer"),
+        (KeyError("secret"), "unforeseen KeyError"),
+    ],
+)
+def test_what_goes_wrong_is_in_the_answer(error: Exception, told: str) -> None:
+    """A monitor must go on; what nobody foresaw is named without its message."""
+
+    def read() -> list[dict[str, object]]:
+        raise error
+
+    found = recent(read)
+    assert isinstance(found, Recent)
+    assert (found.error or "").startswith(told)
+    assert "secret" not in str(found.error)
