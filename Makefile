@@ -5,7 +5,7 @@
 # make types        mypy strict over code and tests
 # make unit         tests without servers; likewise integration, faults, acceptance. One test: make unit T='-k name'
 # make coverage     make test with coverage; it takes twice as long
-# make bench        speed, memory, latency; half an hour, writes docs/ and README.md; BENCH=--quick for a look that writes nothing
+# make bench        speed, memory, latency, half an hour; writes docs/ and README.md, but not with BENCH=--quick
 # make soak         the daemon for a thousand cycles, a minute of writes, long outages; about six minutes
 # make clean        removes what the others made
 

@@ -1,4 +1,4 @@
-"""`python -m bench` from end to end, with so few documents that its figures mean little."""
+"""`python -m bench --quick` from end to end."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a quick run has left its results."""
+    """The folder with the results of a quick run."""
     folder = tmp_path_factory.mktemp("bench")
     command = [sys.executable, "-m", "bench", "--quick", "--out", str(folder)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
@@ -35,7 +35,7 @@ def figures(folder: Path) -> Any:
 
 
 def test_every_contender_is_measured(figures: Any) -> None:
-    """Also the version before, where this repository has it."""
+    """Also the version before, where this repository has its commit."""
     speed = {name: found["median"] for name, found in figures["speed"].items()}
 
     assert [name for name in speed if name != BEFORE] == [INSERTION, SCRIPT, ONE, TWO]
@@ -47,8 +47,8 @@ def test_every_contender_is_measured(figures: Any) -> None:
     assert speed[ONE]["start_seconds"] > 0
 
 
-def test_a_reader_is_measured_beside_them(figures: Any) -> None:
-    """With the slow log of Redis."""
+def test_a_reader_is_measured(figures: Any) -> None:
+    """And the slow log of Redis."""
     readers = {name: found["median"] for name, found in figures["readers"].items()}
 
     assert [name for name in readers if name != BEFORE] == [INSERTION, SCRIPT, TWO]
@@ -57,14 +57,14 @@ def test_a_reader_is_measured_beside_them(figures: Any) -> None:
 
 
 def test_every_shape_is_measured(figures: Any) -> None:
-    """With what it costs."""
+    """Plain, large and shared."""
     names = {PLAIN.name, LARGE.name, SHARED.name}
     assert names <= figures["shapes"].keys()
     assert all(figures["shapes"][name]["median"]["documents_per_second"] > 0 for name in names)
 
 
 def test_a_cycle_examines_what_changed(figures: Any) -> None:
-    """Whatever else there is."""
+    """And not the rest of the collection."""
     for size in figures["sizes"]:
         [idle, busy] = size["cycles"]
         assert (idle["changed"], busy["changed"]) == (0, 156)
@@ -74,6 +74,6 @@ def test_a_cycle_examines_what_changed(figures: Any) -> None:
     assert [size["documents"] for size in figures["sizes"]] == [3_000, 6_000]
 
 
-def test_it_leaves_a_chart(folder: Path) -> None:
-    """Beside the figures."""
+def test_it_draws_a_chart(folder: Path) -> None:
+    """As SVG."""
     assert "<svg" in (folder / "bench.svg").read_text("utf-8")

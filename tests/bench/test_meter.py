@@ -1,4 +1,4 @@
-"""What is said of memory and time is what a command and its descendants took."""
+"""Memory and CPU time include the descendants of a command."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ BUSY = "import time; end = time.process_time() + 1\nwhile time.process_time() < 
 
 
 def test_memory_is_that_of_all_processes_together() -> None:
-    """A process and the grandchild it is the coordinator of, with 60 MB each, are more than 120 MB."""
+    """A process with 60 MB and a grandchild, its worker, with 60 MB: more than 120 MB."""
     measured = Meter({}).run([sys.executable, "-c", PARENT])
 
     assert measured.answer == {"done": True}
@@ -28,8 +28,8 @@ def test_memory_is_that_of_all_processes_together() -> None:
     assert measured.seconds > 1.5
 
 
-def test_time_is_told_apart_by_process() -> None:
-    """What the coordinator used, its child, and a server that did nothing."""
+def test_cpu_time_is_measured_by_process() -> None:
+    """A busy coordinator, its busy child, an idle server."""
     code = f"{BUSY}\nimport subprocess, sys; subprocess.run([sys.executable, '-c', {BUSY!r}]); print(0)"
 
     used = Meter({"server": os.getppid()}).run([sys.executable, "-c", code]).cpu_seconds
@@ -39,8 +39,8 @@ def test_time_is_told_apart_by_process() -> None:
     assert used["server"] < 0.5
 
 
-def test_time_is_that_of_children_too_that_are_not_waited_for() -> None:
-    """A process that outlives its parent has used what it was seen to use."""
+def test_cpu_time_includes_children_that_are_not_waited_for() -> None:
+    """A child that outlives its parent."""
     start = f"child = subprocess.Popen([sys.executable, '-c', {BUSY!r}], stdout=subprocess.DEVNULL)"
     code = f"import os, subprocess, sys, time; {start}; time.sleep(1.5); print(0, flush=True); os._exit(0)"
 
@@ -48,13 +48,13 @@ def test_time_is_that_of_children_too_that_are_not_waited_for() -> None:
 
 
 def test_a_command_that_fails_is_no_measurement() -> None:
-    """Its last words are in the error."""
+    """The error has its stderr."""
     with pytest.raises(Failed, match=r"ended with 1: .*boom"):
         Meter({}).run([sys.executable, "-c", "raise SystemExit('boom')"])
 
 
-def test_the_settings_of_the_developer_do_not_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the variables that are given."""
+def test_a_command_does_not_get_the_settings_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the variables of the contender."""
     monkeypatch.setenv("ETL_SCHEDULE__CYCLE_SECONDS", "7")
     code = "import json, os; print(json.dumps({n: v for n, v in os.environ.items() if n.startswith('ETL')}))"
 

@@ -1,4 +1,4 @@
-"""From measurements to what is told of them."""
+"""Figures, targets, tables and chart from measurements."""
 
 import json
 import xml.etree.ElementTree as ET
@@ -20,13 +20,13 @@ READS = {"read_p50_ms": 0.2, "read_p99_ms": 1.0, "read_max_ms": 2.0, "slowest_ms
 
 
 def run(rate: float, **changes: float) -> Run:
-    """The figures of a run that copied so many documents a second."""
+    """The figures of a run with this rate."""
     measured = Measured(100_000 / rate, CPU, 100.0, 40.0, {})
     return figures_of(100_000, measured, None) | READS | changes
 
 
 def rounds(*, new: float = 12_000, old: float = 10_000, **changes: float) -> Rounds:
-    """Two rounds, in the second of which the machine is half as fast, for all alike."""
+    """Two rounds; in the second the machine is half as fast."""
     rates = {INSERTION: 40_000.0, SCRIPT: 4_000.0, BEFORE: old, ONE: new / 2, TWO: new}
     of = {INSERTION: {"cpu_redis": 1.0}, TWO: changes}
     return {name: [run(rate * s, **of.get(name, {})) for s in (1, 0.5)] for name, rate in rates.items()}
@@ -39,9 +39,9 @@ def size(documents: int, *, ms: int = 10, examined: int = 156, **changes: float)
 
 
 def figures(**parts: Any) -> Figures:
-    """All that a run of the benchmark finds."""
+    """The figures of a whole run."""
     machine = {"cores": 2, "memory_gb": 8, "system": "s", "python": "3", "mongodb": "6", "redis": "6"}
-    extent = {"documents": 1_200, "shaped": 500, "rounds": 2, "cycles": 1, "bytes_a_document": 820}
+    extent = {"documents": 1_200, "shaped": 500, "rounds": 2, "cycles": 1}
     shapes = {shape.name + old: [run(9_000)] for shape in (PLAIN, LARGE) for old in (OLD, "")}
     found: Figures = {
         "machine": machine,
@@ -56,7 +56,7 @@ def figures(**parts: Any) -> Figures:
 
 
 def missed(found: Figures) -> list[str]:
-    """What was not reached."""
+    """The targets that were not reached."""
     return [target["what"] for target in found["targets"] if not target["reached"]]
 
 
@@ -70,14 +70,14 @@ def test_a_ratio_is_taken_within_a_round() -> None:
     assert results.ratio(speed, TWO, "documents_per_second", "not measured") is None
 
 
-def test_of_memory_and_pauses_the_greatest_counts() -> None:
-    """One round in which they were greater is enough."""
+def test_the_maximum_of_all_rounds_counts_for_memory_and_pauses() -> None:
+    """Not the median."""
     summary = results.summary({TWO: [run(1, pss_mb=ms, slowest_ms=ms) for ms in (1.0, 5.0, 2.0)]})
     assert (summary[TWO]["median"]["pss_mb"], summary[TWO]["median"]["slowest_ms"]) == (5, 5)
 
 
-def test_what_the_start_costs_is_taken_off_the_cpu() -> None:
-    """The rest is that of the documents more, in seconds per 100,000 of them."""
+def test_the_cpu_time_of_the_start_is_subtracted() -> None:
+    """The rest is that of the other documents, in seconds per 100,000."""
     started = Measured(1.0, {"coordinator": 0.6, "workers": 1.0, "redis": 0.1}, 50, 20, {})
     whole = Measured(
         5.0, {"coordinator": 0.8, "workers": 5.0, "redis": 4.1}, 100, 40, {"sync_duration_ms": 4000}
@@ -90,8 +90,8 @@ def test_what_the_start_costs_is_taken_off_the_cpu() -> None:
     assert (found["documents_per_second"], found["own_documents_per_second"]) == (40_400, 50_500)
 
 
-def test_contenders_come_in_turn(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a slow minute of the machine meets all alike."""
+def test_contenders_take_turns(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow minute of the machine affects all of them."""
     order: list[str] = []
 
     def noted(_: Bench, __: Meter, contender: Contender) -> Run:
@@ -128,15 +128,15 @@ def test_contenders_come_in_turn(bench: Bench, monkeypatch: pytest.MonkeyPatch) 
         ({"sizes": results.sizes([size(500), size(50_000, examined=157)])}, ["documents examined"]),
     ],
 )
-def test_a_target_is_missed_by_little(parts: Figures, what: list[str]) -> None:
-    """Each of them, alone."""
+def test_a_target_is_missed(parts: Figures, what: list[str]) -> None:
+    """By a small difference, and no other target."""
     found = missed(figures(**parts))
     assert len(found) == len(what)
     assert all(one in line for one, line in zip(what, found, strict=True))
 
 
-def test_without_the_version_before_the_others_stand() -> None:
-    """In a source distribution there is nothing to compare with, and the tables say nothing of it."""
+def test_the_version_before_may_be_missing() -> None:
+    """In a source distribution: then no ratio and no table mentions it."""
     speed = {name: found for name, found in results.summary(rounds()).items() if name != BEFORE}
 
     found = figures(speed=speed, readers=speed)
@@ -147,26 +147,27 @@ def test_without_the_version_before_the_others_stand() -> None:
     assert BEFORE not in readme.tables(found)
 
 
-def test_the_report_tells_every_part(capsys: pytest.CaptureFixture[str]) -> None:
-    """And the targets, those that were missed too."""
+def test_the_report_has_every_part(capsys: pytest.CaptureFixture[str]) -> None:
+    """Missed targets are marked."""
     report.show(figures(speed=results.summary(rounds(cpu_redis=3.01))))
 
     printed = capsys.readouterr().out
     for title in (
         "Speed",
         "CPU seconds",
-        "Milliseconds of a reader",
-        "by the shape",
-        "by the size",
-        "One cycle",
+        "Latency",
+        "Shapes",
+        "Backfill by size",
+        "Cycle by size",
+        "Targets",
     ):
         assert title in printed
     [line] = [line for line in printed.splitlines() if "missed" in line]
     assert line.split()[-5:] == ["3.01", "at", "most", "3", "missed"]
 
 
-def test_the_chart_tells_every_figure_and_is_the_same_again(tmp_path: Path) -> None:
-    """A row for each contender, and the same bytes for the same figures."""
+def test_the_chart_has_every_contender_and_is_deterministic(tmp_path: Path) -> None:
+    """The same figures give the same bytes."""
     for name in ("one.svg", "other.svg"):
         chart.draw(figures(), tmp_path / name)
 
@@ -177,7 +178,7 @@ def test_the_chart_tells_every_figure_and_is_the_same_again(tmp_path: Path) -> N
 
 
 def test_the_tables_of_the_readme_have_every_contender_and_target() -> None:
-    """As Markdown, one line each."""
+    """One row each."""
     found = figures()
 
     lines = readme.tables(found).splitlines()
@@ -187,6 +188,6 @@ def test_the_tables_of_the_readme_have_every_contender_and_target() -> None:
 
 
 def test_the_readme_shows_the_figures_of_bench_json() -> None:
-    """`make bench` writes both; nobody types a figure."""
+    """`make bench` writes both."""
     measured = json.loads(readme.FIGURES.read_text("utf-8"))
     assert readme.shown(readme.README.read_text("utf-8")) == readme.tables(measured)
