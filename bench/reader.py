@@ -1,8 +1,8 @@
 """A reader of the cache that measures its latency.
 
 `python -m bench.reader REDIS_URL DATABASE DOCUMENTS` reads keys of these documents at a constant rate until its stdin
-is closed. The latency of a read counts from the time at which it was due, so a pause of Redis counts for every read that
-was delayed by it.
+is closed. The latency of a read counts from the time at which it was due, so a pause of Redis counts for every read
+that was delayed by it.
 """
 
 import gc

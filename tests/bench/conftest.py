@@ -1,4 +1,4 @@
-"""Collections with documents of the benchmark, and what it measures on."""
+"""Servers, a collection and the product, as the benchmark uses them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -15,14 +15,14 @@ from tests.support.pipeline import settings_for, sync
 from tests.support.types import Document, StartRedis
 
 Warm = Callable[[str], None]
-"""Has the product fill the Redis at an address from this test's collection, in this process."""
+"""Fills the Redis at a URL from the collection of this test, in this process."""
 
 
 @pytest.fixture
 def bench(
     mongod: MongoServer, start_redis: StartRedis, mongo_client: MongoClient[Document]
 ) -> Iterator[Bench]:
-    """Both servers as the benchmark has them; its Redis may be flushed and told what to refuse."""
+    """Both servers; its Redis is used by this test alone."""
     server = start_redis()
     with redis.Redis.from_url(server.url, decode_responses=True) as client:
         yield Bench(mongod, server, mongo_client, client)

@@ -1,4 +1,4 @@
-"""The version before is measured from a worktree that is gone afterwards."""
+"""The worktree of the version before."""
 
 import shutil
 import subprocess
@@ -10,15 +10,15 @@ from bench import before
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """What git prints."""
+    """The output of a git command."""
     who = ("-c", "user.name=a", "-c", "user.email=a@b.invalid")
     program = shutil.which("git")
     assert program is not None
     return subprocess.check_output([program, "-C", folder, *who, *arguments], text=True).strip()
 
 
-def test_its_files_are_there_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And neither they nor a trace in the repository afterwards."""
+def test_the_worktree_has_its_files_and_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Afterwards neither the folder nor an entry in the repository is left."""
     git(tmp_path, "init", "--quiet")
     for text in ("old", "new"):
         (tmp_path / "file").write_text(text)
@@ -34,8 +34,8 @@ def test_its_files_are_there_meanwhile(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(git(tmp_path, "worktree", "list").splitlines()) == 1
 
 
-def test_without_that_commit_it_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a source distribution, another repository, or where there is no git."""
+def test_there_is_none_without_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a source distribution, in another repository, or without git."""
     with before.worktree(tmp_path) as folder:
         assert folder is None
     git(tmp_path, "init", "--quiet")

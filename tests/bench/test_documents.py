@@ -48,8 +48,8 @@ def test_they_come_in_order_and_some_share_a_timestamp() -> None:
     assert len({each["updated_at"] for each in some}) == 2_000 - 2 * 49
 
 
-def test_large_documents_carry_12_kb_that_no_key_needs() -> None:
-    """They give the same keys and values as those without."""
+def test_large_documents_have_12_kb_beside_the_contract() -> None:
+    """They give the same keys and values as plain ones."""
     plain, large = (bson.encode(document(7, shape)) for shape in (PLAIN, LARGE))
 
     assert len(large) - len(plain) == pytest.approx(12_000, rel=0.02)
@@ -58,7 +58,7 @@ def test_large_documents_carry_12_kb_that_no_key_needs() -> None:
 
 
 def test_a_hundred_documents_share_their_keys() -> None:
-    """Neighbours do not, and the newest of a key is the last one in the order of documents."""
+    """Neighbours do not share them; `newest` names the last document of a key."""
     newest: dict[str, int] = {}
     claims: Counter[str] = Counter()
     for number, each in enumerate(documents(0, 20_000, SHARED)):

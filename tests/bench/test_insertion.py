@@ -1,4 +1,4 @@
-"""Bare insertion leaves what the product leaves, and the check of the benchmark finds what does not."""
+"""Bare insertion, and the check of the content of Redis."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +21,10 @@ def insert(bench: Bench, source: Source, folder: Path) -> None:
     send(pack(source, folder / "commands"), HOST, bench.server.port)
 
 
-def test_it_leaves_what_the_product_leaves(bench: Bench, source: Source, warm: Warm, tmp_path: Path) -> None:
-    """Every key, with its type, value and a TTL, and nothing else."""
+def test_it_writes_the_same_keys_as_the_product(
+    bench: Bench, source: Source, warm: Warm, tmp_path: Path
+) -> None:
+    """With the same types and values, a TTL, and no other keys."""
     warm(bench.server.url)
     left = held(bench.redis)
 
@@ -34,7 +36,7 @@ def test_it_leaves_what_the_product_leaves(bench: Bench, source: Source, warm: W
 
 
 def test_a_refused_or_missing_reply_is_no_measurement(bench: Bench, tmp_path: Path) -> None:
-    """An error among the replies, or a reply too few."""
+    """An error reply, or one reply less than commands."""
     packed = pack(Source("none", COUNT), tmp_path / "commands")
 
     bench.redis.config_set("maxmemory", 1)
@@ -53,12 +55,12 @@ def test_a_refused_or_missing_reply_is_no_measurement(bench: Bench, tmp_path: Pa
         (lambda client, key: client.rpop(key), "ai:campaign_messages:*"),
         (lambda client, key: client.persist(key), "ai:generation:meta:*"),
     ],
-    ids=["missing", "wrong", "for ever"],
+    ids=["missing", "wrong", "persistent"],
 )
-def test_the_check_finds_what_is_missing_wrong_or_lives_for_ever(
+def test_the_check_fails_for_a_missing_a_wrong_and_a_persistent_key(
     bench: Bench, tmp_path: Path, spoil: Callable[..., object], pattern: str
 ) -> None:
-    """A contender that left out a key, a message or a TTL is found out."""
+    """A contender must write every key, message and TTL."""
     source = Source("none", COUNT)
     insert(bench, source, tmp_path)
     bench.check(source)
@@ -69,8 +71,8 @@ def test_the_check_finds_what_is_missing_wrong_or_lives_for_ever(
         bench.check(source)
 
 
-def test_the_check_wants_the_newest_document_of_a_key(bench: Bench, tmp_path: Path) -> None:
-    """Where documents share keys, the content of an older one is wrong."""
+def test_the_check_expects_the_newest_document_of_a_key(bench: Bench, tmp_path: Path) -> None:
+    """The content of an older document is wrong."""
     insert(bench, Source("none", COUNT, SHARED), tmp_path)
 
     bench.check(Source("none", COUNT, SHARED))
