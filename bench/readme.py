@@ -25,16 +25,16 @@ def tables(figures: Figures) -> str:
     return "".join(f"\n{part}\n" for part in _parts(figures)) + "\n" if figures else "\n"
 
 
-def shown(readme: str) -> str:
-    """The text between the two comments.
+def updated(readme: str, figures: Figures) -> str:
+    """A README with the tables of these figures between the two comments.
 
     Raises:
         ValueError: the comments are missing.
     """
-    found = _BLOCK.search(readme)
-    if found is None:
-        raise ValueError("README.md lacks the comments around the figures")
-    return found[0]
+    text, count = _BLOCK.subn(lambda _: tables(figures), readme)
+    if count != 1:
+        raise ValueError("README.md must have the two comments around the figures once")
+    return text
 
 
 def _parts(figures: Figures) -> Iterator[str]:
@@ -69,6 +69,4 @@ def _table(columns: list[str], rows: Iterable[list[str]]) -> str:
 
 
 if __name__ == "__main__":
-    text = README.read_text("utf-8")
-    block = tables(json.loads(FIGURES.read_text("utf-8")))
-    README.write_text(text.replace(shown(text), block, 1), "utf-8")
+    README.write_text(updated(README.read_text("utf-8"), json.loads(FIGURES.read_text("utf-8"))), "utf-8")

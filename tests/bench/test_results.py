@@ -189,5 +189,17 @@ def test_the_tables_of_the_readme_have_every_contender_and_target() -> None:
 
 def test_the_readme_shows_the_figures_of_bench_json() -> None:
     """`make bench` writes both."""
-    measured = json.loads(readme.FIGURES.read_text("utf-8"))
-    assert readme.shown(readme.README.read_text("utf-8")) == readme.tables(measured)
+    text = readme.README.read_text("utf-8")
+    assert readme.updated(text, json.loads(readme.FIGURES.read_text("utf-8"))) == text
+
+
+def test_new_figures_replace_the_old_ones_only() -> None:
+    """The rest of the README stays; without the comments there is no place for them."""
+    text = "a\n<!-- python -m bench.readme -->\n| old |\n<!-- end of figures -->\nb\n"
+
+    before, new, after = readme.updated(text, figures()).partition(readme.tables(figures()))
+
+    assert new
+    assert (before, after) == ("a\n<!-- python -m bench.readme -->\n", "<!-- end of figures -->\nb\n")
+    with pytest.raises(ValueError, match="comments"):
+        readme.updated("a\nb\n", figures())
