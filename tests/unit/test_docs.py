@@ -255,6 +255,21 @@ def test_every_page_is_reachable_from_the_readme() -> None:
         assert page == start or f"]({page})" in PAGES[start], page
 
 
+PYTHON = [
+    pytest.param(text, id=page)
+    for page in sorted(PAGES)
+    for text in re.findall(r"^```python\n(.*?)^```$", PAGES[page], re.DOTALL | re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize("text", PYTHON)
+def test_python_on_a_page_compiles_and_its_imports_exist(text: str) -> None:
+    """What a reader copies; the examples with servers are tested in `tests/integration/test_examples.py`."""
+    compile(text, "page", "exec")
+    for line in re.findall(r"^(?:from|import) .*$", text, re.MULTILINE):
+        exec(line, {})  # noqa: S102 (a line of our own page)
+
+
 def test_the_glossary_is_sorted_and_names_each_term_once() -> None:
     """One line per term."""
     terms = [row.split("|")[1].strip() for row in next(tables(GLOSSARY))]
