@@ -159,6 +159,8 @@ class Cycles(Job):
         self._margin = around.settings.lease.seconds / RENEWALS_A_LEASE
         self._first = True
         self._standing_by = False
+        self.repair_is_due = False
+        """Whether a run has left something to repair, as far as the last cycle could tell."""
 
     def fields(self) -> dict[str, str]:
         """Each run has an id of its own."""
@@ -195,8 +197,10 @@ class Cycles(Job):
             raise Interrupted(report.error)
         self.metrics.cycle(report)
         self._say(report)
-        if report.status == "ok" and self.app.reconciliation_due(self.task):
-            self._around.postpone(_reconciliation(self.task), 0)
+        if report.status == "ok":
+            self.repair_is_due = self.app.reconciliation_due(self.task)
+            if self.repair_is_due:
+                self._around.postpone(_reconciliation(self.task), 0)
         return report.error if report.status == "failed" else None
 
     def _lead(self) -> None:
@@ -287,12 +291,13 @@ class Reconciliations(Job):
         """Verify and repair, if this daemon leads."""
         if not self._cycles.leads():
             raise NothingDone
-        if self._only_when_due and not self.app.reconciliation_due(self._collection):
+        if self._only_when_due and not self._cycles.repair_is_due:
             raise NothingDone
         try:
             report = self.app.reconcile(self._collection)
         except LeaseHeldError as other:
             raise NothingDone from other
+        self._cycles.repair_is_due = False
         if report and report.wrong:
             told = ("different", "missing", "orphaned", "repaired")
             counts = {name: getattr(report, name) for name in told}

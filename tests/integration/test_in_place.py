@@ -101,9 +101,7 @@ def test_a_repeated_write_does_not_shorten_what_is_there(
     assert redis_client.lrange(LIST, 0, -1) == ["1", "2", "3"]
 
 
-def test_readers_find_one_whole_value_while_writers_take_turns(
-    writer: CacheWriter, redis_url: str
-) -> None:
+def test_readers_find_one_whole_value_while_writers_take_turns(writer: CacheWriter, redis_url: str) -> None:
     """Of the key of two documents that replace and inherit it: never absent, mixed, or without a life."""
     large = {number: tuple(f"{number} {n}" for n in range(200 * number)) for number in (1, 2)}
     writes = {

@@ -4,8 +4,11 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+import bson
 import pytest
 import redis
+from bson import Binary, Decimal128, Int64
+from bson.raw_bson import RawBSONDocument
 from pymongo.collection import Collection
 
 from etl.app import App, BackfillOrder, VerifyReport
@@ -309,6 +312,29 @@ def test_a_sample_finds_nothing_falsely(
     assert {hash_at(redis_client, key)["status"] for key in named(report)["different"]} <= {
         str(n) for n in range(180, 190)
     }
+
+
+def test_a_sample_takes_ids_of_every_kind(
+    applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """UUIDs, nested documents, and text that is not UTF-8."""
+    ids = [
+        Binary(bytes(16), 4),
+        Binary(b"short", 3),
+        {"a": Binary(bytes(16), 4)},
+        Int64(5),
+        Decimal128("1.0"),
+        "é",
+    ]
+    collection.insert_many([api(f"p{n}", clock.ago(900), _id=one) for n, one in enumerate(ids)])
+    raw = bson.encode(api("raw", clock.ago(900), _id="?")).replace(b"?\0", b"\xff\0")
+    collection.insert_one(RawBSONDocument(raw))
+    app = applied()
+    report = app.verify("promptContent", sample=50)
+    assert (found(report), report.invalid) == ({"matching": 6}, 1)
+    redis_client.delete(*(f"config:api:p{n}" for n in range(6)))
+    report = app.verify("promptContent", sample=50, repair=True)
+    assert (report.missing, report.repaired) == (6, 6)
 
 
 def test_a_sample_repairs_with_the_newest_claim(

@@ -19,7 +19,7 @@ def world() -> Iterator[World]:
     """An empty world without servers."""
     world = fake_world()
     yield world
-    world.close()
+    world.closing.close()
 
 
 def test_what_waited_for_a_lock_is_not_displaced_by_an_older_document(world: World) -> None:
@@ -54,3 +54,37 @@ def test_a_late_commit_at_the_edge_of_the_overlap(world: World) -> None:
     world.commit(API.number)
     world.settle()
     assert world.contents()["config:api:p"] == {"status": "status 1"}
+
+
+def test_two_documents_of_one_date_whose_order_only_mongodb_knows(world: World) -> None:
+    """The one that holds their key has asked for messages since, and says nothing of it any more."""
+    world.write_late(SECOND, "plain", 1)
+    world.commit(SECOND.number)
+    world.settle()
+    world.write_late(FIRST, "plain", 1)
+    world.write(SECOND, "baja", 1757)
+    world.settle()
+
+
+def test_a_deletion_is_noticed_by_the_one_that_it_held_back(world: World) -> None:
+    """An older claim, committed after it."""
+    world.write(API, "put", 5_000)
+    world.settle()
+    world.delete(API.number)
+    world.write(OTHER_API, "put")
+    world.settle()
+    assert world.contents()["config:api:p"] == {"status": "status 2"}
+
+
+def test_a_page_that_was_read_before_all_that_happened_changes_nothing(world: World) -> None:
+    """A worker writes it at the very end: its documents have moved, were evicted, deleted, dated back."""
+    world.write(API, "put", 60_000)
+    world.write(OTHER_API, "put")
+    world.write(FIRST, "alta")
+    world.read_page(0, 8)
+    world.settle()
+    world.write(API, "tombstone")
+    world.write(OTHER_API, "move")
+    world.delete(FIRST.number)
+    world.settle()
+    world.settle()

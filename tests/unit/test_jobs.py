@@ -266,9 +266,10 @@ def test_a_repair_that_is_due_comes_without_an_interval(caplog: pytest.LogCaptur
     desk.cycles()
     job()
     assert (desk.postponed, caplog.messages) == ([], [])
-    desk.app.due = app.due = True
+    desk.app.due = True
     desk.cycles()
     assert desk.postponed == [0]
+    job()
     job()
     assert caplog.messages == ["0 different, 2 missing, 0 orphaned, 2 repaired"]
 

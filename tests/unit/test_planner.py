@@ -5,19 +5,20 @@ from typing import Any
 import pytest
 from bson.datetime_ms import DatetimeMS
 
-from etl.sync.planner import Checkpoint, Clocks, Limits, Scan, earliest, latest, plan, remembered_since
+from etl.model.scan import Checkpoint, Scan, ServerTimes, earliest, latest
+from etl.sync.planner import Limits, plan, plan_catch_up
 from schemas.position import AFTER_DATES, FIRST, LAST, Position, at
 
 HOUR = 3_600_000
-OVERLAP = 120_000
-BEGAN = Clocks(100 * HOUR, 100 * HOUR)
-NOW = Clocks(101 * HOUR, 101 * HOUR)
-WINDOW = at(BEGAN.mongo - OVERLAP)
+LOOKBACK = 120_000
+BEGAN = ServerTimes(100 * HOUR, 100 * HOUR)
+NOW = ServerTimes(101 * HOUR, 101 * HOUR)
+WINDOW = at(BEGAN.mongo - LOOKBACK)
 
 
 def limits(**changes: Any) -> Limits:
-    """Two minutes of overlap, three hours of TTL, a full cold start, but for the changes."""
-    return Limits(OVERLAP, 3 * HOUR, "full")._replace(**changes)
+    """Two minutes to look back, three hours of TTL, a full cold start, but for the changes."""
+    return Limits(LOOKBACK, 3 * HOUR, "full")._replace(**changes)
 
 
 def standing(ms: int) -> Position:
@@ -29,8 +30,8 @@ def standing(ms: int) -> Position:
     ("position", "lower"),
     [
         (standing(BEGAN.mongo - 1), WINDOW),
-        (standing(BEGAN.mongo - OVERLAP), WINDOW),
-        (standing(BEGAN.mongo - OVERLAP - 1), standing(BEGAN.mongo - OVERLAP - 1)),
+        (standing(BEGAN.mongo - LOOKBACK), WINDOW),
+        (standing(BEGAN.mongo - LOOKBACK - 1), standing(BEGAN.mongo - LOOKBACK - 1)),
         (standing(5), standing(5)),
         (None, WINDOW),
     ],
@@ -61,7 +62,7 @@ def test_a_clock_that_jitters_or_was_set_forward_changes_nothing(step: int) -> N
     [
         ("full", FIRST, LAST),
         ("recent", at(98 * HOUR), AFTER_DATES),
-        ("now", at(101 * HOUR - OVERLAP), AFTER_DATES),
+        ("now", at(101 * HOUR - LOOKBACK), AFTER_DATES),
     ],
 )
 def test_a_cold_start(cold_start: str, cursor: Position, end: Position) -> None:
@@ -81,19 +82,29 @@ def test_a_scan_that_was_cut_goes_on(stood: Position, cursor: Position) -> None:
 
 def test_a_cut_scan_outweighs_the_finished_one_before_it() -> None:
     """Its own clock says what may have been committed behind it."""
-    before = Clocks(50 * HOUR, 50 * HOUR)
+    before = ServerTimes(50 * HOUR, 50 * HOUR)
     cut = Scan("delta", BEGAN, standing(BEGAN.mongo), AFTER_DATES)
     assert plan(Checkpoint(standing(7), before, cut), NOW, limits()).cursor == WINDOW
 
 
-def test_versions_are_looked_up_as_far_back_as_any_scan_may_have_remembered_them() -> None:
-    """The oldest of the clocks: this scan's, the finished one's, the cut one's."""
-    scan = Scan("delta", NOW, FIRST, LAST)
-    cut = Scan("delta", Clocks(7 * HOUR, 0), FIRST, LAST)
-    assert remembered_since(Checkpoint(None, BEGAN), scan, OVERLAP) == BEGAN.mongo - OVERLAP
-    assert remembered_since(Checkpoint(None, BEGAN, cut), scan, OVERLAP) == 7 * HOUR - OVERLAP
-    set_back = Scan("delta", Clocks(3 * HOUR, 0), FIRST, LAST)
-    assert remembered_since(Checkpoint(None, BEGAN), set_back, OVERLAP) == 3 * HOUR - OVERLAP
+@pytest.mark.parametrize(
+    ("checkpoint", "cursor"),
+    [
+        (None, at(50 * HOUR - LOOKBACK)),
+        (Checkpoint(standing(BEGAN.mongo), BEGAN), at(50 * HOUR - LOOKBACK)),
+        (Checkpoint(standing(5), BEGAN), standing(5)),
+        (Checkpoint(None, None, Scan("cold_start", BEGAN, FIRST, LAST)), FIRST),
+    ],
+    ids=["no cycle before", "a cycle", "one that was behind", "a cold start that was cut"],
+)
+def test_a_catch_up_reads_all_that_changed_since_a_backfill_began(
+    checkpoint: Checkpoint | None, cursor: Position
+) -> None:
+    """And what the next cycle would have read anyway."""
+    since = ServerTimes(50 * HOUR, 50 * HOUR)
+    scan = plan_catch_up(checkpoint, NOW, limits(), since)
+    assert scan.cursor == cursor
+    assert scan.mode == ("cold_start" if checkpoint and checkpoint.scan else "delta")
 
 
 def test_positions_are_compared_as_the_index_has_them() -> None:
