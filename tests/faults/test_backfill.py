@@ -18,6 +18,7 @@ import redis
 from pymongo.collection import Collection
 
 from etl.app import App, BackfillOrder
+from etl.backfill import coordinator
 from etl.backfill.executors import processes
 from etl.demo import RedisServer
 from etl.model.report import Report
@@ -73,13 +74,19 @@ def once(step: Callable[[], object]) -> Callable[[Report], None]:
 
 
 @pytest.fixture
+def short_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page each, so that a few documents make many of them."""
+    monkeypatch.setattr(coordinator, "TASK_SECONDS", 0)
+
+
+@pytest.fixture
 def begin(environment: dict[str, str], start_etl: StartEtl) -> Callable[[], "subprocess.Popen[str]"]:
     """Start a backfill with two workers; what is left of one that was killed keeps nobody out for long."""
     environment |= {
         "ETL_LEASE__SECONDS": "1",
         "ETL_COLLECTIONS": f'[{{"name": "{NAME}", "page_size": {PAGE}}}]',
     }
-    return lambda: start_etl("backfill", NAME, "--workers", f"{WORKERS}", "--rate", "2000", "--json")
+    return lambda: start_etl("backfill", NAME, "--workers", f"{WORKERS}", "--json")
 
 
 @pytest.mark.slow
@@ -91,7 +98,7 @@ def test_killed_again_and_again(
     """Five times `kill -9`: the sixth finishes it; no recorded page is done twice, no process left over."""
     print(f"CHAOS_SEED={SEED}")  # noqa: T201 (pytest shows it when the test fails)
     chaos = random.Random(SEED)
-    documents = contested(3000, chaos)
+    documents = contested(25_000, chaos)
     collection.insert_many(documents)
     families, moments = list[psutil.Process](), set[str]()
 
@@ -118,6 +125,7 @@ def test_killed_again_and_again(
     assert last.json["records_processed"] == len(left) < len(documents)
 
 
+@pytest.mark.usefixtures("short_tasks")
 def test_a_worker_is_killed(
     collection: Collection[Document], redis_client: redis.Redis, apps: Apps, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -142,7 +150,7 @@ def test_ctrl_c_while_what_workers_need_is_loaded() -> None:
     script = (
         "import os, signal, time\n"
         "import psutil\n"
-        "from etl.workers import make_ready, processes\n"
+        "from etl.backfill.executors import make_ready, processes\n"
         "make_ready()\n"
         "loading = set(psutil.Process().children())\n"
         "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
@@ -189,6 +197,7 @@ def _heal_after(collection: Collection[Document], failure: Any, count: int) -> N
     collection.database.client.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
 
 
+@pytest.mark.usefixtures("short_tasks")
 def test_redis_is_away_for_a_while(
     collection: Collection[Document], redis_client: redis.Redis, cut_off: "tuple[str, Proxy]", apps: Apps
 ) -> None:

@@ -14,10 +14,9 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from etl.model import state
 from etl.mongo.reader import Source
 from schemas.bson_order import order
-from tests.support.pipeline import Clock, OpenApp, api, hash_at, sync
+from tests.support.pipeline import COMPANION, Clock, OpenApp, api, hash_at, sync
 from tests.support.truth import held, truth
 from tests.support.types import Document
 
@@ -202,30 +201,6 @@ def test_a_date_that_is_an_array_stops_nothing(
     assert not hash_at(redis_client, "config:api:p99")
 
 
-def test_more_documents_than_are_remembered(
-    open_app: OpenApp,
-    collection: Collection[Document],
-    redis_client: redis.Redis,
-    clock: Clock,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A bulk update beyond the cap is applied again by the next cycle, and nothing is skipped."""
-    monkeypatch.setattr("etl.checkpoint.checkpoint.SEEN_CAP", 50)
-    assert state.SEEN_CAP > 50
-    app = open_app(page_size=20)
-    sync(app)
-    collection.insert_many([named(number, clock.now()) for number in range(120)])
-    assert sync(app).records_processed == 120
-    assert redis_client.zcard("{etl:last_sync:promptContent}:seen") == 0
-    collection.insert_one(named(500, clock.ago(30)))
-    assert sync(app).records_processed == 121
-    assert held(redis_client) == truth(collection)
-
-    clock.forward(300)
-    sync(app)
-    assert sync(app).records_processed == 0
-
-
 def test_a_clock_that_is_set_back(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
@@ -279,7 +254,7 @@ def test_a_cold_start_hands_over_under_a_live_writer(
         writer.join()
     assert first.mode == "cold_start"
     assert len(written) > began, "nothing was written meanwhile"
-    clock_then = int(redis_client.hget("{etl:last_sync:promptContent}:checkpoint", "mongo_clock") or 0)
+    clock_then = int(redis_client.hget(f"{COMPANION}checkpoint", "mongo_clock") or 0)
     sync(app)
     assert sync(app).records_processed == 0
 
