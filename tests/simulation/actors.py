@@ -23,7 +23,7 @@ class Step(NamedTuple):
     @property
     def writes(self) -> bool:
         """Whether the command changes Redis; such a call may arrive twice, or late."""
-        return self.name in {"record", "apply", "enqueue", "done", "commit"}
+        return self.name in {"record", "apply", "enqueue", "done", "commit", "sweep"}
 
 
 Steps = Generator[Step, Any, Result]
@@ -213,6 +213,10 @@ def cycle(world: World) -> Actor:
             return True
 
         written = (yield from batch.run()) and (yield Step("commit", commit))
+    for document, request in (yield Step("old requests", world.old_requests)):
+        read = yield Step("find", partial(world.find, document, world.now), document)
+        if read.timestamp != request.pushed or QUEUE not in read.claims:
+            yield Step("sweep", partial(world.sweep, document, request), document)
 
 
 def follower(world: World) -> Actor:

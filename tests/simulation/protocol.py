@@ -41,6 +41,8 @@ class Rules:
     queue_claimed: bool = True  # a queue counts among the claims of a record
     queue_noted: bool = True  # a queue notes when a document asks for nothing any more
     queue_pushed: bool = True  # a queue remembers the version that was pushed
+    queue_confirmed: bool = True  # only a confirmed read pushes: what was pushed is not taken back
+    sweep_exact: bool = True  # a sweep drops only what has not changed since it looked
     overflow: bool = True  # a register that dropped claims says so when its holder leaves
     lookback: bool = True  # a cycle reads again what may have been committed late
     lookback_deadline: bool = True  # and what may have been misread or undone within a deadline
@@ -309,6 +311,13 @@ def enqueue(
         return old, EnqueueAnswer(Answer.GO)
     if old and rules.overtaken_queue and is_overtaken(clock, read.read_at, old.written_at, rules):
         return old, EnqueueAnswer(Answer.OVERTAKEN)
+    if push and rules.queue_confirmed and not read.confirmed:
+        return old, EnqueueAnswer(Answer.OVERTAKEN)
     if push:
         return Request(read.timestamp, clock.now), EnqueueAnswer(Answer.GO, push=True)
     return Request(pushed, clock.now) if rules.queue_noted else old, EnqueueAnswer(Answer.GO)
+
+
+def sweep(old: Request | None, seen: Request, rules: Rules) -> Request | None:
+    """Forget a document that has asked for nothing for a while."""
+    return None if old == seen or not rules.sweep_exact else old
