@@ -225,7 +225,6 @@ class ApplyAnswer(NamedTuple):
     """The answer of `apply`."""
 
     answer: Answer
-    refused: frozenset[Document] = frozenset()
     top: Claim | None = None
     write: bool = False  # the key shows the top, whose content is in the call
     remove: bool = False
@@ -239,9 +238,9 @@ def apply(
     if any(is_late(clock, change.read_at, rules) for change in changes.values()):
         return old, ApplyAnswer(Answer.LATE)
     entries = {d: e for d, e in old.entries.items() if e.live or clock.now - e.written_at <= clock.deadline}
-    refused = frozenset(d for d, c in changes.items() if _refuses_change(entries.get(d), c, clock, rules))
-    accepted = {d: c for d, c in changes.items() if d not in refused}
-    for document, change in accepted.items():
+    if any(_refuses_change(entries.get(d), change, clock, rules) for d, change in changes.items()):
+        return old, ApplyAnswer(Answer.OVERTAKEN)
+    for document, change in changes.items():
         if change.live or rules.left:
             entries[document] = _entry(entries.get(document), change, clock, rules)
         else:
@@ -249,9 +248,9 @@ def apply(
     new = Owner(entries, old.overflow)
     before, claims = old.claims(rules)[-1:], new.claims(rules)
     if not claims:
-        return new, ApplyAnswer(Answer.GO, refused, remove=True, reconcile=rules.overflow and new.overflow)
+        return new, ApplyAnswer(Answer.GO, remove=True, reconcile=rules.overflow and new.overflow)
     top = claims[-1]
-    answer = ApplyAnswer(Answer.GO, refused, top, write=top.document in accepted)
+    answer = ApplyAnswer(Answer.GO, top, write=top.document in changes)
     if not answer.write and before != [top]:
         if rules.heir_in_same_call:
             return old, answer._replace(answer=Answer.NEED)

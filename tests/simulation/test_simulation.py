@@ -86,7 +86,7 @@ def random_runs(group: str, count: int, cap: int = 9) -> Iterator[Run]:
 def test_every_interleaving_with_a_stale_writer_ends_right(name: str) -> None:
     """The keys are right as soon as both writers have finished, and no reader saw a gap."""
     story = next(story for story in STORIES if story.name == name)
-    for switches, crashes in ((5, 0), (2, 1)) if THOROUGH else ((4, 0), (1, 1)):
+    for switches, crashes in ((5, 0), (2, 1)) if THOROUGH else ((3, 0), (1, 1)):
         for run in schedules(partial(stale_writer, story, crashes), switches):
             assert run.end() == [], run.story()
 
