@@ -79,6 +79,11 @@ _LIMITS = Limits(OVERLAP + DEADLINE, 1_500_000, "full")
 Value = dict[str, str] | list[str] | None
 
 
+def at_ms(ms: int) -> datetime:
+    """So many milliseconds after the epoch."""
+    return _EPOCH + timedelta(milliseconds=ms)
+
+
 class Event(NamedTuple):
     """What happens before or after the n-th call of a run to a server: a method of `World`."""
 
@@ -182,7 +187,7 @@ class World:
         while (slot.number, ms) in self._dates:
             ms += 1
         self._dates.add((slot.number, ms))
-        document = slot.document(content, self._written) | {FIELD: _EPOCH + timedelta(milliseconds=ms)}
+        document = slot.document(content, self._written) | {FIELD: at_ms(ms)}
         position = position_of(document[FIELD], slot.id)
         version = Version(slot, document, position, project(document, "generacion"))
         self.uncommitted[slot.number] = version
