@@ -59,7 +59,8 @@ def _values(words: str) -> Iterator[Any]:
     if match := _UUID.fullmatch(words):
         yield from (Binary.from_uuid(UUID(match[1]), one) for one in _REPRESENTATIONS)
     if match := _NUMBER.fullmatch(words):
-        yield from _numbers(match[1])
+        with suppress(DecimalException):  # an exponent of more than 18 digits
+            yield from _numbers(match[1])
     with suppress(MalformedText):
         value = id_from_readable(words)
         if not _is_query(value):

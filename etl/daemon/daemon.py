@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Mapping
 from datetime import timedelta
+from queue import SimpleQueue
 from typing import Final
 
 from apscheduler.events import EVENT_JOB_MAX_INSTANCES, EVENT_JOB_SUBMITTED
@@ -47,6 +48,8 @@ class Daemon:
     """
 
     def __init__(self, settings: Settings) -> None:
+        # Unlike an Event, it may be used by a signal handler that interrupts the thread which waits for it.
+        self._asked: SimpleQueue[None] = SimpleQueue()
         self._stop = threading.Event()
         self._postponing = threading.Lock()
         metrics = Metrics(settings)
@@ -82,17 +85,13 @@ class Daemon:
             one.start()
         tasks = [job.task for job in self._jobs]
         _log.info("started: %s", ", ".join(tasks), extra=logs.event("started", tasks=tasks))
-        self._stop.wait()
+        self._asked.get()
         _log.info("stopping", extra=logs.event("stopping"))
         self._end()
 
     def stop(self) -> None:
-        """Stop it; may be called from a signal handler."""
-        self._stop.set()
-        for job in self._jobs:
-            job.app.stop()
-        for one in self._following:
-            one.stop()
+        """Ask for the end, before or after `run` has begun; may be called from a signal handler."""
+        self._asked.put(None)
 
     def _postpone(self, task: str, seconds: float) -> None:
         """Move the next run of a task; not while the scheduler shuts down, which would deadlock."""
@@ -103,6 +102,11 @@ class Daemon:
                 self._misfires.moved(task, due)
 
     def _end(self) -> None:
+        self._stop.set()
+        for job in self._jobs:
+            job.app.stop()
+        for one in self._following:
+            one.stop()
         for watching in (self._lookout, self._recent, self._queues):
             watching.stop()
         waiting = threading.Thread(target=self._shut_down, daemon=True)

@@ -345,7 +345,7 @@ def test_a_follower_has_a_place_of_its_own(store: CheckpointStore, client: redis
     follow.advance(token, resume, 5.5, outcome, caught_up=True)
     assert follow.token() == resume
     state = store.load()
-    assert (state.dead_letters, [*state.deferred], state.queues) == (1, ["b"], {"queue:a"})
+    assert (state.dead_letters, [*state.deferred], {*state.queues}) == (1, ["b"], {"queue:a"})
     assert store.reconciliation_due() == 2
     client.hset(OWN.checkpoint, "token", "nonsense")
     assert follow.token() is None

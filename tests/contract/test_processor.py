@@ -717,7 +717,11 @@ def test_a_request_that_is_made_while_it_is_swept_stays(
     register = requests_key(QUEUE)
     client.hset(register, result(1).document, f"{processor.now() - LATE - 1} 1000")
     again = result(1, asks("again"), ms=3_000)
-    documents.after_read = lambda: process(processor, again) and None
+
+    def other_writer() -> None:
+        process(processor, again)
+
+    documents.after_read = other_writer
     sweep(processor)
     assert process(processor, again, trust=False).enqueued == 0
     assert client.lrange(QUEUE, 0, -1) == ["1", "again"]

@@ -6,6 +6,7 @@ import pytest
 
 from etl.cache.client import Wire
 from etl.cache.inspector import Inspector, Shown
+from tests.support.twins import Insistent
 
 
 @pytest.mark.parametrize(
@@ -20,11 +21,11 @@ from etl.cache.inspector import Inspector, Shown
 )
 def test_a_key_is_shown_as_what_it_is(wire: Wire, fill: tuple[Any, ...], shown: Shown) -> None:
     """Whatever its type; its life is told when it has one; a key that is not there is no error."""
-    assert Inspector(wire).show("k") is None
+    assert Inspector(wire, Insistent()).show("k") is None
     wire.exchange([fill])
-    assert Inspector(wire).show("k") == shown
+    assert Inspector(wire, Insistent()).show("k") == shown
     wire.exchange([("PEXPIRE", "k", 60_000)])
-    told = Inspector(wire).show("k")
+    told = Inspector(wire, Insistent()).show("k")
     assert told is not None
     assert told.ttl_ms is not None
     assert 50_000 < told.ttl_ms <= 60_000

@@ -50,7 +50,7 @@ def fields(**values: str) -> Put:
 def watched(client: redis.Redis) -> Iterator[list[str]]:
     """What Redis carries out meanwhile, that of scripts too."""
     commands: list[str] = []
-    with client.monitor() as monitor:
+    with client.monitor() as monitor:  # type: ignore[no-untyped-call]
         yield commands
         client.echo("the end")
         while "the end" not in (told := monitor.next_command())["command"]:

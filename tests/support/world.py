@@ -79,6 +79,11 @@ _LIMITS = Limits(OVERLAP + DEADLINE, 1_500_000, "full")
 Value = dict[str, str] | list[str] | None
 
 
+def at_ms(ms: int) -> datetime:
+    """So many milliseconds after the epoch."""
+    return _EPOCH + timedelta(milliseconds=ms)
+
+
 class Event(NamedTuple):
     """What happens before or after the n-th call of a run to a server: a method of `World`."""
 
@@ -182,7 +187,7 @@ class World:
         while (slot.number, ms) in self._dates:
             ms += 1
         self._dates.add((slot.number, ms))
-        document = slot.document(content, self._written) | {FIELD: _EPOCH + timedelta(milliseconds=ms)}
+        document = slot.document(content, self._written) | {FIELD: at_ms(ms)}
         position = position_of(document[FIELD], slot.id)
         version = Version(slot, document, position, project(document, "generacion"))
         self.uncommitted[slot.number] = version
@@ -418,7 +423,7 @@ class World:
         Where the document of an earlier claim has become invalid, or asks for messages, or was deleted, that may
         stand instead, for it says nothing else: but not against a newer claim, nor against one that came after it
         was deleted. And what has not been written for the life of a key may have expired, and made room for older
-        claims.
+        claims. Of one date, where only MongoDB can tell which is newer, either may stand.
         """
         certain = [(v, True) for v in self.current.values() if key in v.claims]
         standing = [(v, False) for v in self.past if key in v.claims and self._may_stand(v, key)]
@@ -428,7 +433,8 @@ class World:
             if version.visible_at + _life(key) <= self.clocks.redis:
                 allowed.append(None)
             elif is_certain:
-                return allowed
+                ms = version.position.ms
+                return allowed + [one.claims[key] for one, _ in standing if one.position.ms == ms]
         return [*allowed, None]
 
     def _may_stand(self, version: Version, key: str) -> bool:

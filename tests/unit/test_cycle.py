@@ -63,6 +63,7 @@ def test_two_documents_of_one_date_whose_order_only_mongodb_knows(world: World) 
     world.settle()
     world.write_late(FIRST, "plain", 1)
     world.write(SECOND, "baja", 1757)
+    world.commit(FIRST.number)
     world.settle()
 
 

@@ -1,0 +1,133 @@
+"""Four processors at once on real servers: the same pages twice, late and in any order."""
+
+import random
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pymongo import MongoClient
+from pymongo.collection import Collection
+
+from etl.cache.client import Wire, open_pool
+from etl.model.result import TransformResult
+from etl.mongo.reader import Source
+from schemas.documents import project
+from schemas.ids import id_text
+from schemas.operations import Keep, Projection
+from schemas.position import FIRST, LAST
+from tests.property.test_model import THOROUGH
+from tests.support.slots import SLOTS, Slot
+from tests.support.truth import held, truth
+from tests.support.twins import FIELD, NAME, Insistent, assemble
+from tests.support.types import Document
+from tests.support.world import at_ms
+
+WRITERS = 4
+
+contents = [(slot, content) for slot in SLOTS for content in slot.contents if content != "bad"]
+versions = st.tuples(st.sampled_from(contents), st.integers(0, 40))
+histories = st.lists(versions, min_size=8, max_size=25)
+
+Page = tuple[int, Sequence[TransformResult]]
+
+
+@given(first=histories, second=histories, seed=st.integers(0, 2**32))
+@settings(
+    max_examples=400 if THOROUGH else 12,
+    deadline=None,
+    derandomize=not THOROUGH,
+    suppress_health_check=list(HealthCheck),
+)
+def test_four_writers_leave_what_the_documents_say(
+    mongo_client: MongoClient[Document],
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    redis_url: str,
+    first: list[tuple[tuple[Slot, str], int]],
+    second: list[tuple[tuple[Slot, str], int]],
+    seed: int,
+) -> None:
+    """Pages of before, of in between and of now, while documents are changed, moved, evicted and deleted."""
+    collection.delete_many({})
+    redis_client.flushdb()
+    chance = random.Random(seed)
+    pool = open_pool(redis_url, 5)
+    source = Source(mongo_client, collection.database.name, NAME)
+    source.prepare()
+    stages = [assemble(source, Wire(pool), retry=Insistent()) for _ in range(WRITERS)]
+    pages: list[Page] = []
+
+    def read() -> None:
+        size = chance.randint(1, 6)
+        read_at = stages[0].processor.now()
+        results = stages[0].transform(source.page(FIRST, LAST, 1_000).documents)
+        pages.extend((read_at, results[start : start + size]) for start in range(0, len(results), size))
+
+    def write(history: list[tuple[tuple[Slot, str], int]]) -> None:
+        for number, ((slot, content), ms) in enumerate(history):
+            moment = {FIELD: at_ms(1_750_000_000_000 + ms)}
+            collection.replace_one({"_id": slot.id}, slot.document(content, number) | moment, upsert=True)
+            if chance.random() < 0.1:
+                read()
+        read()
+
+    write(first)
+    _at_once(_shuffled(stages, pages * 2, chance))
+    write(second)
+    gone = chance.choice(SLOTS)
+    collection.delete_one({"_id": gone.id})
+    _at_once(_shuffled(stages, pages * 2, chance))
+
+    # No page tells of a deletion: a follower does.
+    processor = stages[0].processor
+    read_at, results = processor.read([id_text(gone.id)])
+    processor.process(results, read_at, remember_from=None, trust=False)
+    pool.disconnect()
+    expected, found = truth(collection), held(redis_client)
+    for queue in {key for key in {*expected, *found} if key.startswith("queue:")}:
+        assert set(expected.pop(queue, [])) <= set(found.pop(queue, [])), queue
+    # What a document had written before it asked for messages may stand.
+    for key in _kept(collection):
+        expected.pop(key, None)
+        found.pop(key, None)
+    assert found == expected
+
+
+def _kept(collection: Collection[Document]) -> set[str]:
+    """The keys that documents leave as they are."""
+    projections = [project(document, "generacion") for document in collection.find()]
+    entries = [entry for one in projections if isinstance(one, Projection) for entry in one.entries]
+    return {entry.key for entry in entries if isinstance(entry, Keep)}
+
+
+def _shuffled(stages: Sequence[Any], pages: Sequence[Page], chance: random.Random) -> list[Callable[[], Any]]:
+    """The same pages for several writers, each in an order of its own: one writes all, the others some."""
+    counts = [len(pages), *(chance.randint(1, len(pages)) for _ in stages[1:])]
+    return [_writer(one, chance.sample([*pages], count)) for one, count in zip(stages, counts, strict=True)]
+
+
+def _writer(stages: Any, pages: Sequence[Page]) -> Callable[[], None]:
+    """One that writes these pages."""
+
+    def run() -> None:
+        for read_at, page in pages:
+            stages.processor.process(page, read_at, remember_from=None, trust=False)
+
+    return run
+
+
+def _at_once(tasks: Sequence[Callable[[], Any]]) -> None:
+    """All of them, begun together."""
+    barrier = threading.Barrier(len(tasks))
+
+    def begin(task: Callable[[], Any]) -> None:
+        barrier.wait(10)
+        task()
+
+    with ThreadPoolExecutor(len(tasks)) as executor:
+        for done in [executor.submit(begin, task) for task in tasks]:
+            done.result(60)

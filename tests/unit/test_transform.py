@@ -1,0 +1,94 @@
+"""Raw documents become results, good, bad and broken ones alike."""
+
+import pickle
+from typing import Any
+
+import bson
+import pytest
+from bson import Timestamp
+from bson.datetime_ms import DatetimeMS
+
+from etl.transform.transform import Transform
+from schemas.operations import Enqueue, Evict, Keep, Put
+
+TRANSFORM = Transform("promptContent", "generacion", "updated_at", most_bytes=10_000)
+
+
+def api(document_id: Any, **changes: Any) -> bytes:
+    """A document that fills one hash."""
+    fields = {"tipo": "integracion_api", "provider_name": "a", "status": "active"}
+    return bson.encode({"_id": document_id, **fields, "updated_at": DatetimeMS(5), **changes})
+
+
+def campaign(document_id: Any, **changes: Any) -> bytes:
+    """A document that fills a list, or asks for messages."""
+    message = {"numero": 1, "texto": "hola", "tono": "casual"}
+    fields = {"campana_id": "c", "segmento": "s", "mensajes": [message], "updated_at": DatetimeMS(5)}
+    return bson.encode({"_id": document_id, **fields, **changes})
+
+
+def test_what_a_document_asks_for() -> None:
+    """Its name, its date, its keys; what it asks of queues; its lock."""
+    [one, other] = TRANSFORM([api(1), campaign(2, estado="pendiente")])
+    assert one.document.startswith("promptContent ")
+    assert (one.timestamp, one.ms, one.lock, one.reject) == ("5", 5, None, None)
+    assert [(type(write), write.key) for write in one.writes] == [(Put, "config:api:a")]
+    assert other.lock == "lock:content_generation:c"
+    assert (other.writes, [type(push) for push in other.pushes]) == ((), [Enqueue])
+    assert {type(keep) for keep in other.keeps} == {Keep}
+    assert len(other.keeps) == 2
+    assert one.position.ms == 5
+
+
+def test_a_bad_document_stops_no_neighbour() -> None:
+    """Each has its result, in order, and nothing of its content is in the reason."""
+    broken = api(3, status="secret").replace(b"secret", b"\xffecret")
+    results = TRANSFORM([api(1, status=5), broken, api(2), campaign(4, mensajes=[])])
+    assert [one.reject is None for one in results] == [False, False, True, False]
+    assert "ecret" not in str(results[1].reject)
+    assert [one.ms for one in results] == [5] * 4
+
+
+def test_a_tombstone_evicts() -> None:
+    """Its keys only."""
+    [one] = TRANSFORM([api(1, eliminado=True, status=None)])
+    assert one.writes == (Evict("config:api", "config:api:a"),)
+
+
+def test_what_would_become_too_large_is_refused() -> None:
+    """With its size."""
+    [one] = TRANSFORM([api(1, status="x" * 10_001)])
+    assert one.reject is not None
+    assert one.reject.reason.startswith("it would take 10,001 bytes")
+
+
+@pytest.mark.parametrize(
+    ("moment", "first"), [(None, "<"), ("2025-01-15", "<"), (7, "<"), (Timestamp(1, 1), ">")]
+)
+def test_what_is_no_date_stands_before_or_after_all_dates(moment: Any, first: str) -> None:
+    """As the index has it; no two values look alike, and the position can be made of it again."""
+    [one, other] = TRANSFORM([api(1, updated_at=moment), api(1, updated_at=Timestamp(9, 9))])
+    assert (one.timestamp[0], one.ms) == (first, None)
+    assert one.timestamp != other.timestamp
+    assert " " not in one.timestamp
+    assert one.position.order() < other.position.order()
+
+
+def test_an_array_is_no_timestamp() -> None:
+    """It has no single place in the index."""
+    [one] = TRANSFORM([api(1, updated_at=[DatetimeMS(5)])])
+    assert one.reject is not None
+    assert one.reject.reason == "updated_at is an array"
+
+
+def test_ids_look_alike_only_where_they_are_the_same() -> None:
+    """Of whatever type."""
+    ids = [1, 1.5, "1", b"1", {"a": 1}, bson.ObjectId(), bson.Int64(1), True, None]
+    assert len({one.document for one in TRANSFORM([api(one) for one in ids])}) == len(ids)
+
+
+def test_results_and_the_transform_travel() -> None:
+    """To another process and back."""
+    there = pickle.loads(pickle.dumps(TRANSFORM))  # noqa: S301 (made here)
+    documents = [api(1), campaign(2), api(3, status=5)]
+    assert pickle.loads(pickle.dumps(there(documents))) == TRANSFORM(documents)  # noqa: S301 (made here)
