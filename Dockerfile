@@ -15,7 +15,7 @@ RUN pip --python /opt/etl/bin/python install --no-cache-dir --no-deps --force-re
 FROM python:3.11-slim
 LABEL org.opencontainers.image.title="promptcontent-etl" \
       org.opencontainers.image.description="Keeps Redis caches true to MongoDB" \
-      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.version="0.2.0" \
       org.opencontainers.image.licenses="MIT"
 # Nothing is installed in a container that runs.
 RUN pip uninstall --yes setuptools wheel pip && useradd --system --no-create-home --uid 10001 etl

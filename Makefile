@@ -5,7 +5,7 @@
 # make types        mypy strict over code and tests
 # make unit         tests without servers; likewise integration, faults, acceptance. One test: make unit T='-k name'
 # make coverage     make test with coverage; it takes twice as long
-# make bench        speed, beside mass insertion and a plain script; make bench BENCH=--quick for a first look
+# make bench        speed, memory, latency, half an hour; writes docs/ and README.md, but not with BENCH=--quick
 # make soak         the daemon for a thousand cycles, a minute of writes, long outages; about six minutes
 # make clean        removes what the others made
 
@@ -58,7 +58,8 @@ coverage:
 	$(MAKE) test CI=true
 
 bench: .venv/bench.stamp
-	$(BIN)/python -m bench --out docs $(BENCH)
+	$(BIN)/python -m bench $(or $(BENCH),--out docs)
+	$(if $(BENCH),,$(BIN)/python -m bench.readme)
 
 soak: .venv/dev.stamp
 	LONG_RUNS=1 $(BIN)/pytest --capture=no --verbose tests/acceptance/test_daemon.py tests/faults/test_daemon.py

@@ -1,5 +1,5 @@
-"""How fast `etl backfill` and `etl sync` are, beside the best that these servers allow and a plain script.
+"""How fast `etl backfill` and `etl sync` are, beside bare insertion, a plain script and the version before.
 
-`make bench` runs it. Read it in this order: `documents` (what is measured on), `contenders` (who is
-measured), `meter` (how), `delta` (what a cycle costs), `report` (what comes out), `main`.
+`make bench` runs it. Read it in this order: `documents` and `servers` (what is measured on), `contenders` (who, and the
+figures of a run), `meter` and `reader` (how), `sizes` (what grows with the collection), `results` (targets), `main`.
 """

@@ -1,4 +1,4 @@
-"""The version before the versioned writes, to be measured in the same run: its commit, in a worktree of its own."""
+"""Version 0.1.0, the last one with a single writer process, in a git worktree."""
 
 import shutil
 import subprocess
@@ -15,7 +15,7 @@ COMMIT: Final = "61db5a35e49e9c1ea81d370fb999cd0918432cb4"
 
 @contextmanager
 def worktree(root: Path = ROOT) -> Iterator[Path | None]:
-    """A folder with the files of that commit, removed on leaving; None where the repository has no such commit."""
+    """A folder with its files during the block; None where the repository does not have its commit."""
     git = shutil.which("git")
     command = [git or "git", "-C", str(root)]
     if git is None or _run([*command, "cat-file", "-e", f"{COMMIT}^{{commit}}"]).returncode:

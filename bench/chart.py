@@ -1,4 +1,4 @@
-"""The results as an SVG: speed, cost by process, the latency of a reader, and cycles by size."""
+"""The results as a chart in SVG."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from bench.results import Figures
 
 
 class Panel(NamedTuple):
-    """Bars of some rows; those of several series are stacked, or below each other."""
+    """A bar chart. The bars of several series are stacked, or below each other."""
 
     title: str
     rows: Sequence[str]
@@ -26,7 +26,7 @@ def draw(figures: Figures, path: Path) -> None:
     """Draw a panel for each part that was measured."""
     panels = [*_panels(figures)]
     heights = [len(panel.rows) * (1 if panel.stacked else len(panel.series)) + 2 for panel in panels]
-    # The same figures give the same file: no date, no random ids, and text as text.
+    # No date and no random ids: the same figures give the same file.
     with mpl.rc_context({"svg.hashsalt": "bench", "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(9, sum(heights) * 0.28), layout="constrained")
         grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)
@@ -46,7 +46,7 @@ def _panels(figures: Figures) -> Iterator[Panel]:
         yield Panel("CPU seconds per 100,000 documents", [*speed], used)
     if readers := _medians(figures, "readers"):
         taken = {key: [run[f"read_{key}_ms"] for run in readers.values()] for key in ("p50", "p99", "max")}
-        title = "Milliseconds of a read of the cache beside them"
+        title = "Latency of a reader in ms"
         yield Panel(title, [*readers], taken, stacked=False, scale="log")
     if shapes := _medians(figures, "shapes"):
         rates = [run["documents_per_second"] for run in shapes.values()]
@@ -57,7 +57,7 @@ def _panels(figures: Figures) -> Iterator[Panel]:
         rows = [f"{size['documents']:,} documents" for size in sizes]
         kinds_of = zip(*(size["cycles"] for size in sizes), strict=True)
         cycles = {f"{kind[0]['changed']} changed": [one["median"] for one in kind] for kind in kinds_of}
-        yield Panel("Milliseconds of a cycle", rows, cycles, stacked=False)
+        yield Panel("Cycle in ms", rows, cycles, stacked=False)
 
 
 def _medians(figures: Figures, part: str) -> dict[str, dict[str, float]]:

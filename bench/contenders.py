@@ -1,8 +1,8 @@
-"""Who is measured, on what, and what a run of one of them comes to.
+"""The contenders, and the figures of one run.
 
-All start from an empty Redis. Time is that from the start of the process to its end, as a person waits for it; bare
-insertion says itself how long it took. The CPU time of `etl` is without that of the start of its processes: the same
-command over a small collection is measured right before, and taken off.
+Each run starts with an empty Redis. The time is that from the start of the process to its end; only bare insertion is
+timed by itself, from the first command to the last reply. The CPU time of `etl` does not include the start of its
+processes: the same command is measured with a small collection right before, and subtracted.
 """
 
 import json
@@ -25,15 +25,16 @@ ONE: Final = "etl backfill, 1 worker"
 TWO: Final = "etl backfill, 2 workers"
 
 START: Final = Source("start", 2_000)
-"""A collection whose copy is little more than the start of the processes; two workers have a range each."""
+"""A small collection, just large enough for a range for each of two workers."""
 
 Run = dict[str, float]
-"""What one run came to. CPU is in seconds per 100,000 documents, memory in MB.
+"""The figures of one run. CPU is in seconds per 100,000 documents.
 
-`documents_per_second`, `own_documents_per_second` (by its own clock, without the start of its process),
-`cpu_ours` (= `cpu_coordinator` + `cpu_workers`), `cpu_redis`, `cpu_mongodb`, `start_seconds`, `start_cpu` (ours),
-`pss_mb` (all of its processes), `worker_pss_mb` (the largest worker), `slowest_ms` and `slow_commands` (over 2 ms, of
-the slow log), and where a reader was beside it `read_p50_ms`, `read_p99_ms`, `read_max_ms`.
+- `documents_per_second`; `own_documents_per_second` as the contender reports it, without the start of its process
+- `cpu_ours` (the sum of `cpu_coordinator` and `cpu_workers`), `cpu_redis`, `cpu_mongodb`; `start_seconds`
+- `pss_mb` of all processes of the contender, `worker_pss_mb` of its largest worker
+- `slowest_ms` and `slow_commands` (over 2 ms) from the slow log of Redis
+- with a reader also `read_p50_ms`, `read_p99_ms`, `read_max_ms`
 """
 
 Rounds = dict[str, list[Run]]
@@ -41,43 +42,43 @@ Rounds = dict[str, list[Run]]
 
 
 class Contender(NamedTuple):
-    """One that is measured in every round."""
+    """A command that is measured in every round."""
 
     name: str
     command: tuple[str, ...]
     source: Source
     variables: Mapping[str, str] = {}
     has_start: bool = False
-    """Whether what its start costs is measured and taken off."""
+    """Whether the CPU time of its start is measured and subtracted."""
     reader: tuple[str, ...] = ()
-    """A command that reads the cache beside it."""
+    """The command of a reader that runs at the same time."""
 
 
 def insertion(bench: Bench, source: Source, packed: Packed) -> Contender:
-    """The unit of costs."""
+    """Bare insertion of the keys of these documents."""
     arguments = (str(packed.path), str(packed.commands), HOST, str(bench.server.port))
     return Contender(INSERTION, _module("insertion", *arguments), source)
 
 
 def script(bench: Bench, source: Source) -> Contender:
-    """What a good engineer writes in an afternoon."""
+    """The straightforward script."""
     arguments = (bench.mongod.uri, source.database, COLLECTION, bench.server.url)
     return Contender(SCRIPT, _module("straightforward", *arguments), source)
 
 
 def backfill(bench: Bench, source: Source, name: str, workers: int = 2, root: Path = ROOT) -> Contender:
-    """The product, or another version of it that is in the folder `root`."""
+    """`etl backfill` of the version in the folder `root`."""
     command = (*_ETL, "backfill", COLLECTION, "--workers", str(workers), "--json")
     return Contender(name, command, source, variables(bench, source, root), has_start=True)
 
 
 def sync(bench: Bench, source: Source) -> Contender:
-    """One cycle of the product."""
+    """One cycle: `etl sync`."""
     return Contender("etl sync", (*_ETL, "sync", COLLECTION, "--json"), source, variables(bench, source))
 
 
 def variables(bench: Bench, source: Source, root: Path = ROOT) -> dict[str, str]:
-    """The settings of the product: the two addresses, and defaults for all else."""
+    """The settings of `etl`: both servers, and defaults otherwise."""
     return {
         "PYTHONPATH": str(root),
         "ETL_MONGO__URI": bench.mongod.uri,
@@ -87,18 +88,18 @@ def variables(bench: Bench, source: Source, root: Path = ROOT) -> dict[str, str]
 
 
 def with_reader(bench: Bench, contender: Contender) -> Contender:
-    """The same, with a reader of its keys beside it; what its start costs does not matter then."""
+    """The same contender with a reader of its keys; its start is not measured."""
     source = contender.source
     reader = _module("reader", bench.server.url, source.database, str(source.documents))
     return contender._replace(reader=reader, has_start=False)
 
 
 def rounds(bench: Bench, meter: Meter, contenders: Sequence[Contender], count: int) -> Rounds:
-    """Measure each in turn, and all of them again, so that a slow minute of the machine meets all alike.
+    """Measure all contenders in turn, `count` times, so that a slow minute of the machine affects all of them.
 
     Raises:
-        Failed: a command did not end well.
-        Wrong: a contender did not leave in Redis what the documents give.
+        Failed: a command ended with an error.
+        Wrong: Redis does not hold the expected content after a run.
     """
     results: Rounds = {contender.name: [] for contender in contenders}
     for _ in range(count):
@@ -108,7 +109,12 @@ def rounds(bench: Bench, meter: Meter, contenders: Sequence[Contender], count: i
 
 
 def run(bench: Bench, meter: Meter, contender: Contender) -> Run:
-    """Fill an empty Redis with one contender, and say what that took."""
+    """Measure one contender with an empty Redis.
+
+    Raises:
+        Failed: its command ended with an error.
+        Wrong: Redis does not hold the expected content afterwards.
+    """
     started = None
     if contender.has_start:
         bench.flush()
@@ -118,7 +124,7 @@ def run(bench: Bench, meter: Meter, contender: Contender) -> Run:
         measured = once(meter, contender)
     slow = bench.slow_log()
     bench.check(contender.source)
-    return _run(contender.source.documents, measured, started) | {
+    return figures_of(contender.source.documents, measured, started) | {
         "slowest_ms": max(slow, default=0.0),
         "slow_commands": sum(ms > SLOW_MS for ms in slow),
         **reads,
@@ -126,10 +132,10 @@ def run(bench: Bench, meter: Meter, contender: Contender) -> Run:
 
 
 def once(meter: Meter, contender: Contender, changes: Mapping[str, str] | None = None) -> Measured:
-    """Run its command, with these variables changed; the answer is the report of the collection.
+    """Run its command, with some variables changed. The answer is the report of the collection.
 
     Raises:
-        Failed: it did not end well.
+        Failed: the command ended with an error, or reports one.
     """
     measured = meter.run(contender.command, {**contender.variables, **(changes or {})})
     reports = measured.answer.get("collections", [measured.answer])
@@ -138,23 +144,28 @@ def once(meter: Meter, contender: Contender, changes: Mapping[str, str] | None =
     return measured._replace(answer=reports[0])
 
 
-def _run(documents: int, measured: Measured, started: Measured | None) -> Run:
+def figures_of(documents: int, measured: Measured, started: Measured | None) -> Run:
+    """The figures of one run.
+
+    Args:
+        documents: how many were copied.
+        measured: the run.
+        started: the same command with the documents of `START`, to be subtracted.
+    """
     answer, used, more = measured.answer, measured.cpu_seconds, documents
-    own = answer.get("sync_duration_ms", 0) / 1000 or answer.get("seconds", measured.seconds)
     if started:
         used = {
             name: max(0.0, round(seconds - started.cpu_seconds[name], 2)) for name, seconds in used.items()
         }
         more = documents - START.documents
     cpu = {f"cpu_{name}": seconds / more * 100_000 for name, seconds in used.items()}
-    start_cpu = started.cpu_seconds if started else {}
+    seconds = answer.get("seconds", measured.seconds)
     return {
-        "documents_per_second": documents / answer.get("seconds", measured.seconds),
-        "own_documents_per_second": documents / own,
+        "documents_per_second": documents / seconds,
+        "own_documents_per_second": documents / (answer.get("sync_duration_ms", 0) / 1000 or seconds),
         "cpu_ours": cpu["cpu_coordinator"] + cpu["cpu_workers"],
         **cpu,
         "start_seconds": started.seconds if started else 0.0,
-        "start_cpu": start_cpu.get("coordinator", 0.0) + start_cpu.get("workers", 0.0),
         "pss_mb": measured.pss_mb,
         "worker_pss_mb": measured.worker_pss_mb,
     }
@@ -162,7 +173,7 @@ def _run(documents: int, measured: Measured, started: Measured | None) -> Run:
 
 @contextmanager
 def _beside(command: Sequence[str]) -> Iterator[dict[str, float]]:
-    """Run the reader meanwhile; what it says is in the mapping once the block has ended."""
+    """Run a reader during the block; its figures are in the mapping afterwards."""
     said: dict[str, float] = {}
     if not command:
         yield said

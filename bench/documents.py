@@ -1,8 +1,7 @@
-"""Documents of the kind `generacion`, made from a seed: the same number gives the same document anywhere.
+"""Documents of the kind `generacion`, generated from a seed: a number always gives the same document.
 
 Each is one segment of one campaign with three messages in Spanish, about 820 bytes of BSON. Neighbours in time
-belong to different campaigns, so the locks of a page are as many as its documents. A shape says how many documents
-share a key, and what they carry beside the fields of the contract.
+belong to different campaigns, so that a page has many locks to look at.
 """
 
 import struct
@@ -16,7 +15,7 @@ from bson import ObjectId
 Document = dict[str, Any]
 
 MEAN_BYTES: Final = 820
-"""About so many bytes of BSON a document has on average."""
+"""The mean size of a plain document as BSON."""
 
 
 class Shape(NamedTuple):
@@ -24,12 +23,12 @@ class Shape(NamedTuple):
 
     name: str
     documents_a_key: int = 1
-    """How many documents claim the same two keys: neighbours differ, and a page of 500 holds several of each."""
+    """How many documents claim the same two keys. They are not neighbours, but several of them are in one page."""
     embedding: int = 0
-    """How many floats each document carries in a field that the contract does not know; 13 bytes each."""
+    """How many floats each document has in a field outside the contract, 13 bytes each."""
 
     def claim(self, number: int) -> int:
-        """The number of the keys that a document claims."""
+        """The number of the pair of keys that a document claims."""
         block, place = divmod(number, self.documents_a_key**2)
         return block * self.documents_a_key + place % self.documents_a_key
 

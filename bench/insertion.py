@@ -1,9 +1,9 @@
-"""Bare insertion, the unit of all costs: the commands that fill the same keys, packed before, and only sent.
+"""Bare insertion: the commands that fill the same keys, packed in advance and only sent.
 
-`python -m bench.insertion FILE REPLIES HOST PORT` sends the file as fast as the socket takes it and prints how
-long that took, from connecting to the last reply. For each key it holds DEL, HSET or RPUSH, and EXPIRE: no
-transactions, no scripts, no keys of the ETL. The kernel copies the file into the socket while this process does
-nothing but parse replies, so Redis is what it waits for.
+`python -m bench.insertion FILE COMMANDS HOST PORT` sends the file as fast as the socket takes it, and prints the time
+from connecting to the last reply. For each key the file has DEL, HSET or RPUSH, and EXPIRE: no transactions, no
+scripts, no other keys. A thread has the kernel copy the file into the socket while the replies are parsed, so Redis is
+the bottleneck.
 """
 
 import json
@@ -27,7 +27,7 @@ _CHUNK: Final = 1 << 18
 
 
 class Refused(Exception):
-    """Redis answered a command with an error, or not at all."""
+    """Redis answered a command with an error, or did not answer."""
 
 
 class Packed(NamedTuple):
@@ -59,7 +59,7 @@ def _commands(entry: Put) -> Iterator[tuple[Any, ...]]:
 
 
 def send(packed: Packed, host: str, port: int) -> float:
-    """Send the file and read replies until the server has nothing more to say; returns seconds.
+    """Send the file and read replies until the server closes the connection; returns seconds.
 
     Raises:
         Refused: one of the replies is an error, or one is missing.
@@ -85,7 +85,7 @@ def send(packed: Packed, host: str, port: int) -> float:
 def _send(connection: socket.socket, file: IO[bytes]) -> None:
     with suppress(OSError):  # the connection broke: replies will be missing
         connection.sendfile(file)
-        connection.shutdown(socket.SHUT_WR)  # Redis answers what it has and closes
+        connection.shutdown(socket.SHUT_WR)  # Redis answers all commands, then closes
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command: starts the servers, measures, prints the tables, and leaves JSON and a chart behind."""
+"""The command: start the servers, measure, print tables, write JSON and a chart."""
 
 import json
 import os
@@ -7,13 +7,12 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import bson
 import click
 import psutil
 
 from bench import before, chart, contenders, report, results
 from bench.contenders import BEFORE, ONE, START, TWO, Contender
-from bench.documents import LARGE, PLAIN, SHARED, documents
+from bench.documents import LARGE, PLAIN, SHARED
 from bench.insertion import Refused, pack
 from bench.meter import Failed, Meter
 from bench.results import Figures
@@ -24,7 +23,7 @@ PARTS: Final = ("speed", "readers", "shapes", "sizes")
 
 
 class Extent(NamedTuple):
-    """How much is measured."""
+    """The size of a run."""
 
     documents: int
     shaped: int
@@ -40,21 +39,30 @@ _COUNT: Final = click.IntRange(START.documents + 1)
 
 
 @click.command()
-@click.option("--documents", type=_COUNT, help=f"To copy.  [default: {WHOLE.documents}]")
-@click.option("--shaped", type=_COUNT, help=f"Of each shape.  [default: {WHOLE.shaped}]")
-@click.option("--rounds", type=click.IntRange(1), help=f"Of all contenders.  [default: {WHOLE.rounds}]")
-@click.option("--size", "sizes", type=_COUNT, multiple=True, help="Of a collection that grows; repeat it.")
-@click.option("--cycles", type=click.IntRange(1), help=f"At each size.  [default: {WHOLE.cycles}]")
-@click.option("--only", type=click.Choice(PARTS), multiple=True, help="Leave the other parts out; repeat it.")
-@click.option("--quick", is_flag=True, help="A look in half a minute: small figures mean little.")
+@click.option("--documents", type=_COUNT, help=f"Documents to copy.  [default: {WHOLE.documents}]")
+@click.option("--shaped", type=_COUNT, help=f"Documents of each shape.  [default: {WHOLE.shaped}]")
+@click.option(
+    "--rounds", type=click.IntRange(1), help=f"Rounds of all contenders.  [default: {WHOLE.rounds}]"
+)
+@click.option(
+    "--size",
+    "sizes",
+    type=_COUNT,
+    multiple=True,
+    help="Documents of the collection that grows; may be repeated.",
+)
+@click.option("--cycles", type=click.IntRange(1), help=f"Cycles at each size.  [default: {WHOLE.cycles}]")
+@click.option(
+    "--only", type=click.Choice(PARTS), multiple=True, help="Measure this part only; may be repeated."
+)
+@click.option("--quick", is_flag=True, help="A small run of about a minute; its figures mean little.")
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Write bench.json and bench.svg there."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
-def main(*, quick: bool, only: tuple[str, ...], out: Path | None, as_json: bool, **extent: Any) -> None:
-    """Measure `etl backfill` and `etl sync` on real servers of their own.
+def main(*, quick: bool, only: tuple[str, ...], out: Path | None, **extent: Any) -> None:
+    """Measure `etl backfill` and `etl sync` on real servers.
 
-    Without options it takes some half an hour on two cores.
+    Without options this takes about half an hour on two cores.
     """
     given = {name: value for name, value in extent.items() if value}
     try:
@@ -65,33 +73,30 @@ def main(*, quick: bool, only: tuple[str, ...], out: Path | None, as_json: bool,
         out.mkdir(parents=True, exist_ok=True)
         (out / "bench.json").write_text(json.dumps(measured, indent=1) + "\n", "utf-8")
         chart.draw(measured, out / "bench.svg")
-    if as_json:
-        click.echo(json.dumps(measured, indent=1))
-    else:
-        report.show(measured)
+    report.show(measured)
 
 
 def measure(extent: Extent, parts: tuple[str, ...]) -> Figures:
-    """Measure these parts; each is in the figures by its name, all numbers with four digits.
+    """Measure these parts. The figures hold each part under its name, with four significant digits.
 
     Raises:
-        Wrong: a contender left something else in Redis than the documents give.
+        Wrong: Redis does not hold the expected content after a run.
         Failed: a command ended with an error.
     """
     with start() as bench, before.worktree() as old:
         if old is None:
-            _say("The version before is left out: this is no clone with its commit.")
+            _say("Without the version before: this repository does not have its commit.")
         bench.fill(START)
         meter = Meter(bench.pids)
         figures: Figures = {"machine": _machine(bench), "extent": extent._asdict()}
         if "speed" in parts or "readers" in parts:
             _measure_speed(bench, meter, extent, parts, old, figures)
         if "shapes" in parts:
-            _say(f"Three collections of {extent.shaped:,} documents ...")
+            _say(f"Shapes: three collections of {extent.shaped:,} documents, {extent.rounds} rounds")
             taking_part = _shapes(bench, extent.shaped, old)
             figures["shapes"] = results.summary(contenders.rounds(bench, meter, taking_part, extent.rounds))
         if "sizes" in parts:
-            _say(f"Cycles of {' and '.join(f'{size:,}' for size in sorted(extent.sizes))} documents ...")
+            _say(f"Sizes: {', '.join(f'{size:,}' for size in sorted(extent.sizes))} documents")
             figures["sizes"] = results.sizes([*sizes(bench, meter, extent.sizes, extent.cycles)])
     figures["targets"] = [target._asdict() for target in results.targets(figures)]
     rounded: Figures = json.loads(json.dumps(figures), parse_float=lambda text: float(f"{float(text):.4g}"))
@@ -101,14 +106,10 @@ def measure(extent: Extent, parts: tuple[str, ...]) -> Figures:
 def _measure_speed(
     bench: Bench, meter: Meter, extent: Extent, parts: tuple[str, ...], old: Path | None, figures: Figures
 ) -> None:
-    """The contenders on plain documents, and some of them with a reader beside."""
+    """Measure the contenders on plain documents, and once more while a reader runs."""
     source = Source("plain", extent.documents)
-    _say(f"{source.documents:,} documents, {extent.rounds} rounds ...")
+    _say(f"Speed: {source.documents:,} documents, {extent.rounds} rounds")
     bench.fill(source)
-    some = min(source.documents, 10_000)
-    figures["extent"]["bytes_a_document"] = round(
-        sum(len(bson.encode(each)) for each in documents(0, some)) / some
-    )
     with tempfile.TemporaryDirectory() as folder:
         insertion = contenders.insertion(bench, source, pack(source, Path(folder, "commands")))
         script = contenders.script(bench, source)
@@ -118,16 +119,16 @@ def _measure_speed(
             taking_part = [insertion, script, *earlier, one, two]
             figures["speed"] = results.summary(contenders.rounds(bench, meter, taking_part, extent.rounds))
         if "readers" in parts:
-            _say("The same with a reader beside ...")
+            _say(f"Latency of a reader: {extent.rounds} rounds")
             read = [contenders.with_reader(bench, each) for each in (insertion, script, *earlier, two)]
             with bench.prioritised() as allowed:
                 if not allowed:
-                    _say("The latencies include waiting for a core: only root may raise a priority.")
+                    _say("Without permission to raise priorities: latencies include waiting for a core.")
                 figures["readers"] = results.summary(contenders.rounds(bench, meter, read, extent.rounds))
 
 
 def _shapes(bench: Bench, count: int, old: Path | None) -> list[Contender]:
-    """The product, and the version before, on documents of each shape."""
+    """The product and the version before, on documents of each shape."""
     taking_part = []
     for number, shape in enumerate((PLAIN, LARGE, SHARED)):
         source = Source(f"shape_{number}", count, shape)

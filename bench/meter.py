@@ -1,9 +1,9 @@
-"""What one command costs: wall time, CPU time by process, memory of all its processes together.
+"""Measure a command: wall time, CPU time by process, memory of all its processes.
 
-The process that is started is the coordinator; all that descend from it are its workers (a fork server among them,
-though only what that has forked counts as a worker's memory). The CPU time of the coordinator is read when it has
-ended, exactly; that of a worker when it was last seen, at most 50 ms before its end. Memory is PSS: a page that
-several processes share counts once, so the sum is what the machine gives.
+The started process is the coordinator, its descendants are the workers. CPU time of the fork server counts as that of
+workers, but only its children count for the memory of a worker. The CPU time of the coordinator is exact: it is read
+after its end. That of a worker is read every 50 ms. Memory is PSS, which divides shared pages among the processes
+that use them, so the sum over processes is right.
 """
 
 import json
@@ -22,40 +22,38 @@ import psutil
 ROOT: Final = Path(__file__).parents[1]
 
 _LOOK_SECONDS: Final = 0.05
-_LOOKS_A_SEARCH: Final = (
-    5  # finding descendants walks all of /proc, and PSS takes a millisecond of each process
-)
+_LOOKS_A_SEARCH: Final = 5  # to find descendants, and to measure PSS, takes milliseconds
 _MB: Final = 1_000_000
 
 
 class Failed(Exception):
-    """A command that was to be measured ended with an error."""
+    """A measured command ended with an error."""
 
 
 class Measured(NamedTuple):
-    """What a command cost, and what it printed."""
+    """The cost of a command, and the JSON that it printed."""
 
     seconds: float
     cpu_seconds: dict[str, float]
     """By `coordinator`, `workers`, and the name of each server."""
     pss_mb: float
-    """The most that all of its processes had together."""
+    """The maximum over all of its processes together."""
     worker_pss_mb: float
-    """The most that one worker had."""
+    """The maximum of a single worker."""
     answer: Any
 
 
 class Meter:
-    """Runs commands while looking at what they use; `servers` are the process ids to watch beside them."""
+    """Measures commands. `servers` are process ids whose CPU time is measured too, by name."""
 
     def __init__(self, servers: Mapping[str, int]) -> None:
         self._servers = {name: psutil.Process(pid) for name, pid in servers.items()}
 
     def run(self, command: Sequence[str], variables: Mapping[str, str] | None = None) -> Measured:
-        """Run a command to its end, in an empty folder; its stdout is one JSON document.
+        """Run a command that prints one JSON document, in an empty folder.
 
         Raises:
-            Failed: it ended with another exit code than 0.
+            Failed: its exit code is not 0.
         """
         before = self._used()
         with (
@@ -83,14 +81,14 @@ class Meter:
 
 
 def _start(command: Sequence[str], variables: Mapping[str, str], **places: Any) -> "subprocess.Popen[bytes]":
-    """Start it where no settings of the developer reach it."""
+    """Start a command without the `ETL_` variables of this process."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ETL_")}
     env = {**inherited, "PYTHONPATH": str(ROOT), **variables}
     return subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, **places)
 
 
 class _Watch:
-    """Looks at a process and its descendants until it is left; the process must not be waited for before."""
+    """Samples a process and its descendants during the block; only afterwards the process may be waited for."""
 
     def __init__(self, pid: int) -> None:
         self.pss_mb = self.worker_pss_mb = 0.0
@@ -108,7 +106,7 @@ class _Watch:
         self._thread.join()
         times = self._root.cpu_times()
         self.coordinator = times.user + times.system
-        # Those that a process waited for are in its own times; nobody waits for a fork server and its workers.
+        # Children that were waited for count exactly; the fork server and its workers are not waited for.
         self.workers = max(sum(self._descendants.values()), times.children_user + times.children_system)
 
     def _watch(self) -> None:

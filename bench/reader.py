@@ -1,8 +1,8 @@
-"""A reader of the cache while others write: how long each of its reads takes.
+"""A reader of the cache that measures its latency.
 
-`python -m bench.reader REDIS_URL DATABASE COUNT` reads keys of documents at a steady rate until its stdin is closed,
-and prints milliseconds. A read is late from the moment at which it was due, so a pause of Redis counts for all
-reads that had to wait, not only for the first.
+`python -m bench.reader REDIS_URL DATABASE DOCUMENTS` reads keys of these documents at a constant rate until its stdin
+is closed. The latency of a read counts from the time at which it was due, so a pause of Redis counts for every read
+that was delayed by it.
 """
 
 import gc
@@ -26,7 +26,7 @@ _KEYS: Final = 2_000
 
 
 def read(client: "redis.Redis", keys: Sequence[str], done: threading.Event) -> list[float]:
-    """Read these keys in turn until it is done; returns how many milliseconds after it was due each read ended."""
+    """Read these keys in turn until `done` is set; returns the latency of each read in milliseconds."""
     taken: list[float] = []
     due = time.perf_counter()
     while not done.wait(max(0.0, due - time.perf_counter())):
@@ -38,15 +38,15 @@ def read(client: "redis.Redis", keys: Sequence[str], done: threading.Event) -> l
 
 
 def summary(taken: Sequence[float]) -> dict[str, float]:
-    """The median, the 99th percentile and the longest of these."""
+    """The median, the 99th percentile and the maximum."""
     ordered = sorted(taken)
     p50, p99 = (ordered[int(len(ordered) * part)] for part in (0.5, 0.99))
     return {"read_p50_ms": p50, "read_p99_ms": p99, "read_max_ms": ordered[-1]}
 
 
-def main(url: str, database: str, count: str) -> None:
-    """Read until stdin is closed, then print the summary."""
-    source = Source(database, int(count))
+def main(url: str, database: str, documents: str) -> None:
+    """Read until stdin is closed, then print the summary as JSON."""
+    source = Source(database, int(documents))
     numbers = random.sample(range(source.documents), min(source.documents, _KEYS))
     keys = [entry.key for number in numbers for entry in source.entries(number)]
     done = threading.Event()
@@ -56,7 +56,7 @@ def main(url: str, database: str, count: str) -> None:
         done.set()
 
     prioritise(0)
-    gc.disable()  # a collection of this process would look like a pause of Redis
+    gc.disable()  # a garbage collection would look like a pause of Redis
     client: Any = redis.Redis.from_url(url)
     client.ping()
     threading.Thread(target=wait_for_end).start()

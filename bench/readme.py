@@ -1,6 +1,6 @@
-"""The tables of README "Speed", from docs/bench.json.
+"""The tables of the section Speed in README.md.
 
-`python -m bench.readme` writes them into README.md, between two comments; `make bench` ends with it.
+`python -m bench.readme` writes the figures of docs/bench.json between two comments of README.md; `make bench` runs it.
 """
 
 import json
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from bench.contenders import BEFORE, INSERTION, SCRIPT
+from bench.documents import MEAN_BYTES
 from bench.meter import ROOT
 from bench.report import heading, number
 from bench.results import Figures, ratio
@@ -20,27 +21,26 @@ _BLOCK: Final = re.compile(r"(?<=<!-- python -m bench.readme -->\n).*?(?=<!-- en
 
 
 def tables(figures: Figures) -> str:
-    """The tables as Markdown; empty where nothing was measured."""
+    """The tables as Markdown; empty for no figures."""
     return "".join(f"\n{part}\n" for part in _parts(figures)) + "\n" if figures else "\n"
 
 
-def shown(readme: str) -> str:
-    """What a README shows between the comments.
+def updated(readme: str, figures: Figures) -> str:
+    """A README with the tables of these figures between the two comments.
 
     Raises:
         ValueError: the comments are missing.
     """
-    found = _BLOCK.search(readme)
-    if found is None:
-        raise ValueError("README.md lacks the comments around the figures")
-    return found[0]
+    text, count = _BLOCK.subn(lambda _: tables(figures), readme)
+    if count != 1:
+        raise ValueError("README.md must have the two comments around the figures once")
+    return text
 
 
 def _parts(figures: Figures) -> Iterator[str]:
     yield f"{heading(figures)}."
     if speed := figures.get("speed"):
-        extent = figures["extent"]
-        columns = [f"{extent['documents']:,} documents of {extent['bytes_a_document']} bytes"]
+        columns = [f"{figures['extent']['documents']:,} documents of {MEAN_BYTES} bytes"]
         columns += [
             "documents/s",
             "/ insertion",
@@ -69,6 +69,4 @@ def _table(columns: list[str], rows: Iterable[list[str]]) -> str:
 
 
 if __name__ == "__main__":
-    text = README.read_text("utf-8")
-    block = tables(json.loads(FIGURES.read_text("utf-8")))
-    README.write_text(text.replace(shown(text), block, 1), "utf-8")
+    README.write_text(updated(README.read_text("utf-8"), json.loads(FIGURES.read_text("utf-8"))), "utf-8")

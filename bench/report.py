@@ -1,4 +1,4 @@
-"""The results as tables: what a person reads in a terminal."""
+"""The results as tables in a terminal."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -22,7 +22,7 @@ _SLOW: Final = {"slowest": "slowest_ms", "over 2 ms": "slow_commands"}
 
 
 def heading(figures: Figures) -> str:
-    """The machine, and how much was measured."""
+    """The machine, and the number of measurements."""
     machine, extent = figures["machine"], figures["extent"]
     return (
         f"{machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}; "
@@ -32,14 +32,14 @@ def heading(figures: Figures) -> str:
 
 
 def show(figures: Figures) -> None:
-    """Print everything there is."""
+    """Print all parts that were measured."""
     console = Console(highlight=False, width=120)
     console.print(heading(figures), soft_wrap=True)
     for title, columns, part in (
         ("Speed", _RATE | _MEMORY, "speed"),
-        ("CPU seconds per 100,000 documents, without the start of the processes", _CPU, "speed"),
-        ("Milliseconds of a reader, and of the commands in the slow log of Redis", _READS | _SLOW, "readers"),
-        ("Speed by the shape of the documents", _RATE | _CPU | _MEMORY, "shapes"),
+        ("CPU seconds per 100,000 documents", _CPU, "speed"),
+        ("Latency of a reader in ms, and commands in the slow log of Redis", _READS | _SLOW, "readers"),
+        ("Shapes of documents", _RATE | _CPU | _MEMORY, "shapes"),
     ):
         if found := figures.get(part):
             console.print(_runs(title, columns, {name: each["median"] for name, each in found.items()}))
@@ -47,7 +47,7 @@ def show(figures: Figures) -> None:
         console.print(_ratios(speed))
     if sizes := figures.get("sizes"):
         filled = {f"{size['documents']:,} documents": size["backfill"] for size in sizes}
-        console.print(_runs("A backfill by the size of the collection", _RATE | _CPU | _MEMORY, filled))
+        console.print(_runs("Backfill by size of the collection", _RATE | _CPU | _MEMORY, filled))
         console.print(_cycles(sizes))
     targets = [
         (
@@ -63,7 +63,7 @@ def show(figures: Figures) -> None:
 
 
 def number(value: float | None) -> str:
-    """A figure with as many digits as mean something; nothing where there is none."""
+    """A figure with three significant digits, or as a whole number; empty for None."""
     if value is None:
         return ""
     return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"  # noqa: PLR2004
@@ -82,7 +82,9 @@ def _ratios(speed: Figures) -> Table:
         costs = (ratio(speed, name, f"cpu_{key}", INSERTION, "cpu_redis") for key in ("ours", "redis"))
         rows.append((name, *map(number, rates), *map(number, costs)))
     columns = ("", "/ insertion", "/ script", "/ before", "/ 1 worker", "our CPU", "CPU of Redis")
-    return _table("Documents/s as ratios; CPU / that of Redis at bare insertion", columns, rows)
+    return _table(
+        "Ratios of documents/s; CPU as a multiple of that of Redis at bare insertion", columns, rows
+    )
 
 
 def _cycles(sizes: Iterable[Figures]) -> Table:
@@ -93,7 +95,7 @@ def _cycles(sizes: Iterable[Figures]) -> Table:
         for size in sizes
         for kind in size["cycles"]
     )
-    return _table("One cycle, and what MongoDB examined for it", ("", *columns), rows)
+    return _table("Cycle by size of the collection, and the work of MongoDB", ("", *columns), rows)
 
 
 def _table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:

@@ -1,4 +1,4 @@
-"""From runs to what is told: medians over the rounds, ratios within a round, and whether each target is reached."""
+"""Medians over the rounds, ratios within a round, and targets."""
 
 from collections.abc import Iterator, Sequence
 from statistics import median
@@ -9,19 +9,19 @@ from bench.documents import LARGE, PLAIN
 from bench.sizes import Size
 
 Figures = dict[str, Any]
-"""What docs/bench.json holds: see `bench.main.measure`."""
+"""The content of docs/bench.json: see `bench.main.measure`."""
 
 OLD: Final = ", before"
-"""What the name of a shape ends with where the version before was measured."""
+"""The end of the name of a shape that was measured with the version before."""
 
 _MOST: Final = ("pss_mb", "worker_pss_mb", "slowest_ms", "slow_commands", "read_max_ms")
-"""Of these the greatest of all rounds counts."""
+"""The maximum of all rounds counts, not the median."""
 
-_FLAT_FROM: Final = 50_000  # documents: a smaller collection does not fill the pages in flight
+_FLAT_FROM: Final = 50_000  # documents: smaller collections need less memory
 
 
 class Target(NamedTuple):
-    """One thing to reach: `before` is the same figure of the version before, where that was measured."""
+    """A target of the design. `before` is the figure of the version before, where it was measured."""
 
     what: str
     before: float | None
@@ -31,7 +31,7 @@ class Target(NamedTuple):
 
 
 def summary(rounds: Rounds) -> Figures:
-    """Each contender: the figures of its runs, and their medians."""
+    """The runs of each contender, and the medians of their figures."""
     return {
         name: {
             "median": {key: (max if key in _MOST else median)(run[key] for run in runs) for key in runs[0]},
@@ -42,7 +42,7 @@ def summary(rounds: Rounds) -> Figures:
 
 
 def sizes(measured: Sequence[Size]) -> list[Figures]:
-    """Each size: the backfill that came first, and the cycles after it."""
+    """The backfill and the cycles at each size."""
     return [
         {
             "documents": size.documents,
@@ -54,7 +54,7 @@ def sizes(measured: Sequence[Size]) -> list[Figures]:
 
 
 def ratio(part: Figures, name: str, key: str, to: str, to_key: str | None = None) -> float | None:
-    """The median of the ratios of two contenders, each taken within one round; None if one was not measured."""
+    """The median of the ratios within each round of two contenders; None where one was not measured."""
     if name not in part or to not in part:
         return None
     runs, others = part[name]["rounds"], part[to]["rounds"]
@@ -63,7 +63,7 @@ def ratio(part: Figures, name: str, key: str, to: str, to_key: str | None = None
 
 
 def targets(figures: Figures) -> list[Target]:
-    """What is to be reached, of the parts that were measured."""
+    """The targets of the parts that were measured."""
     return [
         *_speed_targets(figures.get("speed", {})),
         *_reader_targets(figures.get("readers", {})),

@@ -1,4 +1,4 @@
-"""The servers that are measured on, what is in them, and whether a contender has done its work."""
+"""The two servers: documents in MongoDB, and a check of the content of Redis."""
 
 import os
 from collections.abc import Iterator
@@ -26,18 +26,18 @@ _REDIS: Final = ("--slowlog-log-slower-than", "200", "--slowlog-max-len", "10000
 
 
 class Wrong(Exception):
-    """A contender did not leave in Redis what the documents give: its figure would mean nothing."""
+    """Redis does not hold the expected content after a run, so its figures mean nothing."""
 
 
 class Source(NamedTuple):
-    """What is copied: the first documents of a shape, in a database of their own."""
+    """A collection to copy: the first `documents` documents of a shape, in their own database."""
 
     database: str
     documents: int
     shape: Shape = PLAIN
 
     def entries(self, number: int) -> list[Put]:
-        """What the document of this number asks of the cache."""
+        """The two cache entries of the document with this number."""
         projection = project(document(number, self.shape), "generacion")
         entries = projection.entries if isinstance(projection, Projection) else ()
         puts = [entry for entry in entries if isinstance(entry, Put)]
@@ -47,7 +47,7 @@ class Source(NamedTuple):
 
 
 class Bench(NamedTuple):
-    """Both servers, with a client of each to arrange and to look."""
+    """Both servers with a client each."""
 
     mongod: MongoServer
     server: RedisServer
@@ -60,11 +60,11 @@ class Bench(NamedTuple):
         return {"mongodb": self.mongod.pid, "redis": self.server.pid}
 
     def collection(self, source: Source) -> Collection[Document]:
-        """Where its documents are."""
+        """The collection in MongoDB."""
         return self.mongo[source.database][COLLECTION]
 
     def fill(self, source: Source) -> None:
-        """Insert the documents that are missing, and have them on disk before anything is measured."""
+        """Insert the documents that are missing, and wait until they are on disk."""
         collection = self.collection(source)
         collection.create_index([("updated_at", 1), ("_id", 1)])
         missing = documents(collection.estimated_document_count(), source.documents, source.shape)
@@ -73,29 +73,32 @@ class Bench(NamedTuple):
         self.mongo.admin.command("fsync")
 
     def flush(self) -> None:
-        """Empty Redis and its slow log: they are this benchmark's own."""
+        """Empty Redis and its slow log."""
         self.redis.flushall(asynchronous=False)
         self.redis.slowlog_reset()
 
     def slow_log(self) -> list[float]:
-        """Milliseconds of each command since the last flush that took 0.2 ms or longer."""
+        """The duration in milliseconds of each command since the last flush that took 0.2 ms or longer."""
         return [entry["duration"] / 1000 for entry in self.redis.slowlog_get(-1)]
 
     @contextmanager
     def prioritised(self) -> Iterator[bool]:
-        """Let Redis never wait for a core meanwhile, so that its slow log shows what commands take; whether it may."""
+        """Give Redis real-time priority during the block; yields whether this user may do that.
+
+        Otherwise the slow log shows how long Redis waited for a core.
+        """
         allowed = prioritise(self.server.pid)
         yield allowed
         if allowed:
             os.sched_setscheduler(self.server.pid, os.SCHED_OTHER, os.sched_param(0))
 
     def check(self, source: Source) -> None:
-        """Make sure that Redis holds what the documents give.
+        """Compare the content of Redis with the documents.
 
-        All keys are counted; type, value and TTL are compared for a sample.
+        All keys are counted; type, value and TTL are compared for 100 documents.
 
         Raises:
-            Wrong: it does not.
+            Wrong: they differ.
         """
         wanted = 2 * len({source.shape.claim(number) for number in range(source.documents)})
         found = sum(1 for _ in self.redis.scan_iter("ai:*", count=10_000))
@@ -113,11 +116,11 @@ class Bench(NamedTuple):
         if held != entry.read:
             raise Wrong(f"{entry.key} holds {held}, not {entry.read}")
         if not 0 < int(self.redis.ttl(entry.key)) <= 10_800:  # noqa: PLR2004 (of both families)
-            raise Wrong(f"{entry.key} has not the TTL of its family")
+            raise Wrong(f"{entry.key} does not have the TTL of its family")
 
 
 def prioritise(pid: int) -> bool:
-    """Have a process run before all others; False where this user may not ask for that."""
+    """Give a process real-time priority; False where this user may not do that."""
     try:
         os.sched_setscheduler(pid, os.SCHED_RR, os.sched_param(1))
     except PermissionError:
@@ -127,13 +130,13 @@ def prioritise(pid: int) -> bool:
 
 @contextmanager
 def start() -> Iterator[Bench]:
-    """Start both servers, on free loopback ports with their data on disk; on leaving they are gone."""
+    """Both servers during the block, with empty databases."""
     with (
         RedisServer(args=_REDIS) as server,
         MongoServer() as mongod,
         MongoClient[Document](mongod.uri, tz_aware=True) as mongo,
         redis.Redis.from_url(server.url, decode_responses=True) as client,
     ):
-        # No contender waits for the disk, also where documents are large.
+        # Large documents fit into the cache too, so no contender waits for the disk.
         mongo.admin.command("setParameter", 1, wiredTigerEngineRuntimeConfig="cache_size=1G")
         yield Bench(mongod, server, mongo, client)

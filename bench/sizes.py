@@ -1,9 +1,8 @@
-"""What grows with the collection and what must not: a backfill, and cycles of 0 and 156 changed documents.
+"""A backfill, and cycles of 0 and 156 changed documents, at several sizes of the collection.
 
-The collection grows from size to size. At each, a backfill of all of it sets the checkpoint, then come the cycles. The
-changed documents are the same ones in every cycle, spread over the collection, and get the time of the change as
-`updated_at`: a cycle reads again what changed within the overlap, which would otherwise add up from cycle to cycle.
-Cycles are timed without MongoDB's profiler; one more, with the profiler on, says what was examined.
+A backfill sets the checkpoint, then the cycles follow. Every cycle changes the same documents, spread over the
+collection: a cycle reads again what changed within the overlap, so other documents would add up from cycle to cycle.
+One more cycle runs with MongoDB's profiler on, to count the documents examined.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,7 @@ _APP: Final = "promptcontent-etl"
 
 
 class Cycles(NamedTuple):
-    """Cycles of one kind: milliseconds of each by its own clock, and what one of them made MongoDB examine."""
+    """Cycles of one kind: the duration of each as reported, and the work of MongoDB for one of them."""
 
     changed: int
     milliseconds: list[int]
@@ -33,7 +32,7 @@ class Cycles(NamedTuple):
 
 
 class Size(NamedTuple):
-    """What was measured on a collection of so many documents."""
+    """The measurements of a collection of one size."""
 
     documents: int
     backfill: Run
@@ -41,27 +40,27 @@ class Size(NamedTuple):
 
 
 def sizes(bench: Bench, meter: Meter, wanted: Sequence[int], count: int) -> Iterator[Size]:
-    """Measure `count` cycles of each kind at each of the wanted sizes, the smallest first.
+    """Measure a backfill and `count` cycles of each kind at each size, the smallest first.
 
     Raises:
-        Wrong: a cycle did not do what had changed.
+        Wrong: a cycle did not process the changed documents.
     """
     for documents in sorted(wanted):
         source = Source("sizes", documents)
         bench.fill(source)
         filled = run(bench, meter, backfill(bench, source, TWO))
-        once(meter, sync(bench, source))  # what a backfill leaves to the next cycle is done
+        once(meter, sync(bench, source))  # it catches up with the backfill
         chosen = range(0, documents, max(1, documents // CHANGED))[:CHANGED]
         idle = _cycles(bench, meter, source, count, range(0))
         busy = _cycles(bench, meter, source, count, chosen)
-        for number in chosen:  # so that the next size begins as this one did
+        for number in chosen:  # the next size starts with unchanged documents
             original = document(number)
             bench.collection(source).replace_one({"_id": original["_id"]}, original)
         yield Size(documents, filled, [idle, busy])
 
 
 def _cycles(bench: Bench, meter: Meter, source: Source, count: int, changed: Sequence[int]) -> Cycles:
-    """Cycles, each after these documents were written again."""
+    """Measure cycles, each after a change of these documents."""
     taken = [_cycle(bench, meter, source, changed) for _ in range(count)]
     database = bench.mongo[source.database]
     database["system.profile"].drop()
@@ -73,13 +72,13 @@ def _cycles(bench: Bench, meter: Meter, source: Source, count: int, changed: Seq
     examined = ("docsExamined", "keysExamined")
     entries = list(database["system.profile"].find({"ns": bench.collection(source).full_name}, examined))
     if not entries:
-        raise Wrong("the profiler saw nothing of the cycle")
+        raise Wrong("the profiler has no command of the cycle")
     documents, keys = (sum(e.get(name, 0) for e in entries) for name in examined)
     return Cycles(len(changed), taken, documents, keys, len(entries))
 
 
 def _cycle(bench: Bench, meter: Meter, source: Source, changed: Sequence[int]) -> int:
-    """Write these documents again, and return the milliseconds of the cycle that follows."""
+    """Change these documents, and return the milliseconds of the next cycle."""
     now = datetime.now(UTC)
     written = {"$set": {"updated_at": now, "mensajes.0.texto": f"Escrito de nuevo a las {now.isoformat()}"}}
     if changed:

@@ -8,14 +8,14 @@ from typing import NoReturn
 
 
 def main() -> NoReturn:
-    """Carry out the command line of this process.
+    """Run the command line of this process.
 
-    Loading a module makes no garbage, and looking for some took an eighth of the start: so the collector
-    is off until all that a command needs is there (`all_is_loaded`).
+    Imports create no garbage, and collecting took an eighth of the start: so the garbage collector is off until all
+    modules of the command are loaded (`all_is_loaded`).
     """
     _open_closed_streams()
-    # What asks for an end while this loads waits until `etl.cli.stopping` knows what to do about it: the
-    # kernel drops signals without an action when they are for the first process of a container.
+    # Block these signals until `etl.cli.stopping` has set its handlers: for the first process of a container the
+    # kernel drops signals that have no handler.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP})
     gc.disable()
     try:
@@ -26,13 +26,13 @@ def main() -> NoReturn:
 
 
 def _open_closed_streams() -> None:
-    """Have a standard stream that was closed (`etl run >&-`) lead to nowhere.
+    """Open closed standard streams (`etl run >&-`) on /dev/null.
 
-    The next file or connection would otherwise get its number, and Python has no object for it.
+    Otherwise the next file or connection would get their number, and Python would have no object for them.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this one
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
             os.set_inheritable(number, True)  # noqa: FBT003 (positional only): worker processes have it too
             setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
 

@@ -1,4 +1,4 @@
-"""The application behind every command: what can be asked of both servers."""
+"""The application behind every command."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def _tell_of_retry(error: Transient) -> None:
 
 
 class App:
-    """The product behind every command. Connects when first used; close it, or use it in a `with`.
+    """The application. It connects at its first use; close it, or use it in a `with` statement.
 
-    `on_retry` is told of every step that failed and is tried again.
+    `on_retry` is called with the error of each step that is retried.
 
     Raises:
         Misconfigured: an address in the settings is malformed.
@@ -81,7 +81,7 @@ class App:
     def sync(self, names: Sequence[str] = (), progress: Progress = unheard) -> Iterator[Report]:
         """One cycle of each collection, all of them by default; a failure is in its report.
 
-        `progress` is told after each page.
+        `progress` is called after each page.
 
         Raises:
             Misconfigured: a name is not in the settings.
@@ -90,7 +90,7 @@ class App:
             yield self._parts.runs(collection).cycle(progress=progress)
 
     def leader_lease(self, name: str) -> Lease:
-        """The lease of the one daemon, among several, that runs the cycles of a collection; not taken yet.
+        """The leader lease of a collection, not acquired yet: of several daemons its holder runs the cycles.
 
         Raises:
             Misconfigured: the name is not in the settings.
@@ -98,13 +98,15 @@ class App:
         return self._parts.lease(self._parts.keys(self._settings.collection(name)).leader)
 
     def away(self) -> dict[str, str]:
-        """Why `redis` or `mongodb` does not answer, of each that does not; may be called from any thread."""
+        """The servers (`redis`, `mongodb`) that do not answer, each with the reason; may be called from any thread."""
         reader, seconds = (
             self._parts.reader(self._settings.collections[0]),
             self._settings.mongo.timeout_seconds,
         )
         with ThreadPoolExecutor(1) as beside:
-            mongodb = beside.submit(_complaint, lambda: reader.ping(seconds))  # at once: one wait, not two
+            mongodb = beside.submit(
+                _complaint, lambda: reader.ping(seconds)
+            )  # in parallel: one time limit, not two
             asked = {
                 "redis": _complaint(lambda: self._wire.exchange([("PING",)])),
                 "mongodb": mongodb.result(),
@@ -116,7 +118,7 @@ class App:
         return self._parts.runs(self._settings.collection(name)).cycle(ids)
 
     def backfill(self, name: str, order: BackfillOrder, progress: Progress) -> Report:
-        """Every document of a collection into the caches; a failure is in the report.
+        """Write every document of a collection to the caches; a failure is in the report.
 
         Raises:
             Misconfigured: the name is not in the settings.
@@ -124,10 +126,10 @@ class App:
         return self._parts.runs(self._settings.collection(name)).backfill(order, progress)
 
     def count(self, name: str) -> int:
-        """About how many documents a collection has.
+        """The approximate number of documents in a collection.
 
         Raises:
-            EtlError: MongoDB stays away, or refuses, or the name is not in the settings.
+            EtlError: MongoDB does not answer, or refuses, or the name is not in the settings.
         """
         return self._retry(self._parts.reader(self._settings.collection(name)).count)
 
@@ -140,11 +142,11 @@ class App:
         return DeadLetters(self._wire, self._parts.keys(self._settings.collection(name)), self._retry)
 
     def refresh(self, family: str, name: str | None = None) -> RefreshReport:
-        """Warm a family, or its entries called `name`, whatever the watermark says.
+        """Write a family, or its entries called `name`, again from MongoDB.
 
         Raises:
             Misconfigured: no document fills the family, or it has no names.
-            EtlError: a server stays away, or refuses.
+            EtlError: a server does not answer, or refuses.
         """
         kinds = [kind for kind in KINDS.values() if family in {f.name for f in kind.families}]
         if not kinds:
@@ -162,13 +164,13 @@ class App:
 
         Args:
             name: the collection.
-            sample: compare about so many documents and keys; None for all.
-            repair: write what is wrong as it should be.
-            tell: told of the progress.
+            sample: approximate number of documents and keys to compare; None for all.
+            repair: write the keys that do not match.
+            tell: called with the progress.
 
         Raises:
             Misconfigured: the name is not in the settings.
-            EtlError: a server stays away, or refuses.
+            EtlError: a server does not answer, or refuses.
         """
         report = VerifyReport(name)
         scope = self._parts.scope(self._settings.collection(name))
@@ -185,26 +187,26 @@ class App:
         Raises:
             Misconfigured: the name is not in the settings.
             StreamRefusedError: the server has no change streams, or the user may not open one.
-            EtlError: a server stays away, or refuses.
+            EtlError: a server does not answer, or refuses.
         """
         self._parts.follower(self._settings.collection(name), on_batch).follow()
 
     def reconciliation_due(self, name: str) -> bool:
-        """Whether keys were removed though older documents may claim them: `reconcile` writes them again.
+        """Whether keys were removed although older documents may claim them: `reconcile` writes them again.
 
         Raises:
             Misconfigured: the name is not in the settings.
-            EtlError: Redis stays away, or refuses.
+            EtlError: Redis does not answer, or refuses.
         """
         return self._parts.store(self._settings.collection(name)).reconciliation_due() > 0
 
     def reconcile(self, name: str) -> VerifyReport | None:
-        """Verify and repair a collection, if a cycle of it has finished and no other daemon does so now.
+        """Verify and repair a collection; None if no cycle of it has finished yet.
 
         Raises:
             Misconfigured: the name is not in the settings.
-            LeaseHeldError: another daemon does so now.
-            EtlError: a server stays away, or refuses.
+            LeaseHeldError: another daemon is reconciling it.
+            EtlError: a server does not answer, or refuses.
         """
         own = self._parts.keys(self._settings.collection(name))
         with self._parts.lease(own.reconciliation_lease).hold():
@@ -219,31 +221,31 @@ class App:
             return report
 
     def trace(self, name: str, ids: Sequence[str]) -> Trace:
-        """The story of the document with the first of these `_id`s (canonical Extended JSON) that exists.
+        """Explain the document with the first of these `_id`s (canonical Extended JSON) that exists.
 
         Raises:
             Misconfigured: the name is not in the settings.
-            EtlError: a server stays away, or refuses.
+            EtlError: a server does not answer, or refuses.
         """
         scope = self._parts.scope(self._settings.collection(name))
         return trace_document(scope, self.dead_letters(name).find, ids)
 
     def show(self, key: str) -> Shown | None:
-        """What Redis holds under `key`; None where there is no such key.
+        """The value of `key` in Redis; None if it does not exist.
 
         Raises:
-            EtlError: Redis stays away, or refuses.
+            EtlError: Redis does not answer, or refuses.
         """
         return Inspector(self._wire, self._retry).show(key)
 
     def status(self, names: Sequence[str] = (), *, mongodb_away: str | None = None) -> list[CollectionStatus]:
-        """Where each collection stands, all of them by default; may be called from any thread.
+        """The state of each collection, all of them by default; may be called from any thread.
 
-        `mongodb_away` says why MongoDB does not answer, where that is known: it is not asked again.
+        `mongodb_away` is the reason why MongoDB does not answer, if known: it is not asked again.
 
         Raises:
             Misconfigured: a name is not in the settings.
-            EtlError: Redis is away, or refuses. MongoDB away is in the status.
+            EtlError: Redis does not answer, or refuses. If MongoDB does not answer, that is in the status.
         """
         chosen = self._chosen(names)
         sources = [(one.name, self._parts.keys(one), self._parts.reader(one)) for one in chosen]
@@ -253,7 +255,7 @@ class App:
         """The last runs and the dead letters of each collection; may be called from any thread.
 
         Raises:
-            EtlError: Redis is away, or refuses.
+            EtlError: Redis does not answer, or refuses.
         """
         return read_recent(
             self._wire, {one.name: self._parts.keys(one) for one in self._settings.collections}
@@ -264,7 +266,7 @@ class App:
 
         Raises:
             Misconfigured: the name is not in the settings.
-            EtlError: Redis stays away, or refuses.
+            EtlError: Redis does not answer, or refuses.
         """
         history = History(self._wire, self._parts.keys(self._settings.collection(name)))
         return self._retry(lambda: history.newest(limit))
@@ -275,32 +277,32 @@ class App:
         Raises:
             Misconfigured: the name is not in the settings.
             LeaseHeldError: another holder works on the collection.
-            EtlError: Redis stays away, or refuses.
+            EtlError: Redis does not answer, or refuses.
         """
         collection = self._settings.collection(name)
         keys, source = self._parts.keys(collection), self._parts.source(collection)
         return self._retry(lambda: own_keys(self._wire, keys, source, queues=queues))
 
     def delete_keys(self, keys: Sequence[str]) -> int:
-        """Delete keys of Redis; returns how many there were.
+        """Delete keys of Redis; return how many existed.
 
         Raises:
-            EtlError: Redis stays away, or refuses.
+            EtlError: Redis does not answer, or refuses.
         """
         return self._retry(lambda: delete(self._wire, keys))
 
     def doctor(self) -> list[Finding]:
-        """Every check of the settings and of both servers; a server that is away is a finding."""
+        """Run every check of the settings and of both servers; a server that does not answer is a finding."""
         collections = self._settings.collections
         sources = {collection.name: self._parts.reader(collection) for collection in collections}
         return list(examine(self._settings, sources, self._wire))
 
     def stop(self) -> None:
-        """Ask what is running to end after its batch; may be called from a signal handler."""
+        """Stop the current run after its batch; may be called from a signal handler."""
         self._parts.stop.set()
 
     def close(self) -> None:
-        """Give all connections back."""
+        """Close all connections."""
         self._parts.close()
 
     def __enter__(self) -> Self:

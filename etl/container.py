@@ -1,4 +1,4 @@
-"""Builds everything from the settings: with `app`, the one place where both databases meet."""
+"""Builds all objects from the settings; besides `app` the only module that knows both databases."""
 
 import pickle
 import threading
@@ -41,11 +41,11 @@ from schemas.ids import id_from_text
 from schemas.keys import component
 
 _FEW: Final = 5000
-"""Below so many documents it is not worth starting processes."""
+"""Collections with fewer documents are read without worker processes."""
 
 
 class Container:
-    """Connections to both servers, made when first used, and what is built on them.
+    """Builds the objects of the application; connections are opened at their first use.
 
     Raises:
         Misconfigured: an address in the settings is malformed.
@@ -61,7 +61,7 @@ class Container:
         self.wire: Wire = AutoWire(redis.url.get_secret_value(), redis.timeout_seconds, _sentinel(redis))
 
     def close(self) -> None:
-        """Give all connections back."""
+        """Close all connections."""
         self.wire.close()
         close(self._client)
 
@@ -70,7 +70,7 @@ class Container:
         return state_keys(collection.name, self.settings.namespace)
 
     def source(self, collection: CollectionSettings) -> str:
-        """What the names of the documents of a collection begin with."""
+        """The prefix of the names of a collection's documents."""
         name, namespace = component(collection.name), self.settings.namespace
         return f"{namespace}/{name}" if namespace else name
 
@@ -97,7 +97,7 @@ class Container:
         )
 
     def reread(self, names: Collection[str]) -> list[TransformResult]:
-        """The documents of these names that exist, of all collections, in ascending order."""
+        """Read the documents with these names that exist, of all collections, in ascending order."""
         found: list[TransformResult] = []
         for collection in self.settings.collections:
             prefix = self.source(collection) + " "
@@ -113,7 +113,7 @@ class Container:
         return CheckpointStore(self.wire, keys, published, self.retry)
 
     def lease(self, key: str, fence: str | None = None) -> Lease:
-        """The lease with this key, and with a fence where it protects a checkpoint."""
+        """The lease with this key; with a fence if it protects a checkpoint."""
         return Lease(self.wire, LeaseKeys(key, fence), self.settings.lease.seconds, self.retry)
 
     def limits(self, collection: CollectionSettings) -> Limits:
@@ -136,7 +136,7 @@ class Container:
         )
 
     def runs(self, collection: CollectionSettings) -> Runs:
-        """What runs on a collection."""
+        """The runs of a collection."""
         keys = self.keys(collection)
         backfill_keys = of_backfill(keys)
         return Runs(
@@ -150,7 +150,7 @@ class Container:
         )
 
     def follower(self, collection: CollectionSettings, on_batch: Callable[[Followed], None]) -> Follower:
-        """What follows the change stream of a collection."""
+        """The follower of a collection."""
         keys = of_follower(self.keys(collection))
         database, size = self.settings.mongo.database, collection.page_size
         return Follower(
@@ -173,7 +173,7 @@ class Container:
         return replace(self.stages(collection, of_backfill(self.keys(collection))), start_workers=start)
 
     def _upgrade(self, collection: CollectionSettings) -> bool:
-        """Take the collection over from version 0.1, which knew no namespaces."""
+        """Upgrade the state of version 0.1, which had no namespaces."""
         if self.settings.namespace:
             return False
         source, keys = self.source(collection), self.keys(collection)
@@ -186,7 +186,7 @@ class Container:
         return replace(stages, processor=DryProcessor(), store=DryStore(), start_workers=start)
 
     def scope(self, collection: CollectionSettings) -> Scope:
-        """What a verification needs of a collection."""
+        """The scope of a verification."""
         keys = self.keys(collection)
         return Scope(
             collection=collection.name,
@@ -203,7 +203,7 @@ class Container:
     def _start_workers(
         self, collection: CollectionSettings, order: BackfillOrder, scan: Scan
     ) -> Iterator[Workers | None]:
-        """Workers that a person asked for from the first page on, the default ones where it is worth it."""
+        """Start workers: always if they were asked for, else for large collections only."""
         reader = self.reader(collection)
         alone = scan.mode == "delta" or (scan.mode == "cold_start" and collection.cold_start == "now")
         if alone or order.rate or not self.retry(reader.prepare):
@@ -235,7 +235,7 @@ def _sentinel(redis: RedisSettings) -> SentinelService | None:
 
 @dataclass(frozen=True, slots=True)
 class RemoteWork:
-    """A task of a cold start or a backfill, as another process does it: with connections of its own."""
+    """A task of a cold start or a backfill in a worker process, with connections of its own."""
 
     settings: bytes
     collection: str
@@ -251,8 +251,8 @@ class RemoteWork:
 
 @lru_cache(maxsize=4)
 def _stages(settings: bytes, name: str, dry: bool) -> Stages:  # noqa: FBT001
-    """Those of a worker process, which keeps its connections from task to task."""
-    container = Container(pickle.loads(settings), lambda _: None)  # noqa: S301 (made by the process that sent it)
+    """The stages of a worker process, cached so that connections are kept from task to task."""
+    container = Container(pickle.loads(settings), lambda _: None)  # noqa: S301 (made by the coordinator)
     collection = container.settings.collection(name)
     keys = container.keys(collection)
     stages = container.dry_stages(collection, BackfillOrder()) if dry else container.stages(collection, keys)

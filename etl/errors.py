@@ -1,15 +1,15 @@
-"""Every error this product raises, sorted by what the caller should do about it.
+"""All errors, by what the caller should do.
 
 | class            | what to do                                         | exit code |
 |------------------|----------------------------------------------------|-----------|
-| `Transient`      | try again: the server is away, busy or full        | 1         |
-| `CycleFailed`    | give up this cycle, the next one may do better     | 1         |
-| `LeaseLost`      | stop at once: another holder has taken over        | 1         |
-| `Misconfigured`  | a person must change a setting, a role or a command| 2         |
-| `LeaseHeldError` | come back later: another holder is at work         | 75        |
+| `Transient`      | retry: the server does not answer, is busy or full | 1         |
+| `CycleFailed`    | end this run; the next one may succeed             | 1         |
+| `LeaseLost`      | stop immediately: another holder has taken over    | 1         |
+| `Misconfigured`  | change a setting, a role or the command            | 2         |
+| `LeaseHeldError` | try again later: another holder is working         | 75        |
 
-A document that cannot be applied is no error but a `schemas.entries.Reject`. Messages are one
-line, name the address and the way out, and never hold a secret or a document's content.
+A document that cannot be applied is not an error but a `schemas.operations.Reject`. Messages are one line, name the
+address and what to do, and contain no secret and no content of a document.
 """
 
 import traceback
@@ -18,32 +18,28 @@ from typing import ClassVar
 
 
 class EtlError(Exception):
-    """The base of all of them; `exit_code` is what the command line ends with."""
+    """Base of all errors; `exit_code` is that of the command line."""
 
     exit_code: ClassVar[int] = 1
 
 
 class Transient(EtlError):
-    """The server is away, failing over, loading or out of memory: the same call may succeed later."""
-
-
-class Overtaken(Transient):
-    """Somebody else wrote between a look and the write that was to follow: look again, at once."""
+    """The server does not answer, is failing over, loading or out of memory: the same call may succeed later."""
 
 
 class CacheAway(Transient):
-    """Redis itself does not answer, so nothing can be recorded there either."""
+    """Redis does not answer, so the failure cannot be recorded there either."""
 
 
 class CycleFailed(EtlError):
-    """This cycle cannot go on, and trying again at once would not help."""
+    """This run cannot continue, and an immediate retry would not help."""
 
 
 class LeaseLost(CycleFailed):
-    """The fencing token is no longer the newest: nothing more may be written.
+    """The fencing token is not the newest any more: nothing may be written.
 
     Args:
-        newest: the token that Redis holds, `<number>:<holder>`; None or empty where it holds none.
+        newest: the token in Redis, `<number>:<holder>`; None or empty if there is none.
     """
 
     def __init__(self, newest: str | None) -> None:
@@ -56,13 +52,13 @@ class LeaseLost(CycleFailed):
 
 
 class Misconfigured(EtlError):
-    """Settings, credentials, roles or arguments are wrong; only a person can mend it."""
+    """Settings, credentials, roles or arguments are wrong."""
 
     exit_code: ClassVar[int] = 2
 
 
 class AccessDenied(Misconfigured):
-    """The user lacks a right; somebody has to grant it."""
+    """The user lacks a right."""
 
 
 class LeaseHeldError(EtlError):
@@ -85,7 +81,7 @@ class Interrupted(EtlError):
 
 
 class TokenLostError(EtlError):
-    """The oplog does not go back to the resume token: what happened in between is not known."""
+    """The oplog does not go back to the resume token: events were missed."""
 
 
 class InvalidatedError(EtlError):
@@ -97,7 +93,7 @@ class StreamRefusedError(Misconfigured):
 
 
 def whereabouts(error: BaseException) -> str:
-    """The kind of an unforeseen error and its place, without its message: that may hold a secret."""
+    """The type of an unexpected error and its location, without its message, which may contain a secret."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     return f"unforeseen {type(error).__name__}{place}"

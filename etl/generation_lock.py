@@ -1,4 +1,4 @@
-"""The lock of a campaign whose content is being generated: for generators written in Python.
+"""The lock of a campaign, for generators written in Python.
 
 While `lock:content_generation:{campana_id}` exists, the ETL writes nothing of that campaign.
 
@@ -7,8 +7,7 @@ While `lock:content_generation:{campana_id}` exists, the ETL writes nothing of t
             generate(segment)
             lock.extend()
 
-It is `redis.lock.Lock` of the client that is handed in: taken by SET NX with a life, and released or
-extended by a script that compares the holder first.
+It uses `redis.lock.Lock`: acquired by SET NX with a TTL, released and extended by a script that compares the holder.
 """
 
 import os
@@ -22,11 +21,11 @@ from schemas.families import GENERATION_LOCK
 
 
 class LockHeld(EtlError):
-    """Another process generates content for this campaign."""
+    """Another process holds the lock of this campaign."""
 
 
 class LockLost(EtlError):
-    """The lock ran out, or another process has it by now: what is being generated may be done twice."""
+    """The lock has expired or another process holds it: the content may be generated twice."""
 
 
 class _Lock(Protocol):
@@ -36,7 +35,7 @@ class _Lock(Protocol):
 
 
 class Client(Protocol):
-    """What is needed of a `redis.Redis`."""
+    """The part of `redis.Redis` that is used."""
 
     def lock(self, name: str, timeout: float, *, thread_local: bool) -> Any:
         """A `redis.lock.Lock`."""
@@ -44,7 +43,7 @@ class Client(Protocol):
 
 
 def unique_process_id() -> str:
-    """A name no other holder has: `host-pid-nonce`, as process ids come back on one host and meet on many."""
+    """A unique name, `host-pid-nonce`: process ids are reused, and equal on different hosts."""
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
@@ -54,9 +53,8 @@ class GenerationLock:
     Args:
         client: a `redis.Redis`.
         campana_id: the campaign.
-        process_id: the value of the key while it is held, unique among all processes; made up if
-            not given.
-        seconds: how long it lasts unless extended.
+        process_id: the value of the key, unique among all processes; generated if not given.
+        seconds: TTL of the lock.
     """
 
     def __init__(
@@ -72,16 +70,16 @@ class GenerationLock:
         self._lock: _Lock = client.lock(self.key, seconds, thread_local=False)
 
     def acquire(self, wait_seconds: float = 0) -> bool:
-        """Take it, waiting up to `wait_seconds` for another holder; says whether it was taken."""
+        """Acquire it, waiting up to `wait_seconds`; return whether it was acquired."""
         return self._lock.acquire(
             blocking=wait_seconds > 0, blocking_timeout=wait_seconds, token=self.process_id
         )
 
     def extend(self) -> None:
-        """Let it last its full time from now.
+        """Renew its TTL.
 
         Raises:
-            LockLost: it is no longer held by this holder.
+            LockLost: this holder does not hold it any more.
         """
         try:
             self._lock.extend(self._seconds, replace_ttl=True)
@@ -89,7 +87,7 @@ class GenerationLock:
             raise LockLost(f"{self.key} is no longer held by {self.process_id}") from None
 
     def release(self) -> bool:
-        """Give it back, and only if it is this holder's; says whether it still was."""
+        """Release it if this holder still holds it; return whether it did."""
         try:
             self._lock.release()
         except ValueError:  # redis.exceptions.LockError is one

@@ -1,6 +1,6 @@
-"""What the runs ask of the four stages: their shapes, without MongoDB or Redis.
+"""The protocols of the four stages, as runs use them.
 
-The implementations say in their own docstrings what they do and raise; `etl.container` hands them to the runs.
+The implementations document what they do and raise; `etl.container` passes them to the runs.
 """
 
 import threading
@@ -21,7 +21,7 @@ from schemas.position import Position
 
 
 class Page(Protocol):
-    """Raw documents in index order, where to read on, and whether to."""
+    """Raw documents in index order, and the position after them."""
 
     @property
     def documents(self) -> list[bytes]:
@@ -30,12 +30,12 @@ class Page(Protocol):
 
     @property
     def last(self) -> Position | None:
-        """Where to read on; None where no document of the page says so."""
+        """The position to continue from; None if no document has one."""
         ...
 
     @property
     def more(self) -> bool:
-        """Whether there may be more."""
+        """Whether there may be further documents."""
         ...
 
 
@@ -68,7 +68,7 @@ class Reader(Protocol):
         ...
 
     def count(self) -> int:
-        """About how many documents the collection has."""
+        """The approximate number of documents."""
         ...
 
     def cuts(self, count: int) -> list[Position]:
@@ -76,15 +76,15 @@ class Reader(Protocol):
         ...
 
     def identity(self) -> str | None:
-        """The UUID of the collection; None where there is none, or it may not be asked for."""
+        """The UUID of the collection; None if it does not exist or may not be read."""
         ...
 
     def unreachable(self) -> int:
-        """How many documents no delta can reach."""
+        """The number of documents without a timestamp."""
         ...
 
     def sample(self, count: int) -> list[str]:
-        """The `_id`s of about so many documents."""
+        """The `_id`s of a random sample."""
         ...
 
 
@@ -112,7 +112,7 @@ class Processor(Protocol):
         ...
 
     def sweep(self, queue: str, cursor: str, /) -> str:
-        """Forget some requests that guard against nothing any more; returns the next cursor."""
+        """Forget some queue requests that are not needed any more; returns the next cursor."""
         ...
 
     def pass_over(self, page: Sequence[TransformResult], read_at: int, /) -> None:
@@ -128,11 +128,11 @@ class CheckpointStore(Protocol):
     """Stage 4: see `etl.checkpoint.checkpoint`."""
 
     def load(self) -> State:
-        """All that is known of the collection."""
+        """The state of the collection."""
         ...
 
     def identify(self, token: str, origin: Origin, /) -> None:
-        """Record which documents the checkpoint is about."""
+        """Record the source of the checkpoint."""
         ...
 
     def waiting(self) -> frozenset[str]:
@@ -149,7 +149,7 @@ class CheckpointStore(Protocol):
         *,
         retried: bool = False,
     ) -> list[DeadLetter]:
-        """Record one batch that Redis has taken; returns its dead letters."""
+        """Record one written batch; returns its dead letters."""
         ...
 
     def finish(
@@ -168,55 +168,55 @@ class CheckpointStore(Protocol):
 
 
 class RangeProgress(NamedTuple):
-    """What a task did with a range of the collection."""
+    """The result of a task."""
 
     documents: int
-    """How many it read."""
+    """Documents read."""
     outcome: BatchOutcome
     cursor: Position | None
-    """Where to go on; None where the range is done."""
+    """The cursor to continue from; None if the range is done."""
 
 
 class Task(NamedTuple):
-    """One range, for a while."""
+    """One range for a limited time."""
 
     scan_range: ScanRange
     present: int
     """MongoDB's clock when the scan began, in milliseconds since the epoch."""
     seconds: float
-    """It ends with the page under way after this time; 0 for one page."""
+    """Its duration; it ends after the page in progress. 0 for one page."""
 
 
 Process = Callable[[Sequence[TransformResult], int], BatchOutcome]
-"""Writes the results of documents, in ascending order, that were read after that moment of Redis' clock."""
+"""Writes results, in ascending order, that were read after this time of Redis' clock."""
 
 Work = Callable[[Task], RangeProgress]
 
 Executors = Callable[[], AbstractContextManager[tuple[Executor, int] | None]]
-"""Starts an executor for the length of a block, and says how many workers it has; None where there can be none."""
+"""Starts an executor for a block, with its number of workers; None if none can be started."""
 
 
 class Workers(NamedTuple):
-    """Other processes that work on tasks."""
+    """Worker processes."""
 
     executor: Executor
     work: Work
-    """The work as the executor takes it: picklable."""
+    """The work, picklable."""
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """The four stages of one collection; and how to wait, to stop and to share the work."""
+    """The four stages of one collection, with retry, stop event and workers."""
 
     reader: Reader
     transform: Callable[[Sequence[bytes]], list[TransformResult]]
     processor: Processor
     store: CheckpointStore
     start_workers: Callable[[Scan], AbstractContextManager[Workers | None]]
-    """Starts workers for a scan that takes long; None where this process does all of it."""
+    """Starts workers for a scan; None if this process does the work."""
     retry: Retry
     stop: threading.Event
     page_size: int
     source: str
-    """The database, the collection and the timestamp field, for people."""
+    """The database, the collection and the timestamp field, as text."""

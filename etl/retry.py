@@ -1,6 +1,6 @@
-"""Trying again: bounded, jittered and interruptible. The only place that does.
+"""Retries: bounded, jittered and interruptible; the only place that retries.
 
-Full jitter keeps many processes from knocking in step after an outage ("Exponential Backoff and
+Full jitter keeps many processes from retrying in step after an outage ("Exponential Backoff and
 Jitter", AWS Architecture Blog).
 """
 
@@ -19,10 +19,9 @@ _LONGEST_WAIT_SECONDS: Final = 3.0
 
 
 class Retry:
-    """Calls a step until it succeeds, for at most `seconds`, unless `stop` is set meanwhile.
+    """Calls a step until it succeeds, for at most `seconds`, or until `stop` is set.
 
-    The step must be safe to repeat. `on_retry` is told of every attempt that failed, for logs and
-    metrics.
+    The step must be safe to repeat. `on_retry` is called with the error of each failed attempt.
     """
 
     def __init__(
@@ -45,9 +44,9 @@ class Retry:
         """The result of `step`.
 
         Raises:
-            Transient: the last attempt's, once the time is up.
+            Transient: of the last attempt, when the time is up.
             Interrupted: `stop` was set while waiting.
-            EtlError: at once, whatever else the step raises.
+            EtlError: any other error of the step, immediately.
         """
         try:
             return self._policy.copy()(step)

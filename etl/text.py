@@ -1,8 +1,8 @@
-"""Text that cannot steer a terminal or break a line: values come from documents of others."""
+"""Escaping of control characters: values from documents must not control a terminal or break a line."""
 
 
 def plain(text: str) -> str:
-    """`text` on one line, its control characters as escapes."""
+    """`text` with control characters escaped, on one line."""
     return "".join(character if character.isprintable() else _escape(character) for character in text)
 
 

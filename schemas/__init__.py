@@ -1,6 +1,5 @@
-"""The cache contract as code: which documents exist, and what each becomes in Redis.
+"""The cache contract: the documents in MongoDB and the keys in Redis that they are written to.
 
-Read it in this order: `families` (what is in Redis), `keys` and `values` (how it is written),
-`documents` (what is in MongoDB, one file per kind), `entries` (what a document asks of the cache).
-Everything here is pure: no I/O, no clock, nothing of `etl`.
+Read in this order: `families` (the keys), `keys` and `values` (their encoding), `documents` (one file per kind of
+document), `operations` (the result of a document). Everything here is pure: no I/O, no clock, no import of `etl`.
 """

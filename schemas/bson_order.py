@@ -1,8 +1,8 @@
 """MongoDB's order of BSON values over all types ("Comparison/Sort Order", MongoDB manual).
 
 Types come first, then values. A position must compare exactly as the index on `(updated_at, _id)`
-does, or a document at a border of a page would be skipped. Values are compared by their BSON, so that
-nothing is lost which Python does not represent.
+does, or a document at the border of a page would be skipped. Values are compared by their BSON bytes, because
+Python cannot represent all of them.
 """
 
 import math
@@ -41,7 +41,7 @@ from schemas.codec import (
 
 DATE_RANK: Final = 45
 
-# Where each type stands; types of one rank are compared with one another by value.
+# The order of types; types of one rank are compared by value.
 _RANKS: Final[Mapping[int, int]] = {
     MIN_KEY: -1,
     UNDEFINED: 0,
@@ -67,7 +67,7 @@ Order = tuple[int, Any]
 
 def order(value: Any) -> Order:
     """A key that sorts BSON values as MongoDB does with simple collation, whatever their types."""
-    # The two usual types, without a way over BSON.
+    # Fast path for the two usual types.
     if type(value) is ObjectId:
         return (_RANKS[OBJECT_ID], value.binary)
     if type(value) is DatetimeMS:

@@ -20,14 +20,14 @@ DECODING: CodecOptions[Mapping[str, Any]] = CodecOptions(
     uuid_representation=UuidRepresentation.UNSPECIFIED,
     datetime_conversion=DatetimeConversion.DATETIME_AUTO,
 )
-"""How documents are decoded everywhere: a date out of Python's range stays a `DatetimeMS`.
+"""The codec options for all documents: a date beyond Python's range stays a `DatetimeMS`.
 
-The others come without a zone, and are in UTC: to give each one a zone takes a third of the decoding.
+Other dates are naive and in UTC: adding a zone would take a third of the decoding time.
 A UUID stays a `Binary`: MongoDB also stores those that are not 16 bytes long, which have no `uuid.UUID`.
 """
 
 LENIENT: CodecOptions[Mapping[str, Any]] = DECODING.with_options(unicode_decode_error_handler="replace")
-"""The same for text that is not UTF-8: for people, as what it gives is not what the document holds."""
+"""The same with replacement characters for text that is not UTF-8: only for display."""
 
 _ENCODING: Final = DECODING.with_options(uuid_representation=UuidRepresentation.STANDARD)
 
@@ -61,14 +61,14 @@ _FIXED: Final[Mapping[int, int]] = {
     OBJECT_ID: 12,
     DECIMAL: 16,
 }
-# What a value occupies beside the length that it begins with.
+# Bytes of a value in addition to the length at its start.
 _BESIDE: Final[Mapping[int, int]] = {
     **dict.fromkeys((STRING, CODE, SYMBOL), 4),
     **dict.fromkeys((DOCUMENT, ARRAY, CODE_WITH_SCOPE), 0),
     BINARY: 5,
     DB_POINTER: 16,
 }
-# These come back from the decoder as they are. A symbol does not, but MongoDB takes it for the same text.
+# The decoder returns these unchanged, except symbols, which MongoDB compares as text.
 _EXACT: Final = frozenset({*_FIXED, STRING, SYMBOL} - {UNDEFINED})
 
 
@@ -96,7 +96,7 @@ _NAMES: Final[Mapping[int, str]] = {
 
 
 class RawValue(NamedTuple):
-    """A BSON value as its bytes, where Python has no value that encodes to the same."""
+    """A BSON value as bytes, for values without an equivalent in Python."""
 
     type: int
     data: bytes
@@ -110,7 +110,7 @@ def elements(document: bytes) -> Iterator[tuple[int, bytes, bytes]]:
     """The type, name and value of each field of a BSON document, in order, repeated names too.
 
     Raises:
-        InvalidBSON: the document is no BSON.
+        InvalidBSON: the document is not BSON.
     """
     at = 4
     try:
@@ -132,12 +132,12 @@ def _size(kind: int, document: bytes, start: int) -> int:
 
 
 def decode(raw: bytes) -> Mapping[str, Any]:
-    """A document with its fields as they are: what looks like a reference is the object that it is.
+    """Decode a document; an object that looks like a DBRef stays an object.
 
     Raises:
         BSONError, ValueError, OverflowError: a value cannot be decoded.
     """
-    # The decoder reorders the fields of what has a `$ref`; to look for one character first costs least.
+    # The decoder reorders the fields of an object with `$ref`; searching one character first is the fastest test.
     if b"$" in raw and b"$ref\0" in raw:
         return _fields(raw)
     return bson.decode(raw, DECODING)
@@ -156,7 +156,7 @@ def _decoded(kind: int, data: bytes) -> Any:
 
 
 def python_value(value: RawValue) -> Any:
-    """The Python value that encodes to the same BSON; the `RawValue` itself where there is none."""
+    """The Python value that encodes to the same BSON; else the `RawValue` itself."""
     try:
         decoded = bson.decode(wrapped(*value), DECODING)[""]
     except (bson.errors.BSONError, ValueError, OverflowError):

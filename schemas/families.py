@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 from schemas.keys import component, params_hash, segmento_hash
 
-# A part that a key does not spell out but stands for by its hash: placeholder -> (part, hash).
+# Parts that appear in a key as a hash: placeholder -> (part, hash function).
 _HASHED: Final[Mapping[str, tuple[str, Callable[[Any], str]]]] = {
     "segmento_hash": ("segmento", segmento_hash),
     "params_hash": ("params", params_hash),
@@ -21,7 +21,7 @@ _HASHED: Final[Mapping[str, tuple[str, Callable[[Any], str]]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One family of keys: its pattern, what is behind a key, and where that comes from."""
+    """One family of keys: pattern, Redis type, TTL, fields, source."""
 
     name: str
     pattern: str
@@ -30,7 +30,7 @@ class Family:
     fields: tuple[str, ...]
     source: str
     refresh_seconds: int | None = None
-    # Read from the pattern once: done at every key, it would cost twice what the key itself does.
+    # Parsed once: parsing for each key would take twice as long as the key itself.
     _writers: tuple[tuple[str, Callable[[Any], str]], ...] = field(init=False, repr=False, compare=False)
     _template: str = field(init=False, repr=False, compare=False)
 
@@ -41,20 +41,20 @@ class Family:
 
     @property
     def prefix(self) -> str:
-        """What every key of the family starts with: `mcp:tool:`."""
+        """The common prefix of all keys of the family: `mcp:tool:`."""
         return self.pattern.partition("{")[0]
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """What a person gives to name one key, in the order of the pattern: `params` for `{params_hash}`."""
+        """The arguments of `key`, in the order of the pattern: `params` for `{params_hash}`."""
         return tuple(part for part, _ in self._writers)
 
     def written(self, *components: str) -> str:
-        """The key of its components, in order, each as `schemas.keys` writes it already."""
+        """The key of components that `schemas.keys` has encoded, in order."""
         return self._template % components
 
     def key(self, **parts: Any) -> str:
-        """The key of these parts: each of them text, but `params` any value.
+        """The key of these parts: text, except `params`, which is any value.
 
         Raises:
             ValueError: a part is missing, unknown, or cannot stand in a key.
@@ -63,7 +63,7 @@ class Family:
             try:
                 return self._template % tuple([write(parts[part]) for part, write in self._writers])
             except KeyError:
-                pass  # as many as there should be, but not the same
+                pass  # the right number, but other names
         given = ", ".join(parts) or "nothing"
         raise ValueError(f"{self.name} takes {', '.join(self.parts)}; given: {given}")
 
@@ -84,7 +84,7 @@ MCP_SERVER_STATUS: Final = Family(
     pattern="mcp:server:status:{server_name}",
     type="hash",
     ttl=300,  # 5 minutes
-    refresh_seconds=240,  # on its own, always before it expires
+    refresh_seconds=240,  # before it expires
     fields=("status", "last_health_check", "requests_last_min", "avg_response_time", "errors_last_hour"),
     source="tipo: estado_servidor",
 )

@@ -1,4 +1,4 @@
-"""An `_id` as text: lossless for Redis, and readable for people."""
+"""An `_id` as text: a lossless form for Redis, and a readable form."""
 
 import re
 from datetime import datetime
@@ -29,7 +29,7 @@ _PACKED: Final = re.compile(r'\{"\$bson": "([\w-]*)"\}', re.ASCII)
 _READABLE_OBJECT_ID: Final = re.compile(r"ObjectId\('([0-9a-fA-F]{24})'\)")
 _READABLE_UUID: Final = re.compile(r"UUID\('([0-9a-fA-F-]{36})'\)")
 
-# Extended JSON gives these back as they were.
+# Types that Extended JSON round-trips.
 _SCALARS: Final = frozenset(
     {
         *(str, int, Int64, float, bool, NoneType, Decimal128),
@@ -47,10 +47,10 @@ _UNPARSABLE: Final = (
 def id_text(value: Any) -> str:
     r"""An `_id` as ASCII text without control characters: lossless, and the same text for the same value.
 
-    Canonical Extended JSON, or `{"$bson": "…"}`, the value in base64, where that would be read back
-    as another one: a sub-document with names such as `$date`, a reference, text that is not UTF-8.
+    Canonical Extended JSON, or `{"$bson": "…"}` with the value in base64 if Extended JSON would not round-trip:
+    a sub-document with names such as `$date`, a reference, text that is not UTF-8.
     """
-    # The usual types, 20 times faster than the general way.
+    # Fast path for the usual types, 20 times faster.
     kind = type(value)
     if kind is ObjectId:
         return f'{{"$oid": "{value.binary.hex()}"}}'
@@ -71,7 +71,7 @@ def id_from_text(text: str) -> Any:
     """The inverse of `id_text`; also reads other Extended JSON.
 
     Raises:
-        MalformedText: the text stands for no value.
+        MalformedText: the text is not an `_id`.
     """
     if match := _OBJECT_ID.fullmatch(text):
         return ObjectId(match[1])
@@ -86,7 +86,7 @@ def id_from_text(text: str) -> Any:
 
 
 def readable_id(value: Any) -> str:
-    """An `_id` as people read it: `ObjectId('…')`, `UUID('…')`, or relaxed Extended JSON."""
+    """An `_id` as mongosh prints it: `ObjectId('…')`, `UUID('…')`, or relaxed Extended JSON."""
     if isinstance(value, ObjectId):
         return repr(value)
     if isinstance(value, RawValue):
@@ -97,10 +97,10 @@ def readable_id(value: Any) -> str:
 
 
 def id_from_readable(text: str) -> Any:
-    """The inverse of `readable_id`, but that the width of a number is lost, and what is not UTF-8.
+    """The inverse of `readable_id`, except for the width of numbers and text that is not UTF-8.
 
     Raises:
-        MalformedText: the text has none of its forms.
+        MalformedText: the text has none of these forms.
     """
     if match := _READABLE_OBJECT_ID.fullmatch(text):
         return ObjectId(match[1])

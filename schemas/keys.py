@@ -1,8 +1,7 @@
-"""How keys are written, so that two documents never meet on one key by accident.
+"""The encoding of keys: different components always give different keys.
 
-A component is NFC-normalised, then what would cut a key (`:`), pair the braces of a hash tag, glob in
-a pattern, or not show on a screen is percent-encoded from its UTF-8, and `%` with it: the encoding can
-be undone, so it keeps different components different.
+A component is NFC-normalised. Then separators (`:`), braces of hash tags, pattern characters, white space, controls
+and `%` are percent-encoded from their UTF-8. The encoding is reversible.
 """
 
 import re
@@ -29,7 +28,7 @@ _EXACT_INTEGERS = 2**53 - 1
 
 
 def component(value: str) -> str:
-    """One part of a key, percent-encoded where it must be.
+    """One component of a key, percent-encoded.
 
     Raises:
         ValueError: the text holds a lone surrogate, which UTF-8 cannot carry.
@@ -38,7 +37,7 @@ def component(value: str) -> str:
 
 
 def segmento_hash(segmento: str) -> str:
-    """32 hex digits that stand for an audience segment, however its accents are composed.
+    """The hash of an audience segment, 32 hex digits; independent of how accents are composed.
 
     Raises:
         ValueError: the text holds a lone surrogate, which UTF-8 cannot carry.
@@ -47,7 +46,7 @@ def segmento_hash(segmento: str) -> str:
 
 
 def params_hash(params: Any) -> str:
-    """32 hex digits that stand for the parameters of a call, in whatever order they were written.
+    """The hash of the parameters of a call, 32 hex digits; independent of their order.
 
     BSON values are first written as JSON has them (see `schemas.values`).
 
@@ -58,9 +57,9 @@ def params_hash(params: Any) -> str:
 
 
 def companion(key: str, role: str) -> str:
-    """The key of what must change in one atomic step with `key`.
+    """A key of the ETL's own state that changes in one atomic step with `key`.
 
-    Its real braces are a hash tag: both live in the same slot of a Redis Cluster.
+    Its braces are a hash tag: both keys are in the same slot of a Redis Cluster.
     """
     return f"{{{key}}}:{role}"
 
@@ -96,7 +95,7 @@ def _distinct(value: int) -> int:
 
 
 def _double(value: float | Decimal128) -> float:
-    """RFC 8785 numbers are doubles: a decimal that is not the shortest form of one would meet another."""
+    """RFC 8785 numbers are doubles: a decimal that is not the shortest form of one would share its hash."""
     number = exact(value)
     double = float(number)
     if exact(double) != number:

@@ -1,6 +1,6 @@
-"""What one document asks of the cache: the vocabulary between the document kinds and the cache.
+"""The operations on the cache that a document results in.
 
-A kind turns a valid document into entries; the cache carries them out. Nothing here does I/O.
+A kind projects a valid document to operations; the writer executes them. No I/O.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import NamedTuple
 class Put(NamedTuple):
     """Replace `key` as a whole by `value`: a mapping becomes a Redis hash, a sequence a list.
 
-    The members of a list may be texts or their UTF-8, as the writer of JSON gives them.
+    The members of a list are text or its UTF-8.
     """
 
     family: str
@@ -19,14 +19,14 @@ class Put(NamedTuple):
 
     @property
     def read(self) -> dict[str, str] | list[str]:
-        """The value as Redis gives it back: texts only."""
+        """The value as read from Redis: text only."""
         if isinstance(self.value, Mapping):
             return dict(self.value)
         return [member if isinstance(member, str) else member.decode() for member in self.value]
 
 
 class Evict(NamedTuple):
-    """Remove `key`: its document is archived, deleted, or carries nothing for it."""
+    """Remove `key`: its document is archived, deleted, or has no value for it."""
 
     family: str
     key: str
@@ -41,9 +41,9 @@ class Enqueue(NamedTuple):
 
 
 class Keep(NamedTuple):
-    """Leave `key` as it is: what the document wrote to it before stays until that is replaced or expires.
+    """Leave `key` unchanged: what the document wrote to it stays until it is replaced or expires.
 
-    It claims nothing anew: where the document has not written the key, any other document may.
+    This is no claim: if the document has not written the key, other documents may.
     """
 
     family: str
@@ -51,14 +51,14 @@ class Keep(NamedTuple):
 
 
 class FieldError(NamedTuple):
-    """One thing that is wrong with a document: where (`mensajes.0.numero`) and what."""
+    """One invalid field: its path (`mensajes.0.numero`) and the problem."""
 
     field: str
     problem: str
 
 
 class Reject(NamedTuple):
-    """The document cannot be applied. Carries no value of the document, so it may be logged."""
+    """The document cannot be applied. It contains no value of the document, so it may be logged."""
 
     reason: str
     errors: tuple[FieldError, ...] = ()
@@ -68,10 +68,9 @@ Entry = Put | Evict | Enqueue | Keep
 
 
 class Projection(NamedTuple):
-    """What a valid document becomes: its entries, and the lock that holds them back, if any.
+    """The operations of a valid document, and the lock that defers them.
 
-    `lock` is the full key of a `lock:content_generation`: while that key exists, the document
-    is being generated anew and none of its entries may be written.
+    `lock` is the full key of a `lock:content_generation`: while it exists, none of the operations is executed.
     """
 
     entries: tuple[Entry, ...]

@@ -29,15 +29,15 @@ _MILLISECOND: Final = timedelta(milliseconds=1)
 _MILLISECONDS: Final = re.compile(r"-?[0-9]{1,19}")
 _NO_DATE: Final = frozenset("<>")
 _LONGEST_DATE: Final = 2**63
-# Decoded, these say all that their bytes do.
+# Types that round-trip through the decoder.
 _EXACT_IDS: Final = frozenset({ObjectId, str, int, Int64, float, bool})
 
 
 class Position(NamedTuple):
-    """Where a reader stands: the pair of a document's timestamp and its `_id`.
+    """A position in the index: the timestamp of a document and its `_id`.
 
-    `timestamp` is a `DatetimeMS` for a date, and otherwise whatever BSON value the field holds
-    (`None` for a missing one, as in the index).
+    `timestamp` is a `DatetimeMS` for a date, else the BSON value of the field (`None` if it is missing, as in
+    the index).
     """
 
     timestamp: Any
@@ -45,11 +45,11 @@ class Position(NamedTuple):
 
     @property
     def ms(self) -> int | None:
-        """The timestamp in milliseconds since the epoch, or None where it is no date."""
+        """The timestamp in milliseconds since the epoch; None if it is not a date."""
         return int(self.timestamp) if isinstance(self.timestamp, DatetimeMS) else None
 
     def order(self) -> tuple[Order, Order]:
-        """The sort key of the pair: compare positions by it, never by themselves."""
+        """The sort key; positions themselves must not be compared."""
         return (order(self.timestamp), order(self.id))
 
     def text(self) -> str:
@@ -60,7 +60,7 @@ class Position(NamedTuple):
         return f"{timestamp_text(self.timestamp)} {id_text(self.id)}"
 
     def is_array(self) -> bool:
-        """Whether the timestamp is an array: the index has one entry for each member, so no single place."""
+        """Whether the timestamp is an array: the index has one entry per member, so no single position."""
         return isinstance(self.timestamp, list) or (
             isinstance(self.timestamp, RawValue) and self.timestamp.type == ARRAY
         )
@@ -80,10 +80,10 @@ Place = tuple[str, int | None, str]
 
 
 def timestamp_text(timestamp: Any) -> str:
-    """A timestamp as text without white space, which stands for this one value.
+    """A timestamp as text without white space; lossless.
 
-    Decimal milliseconds since the epoch for a date. For all else `<` or `>`, as it sorts before or
-    after all dates, and the BSON of the value in base64.
+    Decimal milliseconds since the epoch for a date. Else `<` or `>`, as it sorts before or after all dates, and the
+    BSON of the value in base64.
     """
     if isinstance(timestamp, DatetimeMS):
         return str(int(timestamp))
@@ -98,12 +98,12 @@ def version_name(text: str) -> str:
 
 
 def place_in(document: Mapping[str, Any], timestamp_field: str, raw: bytes) -> Place:
-    """What `position_in` says, in a tenth of the time for the usual types.
+    """The result of `position_in`, in a tenth of the time for the usual types.
 
     Args:
         document: `raw`, decoded.
         timestamp_field: the name of its timestamp, or a dotted path.
-        raw: its BSON, which tells whether the timestamp is there once: the decoder keeps the last one.
+        raw: its BSON, to detect repeated timestamp fields: the decoder keeps the last one.
     """
     timestamp, document_id = document.get(timestamp_field), document.get("_id")
     if (
@@ -124,10 +124,10 @@ def position_of(timestamp: Any, document_id: Any) -> Position:
 
 
 def position_in(raw: bytes, timestamp_field: str) -> Position:
-    """The position that the index has of a document: of fields with one name, the first one counts.
+    """The position of a document in the index; of repeated fields the first one counts.
 
-    `timestamp_field` may be a dotted path. Where that leads through an array, the timestamp is the array
-    of what it leads to.
+    `timestamp_field` may be a dotted path. If it leads through an array, the timestamp is the array of the
+    values found.
 
     Raises:
         InvalidBSON: the document is no BSON.
@@ -144,7 +144,7 @@ def _first(document: bytes, wanted: bytes) -> RawValue | None:
 
 
 def _at(value: RawValue, path: list[bytes]) -> RawValue | None:
-    """What an aggregation expression finds at the path: of an array, what it finds in its documents."""
+    """The value of an aggregation expression with this path: for an array, the values in its documents."""
     if not path:
         return value
     if value.type == DOCUMENT:
@@ -161,7 +161,7 @@ def position_from_text(text: str) -> Position:
     """The inverse of `Position.text`.
 
     Raises:
-        MalformedText: the text stands for no position.
+        MalformedText: the text is not a position.
     """
     timestamp, _, document_id = text.partition(" ")
     if timestamp[:1] in _NO_DATE:

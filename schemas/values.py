@@ -1,4 +1,4 @@
-"""How values are written in Redis, where everything is text.
+"""The encoding of values in Redis, where everything is text.
 
 | in MongoDB               | as a hash field                        | inside JSON   |
 |--------------------------|----------------------------------------|---------------|
@@ -13,8 +13,8 @@
 | binary                   | base64                                 | string        |
 | array, embedded document | compact JSON, fields in their order    | array, object |
 
-All else (NaN, infinities, a date Python cannot hold, JavaScript, regular expressions, …) is refused.
-Messages of errors name types, never values: they may be logged.
+Other values (NaN, infinities, dates beyond Python's range, JavaScript, regular expressions, …) are refused.
+Error messages name types, never values, so they may be logged.
 """
 
 from base64 import b64encode
@@ -30,7 +30,7 @@ from bson import Binary, Decimal128, Int64, ObjectId
 from bson.binary import UUID_SUBTYPE
 from pydantic_core import PydanticSerializationError, to_json
 
-# Of an exponent, an infinity and NaN. Without them a float is written as it is to be, in a fifth of the time.
+# Characters of an exponent, an infinity or NaN. A float without them needs no further work: a fifth of the time.
 _LETTERS = frozenset("ein")
 _UUID_BYTES = 16
 
@@ -64,9 +64,9 @@ def json_text(value: Any) -> str:
 
 
 def plain_json(values: Iterable[Mapping[str, Any]]) -> list[bytes]:
-    """What `json_text` gives for each of these objects of strings and integers, in a quarter of the time.
+    """The result of `json_text` for objects of strings and integers, in a quarter of the time.
 
-    In UTF-8, as Redis takes it: to make a text of it and bytes of that took a fifth of all of a transform.
+    As UTF-8 bytes: encoding text first would take a fifth of the whole transform.
 
     Raises:
         ValueError: a string is not valid Unicode.
@@ -78,7 +78,7 @@ def plain_json(values: Iterable[Mapping[str, Any]]) -> list[bytes]:
 
 
 def unicode_text(value: str) -> str:
-    """A text as it is, once it is known that UTF-8 can carry it.
+    """Check that a text can be encoded in UTF-8, and return it.
 
     Raises:
         ValueError: it holds a lone surrogate.
@@ -87,13 +87,13 @@ def unicode_text(value: str) -> str:
         try:
             value.encode()
         except UnicodeEncodeError:
-            # The codec's own message would quote the character.
+            # The codec's own message quotes the character.
             raise ValueError("text is not valid Unicode") from None
     return value
 
 
 def string_text(value: Any) -> str | None:
-    """The text of a value that inside JSON is a string; None for any other value."""
+    """The text of a value that is a string in JSON; None for other values."""
     write = _STRINGS.get(type(value))
     return None if write is None else write(value)
 
@@ -101,10 +101,10 @@ def string_text(value: Any) -> str | None:
 def date_text(value: datetime) -> str:
     """A date as ISO 8601 in UTC, with milliseconds only when they are not zero.
 
-    A date without a zone is in UTC already, as BSON dates are.
+    A date without a zone is in UTC, as BSON dates are.
     """
     utc = value if value.tzinfo is None else value.astimezone(UTC).replace(tzinfo=None)
-    # BSON dates know milliseconds only; what is finer can come from ISO text alone, and is cut off.
+    # BSON dates have milliseconds; finer values come from ISO text only, and are cut off.
     precision = "milliseconds" if utc.microsecond // 1000 else "seconds"
     return f"{utc.isoformat(timespec=precision)}Z"
 
@@ -148,7 +148,7 @@ def _base64(value: bytes) -> str:
 
 
 def _binary(value: Binary) -> str:
-    """A UUID has 16 bytes: what is only labelled as one is as any other binary."""
+    """A UUID if it has 16 bytes, else base64 as for other binary values."""
     is_uuid = value.subtype == UUID_SUBTYPE and len(value) == _UUID_BYTES
     return str(UUID(bytes=value)) if is_uuid else _base64(value)
 

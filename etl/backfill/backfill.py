@@ -1,7 +1,7 @@
-"""Backfill: every document of a collection into the caches, beside the cycles.
+"""Backfill: writes every document of a collection to the caches, beside the cycles.
 
-It has a lease and a checkpoint of its own, so it resumes where it was cut and moves no watermark. The cycle that
-follows reads again all that changed since it began.
+It has a lease and a checkpoint of its own, so it can be resumed and does not move the watermark. The catch-up cycle at
+its end reads everything that changed since it began.
 """
 
 import time
@@ -25,30 +25,30 @@ from schemas.position import FIRST, LAST, at
 
 @dataclass(frozen=True, slots=True)
 class BackfillOrder:
-    """A backfill as a person asks for it."""
+    """The options of a backfill."""
 
     bounds: Bounds = field(default_factory=Bounds)
     executors: Executors | None = None
-    """What does the work; by default as many processes as the settings say."""
+    """Where the workers run; by default in processes, as many as the settings say."""
     rate: float | None = None
-    """At most so many documents a second."""
+    """Maximum of documents per second."""
     restart: bool = False
-    """Whether to begin anew where an earlier one was cut."""
+    """Start anew instead of resuming an interrupted one."""
     dry_run: bool = False
 
     @property
     def is_whole(self) -> bool:
-        """Whether it leaves nothing out."""
+        """Whether it covers the whole collection."""
         return self.bounds == Bounds()
 
 
 def plan_backfill(checkpoint: Checkpoint | None, now: ServerTimes, bounds: Bounds) -> Scan:
-    """The scan of a backfill: where the one before was cut, or from the very beginning.
+    """The scan of a backfill: the interrupted one, or a new one.
 
-    It keeps the clocks of its beginning, for the cycle that catches up with what changed since.
+    An interrupted scan keeps the clocks of its start, for the catch-up cycle.
 
     Raises:
-        Misconfigured: the one before was cut, and had other bounds.
+        Misconfigured: the interrupted one has other bounds.
     """
     begin = FIRST if bounds.since is None else at(bounds.since)
     end = LAST if bounds.until is None else at(bounds.until)
@@ -63,10 +63,10 @@ def plan_backfill(checkpoint: Checkpoint | None, now: ServerTimes, bounds: Bound
 def run_backfill(
     stages: Stages, process: Process, order: BackfillOrder, token: str, report: Report, progress: Progress
 ) -> tuple[Scan, Backfilled]:
-    """Read and write all of it, under the backfill's lease whose fencing token is given.
+    """Read and write the collection; `token` is the fencing token of the backfill's lease.
 
     Raises:
-        EtlError: it ended early; the next one goes on where it was.
+        EtlError: it ended early; the next one resumes.
     """
     began = time.monotonic()
     state, origin = load_state(stages, token)
@@ -89,13 +89,13 @@ class DryProcessor:
     """Counts what would be written, and writes nothing."""
 
     def now(self) -> int:
-        """A clock that is never compared."""
+        """No clock: nothing is compared."""
         return 0
 
     def process(
         self, page: Sequence[TransformResult], _: int, *, remember_from: int | None, trust: bool = True
     ) -> BatchOutcome:
-        """The outcome if no other document claimed the same keys, and no lock existed."""
+        """The outcome, assuming no other claims and no locks."""
         valid = [result for result in page if result.reject is None]
         filling = [result for result in valid if any(type(write) is Put for write in result.writes)]
         return BatchOutcome(
@@ -119,15 +119,15 @@ class DryProcessor:
         return "0"
 
     def held(self, _: Sequence[str]) -> frozenset[str]:
-        """No lock is looked at."""
+        """No lock is checked."""
         return frozenset()
 
 
 class DryStore:
-    """Remembers nothing."""
+    """Stores nothing."""
 
     def load(self) -> State:
-        """A collection of which nothing is known."""
+        """An empty state."""
         return State()
 
     def identify(self, _: str, __: Origin) -> None:
@@ -140,7 +140,7 @@ class DryStore:
     def advance(
         self, _: str, scan: Scan, __: object, outcome: BatchOutcome, *, retried: bool = False
     ) -> list[DeadLetter]:
-        """The dead letters that there would be."""
+        """The dead letters of a real backfill."""
         now = moment_text(scan.clocks.mongo)
         return [dead_letter(one, now, None) for one in outcome.rejected]
 

@@ -1,8 +1,8 @@
-"""The ranges of a scan, worked on in ascending order by this process or by others.
+"""Works on the ranges of a scan in ascending order, in this process or in workers.
 
-A task is one range for at most a second or so. Its worker reads, transforms and writes; only counts and the next
-cursor come back. The lowest unfinished cursor is what a checkpoint may record: a scan that goes on from there meets
-every document again that was not written, so no older document is applied long after a newer one.
+A task is one range for about a second. Its worker reads, transforms and writes; it returns counts and the next cursor.
+The checkpoint records the lowest unfinished cursor: a resumed scan reads every unwritten document from there on, so no
+older document is applied long after a newer one.
 """
 
 import logging
@@ -31,11 +31,11 @@ _log = logging.getLogger("etl.backfill")
 
 
 class Progressed(NamedTuple):
-    """A task that has ended."""
+    """A finished task."""
 
     progress: RangeProgress
     lowest: Position | None
-    """The lowest cursor that is not done; None once all are."""
+    """The lowest unfinished cursor; None if all ranges are done."""
 
 
 def run_scan(
@@ -47,10 +47,10 @@ def run_scan(
     progress: Progress,
     process: Process,
 ) -> tuple[Scan, Position | None]:
-    """Read and write all of a scan, and record after each task how far it is.
+    """Read and write a scan, and record its progress after each task.
 
     Returns:
-        The scan, and the newest position that was met and was not in the future when the scan began.
+        The scan, and the newest position read that was not in the future when the scan began.
     """
     scan_range, present, local = (
         ScanRange(scan.cursor, scan.end),
@@ -71,7 +71,7 @@ def run_scan(
                 scan = scan.moved(lowest or scan.end, done.documents)
                 met = done.outcome.position
                 newest = latest(newest, position_from_text(met) if met else None)
-                # Other workers may be further on: the watermark must not pass what is not written yet.
+                # Other workers may be further ahead: the watermark must not pass unwritten documents.
                 position = (
                     newest if lowest is None or newest is None else latest(position, earliest(newest, lowest))
                 )
@@ -84,7 +84,7 @@ def run_scan(
 
 
 def split(scan_range: ScanRange, cuts: Iterable[Position]) -> list[ScanRange]:
-    """The range in pieces, cut before the dates of those positions: documents of one date stay together."""
+    """Split a range before the dates of these positions: documents of one date stay together."""
     after, end = scan_range.after.order(), scan_range.end.order()
     dates = sorted({cut.ms for cut in cuts if cut.ms is not None})
     within = [cut for cut in map(at, dates) if after < cut.order() < end]
@@ -94,17 +94,17 @@ def split(scan_range: ScanRange, cuts: Iterable[Position]) -> list[ScanRange]:
 def run_ranges(
     ranges: Sequence[ScanRange], present: int, local: Work, workers: Workers | None, seconds: float
 ) -> Generator[Progressed]:
-    """Work on ranges, given in ascending order, and tell of each task that has ended.
+    """Work on ranges, given in ascending order; yield each finished task.
 
     Args:
         ranges: what to read.
         present: MongoDB's clock when the scan began, in milliseconds since the epoch.
-        local: does a task in this process: all of them without workers, and those that workers have lost.
-        workers: other processes.
-        seconds: how long a task takes; 0 for one page each.
+        local: runs a task in this process: without workers, and for tasks that workers have lost.
+        workers: the worker processes, if any.
+        seconds: duration of a task; 0 for one page each.
 
     Raises:
-        EtlError: what a task raised. Tasks under way are waited for when the iterator is closed.
+        EtlError: of a task. Running tasks are waited for when the iterator is closed.
     """
     numbers = count()
     waiting = [(one.after.order(), next(numbers), one) for one in ranges]

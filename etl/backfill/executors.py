@@ -1,4 +1,4 @@
-"""Who transforms the pages of a backfill: processes of this machine, or a Dask cluster."""
+"""Executors of a backfill: processes of this machine, or a Dask cluster."""
 
 import gc
 import logging
@@ -28,7 +28,7 @@ from etl.errors import Misconfigured, Transient
 from etl.interfaces import Executors
 
 DASK_SECONDS: Final = 10.0
-"""So long a Dask cluster may take to answer, and to have a worker."""
+"""Time limit for a Dask cluster to answer and to have a worker."""
 
 
 # Workers are forked from a process that has loaded this, and not from here: threads hold locks that a
@@ -41,13 +41,13 @@ _NO_PROCESSES: Final = (OSError, ImportError, NotImplementedError)
 
 _log = logging.getLogger("etl.backfill")
 
-# A page is thousands of objects without cycles: to look through them again and again took a tenth.
+# A page is thousands of objects without cycles: collecting garbage often took a tenth of the time.
 _RARELY: Final = (100_000, 20, 20)
 
 
 @contextmanager
 def rarely_collecting() -> Iterator[None]:
-    """Look for cycles of garbage less often."""
+    """Run the garbage collector less often."""
     before = gc.get_threshold()
     gc.set_threshold(*_RARELY)
     try:
@@ -57,9 +57,9 @@ def rarely_collecting() -> Iterator[None]:
 
 
 def processes(count: int) -> Executors:
-    """`count` processes, gone when the block ends, or when this process dies; None where there can be none.
+    """`count` processes that end with the block or with this process; None if none can be started.
 
-    They do not import the program that starts them, so that needs no `if __name__ == "__main__"`.
+    They do not import the main program, which therefore needs no `if __name__ == "__main__"`.
     """
 
     @contextmanager
@@ -80,7 +80,7 @@ def processes(count: int) -> Executors:
 
 
 def make_ready() -> None:
-    """Have what `processes` need loaded meanwhile; without this it is loaded when the first one starts."""
+    """Preload the modules of worker processes in the background."""
     with suppress(*_NO_PROCESSES):  # they say so when they are to be used
         _start_fork_server()
 
@@ -103,9 +103,9 @@ def _uninterrupted() -> Iterator[None]:
 
 
 class _Process(ForkServerProcess):
-    """A process that has no use for the program which starts it.
+    """A process that does not import the main program.
 
-    A child would import that again, all of it: a script without a guard would begin a second backfill.
+    A script without a `__main__` guard would otherwise start a second backfill.
     """
 
     @staticmethod
@@ -127,7 +127,7 @@ class _Processes(ProcessPoolExecutor):
     """One that is broken where a process cannot be started: too many processes, or the fork server was killed."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
-        """Have a worker call it."""
+        """Call it in a worker."""
         try:
             return super().submit(fn, *args, **kwargs)
         except (OSError, EOFError) as error:
@@ -135,10 +135,10 @@ class _Processes(ProcessPoolExecutor):
 
 
 def dask(scheduler: str) -> Executors:
-    """The workers of a Dask cluster, which need this package installed; `scheduler` is its address.
+    """The workers of a Dask cluster, which need this package; `scheduler` is its address.
 
-    Entering the block raises `Misconfigured` where the extra is not installed, and `Transient` where
-    the scheduler does not answer.
+    Entering the block raises `Misconfigured` if the extra is not installed, and `Transient` if the scheduler
+    does not answer.
     """
 
     @contextmanager
@@ -163,7 +163,7 @@ def _client(scheduler: str) -> Iterator[Any]:
         client: Any = Client(scheduler, timeout=DASK_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise Transient(f"no Dask scheduler at {scheduler}: {_line(error)}") from None
-    # A page of large documents is meant to travel with its task: nobody needs it twice.
+    # Large tasks are intended: do not warn.
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 GiB"}), client:
         try:
             client.wait_for_workers(1, DASK_SECONDS)
@@ -176,7 +176,7 @@ _ANSWER: Final = 1.0  # seconds
 
 
 class _Presence:
-    """Whether a cluster can be expected to answer: a scheduler without workers is given time to get some."""
+    """Whether a cluster is alive; a scheduler without workers gets some time to find new ones."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -190,9 +190,9 @@ class _Presence:
         return time.monotonic() - self._seen < DASK_SECONDS
 
     def _has_workers(self) -> bool:
-        """Not asked of a scheduler that is lost: the client itself tries to find that again, and gives up.
+        """Whether there are workers. A lost scheduler is not asked: the client itself reconnects or gives up.
 
-        One that does not answer in time is at work, or hangs: nobody who wants to end waits for it.
+        A scheduler that does not answer in time counts as alive, so that Ctrl-C exits promptly when Dask hangs.
         """
         with suppress(OSError, TimeoutError):
             return self._client.status != "running" or bool(self._client.nthreads(callback_timeout=_ANSWER))
@@ -204,10 +204,10 @@ def _line(error: Exception) -> str:
 
 
 class OnDask(Executor):
-    """A cluster's executor whose failures are those of any executor.
+    """A Dask executor with the exceptions of `concurrent.futures`.
 
-    What the cluster has lost (its workers died again and again, or all of them, or the scheduler did) ends
-    in `BrokenExecutor`; workers that lack this package end in `Misconfigured`.
+    Lost tasks (workers that die repeatedly, no workers, no scheduler) raise `BrokenExecutor`; workers without this
+    package raise `Misconfigured`.
     """
 
     def __init__(self, executor: Executor, is_there: Callable[[], bool]) -> None:
@@ -220,7 +220,7 @@ class OnDask(Executor):
         self._watch.start()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
-        """Have a worker call it."""
+        """Call it in a worker."""
         if self._gone:
             raise BrokenExecutor(_GONE)
         try:
@@ -233,12 +233,12 @@ class OnDask(Executor):
         return answer
 
     def close(self) -> None:
-        """Watch no longer."""
+        """Stop watching the cluster."""
         self._done.set()
         self._watch.join()
 
     def _fail_when_gone(self) -> None:
-        """Without a scheduler, or workers, the client leaves those who wait for an answer waiting."""
+        """Fail pending futures when scheduler or workers are gone: the client would leave them pending."""
         while not self._done.wait(0.5):
             self._gone = not self._is_there()
             if self._gone:
@@ -261,12 +261,12 @@ def _hand_on(done: "Future[Any]", answer: "Future[Any]") -> None:
 
 
 def _fail(answer: "Future[Any]", error: Exception) -> None:
-    with suppress(InvalidStateError):  # there was an answer after all
+    with suppress(InvalidStateError):  # it has been completed
         answer.set_exception(error)
 
 
 def _begin() -> None:
-    gc.freeze()  # what is there already lives as long as the process
+    gc.freeze()  # loaded objects live as long as the process
     gc.set_threshold(*_RARELY)
     # Ctrl-C reaches the whole group of processes; who started this one decides what becomes of it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -274,7 +274,7 @@ def _begin() -> None:
 
 
 def _end_with_parent() -> None:
-    """A worker holds both ends of its queue: without this it would wait for work for ever."""
+    """Exit with the parent: a worker holds both ends of its queue and would wait for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,4 +1,4 @@
-"""A bound on how fast documents are written."""
+"""Rate limit of writes."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ from etl.model.result import TransformResult
 
 
 class RateLimiter:
-    """At most `rate` documents a second, also right after a pause. `stop` ends a wait early."""
+    """At most `rate` documents per second, without bursts after a pause. `stop` ends a wait early."""
 
     def __init__(self, rate: float, stop: threading.Event) -> None:
         self._rate = rate
@@ -18,12 +18,12 @@ class RateLimiter:
         self._next = time.monotonic()
 
     def limited(self, process: Process) -> Process:
-        """The same, with a wait after each page: before it, the page would be too old when it is written."""
+        """Wrap `process` with a wait after each page; a wait before it would make the read too old."""
 
         def slowly(page: Sequence[TransformResult], read_at: int) -> BatchOutcome:
             outcome = process(page, read_at)
             now = time.monotonic()
-            # Time that was lost to an outage is not made up for: that would be a burst.
+            # Do not catch up after an outage: that would be a burst.
             self._next = max(now, self._next + len(page) / self._rate)
             self._stop.wait(self._next - now)
             return outcome

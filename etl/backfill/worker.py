@@ -1,4 +1,4 @@
-"""One range of a collection through the stages read, transform and write: a task of a cycle or a backfill."""
+"""A task of a cycle or a backfill: reads, transforms and writes one range."""
 
 import threading
 import time
@@ -13,10 +13,10 @@ from etl.mongo.pages import ReadPage, pages
 
 
 def work(stages: Stages, process: Process, task: Task) -> RangeProgress:
-    """Work on a range, for a while.
+    """Work on a range for a limited time.
 
     Raises:
-        EtlError: a server stays away, or refuses.
+        EtlError: a server does not answer, or refuses.
     """
     end = time.monotonic() + task.seconds
     waiting = stages.store.waiting()
@@ -37,7 +37,7 @@ def work(stages: Stages, process: Process, task: Task) -> RangeProgress:
 
 
 def newest_position(results: Sequence[TransformResult], present: int) -> str | None:
-    """The last position that is dated, and not after `present` (milliseconds since the epoch)."""
+    """The last position with a date not after `present` (milliseconds since the epoch)."""
     for result in reversed(results):
         if result.ms is not None and result.ms <= present:
             return f"{result.timestamp} {result.id}"
@@ -45,7 +45,7 @@ def newest_position(results: Sequence[TransformResult], present: int) -> str | N
 
 
 def merged(outcomes: Sequence[BatchOutcome]) -> BatchOutcome:
-    """The sum of several batches, given in the order of their documents."""
+    """The sum of several batches, in the order of their documents."""
     return BatchOutcome(
         processed=sum(one.processed for one in outcomes),
         written=sum(one.written for one in outcomes),
@@ -62,7 +62,7 @@ def merged(outcomes: Sequence[BatchOutcome]) -> BatchOutcome:
 
 
 def read_ahead(found: Iterator[ReadPage]) -> Iterator[ReadPage]:
-    """The same pages, each read by a thread while the one before is written."""
+    """The same pages, each read by a thread while the previous one is written."""
     queue: Queue[ReadPage | BaseException | None] = Queue(1)
     closed = threading.Event()
 

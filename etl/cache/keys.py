@@ -9,7 +9,7 @@ from schemas.families import LAST_SYNC
 from schemas.keys import companion
 
 _VERSION: Final = "v2"
-"""Of the format. Version 1 (before 0.2.0) had no prefix: see `etl.checkpoint.upgrade`."""
+"""Version of the format. Version 1 (before 0.2.0) had no prefix: see `etl.checkpoint.upgrade`."""
 
 
 class StateKeys(NamedTuple):
@@ -36,17 +36,17 @@ class StateKeys(NamedTuple):
 
 
 def of_backfill(keys: StateKeys) -> StateKeys:
-    """The keys as a backfill uses them: a fence, checkpoint and lease of its own; all else is shared."""
+    """The keys of a backfill: fence, checkpoint and lease of its own; the others are shared."""
     return keys._replace(fence=keys.backfill_fence, checkpoint=keys.backfill, lease=keys.backfill_lease)
 
 
 def of_follower(keys: StateKeys) -> StateKeys:
-    """The keys as a follower uses them, likewise."""
+    """The keys of a follower, likewise."""
     return keys._replace(fence=keys.follow_fence, checkpoint=keys.follow, lease=keys.follow_lease)
 
 
 def state_keys(collection: str, namespace: str = "") -> StateKeys:
-    """All keys that the ETL keeps for `collection`, but for those of its documents and contract keys.
+    """All state keys of `collection`, except the registers of documents and contract keys.
 
     The `namespace` keeps two installations apart that share one Redis.
     """
@@ -57,15 +57,15 @@ def state_keys(collection: str, namespace: str = "") -> StateKeys:
 
 
 def owner_key(key: str) -> str:
-    """Where the documents that claim a contract key are kept: see `lua/apply.lua`."""
+    """The owner register of a contract key: see `lua/apply.lua`."""
     return f"{{{key}}}:owner"
 
 
 def record_key(document: str) -> str:
-    """Where the newest version of a document is kept, and the keys that it claims: see `lua/record.lua`."""
+    """The record of a document: see `lua/record.lua`."""
     return f"etl:record:{document}"
 
 
 def requests_key(queue: str) -> str:
-    """Where is kept which document was queued with which version: see `lua/enqueue.lua`."""
+    """The record of queued documents of a queue: see `lua/enqueue.lua`."""
     return f"{{{queue}}}:requests"

@@ -1,1 +1,1 @@
-"""Stage 4, remember: the checkpoint and what moves with it."""
+"""Stage 4: the checkpoint, and the state that moves with it."""

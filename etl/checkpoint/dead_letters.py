@@ -1,4 +1,4 @@
-"""The dead letters of a collection, as the command line reads and clears them."""
+"""The dead letters of a collection: list, find, purge."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,9 +12,9 @@ _BEYOND = "dead_letters_beyond"
 
 
 class DeadLetters:
-    """Those of one collection. Methods raise as `Wire.exchange` does.
+    """The dead letters of one collection. Methods raise as `Wire.exchange` does.
 
-    Writing them is the checkpoint's part: they change in one step with the position.
+    They are written by `CheckpointStore`, in one step with the position.
     """
 
     def __init__(self, wire: Wire, keys: StateKeys, retry: Retry) -> None:
@@ -23,26 +23,26 @@ class DeadLetters:
         self._own = keys
 
     def list(self) -> list[DeadLetter]:
-        """All that are kept, the oldest first."""
+        """All dead letters, the oldest first."""
         texts = self._ask(("HVALS", self._own.dead_letters))
         return sorted(map(dead_letter_from_text, texts), key=lambda letter: (letter.first_seen, letter.id))
 
     def beyond(self) -> int:
-        """How often a document was refused when there was no more room to keep it as a dead letter."""
+        """Number of rejections beyond the maximum of dead letters."""
         return int(self._ask(("HGET", self._own.checkpoint, _BEYOND)) or 0)
 
     def find(self, ids: Sequence[str]) -> dict[str, DeadLetter]:
         """Those of these `_id`s (canonical Extended JSON) that are dead letters."""
-        # HMGET takes at least one field: the empty one stands for none and is never found.
+        # HMGET needs at least one field: the empty one never exists.
         _, *texts = self._ask(("HMGET", self._own.dead_letters, "", *ids))
         return {i: dead_letter_from_text(text) for i, text in zip(ids, texts, strict=True) if text}
 
     def purge(self, ids: Sequence[str]) -> int:
-        """Forget these; returns how many there were. Their documents stay as they are."""
+        """Delete these; return how many existed."""
         return int(self._ask(("HDEL", self._own.dead_letters, "", *ids)))
 
     def purge_all(self) -> int:
-        """Forget all of them, and how many there were beyond; returns how many were kept."""
+        """Delete all of them and the number beyond; return how many existed."""
         count: Command = ("HLEN", self._own.dead_letters)
         forget: list[Command] = [("DEL", self._own.dead_letters), ("HDEL", self._own.checkpoint, _BEYOND)]
         return int(self._retry(lambda: self._wire.exchange([count, *forget]))[0])

@@ -1,4 +1,4 @@
-"""The reports of past runs, as Redis keeps them: one list per collection, the newest first."""
+"""The reports of past runs in Redis: one list per collection, the newest first."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ _A_PAGE: Final = 100
 
 
 class History:
-    """That of one collection. Writing it is the checkpoint's part: it changes in one step with the position.
+    """The history of one collection. It is written by `CheckpointStore`, in one step with the position.
 
     Methods raise as `Wire.exchange` does.
     """
@@ -31,11 +31,11 @@ class History:
         return self._read(0, limit)
 
     def last_cycle(self) -> Entry | None:
-        """The newest cycle, whatever became of it; None before the first."""
+        """The newest cycle, successful or not; None before the first."""
         return next((entry for entry in self._all() if _is_cycle(entry)), None)
 
     def last_success(self) -> Entry | None:
-        """The newest cycle that finished; None where none is remembered."""
+        """The newest successful cycle; None if there is none."""
         return next((entry for entry in self._all() if _is_cycle(entry) and entry["status"] == "ok"), None)
 
     def reconciliation(self) -> Entry | None:
@@ -50,7 +50,7 @@ class History:
         self._wire.exchange([("SET", self._reconciliation, json.dumps(entry))])
 
     def _all(self) -> Iterator[Entry]:
-        """All runs; what is wanted is usually the first, so the first page holds only that."""
+        """All runs; the first page has one run only, which is usually enough."""
         start, count = 0, 1
         while page := self._read(start, count):
             yield from page

@@ -1,10 +1,10 @@
 """The lease: one holder at a time, renewed while it is held.
 
-One class serves all four: the lease of a cycle, of a backfill, of the daemon that leads a collection, and
-of a reconciliation. A lease alone cannot stop a process that sleeps past its end (M. Kleppmann, "How to do
+One class for all leases: of a cycle, of a backfill, of a follower, of the leading daemon, and of a
+reconciliation. A lease alone cannot stop a process that sleeps past its end (M. Kleppmann, "How to do
 distributed locking", 2016). A lease that protects a checkpoint therefore has a fence, and each move of the
-checkpoint compares the fencing token in the same atomic step. The other two protect no data: two daemons
-that lead for a moment only do the same work twice.
+checkpoint compares the fencing token in the same atomic step. The leases of leader and reconciliation protect no data:
+two daemons that lead for a moment only do the same work twice.
 """
 
 import os
@@ -23,7 +23,7 @@ from etl.retry import Retry
 
 RENEWALS_A_LEASE: Final = 3
 _RELEASE_TRIES: Final = 2
-"""The first may meet a connection that was lost while it was idle; the lease ends by itself anyway."""
+"""The first attempt may fail on a lost idle connection; the lease expires anyway."""
 
 
 class LeaseKeys(NamedTuple):
@@ -36,12 +36,12 @@ class LeaseKeys(NamedTuple):
 
 
 def this_process() -> str:
-    """The name of this process, for people: `host:pid`."""
+    """The name of this process: `host:pid`."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def new_holder() -> str:
-    """An identity that no other holder has: `host:pid:nonce`.
+    """A unique name: `host:pid:nonce`.
 
     Two containers may have the same host name and process id, and one process may hold many leases.
     """
@@ -49,13 +49,13 @@ def new_holder() -> str:
 
 
 class Lease:
-    """One lease, as one holder uses it; only `held` may be read by other threads.
+    """One lease for one holder; other threads may only read `held`.
 
     Args:
         wire: the connection to Redis.
         keys: where the lease is, and its fence.
         seconds: how long it lasts unless it is renewed.
-        retry: tries again while Redis is away.
+        retry: retries while Redis does not answer.
     """
 
     def __init__(self, wire: Wire, keys: LeaseKeys, seconds: float, retry: Retry) -> None:
@@ -71,7 +71,7 @@ class Lease:
 
     @property
     def held(self) -> bool:
-        """Whether it is held for certain: it has not run out since the last renewal."""
+        """Whether it is certainly held: it has not expired since the last renewal."""
         return time.monotonic() < self._until
 
     @contextmanager
@@ -80,7 +80,7 @@ class Lease:
 
         Raises:
             LeaseHeldError: another holder has it; the message names it.
-            Transient: Redis is away.
+            Transient: Redis does not answer.
         """
         token = self.acquire()
         try:
@@ -89,12 +89,12 @@ class Lease:
             self.release()
 
     def acquire(self) -> str:
-        """Take it, and renew it in a thread until `release`; where it is held already, make sure of it.
+        """Acquire it and renew it in a thread until `release`; if it is held already, renew it now.
 
         Returns the fencing token, and raises as `hold` does.
         """
         if self._renewal is None:
-            # One name for all tries: where only an answer was lost, the next try finds its own lease.
+            # One name for all attempts: if only the reply was lost, the next attempt finds its own lease.
             self._holder = new_holder()
         command = SCRIPTS["acquire"].call(self._keys, self._holder, self._ms)
         asked = time.monotonic()
@@ -111,13 +111,13 @@ class Lease:
         return str(told)
 
     def release(self) -> None:
-        """Give it back; where Redis does not answer it ends by itself. Does nothing where it is not held."""
+        """Release it; it expires if Redis does not answer. Does nothing if it is not held."""
         if self._renewal is None:
             return
         self._forget()
         command = SCRIPTS["release"].call(self._keys[:1], self._holder)
         for _ in range(_RELEASE_TRIES):
-            with suppress(EtlError):  # an error of the block that held it matters more
+            with suppress(EtlError):  # an error of the holding block matters more
                 self._wire.exchange([command])
                 break
 
@@ -129,7 +129,7 @@ class Lease:
         self._renewal, self._until = None, float("-inf")
 
     def _renew_until(self, done: threading.Event, token: str) -> None:
-        """Renew until done, or until it is lost: a fence tells the holder so when it next writes."""
+        """Renew until done or lost; a holder with a fence learns of the loss at its next commit."""
         command = SCRIPTS["renew"].call(self._keys, self._holder, self._ms, token)
         while not done.wait(self._seconds / RENEWALS_A_LEASE):
             asked = time.monotonic()

@@ -1,4 +1,4 @@
-"""Which documents a checkpoint is about: a checkpoint of others is refused, or begun anew."""
+"""The source of a checkpoint: a checkpoint of another source is refused, of a recreated collection discarded."""
 
 import logging
 from dataclasses import replace
@@ -13,12 +13,12 @@ _log = logging.getLogger("etl")
 
 
 def load_state(stages: Stages, token: str) -> tuple[State, Origin]:
-    """What is known of the collection; of one that was dropped and created again nothing.
+    """Load the state of the collection, without checkpoint if the collection was dropped and created again.
 
     Raises:
-        Misconfigured: the checkpoint is about another database, or another timestamp field.
-        CycleFailed: the collection was there and is not any more.
-        EtlError: a server stays away, or refuses.
+        Misconfigured: the checkpoint belongs to another database, collection or timestamp field.
+        CycleFailed: the collection does not exist any more.
+        EtlError: a server does not answer, or refuses.
     """
     state = stages.store.load()
     stages.retry(stages.reader.prepare)
@@ -33,9 +33,7 @@ def load_state(stages: Stages, token: str) -> tuple[State, Origin]:
         )
     if known is not None and known.uuid:
         if not origin.uuid:
-            if stages.retry(
-                stages.reader.count
-            ):  # it is there, but the user may not list collections any more
+            if stages.retry(stages.reader.count):  # it exists, but the user may not list collections any more
                 return state, known
             raise CycleFailed(
                 f"{origin.source}: the collection is gone (dropped or renamed): begins anew when it is back"
@@ -49,7 +47,7 @@ def load_state(stages: Stages, token: str) -> tuple[State, Origin]:
 
 
 def check_origin(stages: Stages, origin: Origin) -> None:
-    """Make sure that the collection is still the one that was read.
+    """Check that the collection is still the one that was read.
 
     Raises:
         CycleFailed: it was dropped, renamed or created again meanwhile.

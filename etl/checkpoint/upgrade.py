@@ -1,8 +1,8 @@
-"""The state that version 0.1 left in Redis: fenced off, converted where it matters, and removed.
+"""Upgrade of the state of version 0.1 in Redis: fence it off, convert the queue records, remove the rest.
 
-Version 0.1 kept its state under `{etl:last_sync:<collection>}:<role>`. Which document filled which key was in hashes
-that cannot be read on: they are removed by UNLINK, which does not block Redis, and everything is read once. Which
-document was queued with which version is converted, so that no request is pushed a second time.
+Version 0.1 kept its state under `{etl:last_sync:<collection>}:<role>`. Its hashes of owned keys are removed by UNLINK,
+which does not block Redis, and everything is read once. Its records of queued documents are converted, so that no
+request is pushed a second time.
 """
 
 import logging
@@ -23,19 +23,19 @@ _DATED: Final = re.compile(r"(-?\d+) \S")
 
 
 def upgrade(wire: Wire, collection: str, source: str, keys: StateKeys) -> bool:
-    """Take a collection over from version 0.1, if that has left state; says whether it had.
+    """Upgrade the state of a collection, if there is any; return whether there was.
 
-    A daemon of that version that still runs loses its lease at once: its fencing token is not the newest any more,
-    and its lease is held for ever. It may be repeated after it was cut at any point.
+    A running daemon of version 0.1 loses its lease: its fencing token is not the newest any more, and its lease key is
+    never released. The upgrade may be repeated after an interruption at any point.
 
     Args:
         wire: the connection to Redis.
         collection: the name of the collection, as version 0.1 wrote it into queue records.
-        source: what the names of its documents begin with now.
+        source: the prefix of the names of its documents.
         keys: its keys of this version.
 
     Raises:
-        EtlError: Redis stays away, or refuses.
+        EtlError: Redis does not answer, or refuses.
     """
     published = keys.published
     old = {
@@ -56,12 +56,12 @@ def upgrade(wire: Wire, collection: str, source: str, keys: StateKeys) -> bool:
     for key in _keys(wire, f"{companion(published, '')}*"):
         if key not in kept and not key.startswith(companion(published, "v2:")) and key != checkpoint:
             wire.exchange([("UNLINK", key)])
-    wire.exchange([("UNLINK", published, checkpoint)])  # last: until then it is begun again
+    wire.exchange([("UNLINK", published, checkpoint)])  # last: until then the upgrade is repeated
     return True
 
 
 def _convert(wire: Wire, queue: str, collection: str, source: str, document: str, version: str) -> None:
-    """Keep that a document was queued. A long version was kept as its digest: its document may be queued again."""
+    """Convert the record of a queued document. Long versions were stored as digests: these may be queued again."""
     name, _, document_id = document.partition(" ")
     if name == collection and (match := _DATED.match(version)):
         pushed: Command = ("HSETNX", requests_key(queue), f"{source} {document_id}", f"0 {match[1]}")

@@ -1,4 +1,4 @@
-"""The command line: one file per command, `main` puts them together. Nothing imports this package."""
+"""The command line: one file per command, registered in `main`. Nothing imports this package."""
 
 from etl.cli.main import main, run
 

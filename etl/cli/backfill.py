@@ -35,7 +35,7 @@ class _Moment(click.ParamType[int]):
 
 
 class _Rate(click.FloatRange):
-    """Documents a second. A range lets what is no number through."""
+    """Documents per second. click's own range accepts NaN."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """A number within the range."""
@@ -92,7 +92,7 @@ def _order(since: int | None, until: int | None, rate: float | None, **options: 
 
 
 def _executors(executor: str, scheduler: str | None, workers: int | None) -> "Executors | None":
-    from etl.backfill.executors import dask, make_ready, processes  # noqa: PLC0415 (loads slowly, too)
+    from etl.backfill.executors import dask, make_ready, processes  # noqa: PLC0415 (likewise)
 
     if executor == "dask":
         if scheduler is None or workers is not None:

@@ -40,7 +40,7 @@ def demo(runtime: Runtime, *, keep: bool) -> None:
     Starts a MongoDB and a Redis on free ports, shows the first cycle, a change and the next cycle, and removes both
     servers afterwards. Your own servers and settings are not touched.
     """
-    from etl import demo as embedded_servers  # noqa: PLC0415 (no other command needs servers of its own)
+    from etl import demo as embedded_servers  # noqa: PLC0415 (only this command needs embedded servers)
 
     output.say("Starting an embedded MongoDB and Redis ...")
     with embedded_servers.servers() as servers:
@@ -108,7 +108,7 @@ def _cycle(app: "App", title: str, processed: int) -> None:
     """Run a cycle and show its report.
 
     Raises:
-        EtlError: it did not process what the demonstration says.
+        EtlError: it did not process the expected number of documents.
     """
     output.heading(title)
     with output.progress("Syncing"):

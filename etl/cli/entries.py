@@ -1,4 +1,4 @@
-"""From the words of a command line to a key, and from a cache entry to lines a person reads."""
+"""Command-line arguments to a key, and a cache entry to lines of text."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ def family_named(name: str) -> Family:
     """The family of this name.
 
     Raises:
-        Misconfigured: there is none; names those there are.
+        Misconfigured: there is none; the message lists all families.
     """
     family = FAMILIES.get(name)
     if family is None:
@@ -22,10 +22,10 @@ def family_named(name: str) -> Family:
 
 
 def key_of(words: Sequence[str]) -> str:
-    """The key that a family and its parts name, or the one full key that is given.
+    """The key of a family and its parts, or the full key that is given.
 
     Raises:
-        Misconfigured: no such family, not its parts, or a part that cannot stand in a key.
+        Misconfigured: unknown family, wrong number of parts, or an invalid part.
     """
     first, *parts = words
     if not parts and first not in FAMILIES and _is_key(first):
@@ -42,7 +42,7 @@ def key_of(words: Sequence[str]) -> str:
 
 
 def family_of(key: str) -> str | None:
-    """The name of the family that `key` belongs to; None for a companion key."""
+    """The name of the family that `key` belongs to; None for a key of the ETL's own state."""
     return next((family.name for family in FAMILIES.values() if key.startswith(family.prefix)), None)
 
 
@@ -58,7 +58,7 @@ def decoded(value: Any) -> Any:
 
 
 def lines(value: Any) -> Iterator[str]:
-    """A decoded value as a person reads it: fields aligned, list members numbered, JSON indented."""
+    """A decoded value as lines: fields aligned, list members numbered, JSON indented."""
     match value:
         case dict():
             labels: list[tuple[str, Any]] = list(value.items())
@@ -73,7 +73,7 @@ def lines(value: Any) -> Iterator[str]:
 
 
 def _is_key(word: str) -> bool:
-    """Whether `word` is a key of a family or a companion of one, `{etl:last_sync:…}:checkpoint`."""
+    """Whether `word` is a key of a family or of the ETL's own state, `{etl:last_sync:…}:checkpoint`."""
     return family_of(word.removeprefix("{")) is not None
 
 
@@ -87,7 +87,7 @@ def _part(name: str, text: str) -> Any:
 
 
 def _decoded_text(text: str) -> Any:
-    """Objects and arrays decoded; anything else is the text that it is."""
+    """Decode objects and arrays; leave other text unchanged."""
     if not text.startswith(("{", "[")):
         return text
     try:
@@ -97,7 +97,7 @@ def _decoded_text(text: str) -> Any:
 
 
 def _text(value: Any) -> str:
-    """JSON as it is in Redis where that fits a line, as most messages do; indented otherwise."""
+    """Compact JSON if it fits one line, as most messages do; else indented."""
     if isinstance(value, str):
         return value
     short = json.dumps(value, ensure_ascii=False, separators=(",", ":"))

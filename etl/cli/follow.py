@@ -19,7 +19,7 @@ def follow(runtime: Runtime, /, collection: str, *, as_json: bool) -> int:
     """Apply changes as they happen, deletes included.
 
     Reads the change stream of a collection until Ctrl-C, without a scheduler: first a cycle, then every change within
-    milliseconds. Where it was is recorded, so the same command resumes there. The daemon does the same beside its
+    milliseconds. Its position is recorded, so the same command resumes there. The daemon does the same beside its
     cycles for collections with `follow: true`.
     """
 

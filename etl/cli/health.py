@@ -12,7 +12,7 @@ from etl.cli.runtime import Runtime, json_option, pass_runtime
 from etl.errors import EtlError, Misconfigured
 
 NOT_READY: Final = 1
-"""The exit code that says so."""
+"""Exit code."""
 
 _SECONDS: Final = 8.0
 
@@ -23,9 +23,9 @@ _SECONDS: Final = 8.0
 def health(runtime: Runtime, *, as_json: bool) -> int:
     """Ask the daemon of this machine whether it is ready.
 
-    Where the settings say that it answers HTTP; they must be the daemon's own. It is ready when both servers
-    answer, and each collection had a successful cycle in the last two intervals. Ends with 0 when it is
-    ready, with 1 when not, or when there is no daemon.
+    It is asked at `http.host` and `http.port`, so the settings must be the daemon's own. It is ready when both servers
+    answer and each collection had a successful cycle in the last two intervals. Ends with 0 when it is
+    ready, else with 1.
     """
     settings = runtime.loaded().settings.http
     if settings.port == 0:
@@ -41,7 +41,7 @@ def health(runtime: Runtime, *, as_json: bool) -> int:
 
 
 def _reachable(host: str) -> str:
-    """An address of this machine for one that stands for all of them."""
+    """The loopback address for a wildcard address; other addresses unchanged."""
     try:
         return "127.0.0.1" if ip_address(host).is_unspecified else host
     except ValueError:

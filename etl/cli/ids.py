@@ -1,4 +1,4 @@
-"""The `_id` of a document as a person types it."""
+"""The `_id` of a document as typed on the command line."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -34,7 +34,7 @@ _REPRESENTATIONS: Final = (
 
 
 def readings(words: str) -> list[str]:
-    """What `words` may mean, the likeliest first, each as `id_text`.
+    """The possible `_id`s for `words`, the likeliest first, each as `id_text`.
 
     An ObjectId or a UUID, with or without its name around; a number, of any type that it may be stored as;
     Extended JSON such as `{"$date": "…"}`; or plain text.
@@ -59,7 +59,8 @@ def _values(words: str) -> Iterator[Any]:
     if match := _UUID.fullmatch(words):
         yield from (Binary.from_uuid(UUID(match[1]), one) for one in _REPRESENTATIONS)
     if match := _NUMBER.fullmatch(words):
-        yield from _numbers(match[1])
+        with suppress(DecimalException):  # an exponent of more than 18 digits
+            yield from _numbers(match[1])
     with suppress(MalformedText):
         value = id_from_readable(words)
         if not _is_query(value):
@@ -80,14 +81,14 @@ def _numbers(digits: str) -> Iterator[Any]:
 
 
 def _is_query(value: Any) -> bool:
-    """Whether MongoDB would take the value for a condition, and not for an `_id`: none can be like that."""
+    """Whether MongoDB would read the value as a condition, not as an `_id`."""
     if isinstance(value, dict):
         return any(name.startswith("$") for name in value)
     return isinstance(value, Regex | re.Pattern | list)
 
 
 class IdCommand(click.Command):
-    """A command with an ID among its arguments: one that begins with a dash looks like an option."""
+    """A command with an ID argument, which may begin with a dash like an option."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does.

@@ -1,4 +1,4 @@
-"""The command `etl`: its options, its commands, and what becomes of an error."""
+"""The command `etl`: its options, its commands, its error handling."""
 
 import logging
 import signal
@@ -50,7 +50,7 @@ def etl(context: click.Context) -> None:
     """Keep Redis caches true to MongoDB."""
     if (
         context.invoked_subcommand != run_.name
-    ):  # which ends in good order even if it was asked to while it loaded
+    ):  # `run` handles signals itself, also those that arrive while it loads
         context.with_resource(stopping.heeding(signal.default_int_handler))
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
@@ -61,7 +61,7 @@ for _command in _COMMANDS:
 
 
 def main() -> NoReturn:
-    """Carry out the command line of this process, and end it."""
+    """Run the command line of this process and exit."""
     output.open_streams()
     code = run(sys.argv[1:])
     output.end_streams()
@@ -69,20 +69,20 @@ def main() -> NoReturn:
 
 
 def run(arguments: Sequence[str], start: Start = start_app) -> int:
-    """Carry out one command line and return its exit code.
+    """Run one command line and return its exit code.
 
-    Whatever goes wrong becomes one line on stderr; with `--json` stdout is one JSON document even then.
-    `start` makes the application out of settings.
+    Every error becomes one line on stderr; with `--json` stdout is one JSON document also then.
+    `start` builds the application from the settings.
     """
     flags = frozenset(takewhile(lambda argument: argument != "--", arguments))
-    # Without --verbose a person gets the answer, or the one line that says why there is none; and advice.
+    # Without --verbose: the answer or one error line, and warnings.
     logs.configure(logging.DEBUG if "--verbose" in flags else logging.WARNING)
     output.never_fail_to_encode()
     try:
         code = etl.main([*arguments], "etl", standalone_mode=False, obj=Runtime(start))
     except BrokenPipeError:
-        return EtlError.exit_code  # the reader of our output has gone (`etl … | head`): no word about it
-    except Exception as error:  # noqa: BLE001 (the last resort: a person gets a line, not a traceback)
+        return EtlError.exit_code  # the reader has closed the pipe (`etl … | head`): no message
+    except Exception as error:  # noqa: BLE001 (last resort: one line instead of a traceback)
         if "--verbose" in flags:
             traceback.print_exc()
         message, code = _explain(error)
@@ -91,7 +91,7 @@ def run(arguments: Sequence[str], start: Start = start_app) -> int:
 
 
 def _explain(error: Exception) -> tuple[str, int]:
-    """What to tell a person about an error, and the exit code."""
+    """The message and the exit code of an error."""
     match error:
         case EtlError():
             return str(error), error.exit_code

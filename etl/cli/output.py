@@ -1,6 +1,6 @@
-"""How answers look: rich on a terminal, aligned text in a pipe, JSON for programs, errors on stderr.
+"""Output: rich on a terminal, aligned text in a pipe, JSON for programs, errors on stderr.
 
-Only what writes to a terminal loads rich: it would take a twentieth of the start of every command.
+rich is imported only when writing to a terminal: it takes a twentieth of the start of a command.
 """
 
 import io
@@ -18,10 +18,10 @@ from etl.text import plain
 
 
 class _Stdout(io.TextIOWrapper):
-    """Says in one line why an answer could not be written: a full disk, a terminal that is gone."""
+    """Stdout that raises `EtlError` when it cannot be written: full disk, closed terminal."""
 
     def write(self, text: str) -> int:
-        """Raises `EtlError`; or `BrokenPipeError` where the reader has gone, who needs no explanation."""
+        """Raises `EtlError`, or `BrokenPipeError` if the reader has closed the pipe."""
         with _answering():
             return super().write(text)
 
@@ -32,7 +32,7 @@ class _Stdout(io.TextIOWrapper):
 
 
 class _Stderr(io.TextIOWrapper):
-    """Loses what it cannot write: a full disk, or a terminal or pipe that is gone, must not end the work."""
+    """Stderr that drops what it cannot write: a full disk or a closed terminal must not end the work."""
 
     def write(self, text: str) -> int:
         """All of it, or nothing."""
@@ -42,7 +42,7 @@ class _Stderr(io.TextIOWrapper):
             return len(text)
 
     def flush(self) -> None:
-        """Nothing is kept back: what failed is lost."""
+        """Drops what cannot be written."""
         with suppress(OSError):
             super().flush()
 
@@ -58,7 +58,7 @@ def _answering() -> Iterator[None]:
 
 
 def open_streams() -> None:
-    """Put streams in place of Python's own that fail as a command should."""
+    """Replace Python's standard streams by those of this module."""
     out, err = sys.stdout, sys.stderr
     answer = io.BufferedWriter(io.FileIO(out.fileno(), "w", closefd=False))
     log = io.FileIO(err.fileno(), "w", closefd=False)
@@ -67,7 +67,7 @@ def open_streams() -> None:
 
 
 def end_streams() -> None:
-    """Discard what stdout did not take: Python would try again at its end, and change the exit code."""
+    """Discard the unwritten rest of stdout: Python would try again at exit and change the exit code."""
     try:
         sys.stdout.flush()
     except (OSError, EtlError):
@@ -75,34 +75,34 @@ def end_streams() -> None:
 
 
 def never_fail_to_encode() -> None:
-    """A terminal that has no `ñ` gets an escape for it, not a crash."""
+    """Escape characters that the terminal's encoding lacks, such as `ñ`."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def document(value: Any) -> None:
-    """The one JSON document that a command answers with `--json`; UTF-8 where stdout is."""
+    """Print the JSON document of `--json`; in UTF-8 if stdout is UTF-8, else in ASCII."""
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     click.echo(json.dumps(value, ensure_ascii=not unicode, indent=2))
 
 
 def error(message: str, *, as_json: bool = False) -> None:
-    """One line on stderr; with `as_json` the JSON document on stdout says it too."""
+    """Print one line on stderr; with `as_json` also a JSON document on stdout."""
     line = plain(message)
     if as_json:
-        with suppress(EtlError, BrokenPipeError):  # it may be that very stdout which fails
+        with suppress(EtlError, BrokenPipeError):  # stdout itself may be what fails
             document({"error": line})
     click.echo(f"error: {line}", err=True)
 
 
 def say(text: str = "") -> None:
-    """Text as it is, but nothing in it can steer the terminal."""
+    """Print text, with control characters escaped."""
     click.echo("\n".join(plain(line) for line in text.split("\n")))
 
 
 def heading(text: str) -> None:
-    """The title of what follows, bold on a terminal."""
+    """Print a title, bold on a terminal."""
     if sys.stdout.isatty():
         from etl.cli import terminal  # noqa: PLC0415 (see above)
 
@@ -112,7 +112,7 @@ def heading(text: str) -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Rows under their columns; numbers to the right."""
+    """Print rows under their columns, numbers aligned to the right."""
     texts = [[plain(str(cell)) for cell in row] for row in rows]
     numeric = [
         bool(rows) and all(isinstance(row[place], int) for row in rows) for place in range(len(columns))
@@ -137,7 +137,7 @@ def _plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric:
 
 @contextmanager
 def progress(what: str) -> Iterator[None]:
-    """A spinner on stderr while something takes its time; nothing where stderr is no terminal."""
+    """Show a spinner on stderr meanwhile; nothing if stderr is not a terminal."""
     if not sys.stderr.isatty():
         yield
         return

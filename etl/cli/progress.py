@@ -1,4 +1,4 @@
-"""How far a long command is, on stderr: a bar on a terminal, a line every few seconds in a pipe."""
+"""Progress of long commands on stderr: a bar on a terminal, a line every few seconds in a pipe."""
 
 import sys
 import time
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from etl.cli.terminal import Drawn
 
 PATIENCE_SECONDS: Final = 2.0
-"""What ends sooner shows no progress."""
+"""Commands that end sooner show no progress."""
 
 _LINE_SECONDS: Final = 5.0
 
@@ -25,9 +25,9 @@ Show = Callable[[int, int | None, Sequence[str]], None]
 
 
 class Bar:
-    """Documents, documents a second, how long it still takes; of runs that report, pages and dead letters.
+    """Documents, documents per second, remaining time; for runs also pages and dead letters.
 
-    `total` is None where nobody knows it, or where it is told with `count`.
+    `total` is None if it is unknown, or given with `count`.
     """
 
     def __init__(self, what: str, total: int | None = None) -> None:
@@ -50,11 +50,11 @@ class Bar:
             self._drawn.bar.stop()
 
     def count(self, done: int, total: int) -> None:
-        """So many documents are done of about so many."""
+        """Show the documents done and the approximate total."""
         self._tell(done, max(done, total), ())
 
     def tell(self, report: Report) -> None:
-        """Another page is done, says the report of this run; those of earlier runs count with it."""
+        """Show a run after another page; earlier runs of the command are added."""
         self._pages += 1
         self._reports[report.collection] = report
         dead = sum(one.dead_lettered for one in self._reports.values())
@@ -89,7 +89,7 @@ class _Lines:
         self._next = 0.0
 
     def show(self, _done: int, _total: int | None, facts: Sequence[str]) -> None:
-        """Say it, if it is time."""
+        """Print a line if the last one is old enough."""
         now = time.monotonic()
         if now >= self._next:
             self._next = now + _LINE_SECONDS

@@ -1,4 +1,4 @@
-"""What every command needs: the settings, the application, and the options all commands share."""
+"""Shared by all commands: settings, application, options."""
 
 import gc
 import signal
@@ -33,7 +33,7 @@ def start_app(settings: Settings) -> "App":
 
 
 def all_is_loaded() -> None:
-    """Look for garbage from now on, where `etl.__main__` has put that off; but not in what was loaded."""
+    """Enable the garbage collector that `etl.__main__` has disabled; loaded modules are frozen."""
     if not gc.isenabled():
         gc.freeze()
         gc.enable()
@@ -41,7 +41,7 @@ def all_is_loaded() -> None:
 
 @dataclass(slots=True)
 class Runtime:
-    """What the shared options said; click hands it to each command."""
+    """The values of the shared options; click passes it to each command."""
 
     start: Start
     file: Path | None = None
@@ -55,7 +55,7 @@ class Runtime:
     def app(self) -> Iterator["App"]:
         """The application, closed afterwards.
 
-        The first Ctrl-C, SIGTERM or SIGHUP asks it to stop between two steps; a second one ends at once.
+        The first Ctrl-C, SIGTERM or SIGHUP stops it between two steps, a second one immediately.
         """
         with self.start(self.loaded().settings) as app, stopping.heeding(_stop_first(app)):
             yield app
@@ -66,7 +66,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 
 def shared_options(*, hidden: bool) -> Callable[[_Command], _Command]:
-    """The options that stand before or after the command's name alike; shown in the help of `etl` only."""
+    """Add the options that may stand before or after the command's name; only the help of `etl` shows them."""
 
     def add(command: _Command) -> _Command:
         for option in reversed(_OPTIONS):

@@ -49,7 +49,7 @@ def as_document(shown: "Shown") -> dict[str, object]:
 
 
 def show_entry(shown: "Shown") -> None:
-    """The entry for a person: a line about the key, then its value."""
+    """Print an entry: a line about the key, then its value."""
     output.heading(shown.key)
     ttl = "no TTL" if shown.ttl_ms is None else f"{-(-shown.ttl_ms // 1000)} s left"
     output.say(f"  {shown.type}, {ttl}")

@@ -1,4 +1,4 @@
-"""The signals that ask a command to end: Ctrl-C, SIGTERM, and SIGHUP of a terminal that was closed."""
+"""The signals that end a command: Ctrl-C, SIGTERM, and SIGHUP of a closed terminal."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -11,9 +11,9 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def heeding(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
-    """Have `handler` called for these signals, and for those that `etl.__main__` has held back until now.
+    """Call `handler` for these signals, and for those that `etl.__main__` has blocked until now.
 
-    A process that was started with SIGHUP ignored, as `nohup` does, goes on ignoring it.
+    SIGHUP stays ignored if it was ignored at the start, as under `nohup`.
     """
     before = {number: signal.getsignal(number) for number in SIGNALS}
     if before[signal.SIGHUP] == signal.SIG_IGN:

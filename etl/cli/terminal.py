@@ -1,6 +1,6 @@
-"""What a person at a terminal sees: bold titles, coloured tables, a spinner, a bar. Alone imports rich.
+"""Output on a terminal: bold titles, coloured tables, a spinner, a bar. The only module that imports rich.
 
-Every text is plain already: nothing in it can steer the terminal.
+Control characters are escaped before text gets here.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,12 +21,12 @@ _STYLES: Final = {"ok": "green", "failed": "red", "locked": "yellow", "note": "y
 
 
 def heading(text: str) -> None:
-    """The title of what follows, bold."""
+    """Print a bold title."""
     Console(highlight=False).print(Text(text, style="bold"), soft_wrap=True)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> None:
-    """Rows under their columns, numbers to the right; where that would cut a cell, one line per cell."""
+    """Print rows under their columns, numbers aligned to the right; one line per cell if a cell would be cut."""
     console = Console(highlight=False)
     widths = _widths([columns, *rows], console.width)
     if widths is None:
@@ -71,7 +71,7 @@ def _styled(cell: str) -> Text:
 
 @contextmanager
 def spinner(what: str) -> Iterator[None]:
-    """It turns on stderr while something takes its time."""
+    """Show a spinner on stderr meanwhile."""
     with Console(stderr=True).status(Text(what)):
         yield
 

@@ -26,34 +26,34 @@ def trace(runtime: Runtime, collection: str, word: str, *, as_json: bool) -> Non
     ObjectId('…') or UUID('…'), their digits, a number, Extended JSON, or plain text.
     """
     with runtime.app() as app:
-        told = app.trace(collection, ids.readings(word))
+        found = app.trace(collection, ids.readings(word))
     if as_json:
-        output.document(told.as_dict())
+        output.document(found.as_dict())
         return
-    output.heading(f"{told.collection} {told.id}")
-    for label, text in _lines(told):
+    output.heading(f"{found.collection} {found.id}")
+    for label, text in _lines(found):
         output.say(f"  {label:13} {text}")
-    output.say(told.story)
+    output.say(found.story)
 
 
-def _lines(told: "Trace") -> Iterator[tuple[str, str]]:
-    yield "in MongoDB", "yes" if told.found else "no"
-    if told.found:
-        yield "updated", told.updated_at or "no date: only a cold start or a backfill applies it"
-        yield "valid", "yes" if told.reason is None else told.reason
-    for error in told.errors:
+def _lines(found: "Trace") -> Iterator[tuple[str, str]]:
+    yield "in MongoDB", "yes" if found.found else "no"
+    if found.found:
+        yield "updated", found.updated_at or "no date: only a cold start or a backfill applies it"
+        yield "valid", "yes" if found.reason is None else found.reason
+    for error in found.errors:
         yield "", f"{error['field']}: {error['problem']}"
-    for key in told.keys:
+    for key in found.keys:
         yield _ROLES[key.role], _key(key)
-    if told.dead_letter:
-        letter = told.dead_letter
+    if found.dead_letter:
+        letter = found.dead_letter
         yield "dead letter", f"since {letter['first_seen']}, attempts {letter['attempts']}"
-    if told.lock:
-        yield "lock", f"{told.lock} is held by {told.lock_holder}" if told.lock_holder else "free"
-    if told.deferred:
+    if found.lock:
+        yield "lock", f"{found.lock} is held by {found.lock_holder}" if found.lock_holder else "free"
+    if found.deferred:
         yield "deferred", "yes"
-    if told.reached is not None:
-        yield "watermark", "has passed it" if told.reached else "has not reached it"
+    if found.reached is not None:
+        yield "watermark", "has passed it" if found.reached else "has not reached it"
 
 
 def _key(key: "KeyStory") -> str:

@@ -1,1 +1,1 @@
-"""The daemon: what runs when."""
+"""The daemon: scheduler, jobs, followers."""

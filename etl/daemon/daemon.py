@@ -1,6 +1,6 @@
-"""The daemon: a cycle of each collection every interval, refreshes in between, and answers over HTTP.
+"""The daemon: scheduled cycles and refreshes, followers, HTTP endpoints.
 
-Several daemons may run against the same servers: one leads a collection, the others stand by.
+Several daemons may run on the same servers: one leads a collection, the others stand by.
 """
 
 import logging
@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Mapping
 from datetime import timedelta
+from queue import SimpleQueue
 from typing import Final
 
 from apscheduler.events import EVENT_JOB_MAX_INSTANCES, EVENT_JOB_SUBMITTED
@@ -28,25 +29,27 @@ from etl.monitoring.server import Serving
 from etl.settings import Settings
 
 GRACE_SECONDS: Final = 4.0
-"""How long a stop waits for what is running; what is cut off then is safe, the next cycle goes on there."""
+"""How long a stop waits for current runs; an interrupted run is safe, the next cycle resumes it."""
 
 GLANCE_TIMEOUT_SECONDS: Final = 2.0
-"""Whoever asks over HTTP is told of a server that is away no later than a probe gives up."""
+"""Time limit per server for HTTP answers: shorter than the time-out of probes."""
 
 RECENT_SECONDS: Final = 5.0
-"""How long the recent past, which takes longer to read than the status, is good for whoever asks next."""
+"""How long an answer of /history is reused: it takes longer to read than the status."""
 
 _log = logging.getLogger("etl.daemon")
 
 
 class Daemon:
-    """Runs until it is asked to stop; a server that is away is waited for.
+    """Runs until it is stopped; waits for servers that do not answer.
 
     Raises:
         Misconfigured: an address in the settings is malformed, or the one for HTTP is taken.
     """
 
     def __init__(self, settings: Settings) -> None:
+        # Unlike an Event, it may be used by a signal handler that interrupts the thread which waits for it.
+        self._asked: SimpleQueue[None] = SimpleQueue()
         self._stop = threading.Event()
         self._postponing = threading.Lock()
         metrics = Metrics(settings)
@@ -66,11 +69,11 @@ class Daemon:
 
     @property
     def url(self) -> str:
-        """Where it answers HTTP."""
+        """The base URL of its HTTP server."""
         return self._serving.url
 
     def run(self) -> None:
-        """Work until `stop`; returns in under five seconds after it."""
+        """Run until `stop`; returns less than five seconds after it."""
         self._serving.start()
         self._queues.start()
         _log.info("answering at %s", self.url, extra=logs.event("listening", url=self.url))
@@ -82,20 +85,16 @@ class Daemon:
             one.start()
         tasks = [job.task for job in self._jobs]
         _log.info("started: %s", ", ".join(tasks), extra=logs.event("started", tasks=tasks))
-        self._stop.wait()
+        self._asked.get()
         _log.info("stopping", extra=logs.event("stopping"))
         self._end()
 
     def stop(self) -> None:
-        """Ask for the end; may be called from a signal handler."""
-        self._stop.set()
-        for job in self._jobs:
-            job.app.stop()
-        for one in self._following:
-            one.stop()
+        """Ask for the end, before or after `run` has begun; may be called from a signal handler."""
+        self._asked.put(None)
 
     def _postpone(self, task: str, seconds: float) -> None:
-        """Move the next run of a task; not while the scheduler ends, as it would wait for its own thread."""
+        """Move the next run of a task; not while the scheduler shuts down, which would deadlock."""
         with self._postponing:
             if not self._stop.is_set():
                 due = present() + timedelta(seconds=seconds)
@@ -103,20 +102,25 @@ class Daemon:
                 self._misfires.moved(task, due)
 
     def _end(self) -> None:
+        self._stop.set()
+        for job in self._jobs:
+            job.app.stop()
+        for one in self._following:
+            one.stop()
         for watching in (self._lookout, self._recent, self._queues):
             watching.stop()
         waiting = threading.Thread(target=self._shut_down, daemon=True)
         waiting.start()
         waiting.join(GRACE_SECONDS)
         if waiting.is_alive():
-            # A server that does not answer holds a thread until its time-out, and Python waits for threads.
+            # A thread waits for a server until its time-out, and Python would wait for the thread.
             _log.warning("stopped while waiting for a server", extra=logs.event("stopped"))
             os._exit(0)
         _log.info("stopped", extra=logs.event("stopped"))
 
     def _shut_down(self) -> None:
         with self._postponing:
-            pass  # whoever moves a run is done, and nobody else begins to
+            pass  # wait for a `_postpone` in progress; no further one starts
         self._scheduler.shutdown()
         self._serving.stop()
         for job in self._jobs:
@@ -135,7 +139,7 @@ def _scheduler(workers: int) -> BackgroundScheduler:
 
 
 def _impatient(settings: Settings) -> Settings:
-    """The settings of whoever only looks."""
+    """The settings for HTTP answers: short time limits."""
     mongo = {"timeout_seconds": min(settings.mongo.timeout_seconds, GLANCE_TIMEOUT_SECONDS)}
     redis = {"timeout_seconds": min(settings.redis.timeout_seconds, GLANCE_TIMEOUT_SECONDS)}
     sections: Mapping[str, object] = {

@@ -1,4 +1,4 @@
-"""The followers of a daemon: one thread for each collection that is followed, beside the scheduled cycles."""
+"""The followers of a daemon: one thread per followed collection."""
 
 import logging
 import threading
@@ -11,7 +11,7 @@ from etl.errors import EtlError, Interrupted, StreamRefusedError, Transient
 from etl.sync.follow import Followed
 
 _AGAIN_SECONDS: Final = 5.0
-"""How long a follower that has failed waits before it begins again."""
+"""Pause of a follower after a failure."""
 
 _log = logging.getLogger("etl.daemon")
 
@@ -27,16 +27,16 @@ class Following:
         self._thread = threading.Thread(target=self._run, name=f"etl-follow-{collection}", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask for the end; may be called from a signal handler."""
+        """Stop it; may be called from a signal handler."""
         self._stop.set()
         self.app.stop()
 
     def close(self) -> None:
-        """Wait for the end."""
+        """Wait until it has ended."""
         self._thread.join()
         self.app.close()
 

@@ -1,7 +1,7 @@
-"""What the daemon does again and again: the cycles of a collection, the refreshes of a family.
+"""The jobs of the daemon: cycles, refreshes, reconciliations.
 
-A job that failed comes back as soon as both servers answer, once; then it waits for its next
-interval. So an outage ends when it ends, and what fails for another reason fails once an interval.
+A failed job runs once more as soon as both servers answer; if it fails again it waits for its next interval. So work
+resumes right after an outage, and other failures repeat once per interval.
 """
 
 import logging
@@ -19,34 +19,34 @@ from etl.monitoring.metrics import Metrics
 from etl.settings import Settings
 
 _BACK_SECONDS: Final = 5.0
-"""After a failure the servers are looked at this often."""
+"""Interval of checking the servers after a failure."""
 
 _TOLD_A_SPELL: Final = 5
-"""An outage is told in so many lines at most: a server that goes down complains in several ways."""
+"""Maximum of log lines per outage: a server that goes down causes several errors."""
 
 _log = logging.getLogger("etl.daemon")
 
 
 class NothingDone(Exception):
-    """A run that did nothing because another daemon does the work: neither a success nor a failure."""
+    """The run did nothing because another daemon does the work: neither success nor failure."""
 
 
 class Around(NamedTuple):
-    """What all jobs share."""
+    """Shared by all jobs."""
 
     settings: Settings
     metrics: Metrics
     postpone: Callable[[str, float], None]
-    """Moves the next run of a task to so many seconds from now."""
+    """Moves the next run of a task to this many seconds from now."""
     start: Callable[[Settings, Callable[[Transient], None]], App] = App
-    """Makes an application that tells of its retries."""
+    """Creates an application with a callback for retries."""
 
 
 class Job(ABC):
     """One task of the scheduler, with an application of its own, since a connection serves one thread."""
 
     idle_at_first: float = 0.0
-    """So many seconds after the start it runs for the first time."""
+    """Seconds from the start of the daemon to the first run."""
 
     def __init__(self, task: str, seconds: float, around: Around) -> None:
         self.task = task
@@ -59,31 +59,31 @@ class Job(ABC):
 
     @abstractmethod
     def fields(self) -> dict[str, str]:
-        """What its log lines are about."""
+        """The fields of its log lines."""
 
     @abstractmethod
     def work(self) -> str | None:
-        """One run; says what went wrong, None where nothing did.
+        """One run; returns the problem, None on success.
 
         Raises:
-            EtlError: the same as saying it.
+            EtlError: the same as returning a problem.
             NothingDone: another daemon does the work.
         """
 
     @abstractmethod
     def count_failure(self) -> None:
-        """Count a run that ended in an error, and so has no report."""
+        """Count a failed run without report."""
 
     @abstractmethod
     def make_way(self) -> None:
-        """After a failure, let another daemon try."""
+        """Let another daemon take over after a failure."""
 
     def close(self) -> None:
-        """Give all back that it holds."""
+        """Release everything it holds."""
         self.app.close()
 
     def __call__(self) -> None:
-        """One run, or a look whether it may begin; raises nothing."""
+        """One run, or a check whether it can start; never raises."""
         with logs.bound(**self.fields()):
             try:
                 problems = self._run()
@@ -95,11 +95,11 @@ class Job(ABC):
                 self._well()
 
     def postpone(self, seconds: float) -> None:
-        """Run next in so many seconds."""
+        """Run next in this many seconds."""
         self._around.postpone(self.task, seconds)
 
     def _run(self) -> list[str]:
-        """What is wrong; nothing after a run that went well."""
+        """The problems; empty after a successful run."""
         again, self._waiting = self._waiting, False
         if again and (away := self.app.away()):
             self._come_back()
@@ -108,7 +108,7 @@ class Job(ABC):
         if problem is None:
             return []
         self.make_way()
-        if again:  # it failed though both servers answer
+        if again:  # it failed although both servers answer
             self.postpone(self.seconds)
         else:
             self._come_back()
@@ -122,7 +122,7 @@ class Job(ABC):
         except EtlError as error:
             self.count_failure()
             return str(error)
-        except Exception as error:  # noqa: BLE001 (the last resort: the daemon lives, and says where it was)
+        except Exception as error:  # noqa: BLE001 (last resort: the daemon survives and logs the location)
             self.count_failure()
             _log.debug("unforeseen", exc_info=True)
             return whereabouts(error)
@@ -138,7 +138,7 @@ class Job(ABC):
         self._tell(str(error))
 
     def _tell(self, problem: str) -> None:
-        """Log a problem when it begins or changes, not every time it is met."""
+        """Log a problem when it starts or changes, not at each repetition."""
         if problem not in self._told and len(self._told) < _TOLD_A_SPELL:
             self._told.add(problem)
             _log.warning("%s", problem, extra=logs.event("trouble"))
@@ -150,12 +150,12 @@ class Job(ABC):
 
 
 class Cycles(Job):
-    """The cycles of one collection: at the start, then while this daemon leads."""
+    """The cycles of one collection: the first at the start, further ones while this daemon leads."""
 
     def __init__(self, collection: str, around: Around) -> None:
         super().__init__(collection, around.settings.schedule.cycle_seconds, around)
         self._leader = self.app.leader_lease(collection)
-        # The lease of a cycle that died with its leader may have been renewed this much later.
+        # The cycle's lease of a dead leader may have been renewed this much later than the leader lease.
         self._margin = around.settings.lease.seconds / RENEWALS_A_LEASE
         self._first = True
         self._standing_by = False
@@ -163,28 +163,28 @@ class Cycles(Job):
         """Whether a run has left something to repair, as far as the last cycle could tell."""
 
     def fields(self) -> dict[str, str]:
-        """Each run has an id of its own."""
+        """The collection, and an id of the run."""
         return {"collection": self.task, "cycle": secrets.token_hex(4)}
 
     def count_failure(self) -> None:
-        """Redis was away before the cycle began."""
+        """Redis did not answer before the cycle started."""
         self.metrics.cycle_failed(self.task)
 
     def leads(self) -> bool:
-        """Whether this daemon leads; may be asked from any thread."""
+        """Whether this daemon leads; may be called from any thread."""
         return self._leader.held
 
     def make_way(self) -> None:
-        """Another daemon may reach the server that this one does not."""
+        """Release the leader lease: another daemon may reach the server."""
         self._leader.release()
 
     def close(self) -> None:
-        """So that the next daemon need not wait for the lease to end."""
+        """Release the leader lease, so that the next daemon need not wait."""
         self._leader.release()
         super().close()
 
     def work(self) -> str | None:
-        """A cycle, if this daemon leads; the first one always, as a start is meant to be seen."""
+        """Run a cycle if this daemon leads; always at the start."""
         try:
             self._lead()
         except LeaseHeldError as other:
@@ -211,7 +211,7 @@ class Cycles(Job):
             _log.info("leads now, and runs the cycles", extra=logs.event("leader"))
 
     def _stand_by(self, other: LeaseHeldError) -> None:
-        """Come back when the leader's lease would end, to take over if it does."""
+        """Run again when the leader lease would end, to take over if it does."""
         if not self._standing_by:
             self._standing_by = True
             text = "standing by: %s leads, and runs the cycles"
@@ -229,7 +229,7 @@ class Cycles(Job):
             _log.warning(text, seconds, self.seconds, extra=logs.event("overrun", seconds=seconds))
 
     def _say_counts(self, report: Report) -> None:
-        """A cycle with nothing to do is for those who want every detail."""
+        """Log a cycle that found nothing at debug level."""
         counts = {
             "processed": report.records_processed,
             "dead_lettered": report.dead_lettered,
@@ -250,14 +250,14 @@ class Refreshes(Job):
         return {"family": self.task}
 
     def count_failure(self) -> None:
-        """Any failure: a refresh has a report only when it went well."""
+        """Count any failure: a refresh has a report only on success."""
         self.metrics.refresh_failed(self.task)
 
     def make_way(self) -> None:
-        """Every daemon refreshes: there is nothing to give up."""
+        """Nothing to release: every daemon refreshes."""
 
     def work(self) -> str | None:
-        """Warm the family again."""
+        """Refresh the family."""
         report = self.app.refresh(self.task)
         self.metrics.refreshed(report)
         _log.debug("%d written", report.written, extra=logs.event("refresh", written=report.written))
@@ -265,9 +265,9 @@ class Refreshes(Job):
 
 
 class Reconciliations(Job):
-    """The repairs of one collection: every `seconds`, and when a run has left something to repair.
+    """The reconciliations of one collection: every `seconds`, and when one is due after a run.
 
-    The first one comes `seconds` after the start. Without `seconds` they come only when they are due.
+    The first one is `seconds` after the start. Without `seconds` they run only when due.
     """
 
     def __init__(self, cycles: Cycles, seconds: float | None, around: Around) -> None:
@@ -282,10 +282,10 @@ class Reconciliations(Job):
         return {"collection": self._collection}
 
     def count_failure(self) -> None:
-        """It is told in the log, as the cycles are what the metrics are about."""
+        """Not counted: the log reports it."""
 
     def make_way(self) -> None:
-        """Its lease was given back when it failed."""
+        """Nothing to do: its lease was released when it failed."""
 
     def work(self) -> str | None:
         """Verify and repair, if this daemon leads."""
@@ -311,7 +311,7 @@ def _reconciliation(collection: str) -> str:
 
 
 def jobs(around: Around) -> list[Job]:
-    """Every job that the settings call for: per collection, per family that is refreshed, reconciliations."""
+    """All jobs: one per collection, one per refreshed family, one reconciliation per collection."""
     cycles = [Cycles(collection.name, around) for collection in around.settings.collections]
     lives = around.settings.families.items()
     often = {family: life.refresh_seconds for family, life in lives if life.refresh_seconds is not None}

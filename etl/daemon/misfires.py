@@ -1,7 +1,7 @@
-"""Counts and logs runs that came late, or not at all, so that none is lost in silence.
+"""Counts and logs late and skipped runs.
 
-The scheduler drops none, but it skips one that falls due while the one before is still at work, and
-makes one of several that fell due while the process could not run.
+The scheduler skips a run that is due while the previous one is working, and merges runs that were due while the process
+could not run.
 """
 
 import logging
@@ -21,7 +21,7 @@ _log = logging.getLogger("etl.daemon")
 
 
 class MisfireListener:
-    """A listener to the scheduler; `intervals` are in seconds, by task."""
+    """A listener of the scheduler; `intervals` are in seconds, by task."""
 
     def __init__(self, intervals: Mapping[str, float], metrics: Metrics) -> None:
         self._intervals = {task: timedelta(seconds=seconds) for task, seconds in intervals.items()}
@@ -30,7 +30,7 @@ class MisfireListener:
         self._busy: set[str] = set()
 
     def moved(self, task: str, due: datetime) -> None:
-        """The next run of a task was put to this time: those it would have had until then are not missed."""
+        """Note that the next run of a task was moved to this time: earlier ones are not missed."""
         self._expected[task] = due
 
     def __call__(self, event: JobSubmissionEvent) -> None:
@@ -38,7 +38,7 @@ class MisfireListener:
         task, due = event.job_id, event.scheduled_run_times[-1]
         interval = self._intervals[task]
         missed = (due - self._expected.get(task, due)) // interval
-        # The job may have moved its next run before this was told that it has begun.
+        # The job may have moved its next run before this event arrived.
         self._expected[task] = max(due + interval, self._expected.get(task, due))
         if missed > 0:
             self._skip(task, missed, "the process was stopped or asleep, or had no processor, when due")
@@ -49,7 +49,7 @@ class MisfireListener:
             self._begun(task, (present() - due).total_seconds())
 
     def _still_busy(self, task: str) -> None:
-        """All of them count; the first in a row is told."""
+        """Count each skipped run; log the first in a row."""
         if task in self._busy:
             self._metrics.skipped(task, 1)
         else:

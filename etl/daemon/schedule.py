@@ -1,8 +1,7 @@
 """The scheduler's clock and its intervals: monotonic, so that a step of the wall clock moves no run.
 
-APScheduler learns the time in one way only, `datetime.now(scheduler.timezone)`, and Python leaves the answer
-to the time zone. Its own interval trigger makes dates by another way, which a zone cannot answer, and lists
-every run that was missed; hence a trigger of our own.
+APScheduler reads the time only by `datetime.now(scheduler.timezone)`, which calls the time zone. Its own interval
+trigger computes dates in another way, and lists every missed run; hence the trigger below.
 """
 
 import time
@@ -15,14 +14,14 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class _Monotonic(tzinfo):
-    """A time zone in which the present is what the monotonic clock says; its dates mean nothing elsewhere."""
+    """A time zone whose present is the monotonic clock; its dates are valid within the scheduler only."""
 
     def fromutc(self, _: datetime) -> datetime:
-        """The present: `datetime.now` asks for it with the wall clock's, which does not matter."""
+        """The present; the argument of `datetime.now`, the wall clock, is ignored."""
         return (_EPOCH + timedelta(seconds=time.monotonic())).replace(tzinfo=self)
 
     def utcoffset(self, _: datetime | None) -> timedelta:
-        """None: its dates are compared with each other only."""
+        """Zero: its dates are compared with each other only."""
         return timedelta(0)
 
     def dst(self, _: datetime | None) -> None:
@@ -37,18 +36,18 @@ MONOTONIC: Final = _Monotonic()
 
 
 def present() -> datetime:
-    """The scheduler's present."""
+    """The present of the scheduler's clock."""
     return datetime.now(MONOTONIC)
 
 
 class Every(BaseTrigger):  # type: ignore[misc]  # a class without types
-    """Fires every so many seconds; of runs that were missed only the last one fires."""
+    """Fires at an interval in seconds; of missed runs only the last one."""
 
     def __init__(self, seconds: float) -> None:
         self._interval = timedelta(seconds=seconds)
 
     def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime:
-        """The next run after the previous one: the last that is due by now, else the first that is not."""
+        """The next run: the last one that is due, else the next future one."""
         if previous is None:
             return now
         return previous + max(1, (now - previous) // self._interval) * self._interval

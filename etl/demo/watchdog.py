@@ -1,11 +1,11 @@
-"""Ends a server whose owner is gone, and removes its folder: the owner may have been killed with `kill -9`.
+"""Kill a server and remove its folder when its owner is gone, also after `kill -9` of the owner.
 
-It is a process of its own, a child of the owner, that waits until its parent is another. That holds
-where the usual means do not: `PR_SET_PDEATHSIG` is Linux only, needs code between fork and exec, and
-fires when the *thread* that forked ends, which need not be the end of the owner; a pipe that closes with
-the owner stays open as long as a worker the owner forked lives.
+It is a child process of the owner that waits until its parent changes. The usual means fail here:
+`PR_SET_PDEATHSIG` is Linux only, needs code between fork and exec, and fires when the forking *thread* ends,
+which may be before the owner ends; a pipe that closes with the owner stays open as long as a worker that the
+owner forked is alive.
 
-Run as a script, with nothing but the standard library, so that it starts in an instant.
+It runs as a script with the standard library only, so that it starts fast.
 """
 
 import os
@@ -28,12 +28,12 @@ def watch(folder: Path) -> subprocess.Popen[bytes]:
 
 
 def note(folder: Path, pid: int) -> None:
-    """Tell the watchdog of `folder` which process to end."""
+    """Record the process that the watchdog of `folder` has to kill."""
     (folder / "pid").write_text(str(pid))
 
 
 def main(owner: int, folder: Path) -> None:
-    """Wait until the parent is no longer `owner`, end the process noted in `folder`, remove `folder`."""
+    """Wait until the parent is no longer `owner`, kill the process recorded in `folder`, remove `folder`."""
     while os.getppid() == owner:
         time.sleep(0.1)
     with suppress(FileNotFoundError, ProcessLookupError):

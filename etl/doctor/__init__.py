@@ -1,6 +1,6 @@
-"""The doctor: looks at the settings and at both servers, and says what to type where something is wrong.
+"""The checks of `etl doctor`: settings and both servers, with a command to type for each problem.
 
-It writes nothing and tries nothing twice. One file per part of the body, one function per finding.
+They write nothing and retry nothing. One file per subject, one function per check.
 """
 
 import time
@@ -18,10 +18,10 @@ __all__ = ["Finding", "Level", "examine"]
 def examine(
     settings: Settings, sources: Mapping[str, mongodb.Source], wire: Wire, here: clocks.Clock = time.time
 ) -> list[Finding]:
-    """Every check; a server that is away is a finding, and is waited for only once.
+    """Run every check; a server that does not answer is a finding, and is waited for only once.
 
     Args:
-        settings: what the servers are measured against.
+        settings: the settings to check the servers against.
         sources: the configured collections by name.
         wire: a connection to Redis.
         here: the clock of this machine, in seconds since the epoch.

@@ -1,7 +1,7 @@
-"""The clocks of MongoDB, Redis and this machine against each other.
+"""Compare the clocks of MongoDB, Redis and this machine.
 
-Each is asked three times and the quickest answer counts, as in NTP: a clock cannot be read more
-exactly than half the time the answer took.
+Each is read three times and the fastest answer counts, as in NTP: the error of a reading is half the
+round-trip time.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +19,7 @@ _TRIES: Final = 3
 
 
 class _Reading(NamedTuple):
-    """How far a clock is ahead of this machine's, and how far off that may be, in seconds."""
+    """Offset of a clock from this machine's, and the error of that, in seconds."""
 
     ahead: float
     doubt: float

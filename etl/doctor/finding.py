@@ -1,4 +1,4 @@
-"""What a check says: all is well, a note, or a finding with the way out."""
+"""The result of a check: ok, a note, or a finding with its remedy."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -8,15 +8,15 @@ Level = Literal["ok", "note", "finding"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The outcome of one check. A `finding` needs a person, a `note` is worth knowing."""
+    """The result of one check. A `finding` has to be fixed, a `note` is information."""
 
     check: str
     subject: str
-    """What was looked at: a server, a collection, a family, a key."""
+    """What was checked: a server, a collection, a family, a key."""
     level: Level
     text: str
     remedy: str | None = None
-    """What to type; of findings only."""
+    """The command to type; None except for findings."""
 
     def as_dict(self) -> dict[str, Any]:
         """The finding as `etl doctor --json` prints it."""
@@ -24,15 +24,15 @@ class Finding:
 
 
 def well(check: str, subject: str, text: str) -> Finding:
-    """Nothing to do."""
+    """The check passed."""
     return Finding(check, subject, "ok", text)
 
 
 def note(check: str, subject: str, text: str) -> Finding:
-    """Nothing is wrong, but one should know."""
+    """Information; nothing is wrong."""
     return Finding(check, subject, "note", text)
 
 
 def wrong(check: str, subject: str, text: str, remedy: str) -> Finding:
-    """Something a person has to mend, by typing `remedy`."""
+    """A problem, and the command that fixes it."""
     return Finding(check, subject, "finding", text, remedy)

@@ -1,4 +1,4 @@
-"""The ETL's own keys: each is of the type that the ETL gives it."""
+"""Check the Redis types of the ETL's own keys."""
 
 from collections.abc import Iterator, Mapping
 from shlex import quote
@@ -30,7 +30,7 @@ TYPES: Final[Mapping[str, str]] = {
     "follow": "hash",
     "follow_lease": "string",
 }
-"""The Redis type behind each key of a collection, by its role in `StateKeys`."""
+"""The Redis type of each key of a collection, by its role in `StateKeys`."""
 
 
 def examine(wire: Wire, collections: Mapping[str, StateKeys]) -> Iterator[Finding]:

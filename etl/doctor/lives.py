@@ -1,4 +1,4 @@
-"""The lives of the families against the schedule: from the settings alone."""
+"""Compare the TTLs of the families with the schedule; from the settings only."""
 
 from collections.abc import Iterator
 
@@ -30,5 +30,5 @@ def _life(name: str, life: FamilySettings, cycle: int) -> Finding:
 
 
 def _often(ttl: int) -> int:
-    """A refresh interval that leaves a fifth of the life as a margin: 240 of 300 seconds."""
+    """A refresh interval with a margin of a fifth of the TTL: 240 of 300 seconds."""
     return max(1, ttl * 4 // 5)

@@ -1,1 +1,1 @@
-"""Values that pass between the rooms: no I/O."""
+"""Values that pass between the packages; no I/O."""

@@ -1,4 +1,4 @@
-"""What came of a batch of documents. It travels from workers, so it holds texts and numbers only."""
+"""The outcome of a batch of documents; text and numbers only, because workers send it to the coordinator."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -27,14 +27,14 @@ class Deferred(NamedTuple):
 
 @dataclass(slots=True)
 class BatchOutcome:
-    """The tally of one batch. Counts are in documents, but for `entries` and `enqueued`."""
+    """The counts of one batch, in documents except for `entries` and `enqueued`."""
 
     processed: int = 0
-    """Documents applied: not those that were done before, deferred or rejected."""
+    """Documents applied: not those skipped as done, deferred or rejected."""
     written: int = 0
     """Those that fill a key."""
     evicted: int = 0
-    """Those that only want keys removed."""
+    """Those that only remove keys."""
     enqueued: int = 0
     """Requests pushed."""
     entries: Counter[str] = field(default_factory=Counter)
@@ -42,10 +42,10 @@ class BatchOutcome:
     rejected: list[Rejected] = field(default_factory=list)
     deferred: list[Deferred] = field(default_factory=list)
     handled: list[str] = field(default_factory=list)
-    """`_id`s of documents that neither wait nor are refused any more, the gone ones too."""
+    """`_id`s of documents that are neither deferred nor rejected, also deleted ones."""
     queues: set[str] = field(default_factory=set)
     """Keys of the queues that requests were pushed to."""
     position: str | None = None
-    """The newest position that was met and is not in the future, as `Position.text`."""
+    """The newest position read that is not in the future, as `Position.text`."""
     incomplete: int = 0
-    """Keys that were removed though older documents may claim them: a reconciliation finds those."""
+    """Keys removed although older documents may claim them: a reconciliation is due."""

@@ -1,4 +1,4 @@
-"""Moments as people read them."""
+"""Times as text."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -8,7 +8,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def moment_text(ms: int) -> str:
-    """Milliseconds since the epoch as ISO 8601 in UTC; as plain milliseconds beyond the years 1 to 9999."""
+    """Milliseconds since the epoch as ISO 8601 in UTC; as milliseconds beyond the years 1 to 9999."""
     try:
         return date_text(_EPOCH + timedelta(milliseconds=ms))
     except OverflowError:

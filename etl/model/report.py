@@ -1,4 +1,4 @@
-"""What one run of a collection did: the numbers `etl sync` prints and the history keeps."""
+"""The report of a run: printed by `etl sync`, kept in the history."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,16 +12,16 @@ Status = Literal["ok", "failed", "locked"]
 Mode = Literal["delta", "cold_start", "backfill"]
 
 SHOWN_DEAD_LETTERS: Final = 10
-"""How many rejected documents a report names; `etl dead-letters list` has them all."""
+"""Number of dead letters in a report; `etl dead-letters list` has all."""
 
 
 @dataclass(slots=True)
 class Report:
-    """The tally of one run; every count is in documents.
+    """The counts of one run, in documents.
 
-    `records_processed` counts documents applied (warmed, evicted or enqueued): not those skipped
-    because they were applied before, deferred, or dead-lettered. `deferred` and `unreachable` say
-    how many there are at the end of the run, the other counts what the run itself did.
+    `records_processed` counts documents applied (written, evicted or enqueued): not those skipped as done, deferred or
+    dead-lettered. `deferred` and `unreachable` are the numbers at the end of the run, the other counts are of the run
+    itself.
     """
 
     collection: str
@@ -41,13 +41,13 @@ class Report:
     dead_letters: list[dict[str, Any]] = field(default_factory=list)
     exit_code: int = 0
     entries: Counter[str] = field(default_factory=Counter)
-    """How many entries of each family were written."""
+    """Entries written per family."""
     reasons: Counter[str] = field(default_factory=Counter)
-    """Why documents were not applied, and how many for each reason."""
+    """Number of documents per reason why they were not applied."""
     incomplete: int = 0
-    """Keys that were removed though older documents may claim them: a reconciliation finds those."""
+    """Keys removed although older documents may claim them: a reconciliation is due."""
     before: int = 0
-    """How many documents were done before, where this goes on with a backfill that was cut short."""
+    """Documents done before, if this resumes an interrupted backfill."""
 
     def as_dict(self) -> dict[str, Any]:
         """The report as `etl sync --json` prints it, in the order of the fields above."""
@@ -57,7 +57,7 @@ class Report:
         return shown
 
     def add(self, outcome: BatchOutcome, letters: Sequence[DeadLetter]) -> None:
-        """Count one batch, and the dead letters that were made of it."""
+        """Add the counts of one batch and its dead letters."""
         self.records_processed += outcome.processed
         self.written += outcome.written
         self.evicted += outcome.evicted
@@ -72,14 +72,14 @@ class Report:
         self.incomplete += outcome.incomplete
 
     def failed(self, error: str, exit_code: int, status: Status = "failed") -> "Report":
-        """This report, ended by an error: `exit_code` is what the command line ends with."""
+        """Mark the report as failed; `exit_code` is that of the command line."""
         self.status, self.error, self.exit_code = status, error, exit_code
         return self
 
 
 @dataclass(slots=True)
 class RefreshReport:
-    """What `etl refresh` did; `written` and `evicted` count keys, the others documents."""
+    """The report of `etl refresh`; `written` and `evicted` count keys, the others documents."""
 
     family: str
     name: str | None
@@ -94,8 +94,8 @@ class RefreshReport:
 
 
 Progress = Callable[[Report], None]
-"""Is told after each page how far a run is."""
+"""Is called with the report after each page."""
 
 
 def unheard(_: Report) -> None:
-    """The progress that nobody wants to know."""
+    """No-op progress callback."""

@@ -1,4 +1,4 @@
-"""One document after the transform: what it asks of the cache."""
+"""The result of the transform of one document."""
 
 from typing import NamedTuple
 
@@ -6,11 +6,11 @@ from schemas.operations import Enqueue, Evict, Keep, Put, Reject
 from schemas.position import Position, position_from_text
 
 GONE = "gone"
-"""The timestamp of a document that MongoDB does not hold any more."""
+"""The timestamp of a document that does not exist any more."""
 
 
 class TransformResult(NamedTuple):
-    """What becomes of one version of a document. Texts and numbers only, so that it travels between processes."""
+    """The operations of one version of a document; text and numbers only, so that it can be pickled."""
 
     document: str
     """Its name among the documents of all collections: `<collection> <_id as canonical Extended JSON>`."""
@@ -21,13 +21,13 @@ class TransformResult(NamedTuple):
     writes: tuple[Put | Evict, ...] = ()
     pushes: tuple[Enqueue, ...] = ()
     keeps: tuple[Keep, ...] = ()
-    """Keys that it leaves as they are, if it has written them before."""
+    """Keys that it leaves unchanged if it has written them before."""
     lock: str | None = None
-    """The key of the lock that defers it while that exists."""
+    """The key of the lock that defers it."""
     reject: Reject | None = None
     """Why it cannot be applied."""
     size: int = 0
-    """Bytes of all members, about."""
+    """Approximate bytes of all members."""
 
     @property
     def id(self) -> str:
@@ -36,10 +36,10 @@ class TransformResult(NamedTuple):
 
     @property
     def position(self) -> Position:
-        """Where it stands in the index."""
+        """Its position in the index."""
         return position_from_text(f"{self.timestamp} {self.id}")
 
 
 def gone(document: str) -> TransformResult:
-    """The result of a document that MongoDB does not hold any more."""
+    """The result of a document that does not exist any more."""
     return TransformResult(document, GONE, None)

@@ -1,4 +1,4 @@
-"""How far the reading of a collection is: ranges of its index, scans that may be cut, checkpoints. No I/O."""
+"""Scans of a collection: ranges of its index, scans that can be interrupted, checkpoints. No I/O."""
 
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
@@ -9,7 +9,7 @@ ScanMode = Literal["delta", "cold_start", "backfill"]
 
 
 class ServerTimes(NamedTuple):
-    """The clocks of both servers at one moment, in milliseconds since the epoch."""
+    """The clocks of both servers, read together; milliseconds since the epoch."""
 
     mongo: int
     redis: int
@@ -24,27 +24,27 @@ class ScanRange(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """One reading, begun at `clocks`: everything after `cursor` and before `end`."""
+    """One scan, started at `clocks`: the documents after `cursor` and before `end`."""
 
     mode: ScanMode
     clocks: ServerTimes
     cursor: Position
     end: Position
     begin: Position | None = None
-    """Where it was first to begin; of a backfill only, which may be asked for with other bounds."""
+    """Its first position; for backfills only, to compare the bounds at a resume."""
     done: int = 0
-    """How many documents it has passed, however often it was cut."""
+    """Documents passed so far, interruptions included."""
 
     def moved(self, cursor: Position, documents: int = 0) -> "Scan":
-        """The same scan, further on by so many documents."""
+        """The same scan with another cursor."""
         return replace(self, cursor=cursor, done=self.done + documents)
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What earlier cycles left: the watermark, when the last finished one began, a scan cut short.
+    """The state of earlier cycles: watermark, clocks at the start of the last finished one, interrupted scan.
 
-    `clocks` is None until a first cycle has finished; there is a scan then.
+    `clocks` is None until the first cycle has finished; until then there is a scan.
     """
 
     position: Position | None
@@ -53,34 +53,34 @@ class Checkpoint:
 
 
 class Origin(NamedTuple):
-    """Which documents a checkpoint is about."""
+    """The source of a checkpoint."""
 
     source: str
     """The database, the collection and the timestamp field."""
     uuid: str
-    """That of the collection: another one once it was dropped and created again. Empty where it is not known."""
+    """The UUID of the collection, which changes if it is dropped and created again. Empty if unknown."""
 
 
 class Bounds(NamedTuple):
-    """The part of a collection that is backfilled, in milliseconds since the epoch; None where it is open."""
+    """The part of a collection to backfill, in milliseconds since the epoch; None for no bound."""
 
     since: int | None = None
     until: int | None = None
-    """Before this."""
+    """Exclusive."""
 
 
 class Backfilled(NamedTuple):
-    """What a backfill has read: both clocks when it began, and the newest position not in the future."""
+    """A finished backfill: both clocks at its start, and the newest position that is not in the future."""
 
     began: ServerTimes
     position: Position | None
 
 
 def earliest(*positions: Position) -> Position:
-    """The first of them in index order."""
+    """The first position in index order."""
     return min(positions, key=Position.order)
 
 
 def latest(*positions: Position | None) -> Position | None:
-    """The last of them in index order; None where there is none."""
+    """The last position in index order; None if there is none."""
     return max((p for p in positions if p is not None), key=Position.order, default=None)

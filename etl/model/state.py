@@ -1,4 +1,4 @@
-"""What Redis remembers of a collection beside its checkpoint: dead letters and deferrals."""
+"""The state of a collection in Redis: dead letters, deferrals, checkpoint."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from etl.model.scan import Checkpoint, Origin
 from schemas.operations import FieldError
 
 DEAD_LETTER_CAP: Final = 10_000
-"""So many dead letters are kept per collection; further ones are counted only."""
+"""Maximum of dead letters per collection; further ones are only counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def deferral_from_text(text: str) -> Deferral:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """Why one document could not be applied; never its content. Times are ISO 8601 in UTC."""
+    """The reason why a document could not be applied; never its content. Times are ISO 8601 in UTC."""
 
     id: str
     """The `_id` as canonical Extended JSON."""
@@ -55,7 +55,7 @@ class DeadLetter:
         return json.dumps(self.as_dict(), ensure_ascii=False)
 
     def why(self) -> str:
-        """The reason with every field that is wrong, in one line."""
+        """The reason with every invalid field, in one line."""
         problems = "; ".join(f"{error.field}: {error.problem}" for error in self.errors)
         return f"{self.reason} ({problems})" if problems else self.reason
 
@@ -65,7 +65,7 @@ class DeadLetter:
 
 
 def dead_letter(rejected: Rejected, now: str, before: DeadLetter | None) -> DeadLetter:
-    """The dead letter of a document that was refused at `now`, perhaps not for the first time."""
+    """The dead letter of a document rejected at `now`; `before` is its earlier one."""
     first, attempts = (now, 0) if before is None else (before.first_seen, before.attempts)
     reject = rejected.reject
     return DeadLetter(rejected.id, reject.reason, reject.errors, first, now, attempts + 1, rejected.version)
@@ -79,17 +79,17 @@ def dead_letter_from_text(text: str) -> DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What Redis remembers of a collection when a run begins."""
+    """The state of a collection at the start of a run."""
 
     checkpoint: Checkpoint | None = None
     origin: Origin | None = None
-    """Which documents the checkpoint is about; None before the first run."""
+    """The source of the checkpoint; None before the first run."""
     now: int = 0
     """The clock of Redis when the state was read, in milliseconds since the epoch."""
     deferred: Mapping[str, Deferral] = field(default_factory=dict)
-    """What waits for a lock, by `_id` as canonical Extended JSON."""
+    """Deferred documents, by `_id` as canonical Extended JSON."""
     dead_letters: int = 0
     sweeps: Mapping[str, str] = field(default_factory=dict)
-    """Where the sweep of the requests of each queue goes on."""
+    """The cursor of the sweep of each queue's requests."""
     queues: frozenset[str] = frozenset()
     """Keys of the queues that the collection feeds."""

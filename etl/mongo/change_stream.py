@@ -1,7 +1,7 @@
 """The change stream of one collection: which documents were written, in what order, and where to resume.
 
-Events are asked for without documents, so none exceeds the 16 MB of a BSON document. The commands are sent as such,
-since the driver's own change stream has no way to take what has arrived without waiting for more. See "Change Streams"
+Events are requested without documents, so none exceeds 16 MB. The commands are sent directly, because the driver's own
+change stream cannot return what has arrived without waiting for more. See "Change Streams"
 and "getMore" in the MongoDB manual.
 """
 
@@ -32,29 +32,29 @@ Token = Mapping[str, Any]
 
 
 class Events(NamedTuple):
-    """What has arrived, in order; nothing where nothing did in time."""
+    """The events that have arrived, in order; empty if there were none in time."""
 
     ids: list[str]
     """`_id`s of the documents that were written or deleted, each once, as `id_text`."""
     operations: dict[str, int]
-    """How many events there were of each kind."""
+    """Number of events per operation."""
     token: Token
-    """Where to resume after these."""
+    """The resume token after these."""
     seconds: float | None
-    """When the last of them happened, in seconds since the epoch by MongoDB's clock."""
+    """Time of the last event, in seconds since the epoch by MongoDB's clock."""
 
 
 class ChangeStream:
-    """A change stream of one collection. Not to be shared between threads.
+    """A change stream of one collection; not thread-safe.
 
-    Every method raises `Transient` where trying again may help, `TokenLostError`, `InvalidatedError`,
+    Every method raises `Transient` if a retry may help, `TokenLostError`, `InvalidatedError`,
     `StreamRefusedError`, and what `etl.mongo.client.told` names.
 
     Args:
         client: the connection.
         database: its name.
         collection: its name.
-        most: how many events are taken at a time.
+        most: maximum of events per batch.
     """
 
     def __init__(
@@ -69,11 +69,11 @@ class ChangeStream:
 
     @property
     def session(self) -> ClientSession | None:
-        """The causally consistent session that the events are read in."""
+        """The causally consistent session of the stream."""
         return self._session
 
     def open(self, token: Token | None) -> Events:
-        """Begin after a token, or with what happens from now on; returns the events that are there at once."""
+        """Open it after a token, or from now on; return the events that are available immediately."""
         self.close()
         self._session = self._client.start_session(causal_consistency=True)
         stage = {"$changeStream": {"resumeAfter": token} if token else {}}
@@ -87,7 +87,7 @@ class ChangeStream:
         )
 
     def next(self, wait_seconds: float) -> Events:
-        """The events that have arrived; waits for the first one, and not for more."""
+        """The events that have arrived; waits for the first one only."""
         command = {
             "getMore": self._cursor,
             "collection": self._name,
@@ -97,7 +97,7 @@ class ChangeStream:
         return self._events(self._ask(command)["cursor"], "nextBatch")
 
     def close(self) -> None:
-        """End the session, and with it the cursor."""
+        """Close the session and the cursor."""
         if self._session is not None:
             self._session.end_session()
         self._session, self._cursor = None, 0

@@ -1,4 +1,4 @@
-"""The client of MongoDB: how it connects, and what its errors mean to the caller.
+"""Opens MongoDB clients, and translates the driver's errors.
 
 With `source` the only module that imports `pymongo`.
 """
@@ -36,7 +36,7 @@ _PASSING: Final = {
 
 
 class Client(MongoClient[dict[str, Any]]):
-    """A client that remembers where it was told to connect: it forgets servers of another replica set."""
+    """A client that remembers its address: the driver forgets servers of another replica set."""
 
     def __init__(self, uri: str, **options: Any) -> None:
         super().__init__(uri, **options)
@@ -44,15 +44,15 @@ class Client(MongoClient[dict[str, Any]]):
 
 
 def connect(uri: str, timeout_seconds: float = 10.0, **options: Any) -> MongoClient[dict[str, Any]]:
-    """A client for `uri`; nothing is connected before its first use.
+    """A client for `uri`; it connects at its first use.
 
     Raises:
-        Misconfigured: the URI is malformed. The message never holds the URI.
+        Misconfigured: the URI is malformed. The message does not contain the URI.
     """
     ms = int(timeout_seconds * 1000)
     limits = {"serverSelectionTimeoutMS": ms, "connectTimeoutMS": ms, "socketTimeoutMS": ms}
     try:
-        # The driver only warns of an option it does not understand, and goes on without it.
+        # The driver only warns of unknown options.
         with warnings.catch_warnings(action="error", category=UserWarning):
             return Client(uri, **({"appname": "promptcontent-etl"} | limits | options))
     except UserWarning as warning:
@@ -64,15 +64,15 @@ def connect(uri: str, timeout_seconds: float = 10.0, **options: Any) -> MongoCli
 
 
 def close(client: MongoClient[Any]) -> None:
-    """Give its connections back; its sessions too, if the server answers within `_FAREWELL_SECONDS`."""
+    """Close its connections; end its sessions if the server answers within `_FAREWELL_SECONDS`."""
     with pymongo.timeout(_FAREWELL_SECONDS):
         client.close()
 
 
 def end_without_waiting() -> None:
-    """Let this process end as soon as it is done: the driver would wait half a second for its monitors.
+    """Skip the driver's wait for its monitor threads at exit, which takes half a second.
 
-    They are daemon threads, which by then sleep once more before they see that their client is closed.
+    They are daemon threads that sleep before they notice that their client is closed.
     """
     hook = getattr(monitor, "_shutdown_resources", None)
     if hook is not None:
@@ -94,7 +94,7 @@ def _safe(error: Exception, uri: str) -> str:
 
 
 def address(client: MongoClient[Any]) -> str:
-    """Where MongoDB is, without credentials."""
+    """The address of MongoDB without credentials."""
     servers = sorted((host, port or 0) for host, port in client.topology_description.server_descriptions())
     found = ", ".join(f"{host}:{port}" if port else host for host, port in servers)
     return found or (client.told_hosts if isinstance(client, Client) else "")
@@ -102,12 +102,12 @@ def address(client: MongoClient[Any]) -> str:
 
 @contextmanager
 def told(client: MongoClient[Any], namespace: str) -> Iterator[None]:
-    """Sort the driver's errors by what the caller should do about them.
+    """Translate the driver's errors.
 
     Raises:
-        Transient: trying again may help.
+        Transient: a retry may help.
         Misconfigured: wrong credentials, or no right to read `namespace`.
-        CycleFailed: what is left.
+        CycleFailed: any other error.
     """
     try:
         yield
@@ -118,7 +118,7 @@ def told(client: MongoClient[Any], namespace: str) -> Iterator[None]:
 
 
 def is_without_index(error: errors.OperationFailure) -> bool:
-    """Whether the server cannot read by the index: it does not know it, or not for such a collection."""
+    """Whether the error means that the index cannot be used."""
     return error.code in _WITHOUT_INDEX
 
 
@@ -139,6 +139,6 @@ def _sorted(error: errors.PyMongoError, where: str, namespace: str) -> EtlError:
 
 
 def _line(error: Exception) -> str:
-    """The driver's message, short of the time-outs and the dump of the topology it appends."""
+    """The driver's message without time-outs and topology."""
     text = str(error).split(", Timeout:", maxsplit=1)[0].split(", full error:", maxsplit=1)[0]
     return text.split(" (configured timeouts:", maxsplit=1)[0].replace("\n", " ")

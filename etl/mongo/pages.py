@@ -15,10 +15,10 @@ class ReadPage(NamedTuple):
     """Raw documents in index order."""
 
     read_at: int
-    """What the clock said before they were read."""
+    """The clock before they were read."""
     documents: list[bytes]
     last: Position | None
-    """Where the reader stands after them; None without documents."""
+    """The position after them; None without documents."""
     more: bool
     """Whether there may be more after them."""
 
@@ -26,22 +26,21 @@ class ReadPage(NamedTuple):
 def pages(
     reader: Reader, scan_range: ScanRange, size: int, present: int, clock: Callable[[], int], retry: Retry
 ) -> Iterator[ReadPage]:
-    """The pages of a range, of `size` documents; past `present` it jumps to the present.
+    """The pages of a range, of `size` documents each; after `present` only documents dated in the future are read.
 
-    A document written since belongs to the next scan, and only documents dated in the future are left to be
-    read. Otherwise a fast writer could keep a scan from ever ending.
+    Documents written since then belong to the next scan. Otherwise a fast writer could keep a scan from ending.
 
     Args:
         reader: reads one page.
         scan_range: where to read.
-        size: how many documents a page has.
+        size: documents per page.
         present: the server's clock when the scan began, in milliseconds since the epoch.
-        clock: is asked before each page is read.
-        retry: repeats each step while a server is away.
+        clock: is called before each page is read.
+        retry: retries each step while a server does not answer.
 
     Raises:
-        EtlError: a server stays away, or refuses.
-        CycleFailed: a page leads no further, so that a loop over pages would never end.
+        EtlError: a server does not answer, or refuses.
+        CycleFailed: a page does not advance the cursor, so the loop would never end.
     """
     cursor, future = scan_range.after, after(present)
     while True:

@@ -320,7 +320,7 @@ class Source:
     def _serves(self, index: str, fields: Sequence[str]) -> bool:
         """Whether the server reads between bounds of an index: it lists one that it is still building."""
         bounds = {"min": dict.fromkeys(fields, MinKey()), "max": dict.fromkeys(fields, MaxKey())}
-        find = {"find": self._collection.name, "hint": index, **bounds, "limit": 1}
+        find = {"find": self._collection.name, "hint": index, **bounds, "limit": 1, "projection": {"_id": 1}}
         try:
             self._command(find | {"collation": {"locale": "simple"}}, _RAW)
         except errors.OperationFailure as error:

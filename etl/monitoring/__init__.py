@@ -1,1 +1,1 @@
-"""What the daemon tells whoever watches it: a glance at both servers, metrics, and endpoints over HTTP."""
+"""Monitoring: status, health, metrics, HTTP endpoints, the page."""

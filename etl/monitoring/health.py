@@ -1,6 +1,6 @@
-"""What a monitor sees of the ETL at one moment, and whether that is ready.
+"""The health of the daemon: status of the collections, servers that do not answer, readiness.
 
-However many ask, the servers are looked at once a second at most, and by one at a time.
+The servers are read once a second at most, by one thread at a time, however many clients ask.
 """
 
 import asyncio
@@ -23,14 +23,14 @@ Seen = TypeVar("Seen")
 
 
 class Sight(Protocol):
-    """What there is to see: see `etl.app.App`."""
+    """The source of the status: see `etl.app.App`."""
 
     def status(self, *, mongodb_away: str | None = None) -> list[CollectionStatus]:
-        """Where each collection stands; MongoDB is not asked where it is known to be away."""
+        """The state of each collection; MongoDB is not asked if it is known not to answer."""
         ...
 
     def away(self) -> dict[str, str]:
-        """Each server that does not answer, and why."""
+        """The servers that do not answer, each with the reason."""
         ...
 
 
@@ -40,12 +40,12 @@ class Glance:
 
     collections: Sequence[CollectionStatus] = ()
     away: Mapping[str, str] = field(default_factory=dict)
-    """Why `redis` or `mongodb` does not answer, of each that does not."""
+    """The servers (`redis`, `mongodb`) that do not answer, each with the reason."""
     error: str | None = None
     """Why the status could not be read."""
 
     def problems(self, cycle_seconds: float) -> list[str]:
-        """What speaks against being ready: a server away, no cycle that finished in two intervals."""
+        """The reasons for not being ready: a server does not answer, or no successful cycle in two intervals."""
         failures = [*self.away.values(), self.error, *(one.error for one in self.collections)]
         told = dict.fromkeys(failure for failure in failures if failure is not None)
         return [*told, *(text for one in self.collections for text in _stale(one, 2 * cycle_seconds))]
@@ -60,26 +60,26 @@ def _stale(one: CollectionStatus, limit: float) -> Iterator[str]:
 
 
 def look(sight: Sight) -> Glance:
-    """A new glance; whatever goes wrong is in it, as a monitor must see what is left."""
+    """Read the status; errors are part of the result, so that the rest stays visible."""
     away: Mapping[str, str] = {}
     try:
         away = sight.away()
-        if "redis" in away:  # the status would wait for it once more
+        if "redis" in away:  # do not wait for it a second time
             return Glance(away=away, error=away["redis"])
         return Glance(sight.status(mongodb_away=away.get("mongodb")), away)
     except EtlError as error:
         return Glance(away=away, error=str(error))
-    except Exception as error:  # noqa: BLE001 (the last resort: one odd key must not blind a monitor)
+    except Exception as error:  # noqa: BLE001 (last resort: one unexpected key must not hide everything)
         return Glance(away=away, error=whereabouts(error))
 
 
 class Lookout(Generic[Seen]):
-    """Shares what is read from the servers: those who ask together, or within a second, get the same.
+    """Caches what is read from the servers, shared by all clients.
 
     Args:
-        new: reads it; raises nothing.
-        stopping: what is answered instead once the daemon stops.
-        kept_seconds: how long it is good for whoever asks next.
+        new: reads it; must not raise.
+        stopping: the answer once the daemon stops.
+        kept_seconds: how long a result is reused.
     """
 
     def __init__(self, new: Callable[[], Seen], stopping: Seen, kept_seconds: float = KEPT_SECONDS) -> None:
@@ -92,10 +92,10 @@ class Lookout(Generic[Seen]):
         self._stopping = threading.Event()
 
     async def glance(self) -> Seen:
-        """The present one, from a thread of its own."""
+        """The current value, read in a thread if it is too old."""
         async with self._one_at_a_time:
             if time.monotonic() > self._until:
-                # A daemon thread, unlike those of a pool: the process ends without waiting for a server.
+                # A daemon thread, unlike those of a pool: the process can exit without waiting for a server.
                 looking = threading.Thread(target=self._look, name="glance", daemon=True)
                 looking.start()
                 while looking.is_alive() and not self._stopping.is_set():  # noqa: ASYNC110 (set by threads)
@@ -103,7 +103,7 @@ class Lookout(Generic[Seen]):
         return self._stopped if self._stopping.is_set() else self._kept
 
     def stop(self) -> None:
-        """Answer all who wait, and let nobody wait any more."""
+        """Answer all waiting clients, and all further ones, immediately."""
         self._stopping.set()
 
     def _look(self) -> None:

@@ -1,4 +1,4 @@
-"""The recent past of each collection, as the page shows it: runs, dead letters, lengths of queues."""
+"""The recent history of each collection for the page: runs, dead letters, queue lengths."""
 
 import threading
 import time
@@ -15,16 +15,16 @@ from etl.model.state import DeadLetter, dead_letter_from_text
 from etl.monitoring.health import Glance
 
 RUNS: Final = 60
-"""How many runs of a collection are shown."""
+"""Number of runs per collection."""
 
 NEWEST: Final = 10
-"""How many dead letters are named."""
+"""Number of dead letters listed."""
 
 REASONS: Final = 20
-"""How many reasons for dead letters are counted apart."""
+"""Number of distinct reasons counted."""
 
 SAMPLES: Final = 360
-"""How many lengths of a queue are kept, one a minute: six hours."""
+"""Number of samples per queue, one per minute: six hours."""
 
 SAMPLE_SECONDS: Final = 60.0
 
@@ -33,19 +33,19 @@ _SCAN_COUNT: Final = 500  # of a hash that may have 10,000 fields: no reader of 
 
 @dataclass(frozen=True, slots=True)
 class Recent:
-    """What was read, or why nothing was."""
+    """The history, or why it could not be read."""
 
     collections: Sequence[Mapping[str, Any]] = ()
     error: str | None = None
 
 
 def recent(read: Callable[[], Sequence[Mapping[str, Any]]]) -> Recent:
-    """What `read` returns; an error is part of the answer, as a monitor must go on."""
+    """The result of `read`, or its error."""
     try:
         return Recent(read())
     except EtlError as error:
         return Recent(error=str(error))
-    except Exception as error:  # noqa: BLE001 (the last resort: one odd key must not blind a monitor)
+    except Exception as error:  # noqa: BLE001 (last resort: one unexpected key must not hide everything)
         return Recent(error=whereabouts(error))
 
 
@@ -53,12 +53,12 @@ def read_recent(wire: Wire, collections: Mapping[str, StateKeys]) -> list[dict[s
     """The last runs and the dead letters of each collection.
 
     Raises:
-        EtlError: Redis is away, or refuses.
+        EtlError: Redis does not answer, or refuses.
     """
     return [
         {
             "collection": name,
-            # A report names some of its dead letters; here they are named once, for all runs.
+            # Dead letters are listed once for all runs, not per report.
             "runs": [
                 {field: value for field, value in run.items() if field != "dead_letters"}
                 for run in History(wire, keys).newest(RUNS)
@@ -93,7 +93,7 @@ def _read_dead_letters(wire: Wire, keys: StateKeys) -> list[DeadLetter]:
 
 
 class QueueLengths:
-    """The lengths of all queues, looked at once a minute while the daemon lives."""
+    """The lengths of all queues, sampled once a minute."""
 
     def __init__(self, look: Callable[[], Glance], seconds: float = SAMPLE_SECONDS) -> None:
         self._look = look
@@ -104,21 +104,21 @@ class QueueLengths:
         self._thread = threading.Thread(target=self._run, name="queues", daemon=True)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start sampling."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Do not look again."""
+        """Stop sampling."""
         self._stopping.set()
 
     def add(self, glance: Glance) -> None:
-        """Note the lengths in a glance."""
+        """Add a sample."""
         now = round(time.time())
         for queue, length in {q: n for one in glance.collections for q, n in one.queues.items()}.items():
             self._samples.setdefault(queue, deque(maxlen=SAMPLES)).append((now, length))
 
     def samples(self) -> dict[str, list[tuple[int, int]]]:
-        """Of each queue the moments in seconds since the epoch, and how long it was; the oldest first."""
+        """Per queue the samples: seconds since the epoch and length, the oldest first."""
         return {queue: list(samples) for queue, samples in self._samples.copy().items()}
 
     def _run(self) -> None:

@@ -1,6 +1,6 @@
-"""The metrics, in the terms of Prometheus: counted as things happen, or measured when somebody asks.
+"""The Prometheus metrics: counters, and gauges read at each scrape.
 
-Every name is here. `config/grafana-dashboard.json` and `config/alerts.yml` use them, which a test holds.
+`config/grafana-dashboard.json`, `config/alerts.yml` and docs/metrics.md use the names defined here; tests compare them.
 """
 
 import platform
@@ -25,7 +25,7 @@ from schemas.families import GENERATION_QUEUE
 VERSION: Final = version("promptcontent-etl")
 
 OUTCOMES: Final = ("written", "evicted", "enqueued", "dead_lettered")
-"""What may become of a document; each is a count of `etl.model.report.Report`."""
+"""The outcomes of a document; each is a field of `etl.model.report.Report`."""
 
 _BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 660, 1800, 3600, 10_800)
 
@@ -33,34 +33,38 @@ _Measure = Callable[[CollectionStatus], float | None]
 _MEASURED: Final[Sequence[tuple[str, str, _Measure]]] = (
     (
         "etl_lag_seconds",
-        "How long the oldest document that no cycle has reached has waited.",
+        "Age of the oldest change that is not applied yet.",
         lambda s: s.lag_seconds,
     ),
     (
         "etl_seconds_since_success",
-        "How long ago the last cycle that finished did so.",
+        "Time since the end of the last successful cycle.",
         lambda s: s.seconds_since_success,
     ),
     ("etl_dead_letters", "Documents that could not be applied.", lambda s: s.dead_letters),
     (
         "etl_dead_letters_beyond",
-        "Refusals that were counted only, because too many are kept.",
+        "Dead letters that were counted but not kept.",
         lambda s: s.dead_letters_beyond,
     ),
     ("etl_deferred_documents", "Documents that wait for the lock of a campaign.", lambda s: s.deferred_count),
-    ("etl_unreachable_documents", "Documents without a date to be found by.", lambda s: s.unreachable),
+    (
+        "etl_unreachable_documents",
+        "Documents without a timestamp, which cycles cannot find.",
+        lambda s: s.unreachable,
+    ),
     (
         "etl_follow_lag_seconds",
-        "How long ago the last event that a follower has applied happened, while more are waiting.",
+        "Age of the last applied event of the change stream while further ones are waiting.",
         lambda s: s.follow["lag_seconds"] if s.follow else None,
     ),
-    ("etl_lease_held", "Whether somebody works on the collection now.", lambda s: bool(s.lease_holder)),
+    ("etl_lease_held", "Whether the lease of the collection is held.", lambda s: bool(s.lease_holder)),
 )
-"""What is measured of each collection: name, help, where it is in the status. None is left out."""
+"""Gauges per collection: name, help, value in the status; None for no sample."""
 
 
 class Metrics:
-    """Those of one daemon, in a registry of their own; every count begins at zero, so that none is missed."""
+    """The metrics of one daemon, in a registry of their own; every counter starts at zero."""
 
     def __init__(self, settings: Settings) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series of each, that nobody asks for
@@ -69,21 +73,23 @@ class Metrics:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._documents = self._counter("etl_documents", "Documents by outcome.", "collection", "outcome")
-        self._cycles = self._counter("etl_cycles", "Cycles by how they ended.", "collection", "status")
+        self._cycles = self._counter("etl_cycles", "Cycles by status.", "collection", "status")
         self._entries = self._counter("etl_entries_written", "Entries written to Redis.", "family")
-        self._refreshes = self._counter("etl_refreshes", "Refreshes by how they ended.", "family", "status")
-        self._retries = self._counter("etl_retries", "Steps that failed and were tried again.", "task")
-        self._skipped = self._counter("etl_skipped_runs", "Runs that were due and did not happen.", "task")
-        self._late = self._counter("etl_late_runs", "Runs that began over a second late.", "task")
+        self._refreshes = self._counter("etl_refreshes", "Refreshes by status.", "family", "status")
+        self._retries = self._counter("etl_retries", "Failed steps that were retried.", "task")
+        self._skipped = self._counter(
+            "etl_skipped_runs", "Runs that were due and did not take place.", "task"
+        )
+        self._late = self._counter("etl_late_runs", "Runs that started over a second late.", "task")
         self._events = self._counter(
             "etl_follow_events", "Events of the change stream.", "collection", "operation"
         )
         self._restarts = self._counter(
-            "etl_follow_restarts", "Change streams opened again.", "collection", "reason"
+            "etl_follow_restarts", "Change streams that were reopened.", "collection", "reason"
         )
         self._duration = Histogram(
             "etl_cycle_duration_seconds",
-            "How long a cycle took.",
+            "Duration of a cycle.",
             ["collection"],
             registry=self._registry,
             buckets=_BUCKETS,
@@ -94,7 +100,7 @@ class Metrics:
         self._begin(settings)
 
     def cycle(self, report: Report) -> None:
-        """Count what a cycle did; one that another holder kept from working is counted as `locked` only."""
+        """Count a cycle; if the lease was held by another holder only as `locked`."""
         self._cycles.labels(report.collection, report.status).inc()
         if report.status == "locked":
             return
@@ -110,35 +116,35 @@ class Metrics:
         self._cycles.labels(collection, "failed").inc()
 
     def refreshed(self, report: RefreshReport) -> None:
-        """Count a refresh that went well."""
+        """Count a successful refresh."""
         self._refreshes.labels(report.family, "ok").inc()
         self._entries.labels(report.family).inc(report.written)
 
     def refresh_failed(self, family: str) -> None:
-        """Count a refresh that did not."""
+        """Count a failed refresh."""
         self._refreshes.labels(family, "failed").inc()
 
     def followed(self, collection: str, batch: Followed) -> None:
-        """Count what a follower has applied, and why its stream was opened again."""
+        """Count the events of a follower, and the restarts of its stream."""
         for operation, count in batch.operations.items():
             self._events.labels(collection, operation).inc(count)
         if batch.restarted:
             self._restarts.labels(collection, batch.restarted).inc()
 
     def retried(self, task: str) -> None:
-        """Count a step that is tried again; `task` is a collection or a family."""
+        """Count a retried step; `task` is a collection or a family."""
         self._retries.labels(task).inc()
 
     def skipped(self, task: str, runs: int) -> None:
-        """Count runs that were due and did not happen."""
+        """Count skipped runs."""
         self._skipped.labels(task).inc(runs)
 
     def late(self, task: str) -> None:
-        """Count a run that began late."""
+        """Count a late run."""
         self._late.labels(task).inc()
 
     def text(self, glance: Glance, accept: str = "") -> tuple[bytes, str]:
-        """All metrics in the form a scraper accepts, and the name of that form."""
+        """All metrics in a format that the scraper accepts, and its content type."""
         scrape = CollectorRegistry()
         scrape.register(self._registry)
         scrape.register(_Measured(glance, self._names, self._cycle_seconds))
@@ -168,7 +174,7 @@ class Metrics:
 
 
 class _Measured(Collector):
-    """What is known from one glance. What is not known has no sample: a zero would be a lie."""
+    """The gauges of one snapshot. Unknown values have no sample, not zero."""
 
     def __init__(self, glance: Glance, names: Sequence[str], cycle_seconds: float) -> None:
         self._glance = glance
@@ -176,7 +182,7 @@ class _Measured(Collector):
         self._cycle_seconds = cycle_seconds
 
     def collect(self) -> Iterator[Metric]:
-        """One family of samples after the other."""
+        """The metric families."""
         up = GaugeMetricFamily("etl_server_up", "Whether the server answers.", labels=["server"])
         for server in ("mongodb", "redis"):
             up.add_metric([server], server not in self._glance.away)
@@ -197,7 +203,7 @@ class _Measured(Collector):
         return family
 
     def _queues(self) -> GaugeMetricFamily:
-        """Each queue once, though several collections may feed it."""
+        """Each queue once, although several collections may fill it."""
         family = GaugeMetricFamily("etl_queue_length", "Requests in a queue.", labels=["queue"])
         lengths = {queue: n for status in self._glance.collections for queue, n in status.queues.items()}
         for queue, length in sorted(lengths.items()):

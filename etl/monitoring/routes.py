@@ -1,4 +1,4 @@
-"""What the daemon answers over HTTP: health, status, recent past, metrics, and a page that shows them."""
+"""The HTTP endpoints: health, status, history, metrics, and the page that shows them."""
 
 import json
 from typing import Any
@@ -19,7 +19,7 @@ _OK, _UNAVAILABLE = 200, 503
 
 
 class Endpoints:
-    """The answers to GET. Only `/healthz` looks at no server, as it must answer whatever is away."""
+    """The endpoints. Only `/healthz` reads no server, because it must always answer."""
 
     def __init__(
         self,
@@ -49,17 +49,17 @@ class Endpoints:
         return Starlette(routes=[*page.routes(), *routes])
 
     async def healthz(self, _: Request) -> Response:
-        """200: the process lives."""
+        """200: the process is alive."""
         return PlainTextResponse("ok\n")
 
     async def readyz(self, _: Request) -> Response:
-        """200: both servers answer, and each collection had a success within two cycles; else 503."""
+        """200: both servers answer, and each collection had a successful cycle in the last two intervals; else 503."""
         glance = await self._lookout.glance()
         problems = glance.problems(self._cycle_seconds)
         return _json({"ready": not problems, "problems": problems}, _UNAVAILABLE if problems else _OK)
 
     async def status(self, _: Request) -> Response:
-        """What `etl status --json` prints, servers that are away, and this daemon; 503 without a status."""
+        """The status as `etl status --json`, servers that do not answer, this daemon; 503 without a status."""
         glance = await self._lookout.glance()
         around = {"away": dict(glance.away), "daemon": self._daemon}
         if glance.error is not None:
@@ -74,14 +74,14 @@ class Endpoints:
         return _json({"collections": recent.collections, "queues": self._queues.samples()}, _OK)
 
     async def metrics(self, request: Request) -> Response:
-        """The metrics; with a server away those that are left, as counting goes on."""
+        """The metrics; if a server does not answer, those that are known."""
         glance = await self._lookout.glance()
         body, form = self._metrics.text(glance, request.headers.get("accept", ""))
         return Response(body, headers={"content-type": form})
 
 
 def _about(settings: Settings) -> dict[str, Any]:
-    """This daemon, and the settings that explain what is seen; no address, as that may hold a secret."""
+    """This daemon and the settings that the page shows; no addresses, which may contain secrets."""
     return {
         "name": this_process(),
         "version": VERSION,
@@ -96,5 +96,5 @@ def _about(settings: Settings) -> dict[str, Any]:
 
 
 def _json(value: Any, code: int) -> Response:
-    # In ASCII: an `_id` may hold text that is not UTF-8.
+    # In ASCII: an `_id` may contain text that is not UTF-8.
     return Response(f"{json.dumps(value, indent=2)}\n", code, media_type="application/json")

@@ -1,8 +1,7 @@
-"""The HTTP server of the daemon: uvicorn in a thread, that neither logs requests nor handles signals.
+"""The HTTP server of the daemon: uvicorn in a thread, without request log and signal handlers.
 
-A client that sends nothing, or half a request, or does not take its answer, is cut off in time. With many
-connections open, a new one takes the place of the one that has waited longest for a request: so `/healthz`
-is answered however many sockets somebody leaves open, and a flood does not take the cycles' files.
+Clients that send no complete request, or do not read the answer, are disconnected. With too many connections the one
+that has been idle longest is closed: so `/healthz` always answers, and idle connections do not use up file descriptors.
 """
 
 import asyncio
@@ -19,23 +18,23 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from etl.errors import Misconfigured
 
 _CONNECTIONS: Final = 200
-"""So many may be open before the one that has waited longest makes room."""
+"""Maximum of open connections."""
 
 _REQUESTS: Final = 200
-"""So many are answered at a time, further ones with 503."""
+"""Maximum of concurrent requests; further ones are answered with 503."""
 
 _ALWAYS: Final = "/healthz"
-"""Answered however many requests there are: it costs nothing, and a probe restarts a daemon without it."""
+"""Exempt from the maximum: a failing liveness probe would restart the daemon."""
 
 REQUEST_SECONDS: Final = 5.0
-"""How long a client may take to send a request."""
+"""Time limit for sending a request."""
 
 _ANSWER_SECONDS: Final = 30.0
-"""How long the answer may take, including the client that reads it."""
+"""Time limit for an answer, including the client that reads it."""
 
 
 class Serving:
-    """Listens from the beginning, and answers from `start` to `stop`.
+    """Listens from construction on, and answers from `start` to `stop`.
 
     Raises:
         Misconfigured: the address cannot be listened on.
@@ -59,16 +58,16 @@ class Serving:
 
     @property
     def url(self) -> str:
-        """Where it listens: `http://127.0.0.1:8088`."""
+        """The base URL: `http://127.0.0.1:8088`."""
         host, port = self._socket.getsockname()[:2]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start answering."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Answer what is under way, for a second at most, and end."""
+        """Finish current requests within a second, and stop."""
         self._server.should_exit = True
         if self._thread.is_alive():
             self._thread.join()
@@ -90,28 +89,28 @@ class _Impatient(H11Protocol):
     @property
     def busy(self) -> bool:
         """Whether a request is being answered."""
-        cycle: RequestResponseCycle | None = self.cycle  # None at first, whatever its type says
+        cycle: RequestResponseCycle | None = self.cycle  # None at first, in spite of its type
         return cycle is not None and not cycle.response_complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
-        """It waits for its first request; one that waits for longer may have to go."""
+        """Start the deadline of the first request; close the longest idle connection if there are too many."""
         super().connection_made(transport)
         self._watch()
         if len(self.connections) > _CONNECTIONS:
             self._make_room()
 
     def data_received(self, data: bytes) -> None:
-        """Perhaps a request is complete."""
+        """Update the deadline when a request is complete."""
         super().data_received(data)
         self._watch()
 
     def on_response_complete(self) -> None:
-        """It waits for the next request, unless that has come already."""
+        """Start the deadline of the next request."""
         super().on_response_complete()
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is waited for any more."""
+        """Cancel the deadline."""
         super().connection_lost(exc)
         if self._deadline is not None:
             self._deadline.cancel()
@@ -120,11 +119,13 @@ class _Impatient(H11Protocol):
         idle = [one for one in self.connections if isinstance(one, _Impatient) and not one.busy]
         longest = min(idle, key=lambda one: one._since)  # noqa: SLF001 (of this class)
         if longest is not self:
-            self.connections.discard(longest)  # now, as several may be made before this one is lost
+            self.connections.discard(
+                longest
+            )  # now: further connections may be made before this one is closed
             longest.transport.abort()
 
     def _watch(self) -> None:
-        """Begin a new deadline where it has turned from waiting to answering, or back."""
+        """Start a new deadline if it has changed between idle and busy."""
         if self.busy == self._was_busy:
             return
         self._was_busy, self._since = self.busy, self.loop.time()
@@ -135,7 +136,7 @@ class _Impatient(H11Protocol):
 
 
 def _limited(app: ASGIApp) -> ASGIApp:
-    """The application, for so many requests at a time."""
+    """The application with a maximum of concurrent requests."""
     under_way = 0
 
     async def limited(scope: Scope, receive: Receive, send: Send) -> None:
@@ -155,13 +156,13 @@ def _limited(app: ASGIApp) -> ASGIApp:
 def _listen(host: str, port: int) -> socket.socket:
     try:
         [(family, *_), *_] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        # The wildcard of IPv6 means every address, those of IPv4 too.
+        # The IPv6 wildcard includes all IPv4 addresses.
         both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
         return socket.create_server((host, port), family=family, dualstack_ipv6=both)
     except socket.gaierror as error:
         reason = error.strerror
     except OSError as error:
-        reason = os.strerror(error.errno or 0)  # its own text would name the address again
+        reason = os.strerror(error.errno or 0)  # its own text repeats the address
     raise Misconfigured(
         f"cannot listen on {host}:{port}: {reason} (choose another http.host or http.port; port 0 takes a"
         " free one)"

@@ -1,7 +1,7 @@
-"""The status: where each collection stands, read in a few round trips and written nowhere.
+"""The status of each collection, read in a few round trips.
 
-Nothing is retried: the next question gets a newer answer. MongoDB is asked for the lag, and for a count while
-a collection is read as a whole; when it is away the rest is reported all the same.
+Nothing is retried. MongoDB is asked for the lag, and for a count during a cold start or a backfill; if it does not
+answer, the rest is reported.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,64 +20,64 @@ from schemas.position import Position, at, position_from_text
 from schemas.values import date_text
 
 SHOWN_DEFERRED: Final = 10
-"""How many of the documents that wait for a lock are named; `deferred_count` counts them all."""
+"""Number of deferred documents listed; `deferred_count` counts all."""
 
 
 class Source(Protocol):
-    """The documents, as the status reads them: see `etl.mongo.reader.Source`."""
+    """The collection: see `etl.mongo.reader.Source`."""
 
     def waited(self, reached: Position) -> float:
-        """How long the oldest document after `reached` has waited, in seconds."""
+        """The age of the oldest document after `reached`, in seconds."""
         ...
 
     def ping(self) -> None:
-        """Raise an error where MongoDB does not answer."""
+        """Raise an error if MongoDB does not answer."""
         ...
 
     def count(self) -> int:
-        """About how many documents there are."""
+        """The approximate number of documents."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class CollectionStatus:
-    """Where one collection stands. Moments are ISO 8601 in UTC; None is what is not known."""
+    """The status of one collection. Times are ISO 8601 in UTC; None means unknown."""
 
     collection: str
     last_id: str | None
-    """`_id` of the watermark, as people read it."""
+    """`_id` of the watermark, readable form."""
     last_timestamp: str | None
     """Timestamp of the watermark."""
     lag_seconds: float | None
-    """How long the oldest document that no cycle has reached has waited; 0 where there is none."""
+    """Age of the oldest change that is not applied yet; 0 if there is none."""
     last_cycle: dict[str, Any] | None
-    """The report of the newest cycle, and when it `began`."""
+    """The report of the last cycle, with `began`."""
     seconds_since_success: float | None
-    """How long ago the newest cycle that finished did so."""
+    """Time since the end of the last successful cycle."""
     next_cycle: str | None
-    """When a daemon begins the next cycle; in the past where none runs."""
+    """Time of the next cycle; in the past if no daemon runs."""
     dead_letters: int
     dead_letters_beyond: int
-    """How many were counted only, because too many are kept already."""
+    """Dead letters that were counted but not kept."""
     deferred: list[dict[str, Any]]
-    """Some of the documents that wait for a lock: `id`, `lock`, `since`."""
+    """Some of the deferred documents: `id`, `lock`, `since`."""
     deferred_count: int
     unreachable: int | None
-    """How many documents had no date to be found by when the newest finished cycle ended."""
+    """Documents without a timestamp at the end of the last successful cycle."""
     lease_holder: str | None
-    """Who works on the collection right now."""
+    """The holder of the lease of the cycle."""
     queues: dict[str, int]
-    """The queues that the collection feeds, and how long they are."""
+    """The queues that the collection fills, with their lengths."""
     leader: str | None
     """The daemon that runs the cycles, `host:pid`."""
     scans: list[dict[str, Any]]
-    """Reads of the whole collection that have not ended: `mode` (`cold_start`, `backfill`), `done` and
-    `total` in documents, `began`, `holder` (None: interrupted, it resumes)."""
+    """Cold starts and backfills that have not ended: `mode` (`cold_start`, `backfill`), `done` and `total` in
+    documents, `began`, `holder` (None: interrupted, it resumes)."""
     reconciliation: dict[str, Any] | None
-    """Counts of the last reconciliation, and when it `ended`."""
+    """Counts of the last reconciliation, with `ended`."""
     follow: dict[str, Any] | None
     """The follower: `state` (`following`, `behind`, `stopped`), `lag_seconds`, `last_event`, `holder`;
-    None where there was none."""
+    None if there was none."""
     error: str | None
     """Why MongoDB could not be asked for the lag."""
 
@@ -94,17 +94,17 @@ def read_status(
 ) -> list[CollectionStatus]:
     """The status of each collection, given its name, its keys and its documents.
 
-    `mongodb_away` says why MongoDB does not answer, where that is known already: it is not asked then.
+    `mongodb_away` is the reason why MongoDB does not answer, if known: it is not asked then.
 
     Raises:
-        EtlError: Redis is away, or refuses.
+        EtlError: Redis does not answer, or refuses.
     """
     mongodb = _MongoDB(mongodb_away)
     return [_status(wire, *one, cycle_seconds, mongodb) for one in sources]
 
 
 class _MongoDB:
-    """Asks for what only MongoDB knows, until it proves to be away: one wait for it is enough."""
+    """Asks MongoDB until it does not answer once: one time limit is enough."""
 
     def __init__(self, away: str | None) -> None:
         self._away = away
@@ -112,7 +112,7 @@ class _MongoDB:
     def ask(
         self, source: Source, reached: Position | None, *, count: bool
     ) -> tuple[float | None, int | None, str | None]:
-        """The lag, the number of documents if wanted, and why they are not known."""
+        """The lag, the number of documents if wanted, or why they are unknown."""
         if self._away is not None:
             return None, None, self._away
         try:
@@ -140,7 +140,7 @@ def _status(
     lengths = _lengths(wire, sorted(queues))
     position = position_from_text(kept["position"]) if kept.get("position") else None
     scans = [*_scan(kept, "cold_start", lease), *_scan(cut, "backfill", backfill_lease)]
-    # After Redis: when that is away, nothing waits for MongoDB before it is reported.
+    # After Redis: if Redis does not answer, do not wait for MongoDB.
     lag, total, error = mongodb.ask(source, position or _start(kept), count=bool(scans))
     return CollectionStatus(
         collection=name,
@@ -188,13 +188,13 @@ def _mapping(reply: list[str]) -> dict[str, str]:
 
 
 def _start(kept: Mapping[str, str]) -> Position | None:
-    """Where a collection begins that had no document when its last cycle finished; None before that cycle."""
+    """The position of a collection without documents, from the clock of its last cycle; None before the first."""
     clock = kept.get("mongo_clock")
     return at(int(clock)) if clock else None
 
 
 def _scan(kept: Mapping[str, str], mode: str, lease: str | None) -> Iterator[dict[str, Any]]:
-    """The read of the whole collection that a checkpoint is in the middle of, or none."""
+    """The unfinished cold start or backfill of a checkpoint, if there is one."""
     if kept.get("scan_mode") == mode:
         clock = kept.get("scan_mongo_clock")
         yield {
@@ -221,7 +221,7 @@ def _follow(
 
 
 def _since(success: Entry | None, time: tuple[str, str]) -> float | None:
-    """Seconds from the end of a cycle to the present, by the clock of Redis."""
+    """Seconds since the end of a cycle, by the clock of Redis."""
     if success is None:
         return None
     now = datetime.fromtimestamp(int(time[0]), UTC) + timedelta(microseconds=int(time[1]))
@@ -229,14 +229,14 @@ def _since(success: Entry | None, time: tuple[str, str]) -> float | None:
 
 
 def _deferred(scanned: list[str]) -> list[dict[str, Any]]:
-    """Some of what waits, the longest first: a scan of a hash returns fields and values in turn."""
+    """Some deferred documents, the oldest first, from the reply of HSCAN."""
     pairs = list(zip(scanned[::2], scanned[1::2], strict=True))[:SHOWN_DEFERRED]
     waiting = [{"id": key} | deferral_from_text(text).as_dict() for key, text in pairs]
     return sorted(waiting, key=lambda one: str(one["since"]))
 
 
 def _lengths(wire: Wire, queues: list[str]) -> dict[str, int]:
-    """How long each queue is. One that somebody made into something else has no length: doctor says so."""
+    """The length of each queue; a key of another type is left out, `etl doctor` reports it."""
     kinds = wire.exchange([("TYPE", queue) for queue in queues]) if queues else []
     lists = [queue for queue, kind in zip(queues, kinds, strict=True) if kind in {"list", "none"}]
     lengths = wire.exchange([("LLEN", queue) for queue in lists]) if lists else []

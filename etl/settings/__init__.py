@@ -1,4 +1,4 @@
-"""The settings: what they are (`model`), where they come from (`layers`), how to show an address (`uris`)."""
+"""The settings: definitions (`model`), sources (`layers`, `environment`, `yaml_file`), addresses (`urls`)."""
 
 from etl.settings.effective import Effective, effective
 from etl.settings.layers import Loaded, load, load_with_origins

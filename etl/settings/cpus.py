@@ -1,4 +1,4 @@
-"""How many CPUs this process may use: fewer than the machine has, in a container or under a limit."""
+"""The number of CPUs that this process may use, within the limits of a container or of systemd."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""The settings in force as a person may see them: value by value, secrets masked, each with its origin."""
+"""The settings in force: each value with its origin, secrets masked."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -31,4 +31,4 @@ def _shown(value: Any) -> Any:
     if not isinstance(value, SecretStr):
         return value
     secret = value.get_secret_value()
-    return masked(secret) if "://" in secret else "***"  # of an address only the password is one
+    return masked(secret) if "://" in secret else "***"  # of an address only the password is masked

@@ -1,4 +1,4 @@
-"""The settings that environment variables give: `ETL_MONGO__URI`, or `ETL_COLLECTIONS` as JSON."""
+"""Settings from environment variables: `ETL_MONGO__URI`, or `ETL_COLLECTIONS` as JSON."""
 
 import os
 import re
@@ -11,21 +11,21 @@ from etl.settings.model import Settings
 from etl.settings.urls import nearest
 
 PREFIX = "ETL_"
-#: Names the settings file; no setting itself.
+#: The path of the settings file; not a setting itself.
 FILE_VARIABLE = "ETL_CONFIG"
 
 
 class _Environment(Settings, BaseSettings):
-    """Tells pydantic-settings what to look for; never instantiated."""
+    """Describes the variables to pydantic-settings; never instantiated."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", env_ignore_empty=True)
 
 
 def read() -> dict[str, object]:
-    """What the variables say, as nested settings; an empty variable counts as not set.
+    """The values of the variables as nested settings; an empty variable counts as not set.
 
     Raises:
-        Misconfigured: a variable that was meant for a setting but names none, or is no JSON where it must be.
+        Misconfigured: a misspelt variable, or invalid JSON.
     """
     _refuse_misspelt()
     try:
@@ -35,12 +35,12 @@ def read() -> dict[str, object]:
         name = PREFIX + (field[1].upper() if field else "…")
         if name not in map(str.upper, os.environ):
             name += "__…"  # of one of its lists
-        # `from None`: the cause holds the value, and that may be a secret.
+        # `from None`: the cause contains the value, which may be a secret.
         raise Misconfigured(f"environment {name}: expected JSON") from None
 
 
 def origin(path: validation.Path) -> str:
-    """The variable that gave the value at `path`, by its longest name: `ETL_MONGO` may be JSON."""
+    """The variable that gave the value at `path`; the longest name wins, as `ETL_MONGO` may be JSON."""
     present = {name.upper(): name for name in os.environ}
     names = [variable(path[:length]) for length in range(len(path), 0, -1)]
     return "environment " + next((present[name] for name in names if name in present), names[-1])
@@ -52,10 +52,10 @@ def variable(path: validation.Path) -> str:
 
 
 def _refuse_misspelt() -> None:
-    """Refuse a variable that was meant for a setting: it has our `__`, or would be one with it.
+    """Refuse misspelt variables: those with `__`, and those that would be a setting with it.
 
-    Any other `ETL_…` belongs to somebody else: Kubernetes sets `ETL_SERVICE_HOST` for a service named etl.
-    What begins with a section (`ETL_MONGO__…`) is checked with the settings themselves.
+    Other `ETL_…` variables are ignored: Kubernetes sets `ETL_SERVICE_HOST` for a service named etl. Those that begin
+    with a section (`ETL_MONGO__…`) are checked with the settings.
     """
     known = _variables()
     sections = tuple(
@@ -73,9 +73,9 @@ def _squeezed(name: str) -> str:
 
 
 def _variables() -> tuple[str, ...]:
-    """Every variable that gives one setting, and those that give a whole section as JSON."""
+    """All variables: of single settings, and of whole sections as JSON."""
     whole = (FILE_VARIABLE, *(variable((section,)) for section in Settings.model_fields))
-    named = ("collections", "families")  # their parts have names of their own: JSON only
+    named = ("collections", "families")  # their keys are names chosen by the user: JSON only
     parts = (
         variable((section, name))
         for section in Settings.model_fields

@@ -1,4 +1,4 @@
-"""The order of settings: command line over environment over file over default, and who said what."""
+"""Merges the sources of settings: command line over environment over file over default; records origins."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -16,14 +16,14 @@ DEFAULT_FILE = Path("config/etl.yaml")
 
 
 class Origins(dict[SettingPath, str]):
-    """Who set each value: the paths of all values that are no defaults."""
+    """The origin of each value that is not a default, by path."""
 
     def of(self, path: SettingPath) -> str:
-        """Where the value at `path` came from: `default`, `file PATH`, `environment NAME`, `command line`."""
+        """The origin of the value at `path`: `default`, `file PATH`, `environment NAME`, `command line`."""
         return self.get(path, "default")
 
     def near(self, path: SettingPath) -> str:
-        """The origin of `path`, or of what was given nearest to it, as the end of an error message."""
+        """The origin of `path` or of the nearest given value, as the end of an error message."""
         for length in range(len(path), 0, -1):
             for known, origin in self.items():
                 if known[:length] == path[:length]:
@@ -32,7 +32,7 @@ class Origins(dict[SettingPath, str]):
 
 
 class Loaded(NamedTuple):
-    """The settings in force and where each of them came from."""
+    """The settings in force, and the origin of each value."""
 
     settings: Settings
     origins: Origins
@@ -46,16 +46,16 @@ class _Layer(NamedTuple):
 def load(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
     """The settings in force: `overrides` over the environment over the YAML file over the defaults.
 
-    The file is `path`, else `ETL_CONFIG`, else `config/etl.yaml` where the command runs, else none.
+    The file is `path`, else `ETL_CONFIG`, else `config/etl.yaml` in the current directory, else none.
 
     Raises:
-        Misconfigured: in one line, what is wrong, where it was set, and what is expected; no secret in it.
+        Misconfigured: a setting is invalid; the message is one line without secrets.
     """
     return load_with_origins(path, overrides or {}).settings
 
 
 def load_with_origins(path: Path | None, overrides: Mapping[str, Any]) -> Loaded:
-    """Like `load`, with the origin of every value that is no default."""
+    """Like `load`, with the origin of every value."""
     values: dict[str, Any] = {}
     origins = Origins()
     for layer in (*_file(path), *_given(overrides)):
@@ -63,7 +63,7 @@ def load_with_origins(path: Path | None, overrides: Mapping[str, Any]) -> Loaded
     try:
         return Loaded(Settings.model_validate(values), origins)
     except ValidationError as error:
-        # `from None`: a traceback must not lead to what was given, which may be a secret.
+        # `from None`: a traceback must not contain the given values, which may be secrets.
         raise Misconfigured(validation.one_line(error, origins.near)) from None
 
 
@@ -81,10 +81,10 @@ def _given(overrides: Mapping[str, Any]) -> Iterator[_Layer]:
 
 
 def _lay_over(below: dict[str, Any], layer: _Layer, origins: Origins, at: SettingPath = ()) -> None:
-    """Merge a layer into what is below it: mappings by key, anything else (lists too) as a whole.
+    """Merge a layer into the layers below: mappings by key, other values (also lists) as a whole.
 
-    Where a mapping meets something else, that stays, to be refused: it is wrong, and one value of the
-    section in a higher layer must not hide it.
+    If a mapping meets another type below, that stays and is refused later: a value of the section in a higher layer
+    must not hide the mistake.
     """
     for name, value in layer.values.items():
         path = (*at, name)
@@ -99,7 +99,7 @@ def _lay_over(below: dict[str, Any], layer: _Layer, origins: Origins, at: Settin
 
 
 def leaves(value: Any, at: SettingPath = ()) -> Iterator[tuple[SettingPath, Any]]:
-    """Every single value below `value` with its path; an empty mapping or list counts as a value."""
+    """All leaf values below `value` with their paths; an empty mapping or list counts as a leaf."""
     items: list[tuple[str | int, Any]] = []
     if isinstance(value, Mapping):
         items = list(value.items())

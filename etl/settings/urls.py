@@ -1,7 +1,6 @@
-"""Server addresses: what is wrong with one, and how to show it without its secrets.
+"""Server addresses: validation, and display without secrets.
 
-A URI is checked here, before any driver sees it, because a driver's own complaint about a malformed
-one may quote a piece of the password.
+Addresses are validated before a driver parses them, because a driver's error message may quote a part of the password.
 """
 
 import re
@@ -59,13 +58,13 @@ _OURS: Final = frozenset(
 
 
 def problem(uri: str, schemes: tuple[str, ...]) -> str | None:
-    """What is wrong with `uri`, in words that quote nothing of it; None when it is well-formed."""
+    """The problem of `uri`, without quoting it; None if it is valid."""
     scheme, separator, rest = uri.partition("://")
     if not separator or scheme not in schemes:
         return "expected an address that begins with " + " or ".join(f"{name}://" for name in schemes)
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     place = rest[len(authority) :]
-    # The value of an option may hold an @; anywhere else it ends a password that holds a slash or so.
+    # An option may contain @; elsewhere a second @ means an unescaped password.
     if "@" in _VALUE.sub("", place) or authority.count("@") > 1:
         return "a user name or password that holds any of @ : / ? # % must be percent-encoded"
     hosts = authority.rpartition("@")[2]
@@ -85,7 +84,7 @@ def _is_host(host: str) -> bool:
 
 
 def _option_problem(scheme: str, place: str) -> str | None:
-    """What is wrong with the options of a Redis address; an unknown name may be a secret, and is not quoted."""
+    """The problem of the options of a Redis address; an unknown name may be a secret, so it is not quoted."""
     for option in filter(None, place.partition("#")[0].partition("?")[2].split("&")):
         name, _, value = option.partition("=")
         if name in _OURS:
@@ -102,7 +101,7 @@ def _option_problem(scheme: str, place: str) -> str | None:
 
 
 def nearest(name: str, known: tuple[str, ...]) -> str:
-    """A way out for a misspelt name: `did you mean …?`, or all the known ones."""
+    """A suggestion for a misspelt name: `did you mean …?`, or all known names."""
     spelling = {known_name.lower(): known_name for known_name in known}
     close = get_close_matches(name.lower(), spelling, n=1)
     return f"did you mean {spelling[close[0]]}?" if close else "expected one of: " + ", ".join(known)

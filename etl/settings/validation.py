@@ -1,4 +1,4 @@
-"""From pydantic's view of a wrong setting to the one line a person needs."""
+"""Converts pydantic's errors to one line."""
 
 from collections.abc import Callable, Sequence
 from typing import get_args
@@ -15,26 +15,26 @@ Path = tuple[str | int, ...]
 def one_line(error: ValidationError, source: Callable[[Path], str]) -> str:
     """Every problem as `path: what is expected (where it was set)`, joined by semicolons.
 
-    `source` names where the value at a path came from. No value is ever quoted: it may be a secret.
+    `source` gives the origin of the value at a path. Values are never quoted: they may be secrets.
     """
     found = error.errors(include_input=False)
     return "; ".join(_describe(details, source) for details in found if not _follows(details, found))
 
 
 def _follows(details: ErrorDetails, found: Sequence[ErrorDetails]) -> bool:
-    """Whether a list only counts as too short because what is in it is wrong, which is told by itself."""
+    """Whether a list counts as too short only because its items are invalid, which is reported anyway."""
     path = details["loc"]
     inside = (other["loc"] for other in found if other["loc"][: len(path)] == path and other["loc"] != path)
     return details["type"] == "too_short" and any(inside)
 
 
 def dotted(path: Path) -> str:
-    """The path as people write it: `collections.0.name`."""
+    """The path with dots: `collections.0.name`."""
     return ".".join(str(part) for part in path)
 
 
 def known_names(path: Path) -> tuple[str, ...]:
-    """The names that may stand where the last part of `path` stands; none where any name may."""
+    """The valid names for the last part of `path`; empty if any name is valid."""
     model: type[BaseModel] | None = Settings
     for part in path[:-1]:
         if isinstance(part, str) and model is not None and part in model.model_fields:

@@ -1,4 +1,4 @@
-"""Reads the settings file: YAML, refused with file and line when it is not, or when it says a thing twice."""
+"""Reads the settings file; invalid YAML and duplicate keys are refused with file and line."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from etl.errors import Misconfigured
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML lets the last of two equal keys win in silence; a person who wrote both meant something else."""
+    """Refuses duplicate keys, of which YAML silently keeps the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002 (the signature of PyYAML)
         seen = set()
@@ -31,7 +31,7 @@ def read(path: Path) -> dict[str, Any]:
     """The content of a settings file; a section left empty counts as not given.
 
     Raises:
-        Misconfigured: no such file, not readable, or no YAML mapping; names the file and the line.
+        Misconfigured: the file is missing, unreadable, or not a YAML mapping; the message has file and line.
     """
     try:
         content = parse(path.read_text("utf-8"))
@@ -66,6 +66,6 @@ def _line(error: yaml.YAMLError) -> int:
 
 
 def _problem(error: yaml.YAMLError) -> str:
-    """What the parser says, without the words it quotes from the file: they may be part of a secret."""
+    """The parser's message without its quotes from the file, which may be part of a secret."""
     said = getattr(error, "problem", None) or "not valid YAML, or nested too deeply"
     return re.sub(r"'[^'<>]*\w[^'<>]*'", "'…'", said)

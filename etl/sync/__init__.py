@@ -1,1 +1,1 @@
-"""What runs over the four stages: cycles and refreshes."""
+"""The runs over the four stages: cycles, refreshes, followers."""

@@ -1,4 +1,4 @@
-"""One cycle of one collection over the four stages: read, transform, write, remember."""
+"""One cycle of one collection over the four stages: read, transform, write, checkpoint."""
 
 import time
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ def run_cycle(
     again: Sequence[str] = (),
     since: Backfilled | None = None,
 ) -> None:
-    """Read what is new, write it, and move the watermark.
+    """Read what has changed, write it, and move the watermark.
 
     Args:
         stages: of the collection.
@@ -34,11 +34,11 @@ def run_cycle(
         token: the fencing token of the lease.
         report: is filled in.
         progress: is called after each batch.
-        again: documents to read again whatever the watermark says, by `_id` as canonical Extended JSON.
-        since: what a backfill has read: read all that changed since it began.
+        again: further documents to read, by `_id` as canonical Extended JSON.
+        since: the backfill to catch up with: read everything that changed since it began.
 
     Raises:
-        EtlError: the cycle ended early; what it had recorded stands, and the next one resumes there.
+        EtlError: the cycle ended early; the next one resumes at the last recorded batch.
     """
     began = time.monotonic()
     store, retry, processor = stages.store, stages.retry, stages.processor
@@ -51,12 +51,12 @@ def run_cycle(
     process = partial(
         processor.process,
         remember_from=now.mongo - limits.lookback,
-        # What a cache remembers that has lost its checkpoint is not relied on: all is written anew.
+        # Without a checkpoint done marks are not trusted: everything is written again.
         trust=scan.mode == "delta",
     )
     write_again(stages, scan, position, token, report, again)
     if checkpoint is None and limits.cold_start == "now" and since is None:
-        # A start from now that was cut goes on as a plain scan: it may write a document too many.
+        # If this is interrupted, the next cycle continues as a normal scan.
         process = partial(_pass_over, processor, process, now.mongo)
     scan, position = run_scan(stages, scan, position, token, report, progress, process)
     if state.deferred or report.deferred:
@@ -83,7 +83,7 @@ def write_again(
     report: Report,
     ids: Sequence[str],
 ) -> None:
-    """Read documents by `_id` as canonical Extended JSON, and write them whatever was done before."""
+    """Read documents by `_id` (canonical Extended JSON) and write them, also those marked as done."""
     for start in range(0, len(ids), stages.page_size):
         read_at, results = stages.processor.read(ids[start : start + stages.page_size])
         outcome = stages.processor.process(results, read_at, remember_from=0, trust=False)
@@ -93,7 +93,7 @@ def write_again(
 def _pass_over(
     processor: Processor, process: Process, present: int, results: Sequence[TransformResult], read_at: int
 ) -> BatchOutcome:
-    """Leave out what was there when a cold start from now began, and write what has come since."""
+    """Mark documents from before a cold start `now` as done, and write later ones."""
     before = [one for one in results if one.ms is None or one.ms <= present]
     processor.pass_over(before, read_at)
     return process([one for one in results if one.ms is not None and one.ms > present], read_at)

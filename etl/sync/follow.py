@@ -1,8 +1,8 @@
-"""Follow: apply what the change stream of a collection tells, within milliseconds, deletes included.
+"""Follow: apply the change stream of a collection within milliseconds, deletes included.
 
-The cycles stay as they are, as the safety net: they find nothing where a follower works. What an event names is read
-again by `_id` and put through the same processor. The resume token moves in a fenced step of its own, after the writes.
-What the stream cannot tell is answered by a cycle and a reconciliation of deletes, never by a gap.
+The cycles continue as a safety net. The document of an event is read again by `_id` and written by the same processor.
+The resume token moves in a fenced step of its own, after the writes. If events were missed, a cycle and a
+reconciliation of deletes follow, so there is no gap.
 """
 
 import logging
@@ -35,7 +35,7 @@ _IDLE_SECONDS: Final = 10.0
 """How often the token is recorded while nothing happens, so that it does not fall out of the oplog."""
 
 _ABSENT_SECONDS: Final = 1.0
-"""How often a collection that was dropped is looked for."""
+"""How often a dropped collection is looked for."""
 
 _log = logging.getLogger("etl.follow")
 
@@ -83,7 +83,7 @@ class Stream(Protocol):
 
 
 class Followed(NamedTuple):
-    """One batch of a follower, for metrics and for people."""
+    """One batch of a follower, for metrics and output."""
 
     operations: Mapping[str, int]
     outcome: BatchOutcome | None
@@ -103,7 +103,7 @@ class Follower:
     """How far behind the present a cycle reads again, in milliseconds."""
     cycle: Callable[[], Report]
     reconcile: Callable[[], object]
-    """Finds what was deleted while no stream could tell."""
+    """Finds documents that were deleted while no stream was open."""
     on_batch: Callable[[Followed], None]
 
     def follow(self) -> None:
@@ -111,7 +111,7 @@ class Follower:
 
         Raises:
             StreamRefusedError: the server has no change streams, or the user may not open one.
-            EtlError: a server stays away, or refuses.
+            EtlError: a server does not answer, or refuses.
         """
         stop = self.stages.stop
         while not stop.is_set():
@@ -192,7 +192,7 @@ class Follower:
         return events.token
 
     def _free(self, waiting: set[str]) -> list[str]:
-        """Those of the documents that wait for a lock whose lock is gone."""
+        """Deferred documents whose lock is gone."""
         if not waiting:
             return []
         known = self.stages.store.load().deferred
@@ -200,7 +200,7 @@ class Follower:
         return [name for name, one in known.items() if one.lock not in held][: self.stages.page_size]
 
     def _apply(self, ids: list[str]) -> BatchOutcome:
-        """Read these documents and write them; what an event names is always written."""
+        """Read these documents and write them, also versions marked as done."""
         if not ids:
             return BatchOutcome()
         read_at, results = self.stages.processor.read(ids)

@@ -1,9 +1,8 @@
-"""Where a cycle reads: pure decisions over the checkpoint and the clocks, no I/O.
+"""Plans the scan of a cycle from the checkpoint and the clocks; pure.
 
-A *scan* is one reading of the collection in `(updated_at, _id)` order, from a cursor that moves.
-Whether the one before finished or was cut, the next begins at `min(where it stood, C - lookback)`,
-`C` being the server's clock when it began: what has been committed behind it since is dated no
-earlier than that.
+A *scan* reads the collection in `(updated_at, _id)` order from a moving cursor. The next scan starts at
+`min(last position, C - lookback)`, where `C` is MongoDB's clock at the start of the last one, finished or interrupted:
+documents committed behind its cursor are dated no earlier than that.
 """
 
 from dataclasses import replace
@@ -15,21 +14,20 @@ from schemas.position import AFTER_DATES, FIRST, LAST, Position, at
 ColdStart = Literal["full", "recent", "now"]
 
 STEP_TOLERANCE_MS: Final = 1000
-"""Differences between two clocks up to this are jitter, which the overlap absorbs."""
+"""Smaller steps of a clock are jitter, which the overlap absorbs."""
 
 
 class Limits(NamedTuple):
-    """What the settings say of reading one collection; times in milliseconds."""
+    """The settings for reading one collection; times in milliseconds."""
 
     lookback: int
-    """How far behind its beginning the next cycle reads again: how late a document may be committed after its own
-    date, and how long a write may be under way."""
+    """How far the next cycle reads again: the overlap of late commits, and the deadline of writes."""
     longest_ttl: int
     cold_start: ColdStart
 
 
 def plan(checkpoint: Checkpoint | None, now: ServerTimes, limits: Limits) -> Scan:
-    """The scan of the cycle that begins now."""
+    """The scan of a cycle that starts now."""
     if checkpoint is None:
         return _cold_start(now, limits)
     if (cut := checkpoint.scan) is not None:
@@ -42,9 +40,9 @@ def plan(checkpoint: Checkpoint | None, now: ServerTimes, limits: Limits) -> Sca
 def plan_catch_up(
     checkpoint: Checkpoint | None, now: ServerTimes, limits: Limits, since: ServerTimes
 ) -> Scan:
-    """The scan of a cycle that also reads all that changed since a backfill began at `since`.
+    """The scan of a cycle that also reads everything that changed since a backfill began at `since`.
 
-    Where there was no cycle before, the backfill has read all that is older.
+    Without a checkpoint the backfill has read everything older.
     """
     lower = _lower(None, since, now, limits.lookback)
     if checkpoint is None:
@@ -60,14 +58,14 @@ def _cold_start(now: ServerTimes, limits: Limits) -> Scan:
         case "recent":
             return Scan("cold_start", now, at(now.mongo - limits.longest_ttl), AFTER_DATES)
         case "now":
-            # Only what the next scan would read again: the cycle marks it as done.
+            # Only what the next scan would read again; it is marked as done.
             return Scan("cold_start", now, at(now.mongo - limits.lookback), AFTER_DATES)
 
 
 def _lower(stood: Position | None, began: ServerTimes, now: ServerTimes, lookback: int) -> Position:
-    """`min(stood, C - overlap)`, and earlier still where MongoDB's clock was set back since.
+    """`min(stood, C - lookback)`, and earlier if MongoDB's clock was set back since.
 
-    Documents may then be dated behind `C` by as much as the step. The clock of Redis witnesses it.
+    Documents may then be dated before `C` by as much as the step. It is measured with the clock of Redis.
     """
     window = at(began.mongo - lookback)
     lower = window if stood is None else earliest(stood, window)

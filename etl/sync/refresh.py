@@ -1,4 +1,4 @@
-"""Refresh: warm a family again, whatever the watermark says.
+"""Refresh: write a family again from MongoDB, independent of the watermark.
 
 It runs beside the cycles and takes no lease, so that a long cycle cannot let a family expire. It reads the newest
 documents first and skips the older ones that claim the same keys.
@@ -13,15 +13,15 @@ from schemas.documents.kind import Kind
 
 
 def refresh(stages: Stages, default_tipo: str, report: RefreshReport) -> None:
-    """Warm `report.family`, or its entries called `report.name`, and count them in `report`.
+    """Write `report.family`, or its entries called `report.name`, and count them in `report`.
 
     Args:
         stages: of one collection.
-        default_tipo: the kind of its documents that name none.
+        default_tipo: the kind of documents without `tipo`.
         report: is filled in.
 
     Raises:
-        EtlError: a server stays away, or refuses.
+        EtlError: a server does not answer, or refuses.
     """
     for kind in KINDS.values():
         if report.family in {family.name for family in kind.families}:
@@ -33,7 +33,7 @@ def _warm(stages: Stages, kind: Kind, untyped: bool, report: RefreshReport) -> N
     if report.name is not None and kind.name_field is not None:
         criteria[kind.name_field] = report.name
     seen: set[str] = set()
-    # The cursor sorts when it begins: what it returns later was read then.
+    # The cursor sorts at its start: later pages were read at that time too.
     read_at = stages.retry(stages.processor.now)
     for documents in stages.reader.of_kind(criteria, stages.page_size):
         newest = []

@@ -1,6 +1,6 @@
-"""The runs of a collection: a cycle, and a backfill with the cycle that catches up.
+"""The runs of a collection: a cycle, and a backfill with its catch-up cycle.
 
-A run that fails raises nothing: what went wrong is in its report, and in the history.
+A failed run does not raise: the error is in its report and in the history.
 """
 
 import logging
@@ -35,11 +35,11 @@ class Runs:
     limits: Limits
     cycle_stages: Stages
     backfill_stages: Callable[[BackfillOrder], Stages]
-    """Those of a backfill, or of a dry run."""
+    """The stages of a backfill or of a dry run."""
     lease: Lease
     backfill_lease: Lease
     upgrade: Callable[[], bool]
-    """Takes the collection over from version 0.1; says whether that had left state."""
+    """Upgrades the state of version 0.1; returns whether there was any."""
 
     def cycle(
         self, again: Sequence[str] = (), since: Backfilled | None = None, progress: Progress = unheard
@@ -52,7 +52,7 @@ class Runs:
         return report
 
     def backfill(self, order: BackfillOrder, progress: Progress) -> Report:
-        """Every document that is asked for; with `dry_run` only what would become of each."""
+        """Write every document within the bounds; with `dry_run` only count what would be written."""
         report = Report(self.collection, mode="backfill")
         stages = self.backfill_stages(order)
         process: Process = partial(stages.processor.process, remember_from=None, trust=False)
@@ -76,7 +76,7 @@ class Runs:
         return report
 
     def _catch_up(self, read: Backfilled) -> None:
-        """A cycle that reads again all that changed since a backfill began, once no other one runs."""
+        """Run a cycle that reads everything that changed since the backfill began; wait for a running cycle first."""
         stop = self.cycle_stages.stop
         while True:
             report = self.cycle(since=read)
@@ -90,7 +90,7 @@ class Runs:
 
     @contextmanager
     def _recorded(self, report: Report) -> Iterator[None]:
-        """Put what goes wrong into the report, and keep that in the history where Redis can."""
+        """Put errors into the report, and the report into the history if Redis answers."""
         began, clock = round(time.time() * 1000), time.monotonic()
         try:
             yield
@@ -101,7 +101,7 @@ class Runs:
             report.sync_duration_ms = round((time.monotonic() - clock) * 1000)
             report.failed(str(error), error.exit_code)
             if not isinstance(error, CacheAway):
-                with suppress(EtlError):  # what went wrong matters more than that it could not be recorded
+                with suppress(EtlError):  # the first error matters more than a failure to record it
                     self.cycle_stages.store.record(report, began)
         if report.incomplete:
             text = (

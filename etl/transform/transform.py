@@ -1,4 +1,4 @@
-"""Stage 2, transform: raw BSON documents become results. Pure, so that any process can run it."""
+"""Stage 2, transform: raw BSON documents to results; pure, so that any process can run it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,35 +13,35 @@ from schemas.operations import Enqueue, Evict, Keep, Put, Reject
 from schemas.position import place_in, position_in
 
 MOST_BYTES: Final = 64 * 1024 * 1024
-"""What one document may become in Redis, by default."""
+"""Default maximum of bytes in Redis per document."""
 
 _UNDECODABLE: Final = (bson.errors.BSONError, ValueError, OverflowError)
 
 
 @dataclass(frozen=True, slots=True)
 class Transform:
-    """How the documents of one collection are read: a small value that travels to workers."""
+    """The transform of one collection; picklable."""
 
     collection: str
     tipo: str
-    """The kind of a document that names none."""
+    """The kind of documents without `tipo`."""
     timestamp_field: str
     most_bytes: int = MOST_BYTES
-    """A document that would become more than this in Redis is a dead letter."""
+    """Maximum of bytes in Redis; a larger document is a dead letter."""
 
     def __call__(self, documents: Sequence[bytes]) -> list[TransformResult]:
-        """The result of each document, in the same order; a bad one never stops its neighbours."""
+        """The result of each document, in the same order; an invalid one does not affect the others."""
         return [self._result(raw) for raw in documents]
 
     def _result(self, raw: bytes) -> TransformResult:
         try:
             document = decode(raw)
         except _UNDECODABLE as error:
-            # The driver's message may quote the bytes it stumbled over, so only its type is kept.
+            # The driver's message may quote the document, so only the type of the error is kept.
             return self._rejected(raw, Reject(f"the document cannot be decoded ({type(error).__name__})"))
         text, ms, document_id = place_in(document, self.timestamp_field, raw)
         if ms is None and position_in(raw, self.timestamp_field).is_array():
-            # Its index has one entry for each member: no single place in the order, and none to pass.
+            # The index has one entry per member, so the document has no single position.
             return self._rejected(raw, Reject(f"{self.timestamp_field} is an array"))
         projection = project(document, self.tipo)
         if isinstance(projection, Reject):

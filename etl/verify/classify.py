@@ -1,7 +1,7 @@
-"""What a key is found to be: pure decisions over what MongoDB and Redis said of it at one moment.
+"""The verdict on one key, from facts of MongoDB and Redis that were read together; pure.
 
-The newest claim on a key, by `(updated_at, _id)`, says what it should be. A key is a mismatch only where that
-claim has been applied, no lock defers it, and the key is certainly this collection's.
+The newest claim on a key, by `(updated_at, _id)`, decides what it should be. A key is a mismatch only if that claim
+was applied, no lock defers it, and the key certainly belongs to this collection.
 """
 
 from collections.abc import Mapping
@@ -22,17 +22,17 @@ Name = Literal[
     "matching", "different", "missing", "expired", "orphaned", "deferred", "pending", "left_alone", "absent"
 ]
 MISMATCHES: Final = frozenset({"different", "missing", "orphaned"})
-"""What makes a cache untrue."""
+"""The verdicts that count as mismatches."""
 
 CLOCK_TOLERANCE_MS: Final = 1000
-"""So much before the end of its TTL a key may be gone: the clocks of two servers and a writer differ."""
+"""A key may be absent this much before the end of its TTL: clocks differ."""
 
 TTLs = Mapping[str, int | None]
-"""The life of each family in seconds; None for one that stays."""
+"""The TTL of each family in seconds; None for no TTL."""
 
 
 class Verdict(NamedTuple):
-    """What a key is found to be, and why, for a person. `absent`: nothing is there and nothing should be."""
+    """The verdict on a key, with the reason as text. `absent`: the key does not exist and should not."""
 
     name: Name
     why: str = ""
@@ -40,24 +40,24 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How far the cycles of the collection are. Milliseconds are of MongoDB's clock."""
+    """The progress of the cycles. Milliseconds are of MongoDB's clock."""
 
     now: int
     checkpoint: Checkpoint | None = None
-    """None where the next cycle is a cold start: then no cycle is about to apply a delta."""
+    """None if the next cycle is a cold start."""
     overlap: int = 0
     """How late documents are committed."""
     records: Mapping[str, Record] = field(default_factory=dict)
     """By the name of the document."""
     deferred: frozenset[str] = frozenset()
-    """Documents that wait for a lock: their `_id`s as canonical Extended JSON."""
+    """Deferred documents: their `_id`s as canonical Extended JSON."""
     held: frozenset[str] = frozenset()
     """Keys of the locks that exist."""
     scheduled: bool = False
-    """Whether a daemon is at work, so that what is not applied yet soon will be."""
+    """Whether a daemon is running, which will apply pending changes soon."""
 
     def reached(self, result: TransformResult) -> bool:
-        """Whether the cycles have passed this version of a document, and will not come back for it."""
+        """Whether the cycles have passed this version of a document for good."""
         if self.checkpoint is None or result.ms is None:
             return True
         record = self.records.get(result.document)
@@ -78,19 +78,19 @@ class KeyFacts(NamedTuple):
 
     key: str
     content: Content | None
-    """What Redis holds; None where it holds nothing."""
+    """The content in Redis; None if the key is absent."""
     newest: TransformResult | None = None
     """The existing document that claims the key with the greatest position."""
     owner: Claim | None = None
     """The newest claim that was applied, of the documents of this collection."""
     owning: TransformResult | None = None
-    """That document as it is now; None where it is gone."""
+    """That document as it is now; None if it was deleted."""
     shared: bool = False
     """Whether a document of another collection claims it too."""
 
     @property
     def is_overtaken(self) -> bool:
-        """Whether a newer claim than that of the newest existing claimant was applied."""
+        """Whether a claim newer than that of the newest existing claimant was applied."""
         owner, newest = self.owner, self.newest
         if owner is None or newest is None:
             return owner is not None
@@ -98,13 +98,13 @@ class KeyFacts(NamedTuple):
 
 
 def family_of(key: str) -> Family | None:
-    """The family that a key belongs to: that with the longest prefix."""
+    """The family of a key: the one with the longest matching prefix."""
     fitting = [family for family in FAMILIES.values() if key.startswith(family.prefix)]
     return max(fitting, key=lambda family: len(family.prefix), default=None)
 
 
 def lock_of(key: str) -> str | None:
-    """The lock of the campaign that a key belongs to, read from the key itself: its document may be gone."""
+    """The campaign lock of a key, derived from the key itself: its document may be deleted."""
     family = family_of(key)
     if family is None or family.parts[:1] != GENERATION_LOCK.parts:
         return None
@@ -114,7 +114,7 @@ def lock_of(key: str) -> str | None:
 def classify_alone(
     write: Put | Evict, ms: int | None, content: Content | None, ttls: TTLs, now: int
 ) -> Name | None:
-    """The verdict where the document and the key alone tell: the key is as it says, or expired; else None."""
+    """The verdict if document and key alone decide it: matching, absent or expired; else None."""
     if not isinstance(write, Put):
         return "absent" if content is None else None
     ttl = ttls.get(write.family)
@@ -124,7 +124,7 @@ def classify_alone(
 
 
 def classify(facts: KeyFacts, state: State, ttls: TTLs) -> Verdict:
-    """The verdict on one key, all facts being of one moment."""
+    """The verdict on one key."""
     owning, newest = facts.owning, facts.newest
     if facts.is_overtaken and owning is not None and any(keep.key == facts.key for keep in owning.keeps):
         return Verdict("absent" if facts.content is None else "matching")
@@ -138,7 +138,7 @@ def classify(facts: KeyFacts, state: State, ttls: TTLs) -> Verdict:
 
 
 def _exempt(facts: KeyFacts, newest: TransformResult, state: State) -> Verdict | None:
-    """The verdict on a key that is not as its newest document says, but need not be."""
+    """The verdict on a key that need not match its newest document."""
     if facts.shared:
         return Verdict("left_alone", "another collection claims it too")
     if state.waits(newest) or lock_of(facts.key) in state.held:
@@ -151,9 +151,9 @@ def _exempt(facts: KeyFacts, newest: TransformResult, state: State) -> Verdict |
 def _mismatch(
     facts: KeyFacts, newest: TransformResult, write: Put | Evict, state: State, ttls: TTLs
 ) -> Verdict:
-    """The verdict on a key that is not as its newest document says."""
+    """The verdict on a key that does not match its newest document."""
     owner, owning = facts.owner, facts.owning
-    if facts.is_overtaken:  # a newer one that has moved away leaves the key when it is reached
+    if facts.is_overtaken:  # a newer document that moved away leaves the key when a cycle applies it
         applied = owning is None or state.reached(owning)
     else:
         applied = state.reached(newest) or (owner is not None and _is_of(owner, newest))
@@ -166,7 +166,7 @@ def _mismatch(
     if facts.content is not None:
         why = "; ".join(differences(write, facts.content, ttls.get(write.family)))
         return Verdict("different", why)
-    # Of one dated in the future it is not known when it changed.
+    # The time of change of a document dated in the future is unknown.
     return Verdict("expired") if (newest.ms or 0) > state.now else Verdict("missing", "it is not there")
 
 
@@ -198,7 +198,7 @@ def _is_of(owner: Claim, result: TransformResult) -> bool:
 
 
 def _looks_ours(key: str, content: Content, ttls: TTLs) -> bool:
-    """Whether the key is as the ETL leaves one: of its family's type, with a life no longer than that."""
+    """Whether the key looks like one of the ETL: the type of its family, and a TTL not longer than the family's."""
     family = family_of(key)
     if family is None or content.type != family.type:
         return False
@@ -207,8 +207,8 @@ def _looks_ours(key: str, content: Content, ttls: TTLs) -> bool:
 
 
 def _alive(ms: int | None, ttl: int | None, now: int) -> bool:
-    """Whether what the document filled must still be there, by the date of its last change."""
-    if ms is None:  # when it changed is not known
+    """Whether a key filled at the date of the document must still exist."""
+    if ms is None:  # time of change unknown
         return False
     return ttl is None or now - ms < ttl * 1000 - CLOCK_TOLERANCE_MS
 

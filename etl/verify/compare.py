@@ -1,4 +1,4 @@
-"""What Redis holds against what it should hold: whether they differ, and how a person reads it. Pure."""
+"""Compares the content of a key with what it should be, and describes the difference; pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
@@ -10,17 +10,17 @@ _LONGEST: Final = 60
 
 
 def type_of(write: Put) -> str:
-    """The Redis type that it becomes."""
+    """The Redis type of the write."""
     return "hash" if isinstance(write.value, Mapping) else "list"
 
 
 def differences(write: Put, content: Content, ttl: int | None) -> list[str]:
-    """In what a key is not as a document says, one line each; empty where it is true.
+    """The differences of a key from its document, one line each; empty if it matches.
 
     Args:
-        write: what the document says.
-        content: what the key holds.
-        ttl: the life of its family in seconds, None for one that stays.
+        write: what the key should be.
+        content: the key as it is.
+        ttl: the TTL of its family in seconds, None for no TTL.
     """
     if content.type != type_of(write):
         return [f"it is a {content.type}, not a {type_of(write)}"]
@@ -66,7 +66,7 @@ def _members(wanted: Sequence[str], held: Sequence[str], size: int) -> Iterator[
 
 
 def _changed(wanted: str, held: str) -> str:
-    """Both texts from a little before where they part, since long ones usually begin alike."""
+    """Both texts from shortly before their first difference: long ones usually begin alike."""
     same = next((i for i, pair in enumerate(zip(wanted, held, strict=False)) if len({*pair}) > 1), None)
     start = max(0, (min(len(wanted), len(held)) if same is None else same) - _LONGEST // 3)
     return f"is {_short(held, start)}, and should be {_short(wanted, start)}"

@@ -1,6 +1,6 @@
-"""What a verification has found so far, key by key: in memory while it is small, on disk beyond.
+"""The results of a verification per key, in memory up to a limit, then on disk.
 
-The documents come in ascending order, so what is added last about a key is what its newest document says.
+Documents are read in ascending order, so the last finding added for a key is that of its newest document.
 """
 
 import sqlite3
@@ -16,7 +16,7 @@ _KEYS_A_QUESTION: Final = 500
 
 
 class Finding(NamedTuple):
-    """What is known of a key. Without a verdict it must be rechecked."""
+    """The result for a key. Without a verdict it must be rechecked."""
 
     key: str
     verdict: Name | None
@@ -25,7 +25,7 @@ class Finding(NamedTuple):
 
 
 class Findings:
-    """Those of one run. Keys are told apart by their hash, of 64 bits in this process. Close it."""
+    """The findings of one run, by the 64-bit hash of the key. Must be closed."""
 
     def __init__(self) -> None:
         self._db = sqlite3.connect(_place(), isolation_level=None)
@@ -36,14 +36,14 @@ class Findings:
         )
 
     def add(self, findings: Iterable[Finding]) -> None:
-        """Keep findings; what was known of their keys before is forgotten."""
+        """Add findings; they replace earlier ones of the same keys."""
         rows = ((hash(finding.key), *_row(finding)) for finding in findings)
         self._db.execute("BEGIN")
         self._db.executemany("INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?)", rows)
         self._db.execute("COMMIT")
 
     def unknown(self, keys: Sequence[str]) -> list[str]:
-        """Those of these keys of which nothing is known."""
+        """The keys without a finding."""
         hashes = {hash(key): key for key in keys}
         for start in range(0, len(keys), _KEYS_A_QUESTION):
             some = [*map(hash, keys[start : start + _KEYS_A_QUESTION])]
@@ -53,7 +53,7 @@ class Findings:
         return [*hashes.values()]
 
     def count(self, verdict: Name) -> int:
-        """How many keys have this verdict."""
+        """The number of keys with this verdict."""
         [(number,)] = self._db.execute("SELECT count(*) FROM keys WHERE verdict = ?", (verdict,))
         return int(number)
 
@@ -63,7 +63,7 @@ class Findings:
         return [key for (key,) in self._db.execute(question, (verdict, limit))]
 
     def unsettled(self, limit: int) -> Iterator[list[Finding]]:
-        """The keys without a verdict, up to `limit` at a time; they may be given one meanwhile."""
+        """The keys without a verdict, up to `limit` at a time; verdicts may be added during the iteration."""
         last = -(2**63)
         question = (
             "SELECT hash, key, document FROM keys WHERE verdict IS NULL AND hash > ? ORDER BY hash LIMIT ?"
@@ -73,7 +73,7 @@ class Findings:
             yield [Finding(key, None, document) for _, key, document in rows]
 
     def close(self) -> None:
-        """Forget it all."""
+        """Delete everything."""
         with closing(self._db):
             pass
 

@@ -1,7 +1,7 @@
-"""The recheck of keys that did not match: all that decides about a key, read as of one moment.
+"""The recheck of keys that did not match.
 
-The documents that claim a key are read between two readings of the register of its claims. Where that has
-changed, a writer was at work, and the key is checked again. So what was written meanwhile is no mismatch.
+The documents that claim a key are read between two reads of its owner register. If the register has changed, a writer
+was at work, and the key is checked again. So a concurrent write is never reported as a mismatch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,19 +22,19 @@ _TRIES: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """One collection and its cache, and what the settings say of both."""
+    """A collection and its cache, with their settings."""
 
     collection: str
     stages: Stages
     inspector: Inspector
     processor: Processor
     source: str
-    """What the names of its documents begin with."""
+    """The prefix of the names of its documents."""
     ttls: TTLs
     overlap: int
-    """How late documents are committed, in milliseconds."""
+    """The overlap in milliseconds."""
     leader_key: str
-    """Exists while a daemon is at work."""
+    """A key that exists while a daemon leads."""
 
     def is_ours(self, claim: Claim) -> bool:
         """Whether a document of this collection claims the key."""
@@ -42,7 +42,7 @@ class Scope:
 
 
 class Rechecked(NamedTuple):
-    """One key: what is known of it, the verdict, and all documents that may claim it."""
+    """One key: facts, verdict, and all documents that may claim it."""
 
     facts: KeyFacts
     verdict: Verdict
@@ -50,16 +50,16 @@ class Rechecked(NamedTuple):
 
     @property
     def is_mismatch(self) -> bool:
-        """Whether the key is not as it should be."""
+        """Whether the verdict is a mismatch."""
         return self.verdict.name in MISMATCHES
 
 
 def recheck(scope: Scope, findings: Sequence[Finding]) -> list[Rechecked]:
-    """The verdict on each of these keys.
+    """Recheck these keys.
 
     Raises:
         Interrupted: the command is to stop.
-        EtlError: a server stays away, or refuses.
+        EtlError: a server does not answer, or refuses.
     """
     waiting = {finding.key: finding for finding in findings}
     rechecked: dict[str, Rechecked] = {}
@@ -75,17 +75,17 @@ def recheck(scope: Scope, findings: Sequence[Finding]) -> list[Rechecked]:
 
 
 def write_of(result: TransformResult | None, key: str) -> Put | Evict | None:
-    """What a document says of a key."""
+    """The write of a document to a key; None if it does not claim the key."""
     return next((write for write in result.writes if write.key == key), None) if result else None
 
 
 def members_of(write: Put | Evict | None) -> int:
-    """How many members a key should have."""
+    """The number of members of a write."""
     return len(write.value) if isinstance(write, Put) else 0
 
 
 def state_of(scope: Scope, documents: Sequence[str], held: frozenset[str] = frozenset()) -> State:
-    """How far the cycles are, with these documents among others, while these locks are held."""
+    """The progress of the cycles, the records of these documents, and the locks held."""
     stored = scope.stages.store.load()
     return State(
         now=scope.stages.retry(scope.stages.reader.clock),
@@ -99,7 +99,7 @@ def state_of(scope: Scope, documents: Sequence[str], held: frozenset[str] = froz
 
 
 def _at_one_moment(scope: Scope, findings: Sequence[Finding]) -> dict[str, Rechecked]:
-    """The verdicts, but for keys that were written meanwhile."""
+    """The verdicts, except for keys that were written meanwhile."""
     inspector = scope.inspector
     keys = [finding.key for finding in findings]
     locks = sorted({lock for key in keys if (lock := lock_of(key))})
@@ -135,7 +135,7 @@ def _at_one_moment(scope: Scope, findings: Sequence[Finding]) -> dict[str, Reche
 def _read(
     scope: Scope, ids: Sequence[str], keys: Sequence[str]
 ) -> tuple[dict[str, TransformResult], Mapping[str, TransformResult]]:
-    """The documents of these `_id`s that exist, by name, and the newest of them that claims each key."""
+    """Read the documents of these `_id`s; return them by name, and the newest claimant of each key."""
     found: dict[str, TransformResult] = {}
     newest: dict[str, TransformResult] = {}
     wanted = frozenset(keys)

@@ -1,4 +1,4 @@
-"""The repair of keys that do not match, by the way that every other run writes; and what else is cleared up."""
+"""Repair of keys that do not match, by the same processor as every other run."""
 
 from collections.abc import Sequence
 
@@ -8,11 +8,11 @@ from etl.verify.recheck import Rechecked, Scope, recheck
 
 
 def repair(scope: Scope, mismatches: Sequence[Rechecked]) -> list[Rechecked]:
-    """Write each key as the documents say that may claim it, and recheck it; one that none claims is removed.
+    """Write each key from the documents that may claim it, or remove it if none does, and recheck it.
 
     Raises:
         Interrupted: the command is to stop.
-        EtlError: a server stays away, or refuses.
+        EtlError: a server does not answer, or refuses.
     """
     scope.processor.repair({one.facts.key: one.documents for one in mismatches})
     newest = ((one.facts.key, one.facts.newest) for one in mismatches)
@@ -20,10 +20,10 @@ def repair(scope: Scope, mismatches: Sequence[Rechecked]) -> list[Rechecked]:
 
 
 def sweep(scope: Scope) -> None:
-    """Forget the requests of documents that do not ask for them any more.
+    """Forget queue requests that are not needed any more.
 
     Raises:
-        EtlError: a server stays away, or refuses.
+        EtlError: a server does not answer, or refuses.
     """
     for queue in sorted(scope.stages.store.load().queues):
         cursor = scope.processor.sweep(queue, START)

@@ -1,14 +1,14 @@
-"""What a verification found: the numbers and examples `etl verify` prints."""
+"""The report of a verification: counts and examples."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, NamedTuple
 
 SHOWN: Final = 10
-"""So many keys of each kind are named."""
+"""Number of examples per verdict."""
 
 
 class Example(NamedTuple):
-    """A key, and what is wrong with it."""
+    """A key and the reason of its verdict."""
 
     key: str
     why: str
@@ -16,48 +16,48 @@ class Example(NamedTuple):
 
 @dataclass(slots=True)
 class VerifyReport:
-    """The tally of one verification, in keys but for `documents` and `invalid`."""
+    """The counts of one verification, in keys except for `documents` and `invalid`."""
 
     collection: str
     documents: int = 0
-    """How many documents were read."""
+    """Documents read."""
     matching: int = 0
     different: int = 0
     missing: int = 0
     expired: int = 0
-    """Absent, as their documents changed longer ago than they live."""
+    """Absent; their documents are older than the TTL."""
     orphaned: int = 0
     deferred: int = 0
-    """Not true, and waiting for the lock of their campaign."""
+    """They wait for the lock of their campaign."""
     pending: int = 0
-    """Not true yet: their documents changed after the last cycle had read."""
+    """Their documents changed after the last cycle."""
     left_alone: int = 0
-    """Not certainly this collection's: not judged."""
+    """Not judged: they may belong to another collection."""
     invalid: int = 0
-    """Documents that claim nothing, because they are invalid."""
+    """Invalid documents."""
     repaired: int = 0
-    """How many of the different, missing and orphaned keys were repaired."""
+    """Mismatches that were repaired."""
     sampled: bool = False
     duration_ms: int = 0
     keys: dict[str, list[Example]] = field(default_factory=dict)
-    """The first few keys of each kind that is not matching."""
+    """Examples per verdict."""
 
     @property
     def wrong(self) -> int:
-        """How many keys are not as they should be."""
+        """The number of mismatches."""
         return self.different + self.missing + self.orphaned
 
     @property
     def true(self) -> bool:
-        """Whether nothing is wrong, or everything that was has been repaired."""
+        """Whether there is no mismatch, or all were repaired."""
         return self.wrong == self.repaired
 
     def count(self, name: str, number: int = 1) -> None:
-        """Count keys of one kind."""
+        """Count keys of one verdict."""
         setattr(self, name, getattr(self, name) + number)
 
     def example(self, name: str, key: str, why: str) -> None:
-        """Name a key, if there is room."""
+        """Add an example, up to the maximum."""
         examples = self.keys.setdefault(name, [])
         if len(examples) < SHOWN:
             examples.append(Example(key, why))

@@ -1,4 +1,4 @@
-"""One document: where it is, what Redis holds of it, and why its keys are there or not."""
+"""Explains one document: its keys in Redis, and why each is there or not."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -36,27 +36,27 @@ FindDead = Callable[[Sequence[str]], Mapping[str, DeadLetter]]
 
 
 class KeyStory(NamedTuple):
-    """One key of the document: what Redis holds, and the verdict on it."""
+    """One key of the document: its state in Redis, and the verdict."""
 
     key: str
     role: Role
-    """What the document does with it: `left` is a key that it filled before it changed."""
+    """What the document does with the key: `left` is a key that an earlier version filled."""
     verdict: Name
     why: str
     type: str | None
     ttl_ms: int | None
-    """Milliseconds left; None for a key that is absent or stays."""
+    """Remaining milliseconds; None for an absent key or one without TTL."""
     newest: str | None
-    """The `_id` of the document whose claim decides, as people read it."""
+    """The `_id` of the document that decides, readable form."""
 
 
 @dataclass(slots=True)
 class Trace:
-    """All that is known of one document."""
+    """The explanation of one document."""
 
     collection: str
     id: str
-    """The `_id` as people read it."""
+    """The `_id`, readable form."""
     found: bool
     updated_at: str | None = None
     reason: str | None = None
@@ -65,17 +65,17 @@ class Trace:
     keys: list[KeyStory] = field(default_factory=list)
     dead_letter: dict[str, Any] | None = None
     deferred: bool = False
-    """Whether it waits for the lock of its campaign."""
+    """Whether it is deferred."""
     lock: str | None = None
-    """The key of that lock; None for kinds that have none."""
+    """The key of its lock; None for kinds without a lock."""
     lock_holder: str | None = None
-    """Who holds it, if anyone does."""
+    """The holder of the lock, if it is held."""
     lock_ttl_ms: int | None = None
     reached: bool | None = None
-    """Whether the cycles have passed this version; None where there is no document."""
+    """Whether the cycles have passed this version; None without a document."""
     outcome: Outcome = "gone"
     story: str = ""
-    """Why its keys are there, or are not."""
+    """The reason as one line."""
 
     def as_dict(self) -> dict[str, Any]:
         """The trace as `etl trace --json` prints it."""
@@ -86,7 +86,7 @@ def trace_document(scope: Scope, find_dead: FindDead, ids: Sequence[str]) -> Tra
     """Explain the document with the first of these `_id`s (canonical Extended JSON) that exists.
 
     Raises:
-        EtlError: a server stays away, or refuses.
+        EtlError: a server does not answer, or refuses.
     """
     inspector = scope.inspector
     _, results = scope.processor.read(ids)
@@ -141,7 +141,7 @@ def _key_story(one: Rechecked, result: TransformResult) -> KeyStory:
 
 
 def _outcomes(trace: Trace, rechecked: Sequence[Rechecked], result: TransformResult) -> Iterator[Outcome]:
-    """What explains the keys; the first one counts."""
+    """The outcomes that apply; the first one counts."""
     own = [one for one in rechecked if write_of(result, one.facts.key)]
     verdicts = {one.verdict.name for one in own}
     decides = {one.facts.newest.document == result.document for one in own if one.facts.newest}

@@ -1,8 +1,7 @@
-"""Verification: whether the cache is what MongoDB says it should be, key by key.
+"""Verification: compares the cache with MongoDB, key by key.
 
-One pass over the documents, in the order of cycles, compares what a page claims with what Redis holds. One
-pass over the keys that have a register finds those that no document claims. What does not match is rechecked,
-and repaired where that is wanted.
+One pass over the documents, in index order, compares the keys of a page with Redis. One pass over the keys with an
+owner register finds those that no document claims. Keys that do not match are rechecked, and repaired if requested.
 """
 
 import time
@@ -27,9 +26,9 @@ from schemas.operations import Evict, Put
 from schemas.position import FIRST, LAST
 
 Tell = Callable[[int, int], None]
-"""Is called with the progress: documents read, and how many there are about."""
+"""Is called with the documents read, and their approximate total."""
 
-_AT_A_TIME: Final = 250  # keys that are rechecked
+_AT_A_TIME: Final = 250  # keys per recheck
 
 
 def verify(scope: Scope, report: VerifyReport, tell: Tell, sample: int | None, *, repair: bool) -> None:
@@ -39,11 +38,11 @@ def verify(scope: Scope, report: VerifyReport, tell: Tell, sample: int | None, *
         scope: the collection.
         report: is filled in.
         tell: is called after each page.
-        sample: compare about so many documents, and as many keys that have a register; None for all.
+        sample: approximate number of documents, and of keys with a register, to compare; None for all.
         repair: write what does not match.
 
     Raises:
-        EtlError: a server stays away, or refuses.
+        EtlError: a server does not answer, or refuses.
     """
     began = time.monotonic()
     stages = scope.stages
@@ -77,7 +76,7 @@ def verify(scope: Scope, report: VerifyReport, tell: Tell, sample: int | None, *
 
 
 def _all(scope: Scope, present: int) -> Iterator[list[TransformResult]]:
-    """All documents, a page at a time."""
+    """All documents, page by page."""
     stages, everything = scope.stages, ScanRange(FIRST, LAST)
     found = pages(stages.reader, everything, stages.page_size, present, lambda: 0, stages.retry)
     for page in read_ahead(found):
@@ -95,7 +94,7 @@ def _of(scope: Scope, ids: Sequence[str]) -> Iterator[list[TransformResult]]:
 
 
 def _compared(scope: Scope, results: Sequence[TransformResult], now: int) -> Iterator[Finding]:
-    """What a page of documents claims against what Redis holds."""
+    """Compare the keys of a page of documents with Redis."""
     claimed: dict[str, tuple[Put | Evict, TransformResult]] = {}
     for result in results:
         for write in result.writes:
@@ -108,7 +107,7 @@ def _compared(scope: Scope, results: Sequence[TransformResult], now: int) -> Ite
 
 
 def _find_unclaimed(scope: Scope, findings: Findings, limit: int | None) -> None:
-    """Find keys that are there, that a document of the collection has claimed, and that none claims now."""
+    """Find keys that a document of the collection once claimed, and none claims now."""
     inspector = scope.inspector
     cursor, met = START, 0
     while limit is None or met < limit:
@@ -123,7 +122,7 @@ def _find_unclaimed(scope: Scope, findings: Findings, limit: int | None) -> None
 
 
 def _find_newest(scope: Scope, findings: Findings, present: int) -> None:
-    """Of keys that do not match, find the newest claim of all documents: a sample may hold an older one."""
+    """For keys that do not match, find the newest claim among all documents: a sample may contain an older one."""
     wrong: dict[str, Finding] = {}
     for some in findings.unsettled(_AT_A_TIME):
         mismatches = {one.facts.key for one in recheck(scope, some) if one.is_mismatch}
@@ -139,7 +138,7 @@ def _find_newest(scope: Scope, findings: Findings, present: int) -> None:
 def _settle(
     scope: Scope, some: Sequence[Finding], findings: Findings, report: VerifyReport, *, repair: bool
 ) -> None:
-    """Recheck keys, repair what does not match, and report what each is."""
+    """Recheck keys, repair mismatches, and report the verdicts."""
     rechecked = recheck(scope, some)
     mismatches = {one.facts.key: one for one in rechecked if one.is_mismatch}
     for one in repair_mismatches(scope, [*mismatches.values()]) if repair and mismatches else ():

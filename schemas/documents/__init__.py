@@ -1,6 +1,6 @@
-"""The kinds of documents, told apart by `tipo`: one file each.
+"""The kinds of documents, chosen by `tipo`: one file each.
 
-A new kind is one new file here that exports `KIND` (see `schemas.documents.kind`), and its name below.
+A new kind is one file here that exports `KIND` (see `schemas.documents.kind`), and its name below.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ _FILES: Final = (
     "cliente_mcp",
 )
 
-# By name, so that a kind is one line here and not an import and a line.
+# By name, so that a kind takes one line here.
 _KINDS: Final[tuple[Kind, ...]] = tuple(import_module(f"{__name__}.{file}").KIND for file in _FILES)
 
 KINDS: Final[Mapping[str, Kind]] = {kind.tipo: kind for kind in _KINDS}
@@ -28,7 +28,7 @@ KINDS: Final[Mapping[str, Kind]] = {kind.tipo: kind for kind in _KINDS}
 FAMILIES: Final[Mapping[str, Family]] = {
     family.name: family for families in (CONTRACT, *(kind.families for kind in _KINDS)) for family in families
 }
-"""Every family of keys by its name: those of the users' design first, then what other kinds bring."""
+"""Every family by name: those of the users' design first, then those of other kinds."""
 
 FIELDS: Final[tuple[str, ...]] = (
     tuple(dict.fromkeys(("tipo", "eliminado", *(field for kind in _KINDS for field in kind.fields))))
@@ -39,10 +39,10 @@ FIELDS: Final[tuple[str, ...]] = (
 
 
 def project(document: Document, default_tipo: str) -> Projection | Reject:
-    """What a decoded document asks of the cache, or why it cannot be applied.
+    """The operations of a decoded document, or why it cannot be applied.
 
-    A document without `tipo` is taken for one of `default_tipo`. Whatever the document holds, this
-    does not raise, and nothing of its content is in a `Reject`.
+    A document without `tipo` is of `default_tipo`. This never raises, and a `Reject` contains no value of the
+    document.
     """
     try:
         return _kind(document, default_tipo).project(document)
@@ -51,7 +51,7 @@ def project(document: Document, default_tipo: str) -> Projection | Reject:
     except RecursionError:
         return Reject("nested too deeply")
     except ValueError:
-        # What a kind did not foresee. The text is left out: it may quote the document.
+        # An unexpected error of a kind. Its text is left out: it may quote the document.
         return Reject("a value has no form in Redis")
 
 

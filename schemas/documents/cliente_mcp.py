@@ -1,4 +1,4 @@
-"""`tipo: cliente_mcp`: what an MCP client may do, and how often."""
+"""`tipo: cliente_mcp`: permissions and limits of an MCP client."""
 
 from typing import NotRequired
 

@@ -1,7 +1,7 @@
-"""The types of the fields of documents: what is accepted, and the text it becomes.
+"""The types of document fields: accepted values, and their text.
 
-JavaScript shells write every number as a double, so a whole double is a whole number. A number
-written as text is not one: it would hide a mistake of the writer.
+JavaScript shells write every number as a double, so a whole double counts as a whole number. A number written as text
+is refused: it would hide a mistake of the writer.
 """
 
 import re
@@ -73,14 +73,14 @@ def _list_text(value: Any) -> str:
 
 
 Name = Annotated[str, Field(strict=True, min_length=1)]
-"""What names a key: text that is not empty."""
+"""A field that names a key: text that is not empty."""
 
 Params = Annotated[Any, PlainValidator(canonical)]
-"""The parameters of a call, in the types that their hash is taken of."""
+"""The parameters of a call, in the types that are hashed."""
 
 
 def _mostly(common: CoreSchema, general: Callable[[Any], Any], problem: str) -> GetPydanticSchema:
-    """What `common` takes is decided without Python, in a quarter of the time; all else by `general`."""
+    """Validate by `common` without running Python, in a quarter of the time; else by `general`."""
     rest = core_schema.no_info_plain_validator_function(general)
     union = core_schema.union_schema(
         [common, rest], mode="left_to_right", custom_error_type="field", custom_error_message=problem
@@ -99,7 +99,7 @@ TextField = Annotated[str, PlainValidator(_plain_text)]
 """Text."""
 
 JsonText = Annotated[str, Field(strict=True)]
-"""Text that goes into JSON, whose writer refuses a lone surrogate by itself: no Python is run to check it."""
+"""Text inside JSON: the JSON encoder refuses lone surrogates, so no check is needed here."""
 
 WholeField = Annotated[str, _mostly(_INTEGER_TEXT, _whole_text, _WHOLE)]
 """A whole number: a count."""
@@ -111,7 +111,7 @@ DateField = Annotated[str, PlainValidator(_date_text)]
 """A BSON date, or ISO 8601 text with its offset from UTC."""
 
 LimitField = Annotated[str, PlainValidator(_limit_text)]
-"""A limit: text as `500/minuto`, or a whole number."""
+"""A limit: text such as `500/minuto`, or a whole number."""
 
 ListField = Annotated[str, PlainValidator(_list_text)]
 """A list of anything."""

@@ -1,7 +1,7 @@
-"""`tipo: generacion`: the messages an AI wrote for one segment of a campaign, or the wish for them.
+"""`tipo: generacion`: the messages for one segment of a campaign, or a request for them.
 
-Whatever its `estado`, a document waits while `lock:content_generation:{campana_id}` is held: the
-campaign is being generated right now.
+With every `estado` a document is deferred while `lock:content_generation:{campana_id}` exists: the campaign is
+being generated.
 """
 
 from operator import itemgetter
@@ -20,7 +20,7 @@ from schemas.values import plain_json
 
 
 class Identity(TypedDict):
-    """What the messages are for."""
+    """Campaign and segment."""
 
     campana_id: Name
     segmento: Name
@@ -35,7 +35,7 @@ class Message(TypedDict):
 
 
 class Metadata(TypedDict):
-    """What the generation cost."""
+    """Cost of the generation."""
 
     tokens_total: NotRequired[WholeField | None]
     cost_total_usd: NotRequired[NumberField | None]
@@ -45,14 +45,14 @@ class Metadata(TypedDict):
 
 
 class Generado(Identity):
-    """Messages that are written."""
+    """Messages."""
 
     mensajes: Annotated[list[Message], Field(min_length=1, strict=True)]
     metadata: NotRequired[Metadata | None]
 
 
 class Pendiente(Identity):
-    """Messages that are asked for."""
+    """A request for messages."""
 
     prioridad: NotRequired[Literal["alta", "media", "baja"] | None]
 
@@ -66,7 +66,7 @@ _PENDIENTE: TypeAdapter[Pendiente] = TypeAdapter(Pendiente)
 
 def _generado(document: Document) -> Projection:
     valid = validated(_GENERADO, document)
-    # This is the hot path of a backfill: each component is written once, for all three keys.
+    # Hot path of a backfill: encode each component once for all three keys.
     campana_id, segmento = component(valid["campana_id"]), segmento_hash(valid["segmento"])
     messages = CAMPAIGN_MESSAGES.written(campana_id, segmento)
     entries = (
@@ -85,7 +85,7 @@ def _members(messages: list[Message]) -> list[bytes]:
 
 def _meta(key: str, metadata: Metadata | None) -> Put | Evict:
     fields = present(metadata or {})
-    # A generation without metadata must not keep that of the one before it.
+    # Without metadata, remove the metadata of an earlier generation.
     return Put(GENERATION_META.name, key, fields) if fields else Evict(GENERATION_META.name, key)
 
 
@@ -94,7 +94,7 @@ def _pendiente(document: Document) -> Projection:
     key = GENERATION_QUEUE.key(priority=valid.get("prioridad") or "media")
     identity = {"campana_id": valid["campana_id"], "segmento": valid["segmento"]}
     [item] = plain_json([identity])
-    # The messages that it has had so far stay until the new ones are there, or they expire.
+    # Its earlier messages stay until they are replaced or expire.
     kept = (Keep(family.name, family.key(**identity)) for family in _FAMILIES)
     return _locked(valid, Enqueue(GENERATION_QUEUE.name, key, item.decode()), *kept)
 

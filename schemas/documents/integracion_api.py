@@ -1,4 +1,4 @@
-"""`tipo: integracion_api`: how an API is reached; its credentials beside that never leave MongoDB."""
+"""`tipo: integracion_api`: status, limits and endpoints of an API; credentials are never copied."""
 
 from typing import NotRequired
 
@@ -16,7 +16,7 @@ class Identity(TypedDict):
 
 
 class Fields(TypedDict):
-    """What it offers, and how much of it."""
+    """Status, limits and endpoints."""
 
     status: TextField
     rate_limit: NotRequired[LimitField | None]

@@ -1,4 +1,4 @@
-"""The commonest shape of a kind: each document fills one hash."""
+"""The most common kind: each document fills one hash."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from schemas.operations import Evict, Projection, Put
 
 
 def one_hash(*, tipo: str, family: Family, identity: Any, fields: Any, name_field: str) -> Kind:
-    """The kind whose documents each fill one hash of `family`.
+    """A kind whose documents fill one hash of `family` each.
 
     `identity` is a TypedDict of the parts of the key, `fields` one of the fields of the hash in their
     order, each validated to its text; an optional field that is absent or null is left out.
@@ -33,5 +33,5 @@ def one_hash(*, tipo: str, family: Family, identity: Any, fields: Any, name_fiel
 
 
 def present(fields: Mapping[str, Any]) -> dict[str, str]:
-    """The fields that the document has: one that is null is left out, as one that is absent."""
+    """The fields of the document without those that are null."""
     return {name: value for name, value in fields.items() if value is not None}

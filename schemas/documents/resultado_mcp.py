@@ -1,4 +1,4 @@
-"""`tipo: resultado_mcp`: what a tool of an MCP server answered, kept so that nobody pays for it twice."""
+"""`tipo: resultado_mcp`: the cached answer of a tool of an MCP server."""
 
 from typing import Annotated, NotRequired
 

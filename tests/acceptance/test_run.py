@@ -157,6 +157,10 @@ def test_it_answers_over_http_what_the_command_line_says(
     assert (
         'etl_documents_total{collection="promptContent",outcome="written"} 1.0' in get(f"{url}/metrics").text
     )
+    [recent] = get(f"{url}/history").json["collections"]
+    assert recent["runs"][0]["records_processed"] == 1
+    assert get(f"{url}/status").json["daemon"]["cycle_seconds"] == 60
+    assert get(f"{url}/").kind.startswith("text/html")
 
 
 def test_a_port_that_is_taken_is_told_at_once(start_etl: StartEtl) -> None:

@@ -29,8 +29,10 @@ def children(pid: int) -> list[int]:
 
 
 def holds_back(pid: int) -> bool:
-    """Whether SIGTERM would wait: so it does from the first line of `etl.__main__` on."""
+    """Whether SIGTERM would wait: so it does from the first line of `etl.__main__` on, and in `unshare` itself."""
     with suppress(OSError):
+        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(NAMESPACE[0].encode()):
+            return False
         fields = dict(x.split(":\t") for x in Path(f"/proc/{pid}/status").read_text("ascii").splitlines())
         return bool(int(fields["SigBlk"], 16) >> (signal.SIGTERM - 1) & 1)
     return False

@@ -75,7 +75,7 @@ def test_what_is_no_id_is_not_in_mongodb(
     assert typed("sync").code == 0
     assert etl("trace", NAME, words).out.splitlines()[-1].startswith("not in MongoDB")
     result = etl("dead-letters", "show", words)
-    assert (result.code, "is no dead letter" in result.err) == (1, True)
+    assert (result.code, "is not a dead letter" in result.err) == (1, True)
 
 
 @pytest.mark.parametrize("words", [("trace", "nowhere", "d"), ("trace", NAME)])

@@ -1,31 +1,39 @@
-"""Collections with documents of the benchmark, and what it measures on."""
+"""Servers, a collection and the product, as the benchmark uses them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
 import redis
-from pymongo.collection import Collection
+from pymongo import MongoClient
 from pymongo.database import Database
 
-from bench.documents import documents
-from bench.servers import Bench
+from bench.servers import Bench, Source
 from etl.app import App
-from etl.demo import MongoServer, RedisServer, Servers
+from etl.demo import MongoServer
 from tests.support.pipeline import settings_for, sync
 from tests.support.types import Document, StartRedis
 
-COUNT = 1_200
-
 Warm = Callable[[str], None]
-"""Has the product fill the Redis at an address from this test's collection, in this process."""
+"""Fills the Redis at a URL from the collection of this test, in this process."""
 
 
 @pytest.fixture
-def filled(collection: Collection[Document]) -> Collection[Document]:
-    """A collection with `COUNT` documents of the benchmark."""
-    collection.insert_many(documents(0, COUNT))
-    return collection
+def bench(
+    mongod: MongoServer, start_redis: StartRedis, mongo_client: MongoClient[Document]
+) -> Iterator[Bench]:
+    """Both servers; its Redis is used by this test alone."""
+    server = start_redis()
+    with redis.Redis.from_url(server.url, decode_responses=True) as client:
+        yield Bench(mongod, server, mongo_client, client)
+
+
+@pytest.fixture
+def source(bench: Bench, database: Database[Document]) -> Source:
+    """A collection of plain documents in this test's database."""
+    source = Source(database.name, 1_200)
+    bench.fill(source)
+    return source
 
 
 @pytest.fixture
@@ -37,16 +45,3 @@ def warm(mongod: MongoServer, database: Database[Document]) -> Warm:
             sync(app)
 
     return run
-
-
-@pytest.fixture
-def own_redis(start_redis: StartRedis) -> RedisServer:
-    """A Redis that may be flushed and told what to refuse."""
-    return start_redis()
-
-
-@pytest.fixture
-def bench(mongod: MongoServer, own_redis: RedisServer, collection: Collection[Document]) -> Iterator[Bench]:
-    """Both servers as the benchmark has them."""
-    with redis.Redis.from_url(own_redis.url, decode_responses=True) as client:
-        yield Bench(Servers(mongod, own_redis), collection, client)

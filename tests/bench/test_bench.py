@@ -1,4 +1,4 @@
-"""`python -m bench` from end to end, with so few documents that its figures mean little."""
+"""`python -m bench --quick` from end to end."""
 
 import json
 import subprocess
@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from bench.contenders import BACKFILL_ALL, BACKFILL_ONE, INSERTION, SCAN, SCRIPT
+from bench.contenders import BEFORE, INSERTION, ONE, SCRIPT, TWO
+from bench.documents import LARGE, PLAIN, SHARED
 
 pytestmark = [
     pytest.mark.slow,
@@ -16,33 +17,63 @@ pytestmark = [
 ]  # skipped where there are none
 
 
-def bench(*options: str) -> Any:
-    """What the command prints as JSON."""
-    command = [sys.executable, "-m", "bench", "--rounds", "1", "--json", *options]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the results of a quick run."""
+    folder = tmp_path_factory.mktemp("bench")
+    command = [sys.executable, "-m", "bench", "--quick", "--out", str(folder)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     assert ended.returncode == 0, ended.stderr
-    return json.loads(ended.stdout)
+    assert "Targets" in ended.stdout
+    return folder
 
 
-def test_speed(tmp_path: Path) -> None:
-    """Every contender is measured, and the results are left in a folder too."""
-    printed = bench("--only", "speed", "--documents", "400", "--out", str(tmp_path))
-
-    rows = {row["name"]: row for row in printed["speed"]}
-    assert rows.keys() >= {INSERTION, SCAN, SCRIPT, BACKFILL_ONE, BACKFILL_ALL}
-    assert all(row["documents_per_second"]["min"] > 0 for row in rows.values())
-    assert rows[INSERTION]["cpu_seconds"].keys() == {"ours", "mongod", "redis-server"}
-    assert rows[BACKFILL_ALL]["own_seconds"][0] < rows[BACKFILL_ALL]["wall_seconds"][0]
-    assert json.loads((tmp_path / "bench.json").read_text("utf-8")) == printed
-    assert (tmp_path / "bench.svg").read_text("utf-8").startswith("<svg")
+@pytest.fixture(scope="module")
+def figures(folder: Path) -> Any:
+    """Its figures."""
+    return json.loads((folder / "bench.json").read_text("utf-8"))
 
 
-def test_delta() -> None:
-    """A cycle examines what changed, whatever else there is."""
-    printed = bench("--only", "delta", "--size", "200", "--cycles", "1")
+def test_every_contender_is_measured(figures: Any) -> None:
+    """Also the version before, where this repository has its commit."""
+    speed = {name: found["median"] for name, found in figures["speed"].items()}
 
-    [idle, busy] = printed["delta"][0]["cycles"]
-    assert (idle["changed"], busy["changed"]) == (0, 156)
-    assert idle["documents_examined"] <= 1
-    assert 156 <= busy["documents_examined"] <= 157
-    assert idle["commands"] > 0
+    assert [name for name in speed if name != BEFORE] == [INSERTION, SCRIPT, ONE, TWO]
+    assert speed[INSERTION]["documents_per_second"] > speed[TWO]["documents_per_second"] > 0
+    assert all(run["cpu_redis"] > 0 and run["pss_mb"] > 10 for run in speed.values())
+    assert speed[TWO]["own_documents_per_second"] > speed[TWO]["documents_per_second"]
+    assert 0 < speed[TWO]["worker_pss_mb"] < speed[TWO]["pss_mb"] / 2
+    assert speed[SCRIPT]["worker_pss_mb"] == speed[SCRIPT]["cpu_workers"] == 0
+    assert speed[ONE]["start_seconds"] > 0
+
+
+def test_a_reader_is_measured(figures: Any) -> None:
+    """And the slow log of Redis."""
+    readers = {name: found["median"] for name, found in figures["readers"].items()}
+
+    assert [name for name in readers if name != BEFORE] == [INSERTION, SCRIPT, TWO]
+    assert all(0 < run["read_p50_ms"] < run["read_p99_ms"] <= run["read_max_ms"] for run in readers.values())
+    assert readers[TWO]["slowest_ms"] > 0.2
+
+
+def test_every_shape_is_measured(figures: Any) -> None:
+    """Plain, large and shared."""
+    names = {PLAIN.name, LARGE.name, SHARED.name}
+    assert names <= figures["shapes"].keys()
+    assert all(figures["shapes"][name]["median"]["documents_per_second"] > 0 for name in names)
+
+
+def test_a_cycle_examines_what_changed(figures: Any) -> None:
+    """And not the rest of the collection."""
+    for size in figures["sizes"]:
+        [idle, busy] = size["cycles"]
+        assert (idle["changed"], busy["changed"]) == (0, 156)
+        assert idle["documents_examined"] <= 2
+        assert busy["documents_examined"] >= 156
+        assert busy["commands"] > 0
+    assert [size["documents"] for size in figures["sizes"]] == [3_000, 6_000]
+
+
+def test_it_draws_a_chart(folder: Path) -> None:
+    """As SVG."""
+    assert "<svg" in (folder / "bench.svg").read_text("utf-8")

@@ -1,10 +1,12 @@
 """The documents that the benchmark is run on."""
 
+from collections import Counter
 from itertools import pairwise
 
 import bson
+import pytest
 
-from bench.documents import MEAN_BYTES, document, documents
+from bench.documents import LARGE, MEAN_BYTES, PLAIN, SHARED, document, documents
 from schemas.codec import DECODING
 from schemas.documents import project
 from schemas.operations import Projection
@@ -44,3 +46,27 @@ def test_they_come_in_order_and_some_share_a_timestamp() -> None:
     positions = [position_in(bson.encode(each), "updated_at").order() for each in some]
     assert all(one < other for one, other in pairwise(positions))
     assert len({each["updated_at"] for each in some}) == 2_000 - 2 * 49
+
+
+def test_large_documents_have_12_kb_beside_the_contract() -> None:
+    """They give the same keys and values as plain ones."""
+    plain, large = (bson.encode(document(7, shape)) for shape in (PLAIN, LARGE))
+
+    assert len(large) - len(plain) == pytest.approx(12_000, rel=0.02)
+    one, other = (project(bson.decode(raw, DECODING), "generacion") for raw in (plain, large))
+    assert one == other
+
+
+def test_a_hundred_documents_share_their_keys() -> None:
+    """Neighbours do not share them; `newest` names the last document of a key."""
+    newest: dict[str, int] = {}
+    claims: Counter[str] = Counter()
+    for number, each in enumerate(documents(0, 20_000, SHARED)):
+        name = f"{each['campana_id']} {each['segmento']}"
+        newest[name] = number
+        claims[name] += 1
+
+    assert set(claims.values()) == {100}
+    assert len({each["campana_id"] for each in documents(0, 100, SHARED)}) == 100
+    names = [f"{each['campana_id']} {each['segmento']}" for each in documents(0, 300, SHARED)]
+    assert [SHARED.newest(number, 20_000) for number in range(300)] == [newest[name] for name in names]

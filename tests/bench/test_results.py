@@ -1,82 +1,205 @@
-"""What is told of measurements."""
+"""Figures, targets, tables and chart from measurements."""
 
+import json
 import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
 
 import pytest
-from bench.delta import Cycles, Size
 
-from bench import chart, results
-from bench.contenders import BACKFILL_ALL, INSERTION, SCRIPT, WORKERS, Rounds, Run
-from bench.meter import Measured, Memory
+from bench import chart, contenders, readme, report, results
+from bench.contenders import BEFORE, INSERTION, ONE, SCRIPT, START, TWO, Contender, Rounds, Run, figures_of
+from bench.documents import LARGE, PLAIN
+from bench.meter import Measured, Meter
+from bench.results import OLD, Figures
+from bench.servers import Bench, Source
+from bench.sizes import Cycles, Size
 
-MB = 100.0
-LIMIT = results.BASE_MB + results.MB_A_WORKER * WORKERS
-
-
-def rounds(*, backfill: float = 4.0, memory: float = MB) -> Rounds:
-    """Three rounds in which the machine got slower and slower, for all alike."""
-
-    def runs(seconds: float) -> list[Run]:
-        return [Run(seconds * slow, measured(seconds * slow)) for slow in (1, 2, 3)]
-
-    def measured(seconds: float) -> Measured:
-        return Measured(seconds, Memory(memory, memory, 1), {"ours": seconds}, {})
-
-    return {INSERTION: runs(2.5), SCRIPT: runs(20.0), BACKFILL_ALL: runs(backfill)}
+CPU = {"coordinator": 0.2, "workers": 3.5, "redis": 3.0, "mongodb": 0.5}
+READS = {"read_p50_ms": 0.2, "read_p99_ms": 1.0, "read_max_ms": 2.0, "slowest_ms": 1.5, "slow_commands": 0}
 
 
-def size(documents: int, *, ms: int = 10, examined: int = 156, memory: float = MB) -> Size:
+def run(rate: float, **changes: float) -> Run:
+    """The figures of a run with this rate."""
+    measured = Measured(100_000 / rate, CPU, 100.0, 40.0, {})
+    return figures_of(100_000, measured, None) | READS | changes
+
+
+def rounds(*, new: float = 12_000, old: float = 10_000, **changes: float) -> Rounds:
+    """Two rounds; in the second the machine is half as fast."""
+    rates = {INSERTION: 40_000.0, SCRIPT: 4_000.0, BEFORE: old, ONE: new / 2, TWO: new}
+    of = {INSERTION: {"cpu_redis": 1.0}, TWO: changes}
+    return {name: [run(rate * s, **of.get(name, {})) for s in (1, 0.5)] for name, rate in rates.items()}
+
+
+def size(documents: int, *, ms: int = 10, examined: int = 156, **changes: float) -> Size:
     """One size with cycles of 0 and 156."""
-    idle = Cycles(0, [ms], [ms], 1, 1, 4)
-    return Size(documents, 1.0, Memory(memory, memory, 1), [idle, Cycles(156, [ms], [ms], examined, 1, 4)])
+    cycles = [Cycles(0, [ms], 1, 1, 4), Cycles(156, [ms], examined, 156, 4)]
+    return Size(documents, run(10_000, **changes), cycles)
+
+
+def figures(**parts: Any) -> Figures:
+    """The figures of a whole run."""
+    machine = {"cores": 2, "memory_gb": 8, "system": "s", "python": "3", "mongodb": "6", "redis": "6"}
+    extent = {"documents": 1_200, "shaped": 500, "rounds": 2, "cycles": 1}
+    shapes = {shape.name + old: [run(9_000)] for shape in (PLAIN, LARGE) for old in (OLD, "")}
+    found: Figures = {
+        "machine": machine,
+        "extent": extent,
+        "speed": results.summary(rounds()),
+        "readers": results.summary(rounds()),
+        "shapes": results.summary(shapes),
+        "sizes": results.sizes([size(50_000), size(1_000_000), size(2_000_000)]),
+        **parts,
+    }
+    return found | {"targets": [target._asdict() for target in results.targets(found)]}
+
+
+def missed(found: Figures) -> list[str]:
+    """The targets that were not reached."""
+    return [target["what"] for target in found["targets"] if not target["reached"]]
 
 
 def test_a_ratio_is_taken_within_a_round() -> None:
     """A machine that slows down from round to round changes speeds, not ratios."""
-    assert results.ratio(rounds(), BACKFILL_ALL, INSERTION) == results.Spread(0.625, 0.625, 0.625)
-    rates = results.speed(rounds(), 1_200)[2]["documents_per_second"]
-    assert rates == {"median": 150, "min": 100, "max": 300}
+    speed = results.summary(rounds())
+
+    assert results.ratio(speed, TWO, "documents_per_second", SCRIPT) == 3
+    assert speed[TWO]["median"]["documents_per_second"] == 9_000
+    assert results.ratio(speed, TWO, "cpu_redis", INSERTION) == 3
+    assert results.ratio(speed, TWO, "documents_per_second", "not measured") is None
+
+
+def test_the_maximum_of_all_rounds_counts_for_memory_and_pauses() -> None:
+    """Not the median."""
+    summary = results.summary({TWO: [run(1, pss_mb=ms, slowest_ms=ms) for ms in (1.0, 5.0, 2.0)]})
+    assert (summary[TWO]["median"]["pss_mb"], summary[TWO]["median"]["slowest_ms"]) == (5, 5)
+
+
+def test_the_cpu_time_of_the_start_is_subtracted() -> None:
+    """The rest is that of the other documents, in seconds per 100,000."""
+    started = Measured(1.0, {"coordinator": 0.6, "workers": 1.0, "redis": 0.1}, 50, 20, {})
+    whole = Measured(
+        5.0, {"coordinator": 0.8, "workers": 5.0, "redis": 4.1}, 100, 40, {"sync_duration_ms": 4000}
+    )
+
+    found = figures_of(START.documents + 200_000, whole, started)
+
+    assert found["cpu_coordinator"] == pytest.approx(0.1)
+    assert (found["cpu_workers"], found["cpu_redis"], found["cpu_ours"]) == pytest.approx((2, 2, 2.1))
+    assert (found["documents_per_second"], found["own_documents_per_second"]) == (40_400, 50_500)
+
+
+def test_contenders_take_turns(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow minute of the machine affects all of them."""
+    order: list[str] = []
+
+    def noted(_: Bench, __: Meter, contender: Contender) -> Run:
+        order.append(contender.name)
+        return {"number": len(order)}
+
+    monkeypatch.setattr(contenders, "run", noted)
+    some = [Contender(name, (), Source("d", 1)) for name in "abc"]
+
+    measured = contenders.rounds(bench, Meter({}), some, 2)
+
+    assert "".join(order) == "abcabc"
+    assert measured["b"] == [{"number": 2}, {"number": 5}]
 
 
 @pytest.mark.parametrize(
-    ("measured", "met"),
+    ("parts", "what"),
     [
-        (rounds(), [True, True, True]),
-        (rounds(backfill=5.0), [True, True, True]),
-        (rounds(backfill=5.1), [False, False, True]),
-        (rounds(memory=LIMIT + 1), [True, True, False]),
+        ({}, []),
+        ({"speed": results.summary(rounds(new=10_999))}, ["version before", "straightforward script"]),
+        ({"speed": results.summary(rounds(cpu_ours=3.81))}, ["CPU of our own processes"]),
+        ({"speed": results.summary(rounds(cpu_coordinator=0.21))}, ["CPU of the coordinator"]),
+        ({"speed": results.summary(rounds(cpu_redis=3.01))}, ["CPU of Redis"]),
+        ({"readers": results.summary(rounds(slowest_ms=2.01))}, ["longest command"]),
+        ({"readers": results.summary(rounds(read_p99_ms=1.01))}, ["a reader's p99"]),
+        ({"sizes": results.sizes([size(50_000), size(90_000, pss_mb=121)])}, ["memory of all processes"]),
+        ({"sizes": results.sizes([size(50_000, worker_pss_mb=61)])}, ["memory of a worker"]),
+        ({"sizes": results.sizes([size(50_000), size(90_000, cpu_redis=3.7)])}, ["CPU per document"]),
+        ({"sizes": results.sizes([size(500, pss_mb=1.0), size(50_000)])}, []),
+        (
+            {"sizes": results.sizes([size(500), size(50_000, ms=16)])},
+            ["a cycle with 0 changed", "a cycle with 156 changed"],
+        ),
+        ({"sizes": results.sizes([size(500), size(50_000, examined=157)])}, ["documents examined"]),
     ],
 )
-def test_targets_of_speed(measured: Rounds, met: list[bool]) -> None:
-    """Half the ceiling and four times the script are just enough; memory has a limit."""
-    assert [target.met for target in results.speed_targets(measured)] == met
+def test_a_target_is_missed(parts: Figures, what: list[str]) -> None:
+    """By a small difference, and no other target."""
+    found = missed(figures(**parts))
+    assert len(found) == len(what)
+    assert all(one in line for one, line in zip(what, found, strict=True))
 
 
-@pytest.mark.parametrize(
-    ("largest", "missed"),
-    [
-        (size(1_000_000), []),
-        (size(1_000_000, memory=2 * MB), ["memory of a backfill"]),
-        (size(1_000_000, examined=157), ["examined with 156 changed"]),
-        (size(1_000_000, ms=20), ["a cycle with 0 changed", "a cycle with 156 changed"]),
-    ],
-)
-def test_targets_of_a_cycle(largest: Size, missed: list[str]) -> None:
-    """Neither memory, nor what is examined, nor the time may grow with the collection."""
-    targets = results.delta_targets([size(10_000, memory=1.0), size(50_000), largest])
-    assert [target.what for target in targets if not target.met] == missed
+def test_the_version_before_may_be_missing() -> None:
+    """In a source distribution: then no ratio and no table mentions it."""
+    speed = {name: found for name, found in results.summary(rounds()).items() if name != BEFORE}
+
+    found = figures(speed=speed, readers=speed)
+
+    lines = {target["what"]: target for target in found["targets"]}
+    assert "documents/s / the version before" not in lines
+    assert lines["documents/s / straightforward script"]["before"] is None
+    assert BEFORE not in readme.tables(found)
 
 
-def test_the_chart_is_well_formed_and_tells_every_figure() -> None:
-    """One bar for each contender and each kind of cycle of each size."""
-    figures = {
-        "documents": 1_200,
-        "speed": results.speed(rounds(), 1_200),
-        "delta": results.delta([size(10_000), size(50_000)]),
-    }
+def test_the_report_has_every_part(capsys: pytest.CaptureFixture[str]) -> None:
+    """Missed targets are marked."""
+    report.show(figures(speed=results.summary(rounds(cpu_redis=3.01))))
 
-    picture = ET.fromstring(chart.svg(figures))  # noqa: S314 (nobody else has written it)
-    texts = [text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")]
+    printed = capsys.readouterr().out
+    for title in (
+        "Speed",
+        "CPU seconds",
+        "Latency",
+        "Shapes",
+        "Backfill by size",
+        "Cycle by size",
+        "Targets",
+    ):
+        assert title in printed
+    [line] = [line for line in printed.splitlines() if "missed" in line]
+    assert line.split()[-5:] == ["3.01", "at", "most", "3", "missed"]
 
-    assert {"150", BACKFILL_ALL, "10,000, 0 changed", "50,000, 156 changed"} <= set(texts)
-    assert len(texts) == 2 + 2 * (3 + 4)
+
+def test_the_chart_has_every_contender_and_is_deterministic(tmp_path: Path) -> None:
+    """The same figures give the same bytes."""
+    for name in ("one.svg", "other.svg"):
+        chart.draw(figures(), tmp_path / name)
+
+    picture = (tmp_path / "one.svg").read_bytes()
+    assert picture == (tmp_path / "other.svg").read_bytes()
+    texts = {text.text for text in ET.fromstring(picture).iter("{http://www.w3.org/2000/svg}text")}  # noqa: S314 (our own)
+    assert {INSERTION, SCRIPT, BEFORE, ONE, TWO, LARGE.name, "30,000", "1,000,000 documents", "p99"} <= texts
+
+
+def test_the_tables_of_the_readme_have_every_contender_and_target() -> None:
+    """One row each."""
+    found = figures()
+
+    lines = readme.tables(found).splitlines()
+
+    assert f"| {TWO} | 9,000 | 0.3 | 3 | 1.2 | 3.7 | 3 | 100 |" in lines
+    assert sum(line.startswith("|") for line in lines) == 4 + len(found["speed"]) + len(found["targets"])
+
+
+def test_the_readme_shows_the_figures_of_bench_json() -> None:
+    """`make bench` writes both."""
+    text = readme.README.read_text("utf-8")
+    assert readme.updated(text, json.loads(readme.FIGURES.read_text("utf-8"))) == text
+
+
+def test_new_figures_replace_the_old_ones_only() -> None:
+    """The rest of the README stays; without the comments there is no place for them."""
+    text = "a\n<!-- python -m bench.readme -->\n| old |\n<!-- end of figures -->\nb\n"
+
+    before, new, after = readme.updated(text, figures()).partition(readme.tables(figures()))
+
+    assert new
+    assert (before, after) == ("a\n<!-- python -m bench.readme -->\n", "<!-- end of figures -->\nb\n")
+    with pytest.raises(ValueError, match="comments"):
+        readme.updated("a\nb\n", figures())

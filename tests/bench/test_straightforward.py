@@ -4,12 +4,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import redis
-from pymongo.collection import Collection
 
 from bench import straightforward
-from bench.servers import Bench
-from etl.demo import MongoServer
-from tests.bench.conftest import COUNT, Warm
+from bench.servers import COLLECTION, Bench, Source
+from tests.bench.conftest import Warm
 from tests.support.truth import held
 from tests.support.types import Document
 
@@ -35,20 +33,15 @@ def unusual() -> list[Document]:
 
 
 def test_it_leaves_what_the_product_leaves(
-    bench: Bench,
-    filled: Collection[Document],
-    mongod: MongoServer,
-    redis_client: redis.Redis,
-    redis_url: str,
-    warm: Warm,
+    bench: Bench, source: Source, redis_client: redis.Redis, redis_url: str, warm: Warm
 ) -> None:
     """The same keys, types and values, and the same TTL of each, in its own Redis."""
-    filled.insert_many(unusual())
-    warm(bench.servers.redis.url)
+    bench.collection(source).insert_many(unusual())
+    warm(bench.server.url)
 
-    count = straightforward.run(mongod.uri, filled.database.name, filled.name, redis_url)
+    count = straightforward.run(bench.mongod.uri, source.database, COLLECTION, redis_url)
 
-    assert count == COUNT + len(unusual())
+    assert count == source.documents + len(unusual())
     assert held(redis_client) == held(bench.redis)
     assert lives(redis_client) == lives(bench.redis) == {True}
 

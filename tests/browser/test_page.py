@@ -20,7 +20,7 @@ PHONE: dict[str, Any] = {"width": 360}
 REDIS_AWAY = {"redis": "Redis at redis:6379 does not answer"}
 LETTERS = [
     dead_letter(1, HOSTILE, f"invalid {HOSTILE}", (f"mensajes.{HOSTILE}", "expected text")),
-    dead_letter(2, "ObjectId('65a5000000000000000000a1')", "nested too deeply"),
+    dead_letter(2, '{"$oid": "65a5000000000000000000a1"}', "nested too deeply"),
 ]
 WAITING = [
     {"id": f"ObjectId('{n:024x}')", "lock": f"lock:content_generation:{HOSTILE}", "since": ago(50 + n)}
@@ -120,6 +120,7 @@ def test_hostile_text_is_shown_as_text(open_page: OpenPage) -> None:
     visit = open_page(busy())
     text = visit.read()
     assert text.count(HOSTILE) >= 6
+    assert "ObjectId('65a5000000000000000000a1')" in text
     assert "7 refusals more were counted only" in text
     assert "and 11 more" in text
     assert visit.find(".collection img") == []
@@ -132,7 +133,7 @@ def test_it_refreshes_itself(open_page: OpenPage) -> None:
     visit = open_page()
     visit.find(".runs summary")[0].click()
     visit.scene.collections[0] = healthy(dead_letters=12, deferred_count=1)
-    wanted = ["12 dead letters", "1 deferred"]
+    wanted = ["dead letters: 12", "deferred: 1"]
     assert eventually(lambda: visit.text(".badges").split("\n") == wanted, seconds=8)
     assert len(visit.find(".runs[open]")) == 1
 
@@ -283,6 +284,17 @@ def test_a_chart_gives_its_figures_to_pointer_and_keyboard(open_page: OpenPage) 
     failed = round(width * (59 - 12 + 0.5) / 60 - width / 2)  # from the middle
     ActionChains(visit.browser).move_to_element_with_offset(chart, failed, 0).perform()
     assert figures().startswith("0 · failed · ")
+
+
+def test_an_unusual_run_does_not_flatten_the_others(open_page: OpenPage) -> None:
+    """A cold start of a million and a failure are cut off at the top, in colours of their own."""
+    found = [run(900 - n, 100, 40) for n in range(5)]
+    found += [run(2000, 1_000_000, 60_000, mode="cold_start"), run(3000, 0, 20_000, status="failed")]
+    visit = open_page(Scene([healthy()], [past() | {"runs": found}]))
+    heights = [float(bar.get_dom_attribute("height")) for bar in visit.find(".collection .plot rect")]
+    assert heights[:7] == [2, 100, 96, 96, 96, 96, 96], "records"
+    assert heights[7:] == [100, 100, 96, 96, 96, 96, 96], "duration"
+    assert len(visit.find("rect.whole")) == len(visit.find("rect.failed")) == 2
 
 
 def test_a_queue_is_shown_over_time(open_page: OpenPage) -> None:

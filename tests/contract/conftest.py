@@ -41,6 +41,7 @@ class Store:
             if not page.more:
                 return pages
             assert page.last is not None
+            assert page.last.order() > after.order()
             after = page.last
 
 

@@ -12,8 +12,9 @@ from etl.demo import MongoServer
 from tests.support.pipeline import Clock, api, settings_for, sync
 from tests.support.types import Document, ProxyTo, StartRedis
 
-TO_MONGODB = ["listIndexes", "hello", "find", "find", "find"]
-"""An empty delta: the index, the clock, one page, the unreachable ones before and after the dates."""
+TO_MONGODB = ["listIndexes", "find", "listCollections", "hello", "find", "listCollections", "find", "find"]
+"""An empty delta: the index and whether it serves, the identity of the collection, the clock, one page, the identity
+again, the unreachable documents before and after the dates."""
 
 TO_REDIS = 4
 """An empty delta: take the lease, read the state, finish, give the lease back."""

@@ -137,6 +137,14 @@ def test_a_position_survives_as_text(timestamp: RawValue, document_id: RawValue)
     assert [raw_value(part) for part in again] == [raw_value(part) for part in position]
 
 
+def test_undefined_stands_between_the_least_key_and_null(scratch: Collection[Any]) -> None:
+    """At the top, in a document and in an array."""
+    undefined = RawValue(codec.UNDEFINED, b"")
+    for nest in (lambda value: value, lambda value: document([(b"a", value)]), lambda value: array([value])):
+        raws = [nest(value) for value in (raw_value(None), undefined, raw_value(MinKey()), raw_value(5))]
+        assert sorted_here(raws) == sorted_by_mongodb(scratch, raws) == [2, 1, 0, 3]
+
+
 def test_binary_of_subtype_2_and_code_stand_where_mongodb_has_them(scratch: Collection[Any]) -> None:
     """The old binary counts four bytes more, and every scope comes after all code without one."""
     values: list[Any] = [

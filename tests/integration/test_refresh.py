@@ -1,15 +1,14 @@
 """A refresh warms what has expired, and never puts an old value over a new one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 import pytest
 import redis
-from etl.cache.keyspace import Keyspace
-from etl.model.outcome import Fill
 from pymongo.collection import Collection
 
+from etl.cache.writer import Applied, CacheWriter
 from etl.model.report import RefreshReport
 from etl.mongo.reader import Source
 from tests.support.pipeline import Clock, OpenApp, api, campaign, hash_at, sync
@@ -29,14 +28,14 @@ def claim(text: str, moment: datetime, **fields: Any) -> Document:
 def shown(redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
     """What the one key says after each write of a refresh."""
     values: list[str | None] = []
-    real = Keyspace.replace
+    real = CacheWriter.apply
 
-    def replace(self: Keyspace, fills: Sequence[Fill]) -> bool:
-        written = real(self, fills)
-        values.append(hash_at(redis_client, KEY).get("status"))
-        return written
+    def apply(self: CacheWriter, changes: Mapping[str, Any], *arguments: Any) -> Applied:
+        applied = real(self, changes, *arguments)
+        values.extend([hash_at(redis_client, KEY).get("status")] * len(changes))
+        return applied
 
-    monkeypatch.setattr(Keyspace, "replace", replace)
+    monkeypatch.setattr(CacheWriter, "apply", apply)
     return values
 
 
@@ -48,7 +47,7 @@ def test_the_newest_of_many_is_written_once(
     shown: list[str | None],
     page_size: int,
 ) -> None:
-    """Older documents for the same key are passed over, wherever a page ends: nobody sees their values."""
+    """Older documents for the same key are passed over, wherever a page ends: no reader sees their values."""
     collection.insert_many([claim(str(number), clock.ago(100 - number)) for number in range(10)])
     report = open_app(page_size=page_size).refresh("config:api")
     assert (report.written, shown) == (1, ["9"])
@@ -116,7 +115,7 @@ def test_what_a_cycle_applied_meanwhile_stays(
     assert hash_at(redis_client, KEY)["status"] == "new"
 
 
-def test_a_key_that_changes_under_its_watch_is_read_again(
+def test_a_document_that_a_cycle_applied_anew_meanwhile_is_read_again(
     open_app: OpenApp,
     clock: Clock,
     collection: Collection[Document],
@@ -126,19 +125,15 @@ def test_a_key_that_changes_under_its_watch_is_read_again(
     """A cycle that writes between the refresh's reading and its writing wins."""
     collection.insert_one(claim("old", clock.ago(900), _id=1))
     app, beside = open_app(), open_app()
-    real, reads = Source.fetch, [0]
 
-    def fetch(self: Source, ids: Sequence[Any]) -> list[bytes]:
-        found = real(self, ids)
-        reads[0] += 1
-        if reads[0] == 1:
-            collection.update_one({"_id": 1}, {"$set": {"status": "new", "updated_at": clock.now()}})
-            sync(beside)
-        return found
+    def change() -> None:
+        collection.update_one({"_id": 1}, {"$set": {"status": "new", "updated_at": clock.now()}})
+        sync(beside)
 
-    monkeypatch.setattr(Source, "fetch", fetch)
-    app.refresh("config:api")
-    assert reads[0] == 2
+    happened = during_the_refresh(monkeypatch, change)
+    report = app.refresh("config:api")
+    assert happened
+    assert report.written == 1
     assert hash_at(redis_client, KEY)["status"] == "new"
 
 
@@ -154,17 +149,15 @@ def test_a_tombstone_is_the_newest_too(
 
 
 def test_a_document_that_went_leaves_its_key_to_the_one_before(
-    open_app: OpenApp,
-    clock: Clock,
-    collection: Collection[Document],
-    redis_client: redis.Redis,
-    monkeypatch: pytest.MonkeyPatch,
+    open_app: OpenApp, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """Deleted after it was read, it is not written, and the older one is."""
+    """Deleted after a cycle has written it, which no delta tells: the older one is written."""
     collection.insert_many([claim("old", clock.ago(900)), claim("new", clock.ago(300), _id="new")])
-    happened = during_the_refresh(monkeypatch, lambda: collection.delete_one({"_id": "new"}))
-    open_app(page_size=1).refresh("config:api")
-    assert happened
+    app = open_app(page_size=1)
+    sync(app)
+    collection.delete_one({"_id": "new"})
+    assert hash_at(redis_client, KEY)["status"] == "new"
+    app.refresh("config:api")
     assert hash_at(redis_client, KEY)["status"] == "old"
 
 

@@ -23,7 +23,7 @@ class Step(NamedTuple):
     @property
     def writes(self) -> bool:
         """Whether the command changes Redis; such a call may arrive twice, or late."""
-        return self.name in {"record", "apply", "enqueue", "done", "commit"}
+        return self.name in {"record", "apply", "enqueue", "done", "commit", "sweep"}
 
 
 Steps = Generator[Step, Any, Result]
@@ -101,17 +101,16 @@ class Batch:
         call = partial(self.world.apply, key, changes, dict(self.reads))
         answer: ApplyAnswer = yield Step("apply", call, (key, changes))
         self._check(answer.answer)
-        if answer.answer is Answer.NEED and answer.top:
-            yield from self._fetch_heir(key, answer.top.document)
-        else:
-            self.open -= {(key, document) for document in documents if document not in answer.refused}
-        for document in sorted(answer.refused):
-            if (key, document) in self.open:
+        if answer.answer is Answer.OVERTAKEN:
+            for document in documents:
                 yield from self._read_again(document)
                 self._join(document)
-        lost = any(changes[d].live for d in documents if d not in answer.refused)
-        if answer.answer is Answer.GO and answer.top and not answer.write and lost:
-            yield from self._look_at_holder(key, answer.top)
+        elif answer.answer is Answer.NEED and answer.top:
+            yield from self._fetch_heir(key, answer.top.document)
+        else:
+            self.open -= {(key, document) for document in documents}
+            if answer.top and not answer.write and any(change.live for change in changes.values()):
+                yield from self._look_at_holder(key, answer.top)
 
     def _change(self, key: Key, document: Document) -> Change:
         read = self.reads[document]
@@ -213,6 +212,10 @@ def cycle(world: World) -> Actor:
             return True
 
         written = (yield from batch.run()) and (yield Step("commit", commit))
+    for document, request in (yield Step("old requests", world.old_requests)):
+        read = yield Step("find", partial(world.find, document, world.now), document)
+        if read.timestamp != request.pushed or QUEUE not in read.claims:
+            yield Step("sweep", partial(world.sweep, document, request), document)
 
 
 def follower(world: World) -> Actor:

@@ -61,8 +61,9 @@ def _shows(world: World, key: Key, wanted: Shown | None, *, strict: bool) -> boo
     shown = world.shown.get(key)
     if shown == wanted:
         return True
-    if shown is None and wanted and world.ttl is not None and wanted[1] <= world.today - world.ttl:
-        return True
+    expired = world.ttl is not None and wanted and wanted[1] <= world.today - world.ttl
+    if expired and wanted and (shown is None or shown[1] < wanted[1]):
+        return True  # an older claim may have come later
     owner = world.owners.get(key)
     if strict or owner is None or not owner.claims(world.rules):
         return False
@@ -84,11 +85,12 @@ def _behind_deleted(world: World, document: Document, holder: Document, written_
 def _queue(world: World) -> Iterator[str]:
     """Each version of a request is queued exactly once."""
     queued = world.queued()
-    for (document, timestamp), count in queued.items():
+    for (document, timestamp, _), count in queued.items():
         if count > 1:
             yield f"{document}@{timestamp} queued {count} times"
     for document, version in world.documents.items():
-        if version.kind is Kind.PENDING and not queued[document, version.timestamp]:
+        requested = any(d == document and t == version.timestamp for d, t, _ in queued)
+        if version.kind is Kind.PENDING and not requested:
             yield f"{document}@{version.timestamp} not queued"
 
 

@@ -1,4 +1,4 @@
-"""Schedules: in which order the steps of the actors happen, and what goes wrong meanwhile."""
+"""Schedules: the order of the steps of all actors, and the accidents between them."""
 
 import random
 from collections.abc import Callable, Collection, Iterator, Sequence

@@ -41,6 +41,8 @@ class Rules:
     queue_claimed: bool = True  # a queue counts among the claims of a record
     queue_noted: bool = True  # a queue notes when a document asks for nothing any more
     queue_pushed: bool = True  # a queue remembers the version that was pushed
+    queue_confirmed: bool = True  # only a confirmed read pushes: what was pushed is not taken back
+    sweep_exact: bool = True  # a sweep drops only what has not changed since it looked
     overflow: bool = True  # a register that dropped claims says so when its holder leaves
     lookback: bool = True  # a cycle reads again what may have been committed late
     lookback_deadline: bool = True  # and what may have been misread or undone within a deadline
@@ -223,7 +225,6 @@ class ApplyAnswer(NamedTuple):
     """The answer of `apply`."""
 
     answer: Answer
-    refused: frozenset[Document] = frozenset()
     top: Claim | None = None
     write: bool = False  # the key shows the top, whose content is in the call
     remove: bool = False
@@ -237,9 +238,9 @@ def apply(
     if any(is_late(clock, change.read_at, rules) for change in changes.values()):
         return old, ApplyAnswer(Answer.LATE)
     entries = {d: e for d, e in old.entries.items() if e.live or clock.now - e.written_at <= clock.deadline}
-    refused = frozenset(d for d, c in changes.items() if _refuses_change(entries.get(d), c, clock, rules))
-    accepted = {d: c for d, c in changes.items() if d not in refused}
-    for document, change in accepted.items():
+    if any(_refuses_change(entries.get(d), change, clock, rules) for d, change in changes.items()):
+        return old, ApplyAnswer(Answer.OVERTAKEN)
+    for document, change in changes.items():
         if change.live or rules.left:
             entries[document] = _entry(entries.get(document), change, clock, rules)
         else:
@@ -247,9 +248,9 @@ def apply(
     new = Owner(entries, old.overflow)
     before, claims = old.claims(rules)[-1:], new.claims(rules)
     if not claims:
-        return new, ApplyAnswer(Answer.GO, refused, remove=True, reconcile=rules.overflow and new.overflow)
+        return new, ApplyAnswer(Answer.GO, remove=True, reconcile=rules.overflow and new.overflow)
     top = claims[-1]
-    answer = ApplyAnswer(Answer.GO, refused, top, write=top.document in accepted)
+    answer = ApplyAnswer(Answer.GO, top, write=top.document in changes)
     if not answer.write and before != [top]:
         if rules.heir_in_same_call:
             return old, answer._replace(answer=Answer.NEED)
@@ -309,6 +310,13 @@ def enqueue(
         return old, EnqueueAnswer(Answer.GO)
     if old and rules.overtaken_queue and is_overtaken(clock, read.read_at, old.written_at, rules):
         return old, EnqueueAnswer(Answer.OVERTAKEN)
+    if push and rules.queue_confirmed and not read.confirmed:
+        return old, EnqueueAnswer(Answer.OVERTAKEN)
     if push:
         return Request(read.timestamp, clock.now), EnqueueAnswer(Answer.GO, push=True)
     return Request(pushed, clock.now) if rules.queue_noted else old, EnqueueAnswer(Answer.GO)
+
+
+def sweep(old: Request | None, seen: Request, rules: Rules) -> Request | None:
+    """Forget a document that has asked for nothing for a while."""
+    return None if old == seen or not rules.sweep_exact else old

@@ -1,4 +1,4 @@
-"""MongoDB and Redis as the actors see them, and an observer who misses nothing."""
+"""MongoDB and Redis as the actors see them, and an observer that checks every step."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -108,7 +108,7 @@ class World:
         self.owners: Expiring[Owner] = Expiring(longer)
         self.records: Expiring[Record] = Expiring(longer)
         self.requests: dict[Document, Request] = {}
-        self.queue: list[tuple[Document, int]] = []
+        self.queue: list[tuple[Document, int, int]] = []
         self.deferred: set[Document] = set()
         self.dead: set[Document] = set()
         self.position = -NEVER
@@ -250,9 +250,19 @@ class World:
         if new:
             self.requests[document] = new
         if answer.push and read.version:
-            self.queue.append((document, read.version.timestamp))
+            self.queue.append((document, read.version.timestamp, self._number(document, read.version)))
             self._notice_stale_request(read)
         return answer
+
+    def old_requests(self) -> list[tuple[Document, Request]]:
+        """The entries of the queue that no call can be late for any more."""
+        deadline = DEADLINE * UNIT
+        return sorted((d, r) for d, r in self.requests.items() if self.now - r.written_at > deadline)
+
+    def sweep(self, document: Document, seen: Request) -> None:
+        """Call the script."""
+        if protocol.sweep(self.requests.get(document), seen, self.rules) is None:
+            self.requests.pop(document, None)
 
     def commit(self, outcome: Outcome, read_at: int) -> bool:
         """Note deferrals and dead letters; False if the call came too late."""
@@ -264,8 +274,8 @@ class World:
 
     # The observer
 
-    def queued(self) -> Counter[tuple[Document, int]]:
-        """How often each version was queued."""
+    def queued(self) -> Counter[tuple[Document, int, int]]:
+        """How often each version was queued; a version that was restored is another one."""
         return Counter(self.queue)
 
     def _notice_gap(self, key: Key) -> None:
@@ -278,12 +288,14 @@ class World:
                 self.wrong.append(f"gap at {key}")
 
     def _notice_step_back(self, key: Key, document: Document, version: Version) -> None:
-        history = self.history[document]
-        number = max(n for n, each in enumerate(history) if each == version)
+        number = self._number(document, version)
         newest = self.newest_shown.get((key, document), 0)
         if number < newest and not self.misled:
             self.wrong.append(f"{key} went back to {document}@{version.timestamp}")
         self.newest_shown[key, document] = max(number, newest)
+
+    def _number(self, document: Document, version: Version) -> int:
+        return max(n for n, each in enumerate(self.history[document]) if each == version)
 
     def _notice_stale_request(self, read: Read) -> None:
         now = self.documents.get(read.document)

@@ -66,6 +66,9 @@ def test_the_index_is_the_one_that_the_daemon_asks_for(services: dict[str, Any])
     namespace = f"{settings.mongo.database}.{settings.collections[0].name}"
     asked = missing(namespace, settings.collections[0].timestamp_field).remedy
     assert services["index"]["command"][-1] == asked
+    for page in ("README.md", "README.es.md", "docs/operations.md", "docs/es/operacion.md"):
+        text = " ".join((COMPOSE.parent / page).read_text("utf-8").split())
+        assert str(asked) in text, page
     assert services["index"]["depends_on"] == {"mongo": {"condition": "service_healthy"}}
     assert services["index"]["restart"] == "on-failure"
 

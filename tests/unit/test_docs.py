@@ -255,6 +255,21 @@ def test_every_page_is_reachable_from_the_readme() -> None:
         assert page == start or f"]({page})" in PAGES[start], page
 
 
+PYTHON = [
+    pytest.param(text, id=page)
+    for page in sorted(PAGES)
+    for text in re.findall(r"^```python\n(.*?)^```$", PAGES[page], re.DOTALL | re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize("text", PYTHON)
+def test_python_on_a_page_compiles_and_its_imports_exist(text: str) -> None:
+    """What a reader copies; the examples with servers are tested in `tests/integration/test_examples.py`."""
+    compile(text, "page", "exec")
+    for line in re.findall(r"^(?:from|import) .*$", text, re.MULTILINE):
+        exec(line, {})  # noqa: S102 (a line of our own page)
+
+
 def test_the_glossary_is_sorted_and_names_each_term_once() -> None:
     """One line per term."""
     terms = [row.split("|")[1].strip() for row in next(tables(GLOSSARY))]
@@ -383,13 +398,13 @@ def test_every_file_that_is_named_exists(page: str) -> None:
 
 
 def test_the_version_is_the_newest_of_the_changelog() -> None:
-    """And that of the image in the Deployment; each version has its date."""
+    """And that of the image and the Deployment; each version has its date."""
     entries = re.findall(r"^## (\S+) - (\d{4}-\d\d-\d\d)$", PAGES["CHANGELOG.md"], re.MULTILINE)
     assert len(entries) == len(re.findall(r"^## ", PAGES["CHANGELOG.md"], re.MULTILINE))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     assert project["version"] == entries[0][0]
-    files = [path for path in (ROOT / "config").rglob("*") if path.suffix in {".yaml", ".yml", ".md"}]
-    images = {
-        tag for path in files for tag in re.findall(r"promptcontent-etl:([\w.]+)", path.read_text("utf-8"))
-    }
-    assert images == {project["version"]}
+    named = [ROOT / "Dockerfile", *(ROOT / "config").rglob("*.yaml")]
+    text = " ".join(path.read_text("utf-8") for path in named)
+    versions = re.findall(r'(?:promptcontent-etl:|newTag: |image\.version=")(\d[\d.]*\d)', text)
+    assert len(versions) > 2
+    assert set(versions) == {project["version"]}

@@ -37,7 +37,7 @@ const TEXT = {
     beyond: "{count} refusals more were counted only", deferred: "Waiting for a lock", lock: "Lock", more: "and {count} more",
     backfill: "Backfill", coldStart: "First read", progress: "{done} of about {total} documents", progressOnly: "{done} documents",
     eta: "about {time} left", interrupted: "interrupted: the same command resumes it", holder: "by {holder}",
-    badgeDead: "{count} dead letters", badgeDeferred: "{count} deferred", badgeUnreachable: "{count} without a date", badgeBackfill: "backfill {percent}",
+    badgeDead: "dead letters: {count}", badgeDeferred: "deferred: {count}", badgeUnreachable: "without a date: {count}", badgeBackfill: "backfill {percent}",
     queueNow: "{count} now", requests: "{count} requests",
   },
   es: {
@@ -70,7 +70,7 @@ const TEXT = {
     beyond: "Otros {count} rechazos solo se contaron", deferred: "En espera de un bloqueo", lock: "Bloqueo", more: "y {count} más",
     backfill: "Backfill", coldStart: "Primera lectura", progress: "{done} de unos {total} documentos", progressOnly: "{done} documentos",
     eta: "quedan unos {time}", interrupted: "interrumpido: la misma orden lo reanuda", holder: "por {holder}",
-    badgeDead: "{count} dead letters", badgeDeferred: "{count} aplazados", badgeUnreachable: "{count} sin fecha", badgeBackfill: "backfill {percent}",
+    badgeDead: "dead letters: {count}", badgeDeferred: "aplazados: {count}", badgeUnreachable: "sin fecha: {count}", badgeBackfill: "backfill {percent}",
     queueNow: "{count} ahora", requests: "{count} peticiones",
   },
 };
@@ -102,6 +102,9 @@ function make(tag, name, ...children) {
 
 /** The word for a value of the daemon, or the value itself where it is a new one. */
 const word = (prefix, value) => TEXT[language][`${prefix}_${value}`] ?? String(value);
+
+/** An `_id` as people type it. */
+const readable = (id) => String(id).replace(/^\{"\$oid": ?"([0-9a-f]{24})"\}$/, "ObjectId('$1')");
 
 /** A holder of a lease for people: `host:pid`, without what tells two of one process apart. */
 const process = (holder) => (holder || "").replace(/:[0-9a-f]{12}$/, "");
@@ -209,15 +212,16 @@ class Chart {
     this.show([]);
   }
 
-  /** Points are `{value, label, failed}`, the oldest first. */
+  /** Points are `{value, label, kind}`, the oldest first; a kind, of a run that is unusual, is its class. */
   show(points) {
     const drawn = JSON.stringify(points);
     if (drawn === this.drawn) return;
     this.drawn = drawn;
     this.points = points.slice(-this.slots);
     if (this.chosen !== null && this.chosen >= this.points.length) this.chosen = null;
-    // A failed run takes as long as its patience: the others would be flat beside it.
-    const top = Math.max(1, ...this.points.filter((point) => !point.failed).map((point) => point.value));
+    // The usual runs are the measure: a cold start, or a failure that took all its patience, would flatten them.
+    const usual = this.points.filter((point) => !point.kind);
+    const top = Math.max(1, ...(usual.length ? usual : this.points).map((point) => point.value));
     this.svg.setAttribute("viewBox", `0 0 ${this.width()} 100`);
     this.svg.replaceChildren(...(this.kind === "bars" ? this.bars(top) : this.line(top)));
     this.describe();
@@ -232,7 +236,7 @@ class Chart {
     return this.points.map((point, index) => {
       const height = Math.min(100, Math.max(2, (96 * point.value) / top));
       const rect = draw("rect", { x: first + index + 0.12, y: 100 - height, width: 0.76, height });
-      if (point.failed) rect.classList.add("failed");
+      if (point.kind) rect.classList.add(point.kind);
       return rect;
     });
   }
@@ -378,7 +382,7 @@ class Collection {
     this.showBadges(one);
     this.showFacts(one, world);
     this.showScans(one.scans || []);
-    this.locks.show(one.deferred.map((waiting) => [{ code: waiting.id }, { code: waiting.lock }, { when: waiting.since }]));
+    this.locks.show(one.deferred.map((waiting) => [{ code: readable(waiting.id) }, { code: waiting.lock }, { when: waiting.since }]));
     this.deferred.hidden = !one.deferred_count;
     setText(this.moreLocks, one.deferred_count > one.deferred.length ? text("more", { count: count(one.deferred_count - one.deferred.length) }) : "");
     this.dead.hidden = !one.dead_letters && !one.dead_letters_beyond;
@@ -460,12 +464,14 @@ class Collection {
 
   showHistory(past) {
     const runs = [...past.runs].reverse();
-    const point = (value, run, shown) => ({ value: value || 0, failed: run.status === "failed", label: `${shown} · ${word("status", run.status)} · ${moment(run.began)}` });
+    const kind = (run) => (run.status === "failed" ? "failed" : run.mode === "delta" ? "" : "whole");
+    const how = (run) => word(kind(run) === "whole" ? "mode" : "status", kind(run) === "whole" ? run.mode : run.status);
+    const point = (value, run, shown) => ({ value: value || 0, kind: kind(run), label: `${shown} · ${how(run)} · ${moment(run.began)}` });
     this.records.show(runs.map((run) => point(run.records_processed, run, count(run.records_processed))));
     this.duration.show(runs.map((run) => point(run.sync_duration_ms, run, milliseconds(run.sync_duration_ms))));
     this.runs.show(past.runs.map((run) => [{ when: run.began }, word("status", run.status), word("mode", run.mode), count(run.records_processed), milliseconds(run.sync_duration_ms), run.error || ""]));
     this.reasons.show(past.dead_letters.reasons.map((one) => [one.reason, { code: one.fields.join(", ") }, count(one.count)]));
-    this.newest.show(past.dead_letters.newest.map((one) => [{ code: one.id }, one.reason, { code: one.errors.map((error) => `${error.field}: ${error.problem}`).join("; ") }, { when: one.first_seen }]));
+    this.newest.show(past.dead_letters.newest.map((one) => [{ code: readable(one.id) }, one.reason, { code: one.errors.map((error) => `${error.field}: ${error.problem}`).join("; ") }, { when: one.first_seen }]));
   }
 }
 

@@ -49,7 +49,9 @@ def test_a_number_is_found_whatever_type_it_is_stored_as(words: str) -> None:
     assert any(isinstance(id_from_text(text), Decimal128) for text in readings(words))
 
 
-@pytest.mark.parametrize("words", [OID, "42", A_UUID, "12345678901234567890", "1E400", "null", "-", ""])
+@pytest.mark.parametrize(
+    "words", [OID, "42", A_UUID, "12345678901234567890", "1E400", f"1E{'9' * 30}", "null", "-", ""]
+)
 def test_what_looks_like_another_type_may_be_text(words: str) -> None:
     """A text `_id` of 24 hex digits, of 20 digits, or one that is a number, is found too."""
     assert readings(words)[-1] == id_text(words)
