@@ -13,7 +13,7 @@ import redis
 from pymongo import MongoClient
 from pymongo.collection import Collection
 
-from etl.cache.client import SCRIPTS
+from etl.cache.scripts import SCRIPTS
 from etl.demo import RedisServer
 from tests.acceptance.conftest import Etl, StartEtl, end_of
 from tests.faults.conftest import LEASE, Apps, cycle

@@ -121,7 +121,9 @@ def test_a_part_of_the_cluster_is_killed(
 
 def test_a_scheduler_that_hangs(cluster: Cluster) -> None:
     """It may be at work, so it is not given up; but who has had enough of it need not wait for it."""
-    with dask(cluster.address)() as (executor, _):
+    with dask(cluster.address)() as started:
+        assert started is not None
+        executor, _ = started
         assert isinstance(executor, OnDask)
         cluster.scheduler.send_signal(signal.SIGSTOP)
         try:

@@ -41,7 +41,7 @@ def main(deadline: float, where: str) -> None:
             next(calls, lambda _: None)(where)
             return apply(self, *arguments)
 
-        writer.CacheWriter.apply = waiting  # type: ignore[method-assign]
+        writer.CacheWriter.apply = waiting  # type: ignore[assignment,method-assign]
     outcome = stages.processor.process(results, read_at, remember_from=None, trust=False)
     print(json.dumps({"processed": outcome.processed, "enqueued": outcome.enqueued}), flush=True)  # noqa: T201
     container.close()
