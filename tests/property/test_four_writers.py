@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pytest
 import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -35,9 +36,10 @@ histories = st.lists(versions, min_size=8, max_size=25)
 Page = tuple[int, Sequence[TransformResult]]
 
 
+@pytest.mark.slow
 @given(first=histories, second=histories, seed=st.integers(0, 2**32))
 @settings(
-    max_examples=400 if THOROUGH else 12,
+    max_examples=400 if THOROUGH else 6,
     deadline=None,
     derandomize=not THOROUGH,
     suppress_health_check=list(HealthCheck),

@@ -260,7 +260,7 @@ class World:
         self.pages.clear()
         self.locked, self.popped, self.position = set(), [], None
         self.settled.clear()
-        for version in self.current.values():
+        for version in self._versions():
             version.must_be_queued = False
 
     # Failures

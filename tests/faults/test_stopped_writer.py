@@ -1,0 +1,109 @@
+"""A worker that is stopped for longer than the deadline writes nothing stale when it wakes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import redis
+from pymongo.collection import Collection
+
+from etl.cache import writer
+from etl.cache.keys import owner_key, record_key, requests_key
+from tests.faults.conftest import Apps, cycle
+from tests.support.pipeline import api, campaign
+from tests.support.truth import held, truth
+from tests.support.types import Document
+from tests.support.waiting import eventually
+
+DEADLINE = 1.0
+THEN = datetime.now(UTC) - timedelta(seconds=300)
+QUEUE = "queue:ai_generation:alta"
+
+Start = Callable[[str], "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    """Start a worker that waits where it is told to; here the deadline is the same."""
+    monkeypatch.setattr(writer, "DEADLINE_SECONDS", DEADLINE)
+    with ExitStack() as stack:
+
+        def started(where: str) -> "subprocess.Popen[str]":
+            command = [sys.executable, "-m", "tests.support.slow_writer", f"{DEADLINE}", where]
+            process = subprocess.Popen(
+                command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            stack.callback(process.stdout.close)
+            assert process.stdout.readline() == f"{where}\n"
+            return process
+
+        yield started
+
+
+def awake(process: "subprocess.Popen[str]") -> Any:
+    """Let a stopped worker go on; returns what it counted."""
+    os.kill(process.pid, signal.SIGCONT)
+    told, _ = process.communicate("go on\n", 30)
+    assert process.returncode == 0
+    return json.loads(told)
+
+
+@pytest.mark.parametrize("where", ["read", "recorded"])
+@pytest.mark.parametrize("registers", ["kept", "expired"])
+def test_a_worker_that_was_stopped_writes_nothing_stale(
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    apps: Apps,
+    start: Start,
+    where: str,
+    registers: str,
+) -> None:
+    """Changed, moved, evicted, deleted and queued meanwhile, and even where no register knows it any more."""
+    asked = campaign("q", THEN, _id="asked", estado="pendiente", prioridad="alta")
+    names = ("changed", "moved", "evicted", "deleted", "still")
+    collection.insert_many([*(api(name, THEN, _id=name) for name in names), asked])
+    process = start(where)
+    os.kill(process.pid, signal.SIGSTOP)
+
+    now = THEN + timedelta(seconds=200)
+    collection.update_one({"_id": "changed"}, {"$set": {"status": "new", "updated_at": now}})
+    collection.update_one({"_id": "moved"}, {"$set": {"provider_name": "elsewhere", "updated_at": now}})
+    collection.update_one({"_id": "evicted"}, {"$set": {"eliminado": True, "updated_at": now}})
+    collection.delete_one({"_id": "deleted"})
+    collection.update_one({"_id": "asked"}, {"$set": {"estado": "archivado", "updated_at": now}})
+    assert cycle(apps()).status == "ok"
+    expected = truth(collection)
+    assert held(redis_client) == expected
+    time.sleep(DEADLINE + 0.2)
+    if registers == "expired":
+        for pattern in (owner_key("*"), record_key("*"), requests_key("*")):
+            for key in redis_client.scan_iter(pattern):
+                redis_client.delete(key)
+
+    told = awake(process)
+
+    assert held(redis_client) == expected
+    assert not redis_client.exists(QUEUE)
+    assert told["enqueued"] == 0
+
+
+def test_a_worker_that_was_stopped_for_a_moment_goes_on(
+    collection: Collection[Document], redis_client: redis.Redis, start: Start
+) -> None:
+    """Within the deadline what it has read is good, unless another has written it since."""
+    collection.insert_one(api("a", THEN, _id="a"))
+    process = start("read")
+    os.kill(process.pid, signal.SIGSTOP)
+    assert eventually(lambda: not redis_client.exists("config:api:a"), seconds=0.1)
+    assert awake(process) == {"processed": 1, "enqueued": 0}
+    assert held(redis_client) == truth(collection)
