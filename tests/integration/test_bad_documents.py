@@ -29,7 +29,7 @@ def test_undecodable_bson_is_isolated(
     The name of a field that no kind has is not read at all.
     """
     moment = clock.now()
-    good = [api(f"p{number}", moment, _id=f"good-{number}") for number in range(6)]
+    good: list[Any] = [api(f"p{number}", moment, _id=f"good-{number}") for number in range(6)]
     good.append(not_utf8(api("p", moment, _id=2, QQname=1), "QQname"))
     bad = [
         not_utf8(api("p", moment, _id=1, status="QQstatus"), "QQstatus"),

@@ -120,7 +120,7 @@ def test_a_part_of_the_cluster_is_killed(
 
 
 def test_a_scheduler_that_hangs(cluster: Cluster) -> None:
-    """It may be at work, so it is not given up; but who has had enough of it need not wait for it."""
+    """It may be at work, so it is not given up; but closing does not wait for it."""
     with dask(cluster.address)() as started:
         assert started is not None
         executor, _ = started
@@ -139,7 +139,7 @@ def test_a_scheduler_that_hangs(cluster: Cluster) -> None:
         assert answer.result(10) == 7
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("impatient", "collection")
 def test_no_scheduler(open_app: OpenApp) -> None:
     """One line that names the address."""
     address = f"tcp://127.0.0.1:{free_port()}"
