@@ -28,7 +28,7 @@ SHORT = {"ETL_LEASE__SECONDS": "1", "ETL_COLLECTIONS": '[{"name": "promptContent
 
 HOST = re.escape(socket.gethostname())
 
-# What each batch sends, in order. Only the commit is fenced: what was read too early is refused by the others.
+# What each batch sends, in order. The first two are refused where a newer version was written, the last by its fence.
 STEPS = {name: SCRIPTS[name].sha.encode() for name in ("record", "apply", "commit")}
 
 
@@ -65,14 +65,14 @@ def put_to_sleep(
 
 
 def state(client: redis.Redis) -> dict[str, Any]:
-    """All that the ETL keeps about the collection, but for the history of runs."""
+    """All that the ETL keeps for itself, but for the history of runs and the owners, who note when they were met."""
     reads: dict[str, Callable[[str], Any]] = {
         "hash": client.hgetall,
         "set": client.smembers,
         "string": client.get,
         "zset": lambda key: client.zrange(key, 0, -1, withscores=True),
     }
-    keys = [key for key in client.scan_iter("{etl:*") if not key.endswith(":history")]
+    keys = [key for key in client.scan_iter("{*") if not key.endswith((":history", ":owner"))]
     return {key: reads[str(client.type(key))](key) for key in keys}
 
 
