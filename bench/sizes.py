@@ -64,13 +64,14 @@ def _cycles(bench: Bench, meter: Meter, source: Source, count: int, changed: Seq
     taken = [_cycle(bench, meter, source, changed) for _ in range(count)]
     database = bench.mongo[source.database]
     database["system.profile"].drop()
-    database.command("profile", 2, filter={"appName": _APP})
+    database.command("profile", 2)
     try:
         _cycle(bench, meter, source, changed)
     finally:
         database.command("profile", 0)
     examined = ("docsExamined", "keysExamined")
-    entries = list(database["system.profile"].find({"ns": bench.collection(source).full_name}, examined))
+    of_cycle = {"ns": bench.collection(source).full_name, "appName": _APP}
+    entries = list(database["system.profile"].find(of_cycle, examined))
     if not entries:
         raise Wrong("the profiler has no command of the cycle")
     documents, keys = (sum(e.get(name, 0) for e in entries) for name in examined)

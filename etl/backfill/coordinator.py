@@ -66,8 +66,6 @@ def run_scan(
         tasks = run_ranges(split(scan_range, cuts), present, local, workers, seconds)
         with closing(tasks):
             for done, lowest in tasks:
-                if stages.stop.is_set():
-                    raise Interrupted("stopped between two batches; the next run goes on from there")
                 scan = scan.moved(lowest or scan.end, done.documents)
                 met = done.outcome.position
                 newest = latest(newest, position_from_text(met) if met else None)
@@ -80,6 +78,8 @@ def run_scan(
                 if newest is not None and newest.ms is not None:
                     report.last_id, report.last_timestamp = readable_id(newest.id), moment_text(newest.ms)
                 progress(report)
+                if stages.stop.is_set():  # after what is done was recorded
+                    raise Interrupted("stopped between two batches; the next run goes on from there")
     return scan, newest
 
 

@@ -84,7 +84,7 @@ class Applied(NamedTuple):
     refused: list[str]
     """Documents whose queue is no list."""
     incomplete: list[str]
-    """Keys that were removed though older documents may claim them."""
+    """Keys that their newest document gave up, and whose heir may be one that was not kept."""
 
 
 class CacheWriter:

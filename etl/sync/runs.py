@@ -104,7 +104,5 @@ class Runs:
                 with suppress(EtlError):  # the first error matters more than a failure to record it
                     self.cycle_stages.store.record(report, began)
         if report.incomplete:
-            text = (
-                "%d keys were removed though older documents may claim them: etl verify --repair finds those"
-            )
+            text = "%d keys may lack their newest remaining document: etl verify --repair finds it"
             _log.warning(text, report.incomplete, extra=logs.event("incomplete", keys=report.incomplete))

@@ -69,8 +69,8 @@ def test_a_cycle_examines_what_changed(figures: Any) -> None:
         [idle, busy] = size["cycles"]
         assert (idle["changed"], busy["changed"]) == (0, 156)
         assert idle["documents_examined"] <= 2
-        assert busy["documents_examined"] >= 156
-        assert busy["commands"] > 0
+        assert 156 <= busy["documents_examined"] <= 158
+        assert 0 < busy["commands"] < 10
     assert [size["documents"] for size in figures["sizes"]] == [3_000, 6_000]
 
 

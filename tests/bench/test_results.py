@@ -65,6 +65,8 @@ def test_a_ratio_is_taken_within_a_round() -> None:
     speed = results.summary(rounds())
 
     assert results.ratio(speed, TWO, "documents_per_second", SCRIPT) == 3
+    uneven = results.summary({"a": [run(1), run(10), run(3)], "b": [run(2), run(1), run(3)]})
+    assert results.ratio(uneven, "a", "documents_per_second", "b") == 1
     assert speed[TWO]["median"]["documents_per_second"] == 9_000
     assert results.ratio(speed, TWO, "cpu_redis", INSERTION) == 3
     assert results.ratio(speed, TWO, "documents_per_second", "not measured") is None

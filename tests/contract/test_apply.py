@@ -446,6 +446,19 @@ def test_only_the_newest_claims_are_kept(writer: CacheWriter, client: redis.Redi
     assert apply(writer, leave(IDS[5], 101)) == NOTHING, "that was told already"
 
 
+def test_an_heir_that_is_older_than_a_claim_that_was_dropped(
+    writer: CacheWriter, client: redis.Redis
+) -> None:
+    """It is told, as the one that was dropped may be the heir; a newer one is the heir for certain."""
+    apply(writer, *[claim(IDS[number], number) for number in range(1, 12)])
+    leaves = [leave(IDS[number], 100) for number in range(4, 11)]
+    assert apply(writer, *leaves) == NOTHING
+    newer, older = claim(IDS[15], 8), claim(IDS[0], 0)
+    assert apply(writer, newer, leave(IDS[11], 100)) == NOTHING
+    assert apply(writer, older, leave(IDS[15], 100)) == NOTHING._replace(incomplete=[KEY])
+    assert status(client) == f"{IDS[0]} 0"
+
+
 def test_more_claims_at_once_than_are_kept(writer: CacheWriter, client: redis.Redis) -> None:
     """The oldest are left out of the call, and it is told once the others are gone."""
     claims = [claim(IDS[number], number) for number in range(12)]

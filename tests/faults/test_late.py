@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import redis
-from etl.cache.cache import Cache
 from pymongo.collection import Collection
 
 from etl.app import App
-from etl.cache.client import SCRIPTS
+from etl.backfill import coordinator
+from etl.cache.scripts import SCRIPTS
+from etl.cache.writer import Applied, CacheWriter
 from etl.checkpoint.checkpoint import CheckpointStore
 from etl.demo import RedisServer
 from tests.faults.conftest import Apps, cycle
@@ -26,7 +27,8 @@ from tests.support.waiting import eventually
 TIMEOUT = 0.5
 FUTURE = datetime(2099, 1, 1, tzinfo=UTC)
 COMMIT = SCRIPTS["commit"].sha.encode()
-FINISH = b"ZREMRANGEBYSCORE"  # what no other step of a cycle has
+FINISH = b"sync_duration_ms"  # which only the last step of a cycle records
+APPLY = SCRIPTS["apply"].sha.encode()
 
 
 @pytest.fixture
@@ -94,7 +96,7 @@ def test_a_batch_that_is_delivered_late(
     moment = datetime.now(UTC) - timedelta(seconds=60)
     collection.insert_many(claims(name, moment, number) for number, name in enumerate("abcd"))
     before_the_end(monkeypatch, lambda: deliver(proxy, redis_client))
-    proxy.hold_at(b"MULTI")
+    proxy.hold_at(APPLY)
 
     report = cycle(app)
 
@@ -123,6 +125,7 @@ def test_a_commit_that_is_delivered_late(
         deliver(proxy, redis_client)
         states.append(everything(redis_client))
 
+    monkeypatch.setattr(coordinator, "TASK_SECONDS", 0)  # a commit after each page, before the next is read
     mend_at_the_second_batch(monkeypatch, collection)
     before_the_end(monkeypatch, look_deliver_look)
     proxy.hold_at(COMMIT)
@@ -138,23 +141,23 @@ def test_a_commit_that_is_delivered_late(
 
 def mend_at_the_second_batch(monkeypatch: pytest.MonkeyPatch, collection: Collection[Document]) -> None:
     """Mend the document that was refused, so that the cycle under way meets it again."""
-    write, batches = Cache.write, 0
+    apply, batches = CacheWriter.apply, 0
 
-    def mending(self: Cache, *arguments: Any) -> Any:
+    def mending(self: CacheWriter, *arguments: Any) -> Applied:
         nonlocal batches
         batches += 1
         if batches == 2:
             collection.replace_one({"_id": "b"}, claims("b", FUTURE, 9))
-        return write(self, *arguments)
+        return apply(self, *arguments)
 
-    monkeypatch.setattr(Cache, "write", mending)
+    monkeypatch.setattr(CacheWriter, "apply", mending)
 
 
 @pytest.mark.parametrize("cycles", [1, 2])
 def test_an_end_that_is_delivered_late(
     collection: Collection[Document], redis_client: redis.Redis, proxy: Proxy, app: App, cycles: int
 ) -> None:
-    """The run is in the history once, and the watermark is that of the last cycle, whoever held it."""
+    """The run is in the history once, and the watermark is that of the last cycle."""
     collection.insert_one(written("first", 1, datetime.now(UTC) - timedelta(seconds=60)))
     proxy.hold_at(FINISH)
     for number in range(cycles):

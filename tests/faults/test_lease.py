@@ -28,8 +28,8 @@ SHORT = {"ETL_LEASE__SECONDS": "1", "ETL_COLLECTIONS": '[{"name": "promptContent
 
 HOST = re.escape(socket.gethostname())
 
-# What each batch sends, in order: the fence is checked at every step.
-STEPS = {"look": b"WATCH", "write": b"MULTI", "commit": SCRIPTS["commit"].sha.encode()}
+# What each batch sends, in order. Only the commit is fenced: what was read too early is refused by the others.
+STEPS = {name: SCRIPTS[name].sha.encode() for name in ("record", "apply", "commit")}
 
 
 class Sleeper(NamedTuple):
@@ -65,14 +65,14 @@ def put_to_sleep(
 
 
 def state(client: redis.Redis) -> dict[str, Any]:
-    """All that the ETL keeps for itself, but for the history of runs."""
+    """All that the ETL keeps about the collection, but for the history of runs."""
     reads: dict[str, Callable[[str], Any]] = {
         "hash": client.hgetall,
         "set": client.smembers,
         "string": client.get,
         "zset": lambda key: client.zrange(key, 0, -1, withscores=True),
     }
-    keys = [key for key in client.scan_iter("{*") if not key.endswith(":history")]
+    keys = [key for key in client.scan_iter("{etl:*") if not key.endswith(":history")]
     return {key: reads[str(client.type(key))](key) for key in keys}
 
 

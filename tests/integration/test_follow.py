@@ -180,7 +180,7 @@ def test_a_killed_cursor_is_opened_again(
     admin = collection.database.client.admin
     with following(open_app(), batches):
         assert eventually(lambda: follows(redis_client))
-        streams = [
+        streams: list[Document] = [
             {"$currentOp": {"idleCursors": True, "allUsers": True}},
             {"$match": {"ns": collection.full_name}},
         ]

@@ -1,7 +1,7 @@
 -- Write contract keys as the newest documents that claim them say.
 -- KEYS    for each contract key: {<key>}:owner  string, expires: a line for each document that claims or left it,
---         "<+|-><written_at> <timestamp> <document>", the newest claim first, and "!0 - -" after lines were dropped; and the
---         key itself
+--         "<+|-><written_at> <timestamp> <document>", the newest claim first, and "!0 <timestamp> <document>", the newest
+--         of the lines that were dropped; and the key itself
 -- ARGV[1] when the documents were read: microseconds of this server's clock, taken before the read
 -- ARGV[2] microseconds after which a read is too old to be written
 -- ARGV    then for each key: the number of changes, in ascending order of the documents; and for each change:
@@ -10,7 +10,8 @@
 --         seconds to live (0: for ever), a count and the members
 -- Returns 0 if the read is too old. Else three values for each key that needs attention: its number in this call; the
 -- document that must be read again too ("" if only those of its changes), since the key was not changed at all, or "!" if
--- it was removed though documents may claim it whose lines were dropped; 1 if what the key holds is of that document.
+-- it was changed and its newest claim gave it up, so that a document whose line was dropped may be its heir; and 1 if what
+-- the key holds is of the document to read again.
 --
 -- Each document has at most one line. It is replaced only by a read that is younger than the line, unless it
 -- says the same. The newest live line decides what the key holds. A document that leaves is kept as "-" while an
@@ -143,9 +144,9 @@ local function fill(key, kind, life, first, last, is_new)
   end
 end
 
--- The changes of one key, as ARGV has them from `i` on; where they end; and whether older ones are left out.
+-- The changes of one key, as ARGV has them from `i` on; where they end; and the oldest claim, if older ones are left out.
 local function parse(i)
-  local changes, count, overflow = {}, tonumber(ARGV[i]), false
+  local changes, count, left_out, oldest = {}, tonumber(ARGV[i]), false, nil
   i = i + 1
   for place = 1, count do
     local kind = ARGV[i + 1]
@@ -159,15 +160,21 @@ local function parse(i)
       i = change.last + 1
     end
     if kind == '!' then
-      overflow = true
+      left_out = true
     else
       changes[#changes + 1] = change
+      oldest = oldest or change.state == '+' and {timestamp = timestamp, document = document} or nil
     end
   end
-  return changes, i, overflow
+  return changes, i, left_out and oldest or nil
 end
 
--- The lines after the changes, whether lines were dropped, and the one that held the key before; nil if a change was read
+-- The newer of two lines that were dropped; each may be nil.
+local function newer_dropped(a, b)
+  return (a == nil or b and is_newer(b, a)) and b or a
+end
+
+-- The lines after the changes, the newest that was dropped, and the one that held the key before; nil if a change was read
 -- before its line was written.
 local function merge(stored, changes, overflow)
   local lines, change_of, holder = {}, {}, nil
@@ -181,7 +188,7 @@ local function merge(stored, changes, overflow)
       holder = {timestamp = timestamp, document = document}
     end
     if state == '!' then
-      overflow = true
+      overflow = newer_dropped(overflow, {timestamp = timestamp, document = document})
     elseif change == nil then
       if state == '+' or wrote + deadline >= now then  -- no read as old as that can arrive any more
         lines[#lines + 1] = {state = state, written_at = written_at, timestamp = timestamp, document = document}
@@ -197,7 +204,7 @@ local function merge(stored, changes, overflow)
   return lines, overflow, holder
 end
 
--- Without the oldest live lines where they are too many, and whether any was dropped.
+-- Without the oldest live lines where they are too many; and the newest that was ever dropped.
 local function capped(lines, top, overflow)
   local live = 0
   for _, line in ipairs(lines) do
@@ -210,8 +217,9 @@ local function capped(lines, top, overflow)
         oldest = i
       end
     end
-    table.remove(lines, oldest)
-    live, overflow = live - 1, true
+    local dropped = table.remove(lines, oldest)
+    live = live - 1
+    overflow = newer_dropped(overflow, {timestamp = dropped.timestamp, document = dropped.document})
   end
   return overflow
 end
@@ -223,12 +231,13 @@ local function keep(owner, lines, top, overflow, ...)
     table.insert(texts, line == top and 1 or #texts + 1, text)
   end
   if overflow then
-    texts[#texts + 1] = '!0 - -'
+    texts[#texts + 1] = '!0 ' .. overflow.timestamp .. ' ' .. overflow.document
   end
   call('SET', owner, table.concat(texts, '\n'), ...)
 end
 
--- Nil once the key is changed. Else the document that keeps it from that, or "!"; and whether the key is of that document.
+-- Nil once the key is changed, "!" if its heir may be unknown. Else the document that keeps it from that; and whether
+-- the key is of that document.
 local function apply(owner, key, stored, changes, left_out)
   local lines, overflow, held = merge(stored, changes, left_out)
   if lines == nil then
@@ -242,19 +251,20 @@ local function apply(owner, key, stored, changes, left_out)
     if held then
       call('UNLINK', key)
     end
-    keep(owner, lines, nil, false, 'PX', margin)
+    keep(owner, lines, nil, nil, 'PX', margin)
     return overflow and '!' or nil, 0
   elseif top.place and not top.life then
     return top.document, 0
   elseif top.place then
     fill(key, top.kind, top.life, top.first, top.last, false)
+    local is_doubtful = overflow and top.document ~= overflow.document and not is_newer(top, overflow)
     overflow = capped(lines, top, overflow)
     if top.life == '0' then
       keep(owner, lines, top, overflow)
     else
       keep(owner, lines, top, overflow, 'PX', top.life * 1000 + margin)
     end
-    return nil
+    return is_doubtful and '!' or nil, 0
   end
   -- The newest line is not in the call. Without its content only claims below it, and leaves, may be noted.
   for _, change in ipairs(changes) do
