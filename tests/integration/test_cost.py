@@ -16,8 +16,9 @@ TO_MONGODB = ["listIndexes", "find", "listCollections", "hello", "find", "listCo
 """An empty delta: the index and whether it serves, the identity of the collection, the clock, one page, the identity
 again, the unreachable documents before and after the dates."""
 
-TO_REDIS = 4
-"""An empty delta: take the lease, read the state, finish, give the lease back."""
+TO_REDIS = 9
+"""An empty delta: take the lease, look for state of version 0.1, read the state, what waits, and the clock; record the
+page, look what waits now, finish, give the lease back."""
 
 
 class Commands(monitoring.CommandListener):
@@ -62,7 +63,7 @@ def test_round_trips_of_an_empty_delta(
     commands: Commands,
     size: int,
 ) -> None:
-    """Five to MongoDB, four to Redis."""
+    """As many as are listed above, however large the collection is."""
     collection.insert_many([api(f"p{number}", clock.ago(9000)) for number in range(size)])
     redis_server = start_redis()
     proxy = proxy_to(redis_server)

@@ -1,10 +1,13 @@
 """A document that moves to other keys takes its old ones along, in the cycle that applies it."""
 
+from typing import Any
+
 import pytest
 import redis
 from pymongo.collection import Collection
 
 from etl.app import App
+from etl.cache.keys import record_key
 from tests.support.pipeline import Clock, OpenApp, api, campaign, hash_at, sync
 from tests.support.truth import held, truth
 from tests.support.types import Document
@@ -89,15 +92,25 @@ def test_who_has_lost_a_key_does_not_take_it_along(
     assert hash_at(redis_client, "config:api:p")["status"] == "newer"
 
 
-def test_what_is_not_tracked_stays(
-    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
+@pytest.mark.parametrize(("tracked", "least", "most"), [(True, 5_100, 5_160), (False, 1_500, 1_560)])
+def test_what_is_not_tracked_is_soon_forgotten(
+    open_app: OpenApp,
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    clock: Clock,
+    tracked: bool,  # noqa: FBT001 (a parameter of the test)
+    least: int,
+    most: int,
 ) -> None:
-    """With `track_keys: false` the old key lives on until its TTL ends; nobody notes who filled it."""
-    app = open_app(track_keys=False)
+    """With `track_keys: false` a document is remembered for two cycles, and no longer than its keys live."""
+    app = open_app(track_keys=tracked)
     collection.insert_one(api("p", clock.ago(60), _id=1))
     sync(app)
+    [record] = redis_client.scan_iter(record_key("*"))
+    life: Any = redis_client.ttl(record)
+    assert least - 10 <= life <= most
+
+    redis_client.delete(record)
     move(collection, clock, 1, provider_name="q")
     sync(app)
     assert held(redis_client).keys() == {"config:api:p", "config:api:q"}
-    roles = {str(key).split(":")[-2] for key in redis_client.scan_iter("{*}:*:*")}
-    assert not roles & {"owners", "filled", "rivals"}
