@@ -111,8 +111,10 @@ def contents(client: redis.Redis, keys: str = "*") -> dict[str, dict[str, Any]]:
 
 
 def contract_keys(client: redis.Redis) -> dict[str, dict[str, Any]]:
-    """The keys that the users' design names: all but the ETL's own, which begin with a brace."""
-    return {key: content for key, content in contents(client).items() if not key.startswith("{")}
+    """The keys that the users' design names: all but the ETL's own."""
+    return {
+        key: content for key, content in contents(client).items() if not key.startswith(("{", "etl:record:"))
+    }
 
 
 def _content(client: redis.Redis, key: str) -> dict[str, Any]:

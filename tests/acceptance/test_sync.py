@@ -11,6 +11,7 @@ from pymongo.collection import Collection
 
 from etl.demo import MongoServer
 from tests.acceptance.conftest import DATA, Etl, StartEtl, contents, contract_keys, interrupt
+from tests.support.daemons import LEASE
 from tests.support.types import Document, ProxyTo
 from tests.support.waiting import eventually
 
@@ -231,7 +232,7 @@ def test_two_at_a_time_are_one_too_many(held_up: "subprocess.Popen[str]", etl: E
     assert second.code == 75
     report = only(second)
     assert report["status"] == "locked"
-    assert f":{held_up.pid} " in report["error"]
+    assert f":{held_up.pid}:" in report["error"]
 
 
 @pytest.mark.usefixtures("samples")
@@ -253,5 +254,5 @@ def held_up(
     proxy = proxy_to(mongod)
     proxy.cut()
     process = start_etl("sync", ETL_MONGO__URI=proxy.through(mongod.uri), ETL_MONGO__TIMEOUT_SECONDS="1")
-    assert eventually(lambda: bool(redis_client.exists("{etl:last_sync:promptContent}:lease")))
+    assert eventually(lambda: bool(redis_client.exists(LEASE)))
     return process

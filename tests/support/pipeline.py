@@ -61,7 +61,7 @@ def settings_for(uri: str, database: str, url: str, **collection: Any) -> Settin
 def sync(app: App) -> Report:
     """One cycle that went well."""
     [report] = app.sync()
-    assert (report.status, report.error) == ("ok", None)
+    assert (report.status, report.error) == ("ok", None), report.error
     return report
 
 
