@@ -105,20 +105,21 @@ def test_it_stops_between_two_batches(
     start_etl: StartEtl, typed: Etl, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """In the middle of a cold start: the lease is given back, and the next cycle goes on there."""
-    long_ago = {
-        "updated_at": datetime.now(UTC) - timedelta(hours=1)
-    }  # what is newer is read again in any case
-    collection.insert_many([provider(number) | long_ago for number in range(20_000)])
+    moment = datetime.now(UTC) - timedelta(
+        hours=1
+    )  # what is newer than two minutes is read again in any case
+    dates = [{"updated_at": moment + timedelta(milliseconds=number)} for number in range(count := 60_000)]
+    collection.insert_many([provider(number) | date for number, date in enumerate(dates)])
     process = start_etl("run", **every(1))
     assert eventually(lambda: bool(redis_client.hexists(f"{COMPANION}checkpoint", "scan_cursor")))
     ended(process, signal.SIGINT)
     assert not redis_client.exists(LEASE)
     assert not redis_client.exists("etl:last_sync:promptContent"), "it was done before it was stopped"
     cut = len(list(redis_client.scan_iter("config:api:*", count=5000)))
-    assert 600 < cut < 20_000
+    assert 600 < cut < count
     report = typed("sync", "--json").json["collections"][0]
-    assert 0 < report["records_processed"] < 20_000
-    assert len(list(redis_client.scan_iter("config:api:*", count=5000))) == 20_000
+    assert 0 < report["records_processed"] < count
+    assert len(list(redis_client.scan_iter("config:api:*", count=5000))) == count
 
 
 def test_secrets_stay_out_of_the_log(start_etl: StartEtl, start_redis: StartRedis) -> None:

@@ -75,7 +75,6 @@ def test_round_trips_of_an_empty_delta(
         assert sync(app).records_processed == 0
         assert commands.names == TO_MONGODB
         # The lease's wire comes from the pool, where it finds its scripts still loaded or loads them again.
-        print("REQ", [r[:60] for r in proxy.requests])
         assert TO_REDIS <= proxy.round_trips <= TO_REDIS + 2
 
 
