@@ -108,7 +108,7 @@ def test_it_stops_between_two_batches(
     moment = datetime.now(UTC) - timedelta(
         hours=1
     )  # what is newer than two minutes is read again in any case
-    dates = [{"updated_at": moment + timedelta(milliseconds=number)} for number in range(count := 60_000)]
+    dates = [{"updated_at": moment + timedelta(milliseconds=number)} for number in range(count)]
     collection.insert_many([provider(number) | date for number, date in enumerate(dates)])
     process = start_etl("run", **every(1))
     assert eventually(lambda: bool(redis_client.hexists(f"{COMPANION}checkpoint", "scan_cursor")))
