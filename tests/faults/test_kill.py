@@ -17,6 +17,8 @@ import redis
 from pymongo.collection import Collection
 from pymongo.database import Database
 
+from etl.backfill import coordinator
+from etl.cache.keys import state_keys
 from etl.cli import run
 from etl.demo import RedisServer
 from schemas.position import FIRST, Position, position_from_text
@@ -47,7 +49,8 @@ Start = Callable[[str], BaseProcess]
 
 
 def sync(environment: Mapping[str, str], folder: Path, collection: str) -> None:
-    """What a victim is: the command line, alone in its process."""
+    """What a victim is: the command line, alone in its process; it records its position after each page."""
+    coordinator.TASK_SECONDS = 0  # type: ignore[misc]
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
@@ -69,7 +72,7 @@ class Killer:
         self._start = start
         self._random = random.Random(f"{seed} {collection.name}")
         self._numbers = count()
-        self._own = f"{{etl:last_sync:{collection.name}}}"
+        self._own = state_keys(collection.name)
 
     @property
     def has_hit_many_moments(self) -> bool:
@@ -85,7 +88,7 @@ class Killer:
             if self.kills >= KILLS_EACH and self.has_hit_many_moments:
                 return
             self._write_late()
-            assert eventually(lambda: not self._redis.exists(f"{self._own}:lease"))
+            assert eventually(lambda: not self._redis.exists(self._own.lease))
             self._kill(self._start(self._collection.name), self._random.uniform(0, 2 * step))
             if not self._note():
                 step *= 1.3
@@ -99,7 +102,7 @@ class Killer:
         self.while_working += self._is_working(process)
 
     def _is_working(self, process: BaseProcess) -> bool:
-        return str(self._redis.get(f"{self._own}:lease")).endswith(f":{process.pid}")
+        return str(self._redis.get(self._own.lease)).partition(f":{process.pid}:")[1] != ""
 
     def _write_late(self) -> None:
         """Requests that are committed behind the watermark, dated within the overlap."""
@@ -112,7 +115,7 @@ class Killer:
     def _note(self) -> bool:
         """Note how far the cycles are; says whether that is a place where none was killed before."""
         before = len(self.moments)
-        position, cursor = self._redis.hmget(f"{self._own}:checkpoint", "position", "scan_cursor")
+        position, cursor = self._redis.hmget(self._own.checkpoint, "position", "scan_cursor")
         self.checkpoints.append(position_from_text(str(position)) if position else FIRST)
         self.moments.add(str(cursor))
         return len(self.moments) > before
