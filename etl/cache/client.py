@@ -163,7 +163,7 @@ class Wire:
         return _micros(self.exchange([("TIME",)])[0])
 
     def together(self, keys: Sequence[str], most: int) -> Iterator[Sequence[int]]:
-        """The places of keys that may go into one call, at most so many."""
+        """The places of keys that may go into one call, in groups of at most `most`."""
         for start in range(0, len(keys), most):
             yield range(start, min(start + most, len(keys)))
 

@@ -18,7 +18,7 @@ from etl.retry import Retry
 from schemas.position import Position, position_from_text
 
 SURPLUS: Final = 16
-"""So many members more than expected are read of a key, to show some of them; of a hash with more, none."""
+"""How many members beyond the expected ones are read of a key; of a hash with more, none is read."""
 
 START: Final = "0"
 """The cursor at which a scan begins and ends."""

@@ -56,7 +56,7 @@ def joined(command: Command, replies: Sequence[Any]) -> Any:
 
 
 def together(keys: Sequence[str], most: int) -> Iterator[list[int]]:
-    """The places of keys that may go into one call: those of one slot, at most so many."""
+    """The places of keys that may go into one call: those of one slot, in groups of at most `most`."""
     by_slot: dict[int, list[int]] = {}
     for place, key in enumerate(keys):
         by_slot.setdefault(key_slot(key.encode()), []).append(place)

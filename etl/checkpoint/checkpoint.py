@@ -28,7 +28,7 @@ from schemas.ids import id_from_readable
 from schemas.position import Position, position_from_text
 
 HISTORY_CAP: Final = 1000
-"""So many reports of past runs are kept per collection."""
+"""How many reports of past runs are kept per collection."""
 
 # The numbers by which `lua/commit.lua` knows the keys.
 _KEYS: Final = {name: number for number, name in enumerate(StateKeys._fields[:8], start=1)}

@@ -132,7 +132,7 @@ def _sorted(error: errors.PyMongoError, where: str, namespace: str) -> EtlError:
     if code in _FORBIDDEN:
         return AccessDenied(f"{where} denies access to {namespace}: grant this user the role read")
     if "certificate verify failed" in str(error):
-        return Misconfigured(f"{where} has a certificate nobody here trusts: see tlsCAFile in mongo.uri")
+        return Misconfigured(f"{where} has a certificate that is not trusted: see tlsCAFile in mongo.uri")
     if isinstance(error, errors.ConnectionFailure) or code in _PASSING:
         return Transient(f"{where} does not answer: {_line(error)} (is it running, and is mongo.uri right?)")
     return CycleFailed(f"{where}: {_line(error)}")

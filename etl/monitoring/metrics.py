@@ -67,7 +67,7 @@ class Metrics:
     """The metrics of one daemon, in a registry of their own; every counter starts at zero."""
 
     def __init__(self, settings: Settings) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series of each, that nobody asks for
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series of each, that is not used
         self._cycle_seconds = settings.schedule.cycle_seconds
         self._names = [collection.name for collection in settings.collections]
         self._registry = CollectorRegistry()

@@ -1,4 +1,4 @@
--- What keys hold now, each read in one step: nobody can change it between its type and its value.
+-- What keys hold now, each read in one step: it cannot change between its type and its value.
 --
 -- KEYS     contract keys, of any type
 -- ARGV[i]  how many members KEYS[i] should have; ARGV[#KEYS + 1] how many more are returned to show some
