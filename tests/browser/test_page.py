@@ -79,7 +79,7 @@ def test_a_healthy_collection_is_one_colour_and_one_sentence(open_page: OpenPage
             *("warn", r"The last cycle failed: Redis is full; next cycle in 8:\d\d"),
         ),
         ({"seconds_since_success": 1500.0}, "bad", r"No successful cycle for 25 min.*"),
-        ({"next_cycle": ago(120)}, "warn", r"The next cycle is overdue by 2 min.*"),
+        ({"next_cycle": ago(120)}, "warn", r"The next cycle is overdue by \d+ min.*"),
         ({"error": "this user may not read it", "lag_seconds": None}, "warn", "MongoDB: this user may not.*"),
         (
             {
