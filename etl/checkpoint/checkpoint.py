@@ -93,12 +93,12 @@ class CheckpointStore:
         )
 
     def reconciliation_due(self) -> int:
-        """How many keys were removed, since the last full repair, though older documents may claim them."""
+        """How many keys may lack their newest remaining document, counted since the last full repair."""
         [count] = self._retry(lambda: self._wire.exchange([("GET", self._own.reconciliation_due)]))
         return int(count or 0)
 
     def reconciled(self, count: int) -> None:
-        """A full repair that began after so many of these keys were counted has looked at all of them."""
+        """Subtract the keys that had been counted when a full repair began: it has checked all of them."""
         self._wire.exchange([("DECRBY", self._own.reconciliation_due, count)])
 
     def identify(self, token: str, origin: Origin) -> None:

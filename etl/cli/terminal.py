@@ -43,7 +43,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequen
 def _widths(rows: Sequence[Sequence[str]], total: int) -> list[int] | None:
     """The width of each column; None where not even the cells that are not to be broken fit.
 
-    What is left over goes to the columns with longer cells, from left to right.
+    The remaining width goes to the columns with longer cells, from left to right.
     """
     full = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
     widths = [min(width, _UNBROKEN) for width in full]

@@ -72,7 +72,7 @@ class Source:
     """One collection of MongoDB as the ETL reads it.
 
     Every method raises `Transient` where trying again may help, `Misconfigured` for wrong
-    credentials or roles, and `CycleFailed` for what is left.
+    credentials or roles, and `CycleFailed` for every other error.
     """
 
     def __init__(
@@ -258,7 +258,7 @@ class Source:
             return self._collection.estimated_document_count()
 
     def sample(self, count: int) -> list[str]:
-        """The `_id`s of about so many documents, each once, as `id_text`."""
+        """A random sample of about `count` documents: the `_id` of each, once, as `id_text`."""
         stages: list[dict[str, Any]] = [{"$sample": {"size": count}}, {"$project": {"_id": True}}]
         with self._told():
             found = self._collection.aggregate(stages)
@@ -278,7 +278,7 @@ class Source:
         return 0.0 if ms is None else max(0, clock - ms) / 1000
 
     def ping(self, seconds: float = GLANCE_SECONDS) -> None:
-        """Ask the primary for its clock, and wait so many seconds in all: a retry of the driver included."""
+        """Ask the primary for its clock, and wait at most `seconds`, including a retry by the driver."""
         with pymongo.timeout(seconds):
             self.clock()
 

@@ -73,7 +73,7 @@ def test_a_purge_forgets(typed: Etl, collection: Collection[Document]) -> None:
 def test_what_cannot_be_meant_is_refused(typed: Etl) -> None:
     """Unknown ids, no ids, ids and --all, unknown collections: one line and the right code."""
     for words, code, said in (
-        (("show", "nobody"), 1, "nobody is not a dead letter of promptContent"),
+        (("show", "unknown"), 1, "unknown is not a dead letter of promptContent"),
         (("retry",), 2, "name the documents, or give --all"),
         (("purge", "1", "--all"), 2, "name the documents, or give --all"),
         (("list", "nope"), 2, "unknown collection 'nope'"),

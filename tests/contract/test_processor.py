@@ -502,6 +502,21 @@ def test_a_locked_heir_inherits_without_a_gap(
     assert status(client) == "1 new"
 
 
+def test_a_locked_heir_of_another_page_inherits_that_key_alone(
+    processor: Processor, documents: Documents, client: redis.Redis
+) -> None:
+    """What else it claims and asks for waits for its lock, and is not forgotten."""
+    process(processor, *documents.put(result(1, says("1"), lock=LOCK), result(2, says("2"), ms=2_000)))
+    client.set(LOCK, "17")
+    heir = result(1, says("1 new"), says("other", OTHER), asks("item"), ms=1_500, lock=LOCK)
+    documents.put(heir)
+    process(processor, *documents.put(result(2, ms=3_000)))
+    assert (status(client), client.exists(OTHER), client.llen(QUEUE)) == ("1 new", 0, 0)
+    client.delete(LOCK)
+    process(processor, heir)
+    assert (status(client, OTHER), client.llen(QUEUE)) == ("other", 1)
+
+
 def test_a_blocker_that_changes_while_it_is_read_is_read_once_more(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
