@@ -54,8 +54,14 @@ def test_a_primary_that_is_killed_during_a_backfill(
     with App(settings) as app:
         report = app.backfill(NAME, BackfillOrder(), kill)
         assert killed.is_set()
-        if report.status != "ok":
-            assert eventually(lambda: app.backfill(NAME, BackfillOrder(), kill).status == "ok", 60)
+        reports = [report]
+
+        def resumed() -> bool:
+            if reports[-1].status != "ok":
+                reports.append(app.backfill(NAME, BackfillOrder(), kill))
+            return reports[-1].status == "ok"
+
+        assert eventually(resumed, 60), [one.error for one in reports]
         app.verify(NAME, repair=True)
         assert app.verify(NAME).true
     assert cluster.contents() == truth(collection)

@@ -203,6 +203,7 @@ def test_a_follower_a_backfill_and_a_sync_do_not_block_each_other(
     collection.insert_many([api(f"p{n % 50}", now(), _id=n) for n in range(400)])
     app = open_app(page_size=20)
     with following(open_app(page_size=20)):
+        assert eventually(lambda: follows(redis_client))  # it begins with a cycle, which takes the lease
         for number in range(5):
             collection.update_many(
                 {"_id": {"$mod": [5, number]}}, {"$set": {"status": f"v{number}", "updated_at": now()}}

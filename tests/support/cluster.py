@@ -70,11 +70,17 @@ def start_cluster(primaries: int = 3, replicas: int = 0, args: Sequence[str] = (
         for number, client in enumerate(clients[primaries:]):
             client.execute_command("CLUSTER REPLICATE", known[number])
         assert eventually(lambda: all(_is_ok(client) for client in clients))
+        # A replica that has not copied its primary yet is never elected.
+        assert eventually(lambda: all(_is_linked(client) for client in clients[primaries:]))
         yield Cluster(nodes, primaries)
 
 
 def _nodes(client: Any) -> Any:
     return client.execute_command("CLUSTER NODES")
+
+
+def _is_linked(client: Any) -> bool:
+    return bool(client.info("replication").get("master_link_status") == "up")
 
 
 def _is_ok(client: Any) -> bool:
