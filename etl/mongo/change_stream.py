@@ -6,9 +6,10 @@ and "getMore" in the MongoDB manual.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, NamedTuple
 
+import pymongo
 from bson import Timestamp
 from pymongo import MongoClient, ReadPreference, errors
 from pymongo.client_session import ClientSession
@@ -24,6 +25,7 @@ _TOKEN_LOST: Final = frozenset({222, 260, 280, 286})
 _NO_STREAMS: Final = frozenset({13, 40573, 40415})
 """Unauthorized; the server is no member of a replica set."""
 _INVALIDATE: Final = "invalidate"
+_CLOSE_SECONDS: Final = 1.0
 _PIPELINE: Final[Sequence[Mapping[str, Any]]] = (
     {"$project": {"operationType": True, "documentKey": True, "clusterTime": True}},
 )
@@ -97,12 +99,16 @@ class ChangeStream:
         return self._events(self._ask(command)["cursor"], "nextBatch")
 
     def close(self) -> None:
-        """Close the session and the cursor."""
+        """Close the cursor, if the server answers soon, and the session, which alone would leave the cursor open."""
+        if self._cursor:
+            with suppress(EtlError), pymongo.timeout(_CLOSE_SECONDS):
+                self._ask({"killCursors": self._name, "cursors": [self._cursor]})
         if self._session is not None:
             self._session.end_session()
-        self._session, self._cursor = None, 0
+        self._session = None
 
     def _ask(self, command: Mapping[str, Any]) -> Mapping[str, Any]:
+        self._cursor = 0  # until an answer names it: after an error there is none to close
         with self._told():
             return self._database.command(
                 dict(command),

@@ -172,25 +172,44 @@ def test_a_collection_that_was_dropped_is_begun_anew(
     assert [one.restarted for one in batches if one.restarted] == ["invalidated"]
 
 
+def open_streams(collection: Collection[Document]) -> set[int]:
+    """The cursors of change streams of this collection that the server has open."""
+    operations: list[Document] = [
+        {"$currentOp": {"idleCursors": True, "allUsers": True}},
+        {"$match": {"ns": collection.full_name}},
+    ]
+    return {
+        one["cursor"]["cursorId"]
+        for one in collection.database.client.admin.aggregate(operations)
+        if "cursor" in one and "$changeStream" in str(one["cursor"].get("originatingCommand"))
+    }
+
+
+def kill(collection: Collection[Document], cursors: set[int]) -> bool:
+    """Kill these cursors; whether all of them were."""
+    reply = collection.database.command("killCursors", collection.name, cursors=[*cursors])
+    return {*reply["cursorsKilled"]} == cursors
+
+
+def test_a_follower_has_one_cursor_and_leaves_none(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """Opened for its first cycle, opened again to follow, and closed at the end."""
+    with following(open_app()):
+        assert eventually(lambda: follows(redis_client))
+        assert eventually(lambda: bool(open_streams(collection)))
+        assert max(len(open_streams(collection)) for _ in range(20)) == 1
+    assert open_streams(collection) == set()
+
+
 def test_a_killed_cursor_is_opened_again(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """The events that arrived meanwhile are applied."""
     batches: list[Followed] = []
-    admin = collection.database.client.admin
     with following(open_app(), batches):
         assert eventually(lambda: follows(redis_client))
-        streams: list[Document] = [
-            {"$currentOp": {"idleCursors": True, "allUsers": True}},
-            {"$match": {"ns": collection.full_name}},
-        ]
-        cursors = [
-            one["cursor"]["cursorId"]
-            for one in admin.aggregate(streams)
-            if "cursor" in one and "$changeStream" in str(one["cursor"].get("originatingCommand"))
-        ]
-        assert cursors
-        collection.database.command("killCursors", collection.name, cursors=cursors)
+        assert eventually(lambda: bool(cursors := open_streams(collection)) and kill(collection, cursors))
         collection.insert_one(api("a", now(), _id=1))
         assert eventually(is_true(redis_client, collection))
     assert "connection" in [one.restarted for one in batches]
