@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from etl.app import App
     from etl.errors import (
+        ConfigurationError,
         CycleFailed,
         EtlError,
         Interrupted,
         LeaseHeldError,
         LeaseLost,
-        Misconfigured,
-        Transient,
+        TransientError,
     )
     from etl.generation_lock import GenerationLock, LockHeld, LockLost
     from etl.model.report import Report
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "App",
+    "ConfigurationError",
     "CycleFailed",
     "EtlError",
     "GenerationLock",
@@ -38,10 +39,9 @@ __all__ = [
     "LeaseLost",
     "LockHeld",
     "LockLost",
-    "Misconfigured",
     "Report",
     "Settings",
-    "Transient",
+    "TransientError",
     "load",
 ]
 
@@ -53,8 +53,8 @@ _MODULES: Final = {
         "Interrupted",
         "LeaseHeldError",
         "LeaseLost",
-        "Misconfigured",
-        "Transient",
+        "ConfigurationError",
+        "TransientError",
     ),
     "etl.generation_lock": ("GenerationLock", "LockHeld", "LockLost"),
     "etl.model.report": ("Report",),

@@ -16,7 +16,7 @@ from etl.checkpoint.lease import Lease
 from etl.checkpoint.purge import delete, own_keys
 from etl.container import Container
 from etl.doctor import Finding, examine
-from etl.errors import EtlError, Misconfigured, Transient
+from etl.errors import ConfigurationError, EtlError, TransientError
 from etl.model.report import Progress, RefreshReport, Report, unheard
 from etl.monitoring.history import read_recent
 from etl.monitoring.status import CollectionStatus, read_status
@@ -54,7 +54,7 @@ def _complaint(ask: Callable[[], object]) -> str | None:
     return None
 
 
-def _tell_of_retry(error: Transient) -> None:
+def _tell_of_retry(error: TransientError) -> None:
     _log.debug("%s; trying again", error)
 
 
@@ -64,10 +64,12 @@ class App:
     `on_retry` is called with the error of each step that is retried.
 
     Raises:
-        Misconfigured: an address in the settings is malformed.
+        ConfigurationError: an address in the settings is malformed.
     """
 
-    def __init__(self, settings: Settings, on_retry: Callable[[Transient], None] = _tell_of_retry) -> None:
+    def __init__(
+        self, settings: Settings, on_retry: Callable[[TransientError], None] = _tell_of_retry
+    ) -> None:
         self._settings = settings
         self._parts = Container(settings, on_retry)
         self._retry = self._parts.retry
@@ -84,7 +86,7 @@ class App:
         `progress` is called after each page.
 
         Raises:
-            Misconfigured: a name is not in the settings.
+            ConfigurationError: a name is not in the settings.
         """
         for collection in self._chosen(names):
             yield self._parts.runs(collection).cycle(progress=progress)
@@ -93,7 +95,7 @@ class App:
         """The leader lease of a collection, not acquired yet: of several daemons its holder runs the cycles.
 
         Raises:
-            Misconfigured: the name is not in the settings.
+            ConfigurationError: the name is not in the settings.
         """
         return self._parts.lease(self._parts.keys(self._settings.collection(name)).leader)
 
@@ -121,7 +123,7 @@ class App:
         """Write every document of a collection to the caches; a failure is in the report.
 
         Raises:
-            Misconfigured: the name is not in the settings.
+            ConfigurationError: the name is not in the settings.
         """
         return self._parts.runs(self._settings.collection(name)).backfill(order, progress)
 
@@ -137,7 +139,7 @@ class App:
         """The dead letters of a collection.
 
         Raises:
-            Misconfigured: the name is not in the settings.
+            ConfigurationError: the name is not in the settings.
         """
         return DeadLetters(self._wire, self._parts.keys(self._settings.collection(name)), self._retry)
 
@@ -145,12 +147,12 @@ class App:
         """Write a family, or its entries called `name`, again from MongoDB.
 
         Raises:
-            Misconfigured: no document fills the family, or it has no names.
+            ConfigurationError: no document fills the family, or it has no names.
             EtlError: a server does not answer, or refuses.
         """
         kinds = [kind for kind in KINDS.values() if family in {f.name for f in kind.families}]
         if not kinds:
-            raise Misconfigured(f"no document fills {family!r}, so it cannot be refreshed")
+            raise ConfigurationError(f"no document fills {family!r}, so it cannot be refreshed")
         report = RefreshReport(family, name)
         for collection in self._settings.collections:
             stages = self._parts.stages(collection, self._parts.keys(collection))
@@ -169,7 +171,7 @@ class App:
             tell: called with the progress.
 
         Raises:
-            Misconfigured: the name is not in the settings.
+            ConfigurationError: the name is not in the settings.
             EtlError: a server does not answer, or refuses.
         """
         report = VerifyReport(name)
@@ -185,7 +187,7 @@ class App:
         """Apply the change stream of a collection until `stop`; `on_batch` is called after each batch.
 
         Raises:
-            Misconfigured: the name is not in the settings.
+            ConfigurationError: the name is not in the settings.
             StreamRefusedError: the server has no change streams, or the user may not open one.
             EtlError: a server does not answer, or refuses.
         """
@@ -195,7 +197,7 @@ class App:
         """Whether keys were removed although older documents may claim them: `reconcile` writes them again.
 
         Raises:
-            Misconfigured: the name is not in the settings.
+            ConfigurationError: the name is not in the settings.
             EtlError: Redis does not answer, or refuses.
         """
         return self._parts.store(self._settings.collection(name)).reconciliation_due() > 0
@@ -204,7 +206,7 @@ class App:
         """Verify and repair a collection; None if no cycle of it has finished yet.
 
         Raises:
-            Misconfigured: the name is not in the settings.
+            ConfigurationError: the name is not in the settings.
             LeaseHeldError: another daemon is reconciling it.
             EtlError: a server does not answer, or refuses.
         """
@@ -224,7 +226,7 @@ class App:
         """Explain the document with the first of these `_id`s (canonical Extended JSON) that exists.
 
         Raises:
-            Misconfigured: the name is not in the settings.
+            ConfigurationError: the name is not in the settings.
             EtlError: a server does not answer, or refuses.
         """
         scope = self._parts.scope(self._settings.collection(name))
@@ -244,7 +246,7 @@ class App:
         `mongodb_away` is the reason why MongoDB does not answer, if known: it is not asked again.
 
         Raises:
-            Misconfigured: a name is not in the settings.
+            ConfigurationError: a name is not in the settings.
             EtlError: Redis does not answer, or refuses. If MongoDB does not answer, that is in the status.
         """
         chosen = self._chosen(names)
@@ -265,7 +267,7 @@ class App:
         """At most `limit` runs of a collection, the newest first.
 
         Raises:
-            Misconfigured: the name is not in the settings.
+            ConfigurationError: the name is not in the settings.
             EtlError: Redis does not answer, or refuses.
         """
         history = History(self._wire, self._parts.keys(self._settings.collection(name)))
@@ -275,7 +277,7 @@ class App:
         """The ETL's own keys of a collection; with `queues` also the queues that only it feeds.
 
         Raises:
-            Misconfigured: the name is not in the settings.
+            ConfigurationError: the name is not in the settings.
             LeaseHeldError: another holder works on the collection.
             EtlError: Redis does not answer, or refuses.
         """

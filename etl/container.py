@@ -18,7 +18,7 @@ from etl.cache.writer import DEADLINE_SECONDS, CacheWriter
 from etl.checkpoint.checkpoint import CheckpointStore, FollowStore
 from etl.checkpoint.lease import Lease, LeaseKeys
 from etl.checkpoint.upgrade import upgrade
-from etl.errors import Transient
+from etl.errors import TransientError
 from etl.interfaces import RangeProgress, Stages, Task, Workers
 from etl.model.result import TransformResult
 from etl.model.scan import Scan
@@ -48,10 +48,10 @@ class Container:
     """Builds the objects of the application; connections are opened at their first use.
 
     Raises:
-        Misconfigured: an address in the settings is malformed.
+        ConfigurationError: an address in the settings is malformed.
     """
 
-    def __init__(self, settings: Settings, on_retry: Callable[[Transient], None]) -> None:
+    def __init__(self, settings: Settings, on_retry: Callable[[TransientError], None]) -> None:
         mongo, redis = settings.mongo, settings.redis
         self.settings = settings
         self._client = connect(mongo.uri.get_secret_value(), mongo.timeout_seconds, connect=False)

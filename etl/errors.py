@@ -2,10 +2,10 @@
 
 | class            | what to do                                         | exit code |
 |------------------|----------------------------------------------------|-----------|
-| `Transient`      | retry: the server does not answer, is busy or full | 1         |
+| `TransientError`      | retry: the server does not answer, is busy or full | 1         |
 | `CycleFailed`    | end this run; the next one may succeed             | 1         |
 | `LeaseLost`      | stop immediately: another holder has taken over    | 1         |
-| `Misconfigured`  | change a setting, a role or the command            | 2         |
+| `ConfigurationError`  | change a setting, a role or the command            | 2         |
 | `LeaseHeldError` | try again later: another holder is working         | 75        |
 
 A document that cannot be applied is not an error but a `schemas.operations.Reject`. Messages are one line, name the
@@ -23,11 +23,11 @@ class EtlError(Exception):
     exit_code: ClassVar[int] = 1
 
 
-class Transient(EtlError):
+class TransientError(EtlError):
     """The server does not answer, is failing over, loading or out of memory: the same call may succeed later."""
 
 
-class CacheAway(Transient):
+class RedisUnavailable(TransientError):
     """Redis does not answer, so the failure cannot be recorded there either."""
 
 
@@ -51,13 +51,13 @@ class LeaseLost(CycleFailed):
         )
 
 
-class Misconfigured(EtlError):
+class ConfigurationError(EtlError):
     """Settings, credentials, roles or arguments are wrong."""
 
     exit_code: ClassVar[int] = 2
 
 
-class AccessDenied(Misconfigured):
+class AccessDenied(ConfigurationError):
     """The user lacks a right."""
 
 
@@ -88,7 +88,7 @@ class InvalidatedError(EtlError):
     """The collection that is followed was dropped or renamed, or its database was dropped."""
 
 
-class StreamRefusedError(Misconfigured):
+class StreamRefusedError(ConfigurationError):
     """The server has no change streams, or the user may not open one."""
 
 

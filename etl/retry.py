@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 import tenacity
 
-from etl.errors import Interrupted, Transient
+from etl.errors import Interrupted, TransientError
 
 T = TypeVar("T")
 
@@ -28,11 +28,11 @@ class Retry:
         self,
         seconds: float,
         stop: threading.Event,
-        on_retry: Callable[[Transient], None] = lambda _: None,
+        on_retry: Callable[[TransientError], None] = lambda _: None,
     ) -> None:
         self._stop = stop
         self._policy = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(Transient),
+            retry=tenacity.retry_if_exception_type(TransientError),
             stop=tenacity.stop_any(tenacity.stop_before_delay(seconds), tenacity.stop_when_event_set(stop)),
             wait=tenacity.wait_random_exponential(multiplier=_FIRST_WAIT_SECONDS, max=_LONGEST_WAIT_SECONDS),
             sleep=tenacity.sleep_using_event(stop),
@@ -44,18 +44,18 @@ class Retry:
         """The result of `step`.
 
         Raises:
-            Transient: of the last attempt, when the time is up.
+            TransientError: of the last attempt, when the time is up.
             Interrupted: `stop` was set while waiting.
             EtlError: any other error of the step, immediately.
         """
         try:
             return self._policy.copy()(step)
-        except Transient as error:
+        except TransientError as error:
             if self._stop.is_set():
                 raise Interrupted("stopped while waiting for a server") from error
             raise
 
 
-def _failure(state: tenacity.RetryCallState) -> Transient:
+def _failure(state: tenacity.RetryCallState) -> TransientError:
     error = state.outcome.exception() if state.outcome else None
-    return error if isinstance(error, Transient) else Transient(str(error))
+    return error if isinstance(error, TransientError) else TransientError(str(error))

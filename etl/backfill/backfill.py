@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from etl.backfill.coordinator import run_scan
 from etl.checkpoint.origin import check_origin, load_state
-from etl.errors import Misconfigured
+from etl.errors import ConfigurationError
 from etl.interfaces import Executors, Process, Stages
 from etl.model.batch import BatchOutcome, Rejected
 from etl.model.moments import moment_text
@@ -48,7 +48,7 @@ def plan_backfill(checkpoint: Checkpoint | None, now: ServerTimes, bounds: Bound
     An interrupted scan keeps the clocks of its start, for the catch-up cycle.
 
     Raises:
-        Misconfigured: the interrupted one has other bounds.
+        ConfigurationError: the interrupted one has other bounds.
     """
     begin = FIRST if bounds.since is None else at(bounds.since)
     end = LAST if bounds.until is None else at(bounds.until)
@@ -56,7 +56,7 @@ def plan_backfill(checkpoint: Checkpoint | None, now: ServerTimes, bounds: Bound
     if cut is None:
         return Scan("backfill", now, begin, end, begin)
     if (cut.begin, cut.end) != (begin, end):
-        raise Misconfigured("the backfill that was cut short had other bounds: give those, or --restart")
+        raise ConfigurationError("the backfill that was cut short had other bounds: give those, or --restart")
     return cut
 
 

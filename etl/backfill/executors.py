@@ -24,7 +24,7 @@ from types import ModuleType
 from typing import Any, Final
 from weakref import WeakSet
 
-from etl.errors import Misconfigured, Transient
+from etl.errors import ConfigurationError, TransientError
 from etl.interfaces import Executors
 
 DASK_SECONDS: Final = 10.0
@@ -137,7 +137,7 @@ class _Processes(ProcessPoolExecutor):
 def dask(scheduler: str) -> Executors:
     """The workers of a Dask cluster, which need this package; `scheduler` is its address.
 
-    Entering the block raises `Misconfigured` if the extra is not installed, and `Transient` if the scheduler
+    Entering the block raises `ConfigurationError` if the extra is not installed, and `TransientError` if the scheduler
     does not answer.
     """
 
@@ -158,17 +158,17 @@ def _client(scheduler: str) -> Iterator[Any]:
         import dask  # noqa: PLC0415 (an extra, and slow to load)
         from distributed import Client  # noqa: PLC0415
     except ImportError:
-        raise Misconfigured("--executor dask: pip install distributed") from None
+        raise ConfigurationError("--executor dask: pip install distributed") from None
     try:
         client: Any = Client(scheduler, timeout=DASK_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
-        raise Transient(f"no Dask scheduler at {scheduler}: {_line(error)}") from None
+        raise TransientError(f"no Dask scheduler at {scheduler}: {_line(error)}") from None
     # Large tasks are intended: do not warn.
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 GiB"}), client:
         try:
             client.wait_for_workers(1, DASK_SECONDS)
         except TimeoutError:
-            raise Transient(f"the Dask scheduler at {scheduler} has no worker: start some") from None
+            raise TransientError(f"the Dask scheduler at {scheduler} has no worker: start some") from None
         yield client
 
 
@@ -207,7 +207,7 @@ class OnDask(Executor):
     """A Dask executor with the exceptions of `concurrent.futures`.
 
     Lost tasks (workers that die repeatedly, no workers, no scheduler) raise `BrokenExecutor`; workers without this
-    package raise `Misconfigured`.
+    package raise `ConfigurationError`.
     """
 
     def __init__(self, executor: Executor, is_there: Callable[[], bool]) -> None:
@@ -255,7 +255,7 @@ def _hand_on(done: "Future[Any]", answer: "Future[Any]") -> None:
         with suppress(InvalidStateError):
             answer.set_result(done.result())
     elif isinstance(error, ImportError) or "deserializ" in str(error):
-        _fail(answer, Misconfigured("the Dask workers lack this package: install the same one there"))
+        _fail(answer, ConfigurationError("the Dask workers lack this package: install the same one there"))
     else:
         _fail(answer, BrokenExecutor(f"the Dask cluster has lost a page: {type(error).__name__}"))
 

@@ -22,7 +22,7 @@ from redis.sentinel import MasterNotFoundError, Sentinel
 
 from etl.cache import slots
 from etl.cache.scripts import SCRIPTS
-from etl.errors import CacheAway, CycleFailed, EtlError, Misconfigured, Transient
+from etl.errors import ConfigurationError, CycleFailed, EtlError, RedisUnavailable, TransientError
 
 Command = slots.Command
 """A command and its arguments."""
@@ -93,17 +93,17 @@ def open_pool(
     """A pool for `url`, or for the primary that Sentinel names with the options of `url`; nothing is connected yet.
 
     Raises:
-        Misconfigured: the URL is malformed. The message never holds the URL.
+        ConfigurationError: the URL is malformed. The message never holds the URL.
     """
     scheme = urlsplit(url).scheme
     try:
         pool = redis.ConnectionPool.from_url(url, **_options(scheme, timeout_seconds))
         pool.connection_class(**pool.connection_kwargs)  # connects to nothing, but refuses unknown options
     except TypeError:
-        raise Misconfigured("redis.url: an option after the ? is unknown") from None
+        raise ConfigurationError("redis.url: an option after the ? is unknown") from None
     except (ValueError, redis.RedisError) as error:
         reason = str(error) if scheme not in {"redis", "rediss", "unix"} else "not a Redis URL"
-        raise Misconfigured(f"redis.url: {reason}") from None
+        raise ConfigurationError(f"redis.url: {reason}") from None
     if sentinel is None:
         return pool
     kept = {
@@ -146,9 +146,9 @@ class Wire:
         """Send all commands, read all replies, and return them when none is an error.
 
         Raises:
-            Transient: Redis is away, loading, full or failing over. What was sent may or may not have been
+            TransientError: Redis is away, loading, full or failing over. What was sent may or may not have been
                 carried out.
-            Misconfigured: Redis refuses the login or a command.
+            ConfigurationError: Redis refuses the login or a command.
             CycleFailed: any other error reply, such as a key of the wrong type.
         """
         with self._told():
@@ -183,16 +183,16 @@ class Wire:
         where = f"Redis at {self.address}"
         text = str(error).replace("\n", " ")
         if isinstance(error, _CREDENTIALS) or _DENIED.search(text):
-            return Misconfigured(f"{where} refuses: {text} (check user, password and ACL in redis.url)")
+            return ConfigurationError(f"{where} refuses: {text} (check user, password and ACL in redis.url)")
         problem = next((problem for words, problem in _SETTINGS.items() if words in text), None)
         if problem is not None:
-            return Misconfigured(f"{where} {problem}")
+            return ConfigurationError(f"{where} {problem}")
         if isinstance(error, _AWAY):
-            return CacheAway(
+            return RedisUnavailable(
                 f"{where} does not answer: {text.rstrip('.')} (is it running, and is redis.url right?)"
             )
         if isinstance(error, _TRANSIENT_ERRORS) or _TRANSIENT_CODES.search(text):
-            return Transient(f"{where} cannot take this now: {text}")
+            return TransientError(f"{where} cannot take this now: {text}")
         return CycleFailed(f"{where}: {text}")
 
 
@@ -241,7 +241,7 @@ class ClusterWire(Wire):
         try:
             with super()._told():
                 yield
-        except CacheAway:
+        except RedisUnavailable:
             with contextlib.suppress(redis.RedisError, OSError):
                 self._cluster.nodes_manager.initialize()
             raise
@@ -333,13 +333,13 @@ class AutoWire(Wire):
                 try:
                     [info] = single.exchange([("INFO", "server")])
                 except (
-                    Misconfigured
+                    ConfigurationError
                 ):  # INFO is denied, as on managed servers: then it is taken for a single server
                     info = ""
                 version = re.search(r"redis_version:(\d+)\.(\d+)", info)
                 if version and (int(version[1]), int(version[2])) < OLDEST:
                     wanted = ".".join(map(str, OLDEST))
-                    raise Misconfigured(
+                    raise ConfigurationError(
                         f"Redis at {self.address} is {version[1]}.{version[2]}: it takes {wanted} or newer"
                     )
                 is_cluster = "redis_mode:cluster" in info

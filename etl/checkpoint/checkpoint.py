@@ -55,7 +55,7 @@ class CheckpointStore:
     """The position of one collection and what belongs to it.
 
     A step is built once and its sending repeated, so the retries are in here; it is numbered, so that
-    it is carried out once however often it arrives. Every method raises `Transient`, `Misconfigured` or
+    it is carried out once however often it arrives. Every method raises `TransientError`, `ConfigurationError` or
     `CycleFailed` (see `Wire`); those that move the checkpoint also `LeaseLost` where another holder has
     taken over.
     """

@@ -80,7 +80,7 @@ class Lease:
 
         Raises:
             LeaseHeldError: another holder has it; the message names it.
-            Transient: Redis does not answer.
+            TransientError: Redis does not answer.
         """
         token = self.acquire()
         try:

@@ -4,7 +4,7 @@ import logging
 from dataclasses import replace
 
 from etl import logs
-from etl.errors import CycleFailed, Misconfigured
+from etl.errors import ConfigurationError, CycleFailed
 from etl.interfaces import Stages
 from etl.model.scan import Origin
 from etl.model.state import State
@@ -16,7 +16,7 @@ def load_state(stages: Stages, token: str) -> tuple[State, Origin]:
     """Load the state of the collection, without checkpoint if the collection was dropped and created again.
 
     Raises:
-        Misconfigured: the checkpoint belongs to another database, collection or timestamp field.
+        ConfigurationError: the checkpoint belongs to another database, collection or timestamp field.
         CycleFailed: the collection does not exist any more.
         EtlError: a server does not answer, or refuses.
     """
@@ -27,7 +27,7 @@ def load_state(stages: Stages, token: str) -> tuple[State, Origin]:
     if known == origin:
         return state, origin
     if known is not None and known.source != origin.source:
-        raise Misconfigured(
+        raise ConfigurationError(
             f"its state in Redis is about {known.source}, not {origin.source}: set `namespace` to keep two sources"
             " apart, or remove that state with etl purge"
         )

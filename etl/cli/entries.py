@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from etl.errors import Misconfigured
+from etl.errors import ConfigurationError
 from schemas.documents import FAMILIES
 from schemas.families import Family
 
@@ -13,11 +13,11 @@ def family_named(name: str) -> Family:
     """The family of this name.
 
     Raises:
-        Misconfigured: there is none; the message lists all families.
+        ConfigurationError: there is none; the message lists all families.
     """
     family = FAMILIES.get(name)
     if family is None:
-        raise Misconfigured(f"unknown family {name!r}; the families are: {', '.join(FAMILIES)}")
+        raise ConfigurationError(f"unknown family {name!r}; the families are: {', '.join(FAMILIES)}")
     return family
 
 
@@ -25,7 +25,7 @@ def key_of(words: Sequence[str]) -> str:
     """The key of a family and its parts, or the full key that is given.
 
     Raises:
-        Misconfigured: unknown family, wrong number of parts, or an invalid part.
+        ConfigurationError: unknown family, wrong number of parts, or an invalid part.
     """
     first, *parts = words
     if not parts and first not in FAMILIES and _is_key(first):
@@ -34,11 +34,11 @@ def key_of(words: Sequence[str]) -> str:
     if len(parts) != len(family.parts):
         count = f"{len(family.parts)} part{'s' if len(family.parts) > 1 else ''}"
         wanted = " ".join(part.upper() for part in family.parts)
-        raise Misconfigured(f"{family.name} takes {count}: etl show {family.name} {wanted}")
+        raise ConfigurationError(f"{family.name} takes {count}: etl show {family.name} {wanted}")
     try:
         return family.key(**{name: _part(name, part) for name, part in zip(family.parts, parts, strict=True)})
     except ValueError as error:
-        raise Misconfigured(f"{family.name}: {error}") from None
+        raise ConfigurationError(f"{family.name}: {error}") from None
 
 
 def family_of(key: str) -> str | None:

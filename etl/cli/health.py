@@ -9,7 +9,7 @@ import click
 
 from etl.cli import output
 from etl.cli.runtime import Runtime, json_option, pass_runtime
-from etl.errors import EtlError, Misconfigured
+from etl.errors import ConfigurationError, EtlError
 
 NOT_READY: Final = 1
 """Exit code."""
@@ -29,7 +29,7 @@ def health(runtime: Runtime, *, as_json: bool) -> int:
     """
     settings = runtime.loaded().settings.http
     if settings.port == 0:
-        raise Misconfigured("http.port is 0: only the daemon knows which port it took; set one")
+        raise ConfigurationError("http.port is 0: only the daemon knows which port it took; set one")
     found = _ask(_reachable(settings.host), settings.port)
     if as_json:
         output.document(found)

@@ -48,7 +48,7 @@ class Runtime:
     overrides: dict[str, Any] = field(default_factory=dict)
 
     def loaded(self) -> Loaded:
-        """The settings in force, with their origins; raises `Misconfigured`."""
+        """The settings in force, with their origins; raises `ConfigurationError`."""
         return load_with_origins(self.file, self.overrides)
 
     @contextmanager

@@ -44,7 +44,7 @@ class Daemon:
     """Runs until it is stopped; waits for servers that do not answer.
 
     Raises:
-        Misconfigured: an address in the settings is malformed, or the one for HTTP is taken.
+        ConfigurationError: an address in the settings is malformed, or the one for HTTP is taken.
     """
 
     def __init__(self, settings: Settings) -> None:

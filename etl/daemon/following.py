@@ -7,7 +7,7 @@ from typing import Final
 from etl import logs
 from etl.app import App
 from etl.daemon.jobs import Around
-from etl.errors import EtlError, Interrupted, StreamRefusedError, Transient
+from etl.errors import EtlError, Interrupted, StreamRefusedError, TransientError
 from etl.sync.follow import Followed
 
 _AGAIN_SECONDS: Final = 5.0
@@ -57,6 +57,6 @@ class Following:
     def _count(self, batch: Followed) -> None:
         self._metrics.followed(self._collection, batch)
 
-    def _retried(self, error: Transient) -> None:
+    def _retried(self, error: TransientError) -> None:
         self._metrics.retried(self._collection)
         _log.debug("%s; trying again", error, extra=logs.event("retry"))

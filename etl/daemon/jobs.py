@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from etl import logs
 from etl.app import App
 from etl.checkpoint.lease import RENEWALS_A_LEASE
-from etl.errors import EtlError, Interrupted, LeaseHeldError, Transient, whereabouts
+from etl.errors import EtlError, Interrupted, LeaseHeldError, TransientError, whereabouts
 from etl.model.report import Report
 from etl.monitoring.metrics import Metrics
 from etl.settings import Settings
@@ -38,7 +38,7 @@ class Around(NamedTuple):
     metrics: Metrics
     postpone: Callable[[str, float], None]
     """Moves the next run of a task to this many seconds from now."""
-    start: Callable[[Settings, Callable[[Transient], None]], App] = App
+    start: Callable[[Settings, Callable[[TransientError], None]], App] = App
     """Creates an application with a callback for retries."""
 
 
@@ -132,7 +132,7 @@ class Job(ABC):
         if self.seconds > _BACK_SECONDS:
             self.postpone(_BACK_SECONDS)
 
-    def _retried(self, error: Transient) -> None:
+    def _retried(self, error: TransientError) -> None:
         self.metrics.retried(self.task)
         _log.debug("%s; trying again", error, extra=logs.event("retry"))
         self._tell(str(error))

@@ -30,7 +30,7 @@ class Servers(NamedTuple):
 def servers() -> Iterator[Servers]:
     """Start both, empty; remove them and their data on exit.
 
-    Raises `Misconfigured` if there is no server for this platform, `EtlError` if one does not start.
+    Raises `ConfigurationError` if there is no server for this platform, `EtlError` if one does not start.
     """
     with RedisServer() as redis, MongoServer() as mongo:
         yield Servers(mongo, redis)

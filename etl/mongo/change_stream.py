@@ -49,7 +49,7 @@ class Events(NamedTuple):
 class ChangeStream:
     """A change stream of one collection; not thread-safe.
 
-    Every method raises `Transient` if a retry may help, `TokenLostError`, `InvalidatedError`,
+    Every method raises `TransientError` if a retry may help, `TokenLostError`, `InvalidatedError`,
     `StreamRefusedError`, and what `etl.mongo.client.told` names.
 
     Args:

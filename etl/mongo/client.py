@@ -16,7 +16,7 @@ import pymongo
 from pymongo import MongoClient, errors
 from pymongo.synchronous import monitor
 
-from etl.errors import AccessDenied, CycleFailed, EtlError, Misconfigured, Transient
+from etl.errors import AccessDenied, ConfigurationError, CycleFailed, EtlError, TransientError
 
 _FAREWELL_SECONDS: Final = 1.0
 _SECRET: Final = re.compile("pass|token|secret|properties", re.IGNORECASE)
@@ -47,7 +47,7 @@ def connect(uri: str, timeout_seconds: float = 10.0, **options: Any) -> MongoCli
     """A client for `uri`; it connects at its first use.
 
     Raises:
-        Misconfigured: the URI is malformed. The message does not contain the URI.
+        ConfigurationError: the URI is malformed. The message does not contain the URI.
     """
     ms = int(timeout_seconds * 1000)
     limits = {"serverSelectionTimeoutMS": ms, "connectTimeoutMS": ms, "socketTimeoutMS": ms}
@@ -56,11 +56,11 @@ def connect(uri: str, timeout_seconds: float = 10.0, **options: Any) -> MongoCli
         with warnings.catch_warnings(action="error", category=UserWarning):
             return Client(uri, **({"appname": "promptcontent-etl"} | limits | options))
     except UserWarning as warning:
-        raise Misconfigured(f"mongo.uri: {_option_problem(str(warning))}") from None
+        raise ConfigurationError(f"mongo.uri: {_option_problem(str(warning))}") from None
     except OSError as error:  # of a file that an option names
-        raise Misconfigured(f"mongo.uri: {error.strerror}") from None
+        raise ConfigurationError(f"mongo.uri: {error.strerror}") from None
     except (errors.InvalidURI, errors.ConfigurationError, ValueError) as error:
-        raise Misconfigured(f"mongo.uri: {_safe(error, uri)}") from None
+        raise ConfigurationError(f"mongo.uri: {_safe(error, uri)}") from None
 
 
 def close(client: MongoClient[Any]) -> None:
@@ -105,8 +105,8 @@ def told(client: MongoClient[Any], namespace: str) -> Iterator[None]:
     """Translate the driver's errors.
 
     Raises:
-        Transient: a retry may help.
-        Misconfigured: wrong credentials, or no right to read `namespace`.
+        TransientError: a retry may help.
+        ConfigurationError: wrong credentials, or no right to read `namespace`.
         CycleFailed: any other error.
     """
     try:
@@ -125,16 +125,20 @@ def is_without_index(error: errors.OperationFailure) -> bool:
 def _sorted(error: errors.PyMongoError, where: str, namespace: str) -> EtlError:
     code = getattr(error, "code", None)
     if isinstance(error, errors.ConfigurationError):
-        kind = Transient if isinstance(error.__cause__, _DNS_IS_AWAY) else Misconfigured
+        kind = TransientError if isinstance(error.__cause__, _DNS_IS_AWAY) else ConfigurationError
         return kind(f"{where}: {_line(error)}")
     if code in _CREDENTIALS:
-        return Misconfigured(f"{where} refused the login: check user and password in mongo.uri")
+        return ConfigurationError(f"{where} refused the login: check user and password in mongo.uri")
     if code in _FORBIDDEN:
         return AccessDenied(f"{where} denies access to {namespace}: grant this user the role read")
     if "certificate verify failed" in str(error):
-        return Misconfigured(f"{where} has a certificate that is not trusted: see tlsCAFile in mongo.uri")
+        return ConfigurationError(
+            f"{where} has a certificate that is not trusted: see tlsCAFile in mongo.uri"
+        )
     if isinstance(error, errors.ConnectionFailure) or code in _PASSING:
-        return Transient(f"{where} does not answer: {_line(error)} (is it running, and is mongo.uri right?)")
+        return TransientError(
+            f"{where} does not answer: {_line(error)} (is it running, and is mongo.uri right?)"
+        )
     return CycleFailed(f"{where}: {_line(error)}")
 
 

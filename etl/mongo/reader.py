@@ -23,7 +23,7 @@ from pymongo.collection import Collection
 from pymongo.read_concern import ReadConcern
 
 from etl import logs
-from etl.errors import AccessDenied, CycleFailed, Misconfigured
+from etl.errors import AccessDenied, ConfigurationError, CycleFailed
 from etl.model.index import Index
 from etl.mongo import indexes, queries
 from etl.mongo.client import address, is_without_index, told
@@ -71,7 +71,7 @@ class Page(NamedTuple):
 class Source:
     """One collection of MongoDB as the ETL reads it.
 
-    Every method raises `Transient` where trying again may help, `Misconfigured` for wrong
+    Every method raises `TransientError` where trying again may help, `ConfigurationError` for wrong
     credentials or roles, and `CycleFailed` for every other error.
     """
 
@@ -120,11 +120,13 @@ class Source:
             Whether the index is there, and can be used.
 
         Raises:
-            Misconfigured: this is a sharded cluster, whose router would mix up the order of pages.
+            ConfigurationError: this is a sharded cluster, whose router would mix up the order of pages.
         """
         with self._told():
             if self._client.is_mongos:
-                raise Misconfigured(f"MongoDB at {address(self._client)} is a sharded cluster: not supported")
+                raise ConfigurationError(
+                    f"MongoDB at {address(self._client)} is a sharded cluster: not supported"
+                )
             self._index = self._find_index()
         return self._index.name is not None
 

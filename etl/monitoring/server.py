@@ -15,7 +15,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from etl.errors import Misconfigured
+from etl.errors import ConfigurationError
 
 _CONNECTIONS: Final = 200
 """Maximum of open connections."""
@@ -37,7 +37,7 @@ class Serving:
     """Listens from construction on, and answers from `start` to `stop`.
 
     Raises:
-        Misconfigured: the address cannot be listened on.
+        ConfigurationError: the address cannot be listened on.
     """
 
     def __init__(self, app: ASGIApp, host: str, port: int) -> None:
@@ -163,7 +163,7 @@ def _listen(host: str, port: int) -> socket.socket:
         reason = error.strerror
     except OSError as error:
         reason = os.strerror(error.errno or 0)  # its own text repeats the address
-    raise Misconfigured(
+    raise ConfigurationError(
         f"cannot listen on {host}:{port}: {reason} (choose another http.host or http.port; port 0 takes a"
         " free one)"
     )

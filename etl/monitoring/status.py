@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 from etl.cache.client import Command, Wire
 from etl.cache.keys import StateKeys
 from etl.checkpoint.history import Entry, History, began, ended
-from etl.errors import EtlError, Transient
+from etl.errors import EtlError, TransientError
 from etl.model.moments import moment_text
 from etl.model.state import deferral_from_text
 from schemas.ids import readable_id
@@ -122,7 +122,7 @@ class _MongoDB:
             else:
                 lag = source.waited(reached)
             return lag, source.count() if count else None, None
-        except Transient as error:
+        except TransientError as error:
             self._away = str(error)
             return None, None, self._away
         except EtlError as error:

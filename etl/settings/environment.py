@@ -5,7 +5,7 @@ import re
 
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
-from etl.errors import Misconfigured
+from etl.errors import ConfigurationError
 from etl.settings import validation
 from etl.settings.model import Settings
 from etl.settings.urls import nearest
@@ -25,7 +25,7 @@ def read() -> dict[str, object]:
     """The values of the variables as nested settings; an empty variable counts as not set.
 
     Raises:
-        Misconfigured: a misspelt variable, or invalid JSON.
+        ConfigurationError: a misspelt variable, or invalid JSON.
     """
     _refuse_misspelt()
     try:
@@ -36,7 +36,7 @@ def read() -> dict[str, object]:
         if name not in map(str.upper, os.environ):
             name += "__…"  # of one of its lists
         # `from None`: the cause contains the value, which may be a secret.
-        raise Misconfigured(f"environment {name}: expected JSON") from None
+        raise ConfigurationError(f"environment {name}: expected JSON") from None
 
 
 def origin(path: validation.Path) -> str:
@@ -65,7 +65,7 @@ def _refuse_misspelt() -> None:
         if name.upper() in known or name.upper().startswith(sections):
             continue
         if "__" in name or _squeezed(name) in map(_squeezed, known):
-            raise Misconfigured(f"environment {name}: unknown setting, {nearest(name, known)}")
+            raise ConfigurationError(f"environment {name}: unknown setting, {nearest(name, known)}")
 
 
 def _squeezed(name: str) -> str:

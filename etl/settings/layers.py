@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from etl.errors import Misconfigured
+from etl.errors import ConfigurationError
 from etl.settings import environment, validation, yaml_file
 from etl.settings.model import Settings
 from etl.settings.validation import Path as SettingPath
@@ -49,7 +49,7 @@ def load(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -
     The file is `path`, else `ETL_CONFIG`, else `config/etl.yaml` in the current directory, else none.
 
     Raises:
-        Misconfigured: a setting is invalid; the message is one line without secrets.
+        ConfigurationError: a setting is invalid; the message is one line without secrets.
     """
     return load_with_origins(path, overrides or {}).settings
 
@@ -64,7 +64,7 @@ def load_with_origins(path: Path | None, overrides: Mapping[str, Any]) -> Loaded
         return Loaded(Settings.model_validate(values), origins)
     except ValidationError as error:
         # `from None`: a traceback must not contain the given values, which may be secrets.
-        raise Misconfigured(validation.one_line(error, origins.near)) from None
+        raise ConfigurationError(validation.one_line(error, origins.near)) from None
 
 
 def _file(path: Path | None) -> Iterator[_Layer]:

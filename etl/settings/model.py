@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from etl.errors import Misconfigured
+from etl.errors import ConfigurationError
 from etl.settings import urls
 from etl.settings.cpus import usable_cpus
 from schemas.documents import FAMILIES, KINDS
@@ -298,13 +298,13 @@ class Settings(Section):
         """The settings of one collection.
 
         Raises:
-            Misconfigured: no collection of this name is configured.
+            ConfigurationError: no collection of this name is configured.
         """
         for collection in self.collections:
             if collection.name == name:
                 return collection
         known = ", ".join(collection.name for collection in self.collections)
-        raise Misconfigured(f"unknown collection {name!r}; the settings name: {known}")
+        raise ConfigurationError(f"unknown collection {name!r}; the settings name: {known}")
 
 
 def _life(family: Family, schedule: ScheduleSettings) -> dict[str, int | None]:

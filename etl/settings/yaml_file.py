@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from etl.errors import Misconfigured
+from etl.errors import ConfigurationError
 
 
 class _Loader(yaml.SafeLoader):
@@ -31,18 +31,18 @@ def read(path: Path) -> dict[str, Any]:
     """The content of a settings file; a section left empty counts as not given.
 
     Raises:
-        Misconfigured: the file is missing, unreadable, or not a YAML mapping; the message has file and line.
+        ConfigurationError: the file is missing, unreadable, or not a YAML mapping; the message has file and line.
     """
     try:
         content = parse(path.read_text("utf-8"))
     except OSError as error:
-        raise Misconfigured(f"settings file {path}: {error.strerror}") from None
+        raise ConfigurationError(f"settings file {path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise Misconfigured(f"settings file {path}: expected UTF-8 text") from None
+        raise ConfigurationError(f"settings file {path}: expected UTF-8 text") from None
     except yaml.YAMLError as error:
-        raise Misconfigured(f"{path}:{_line(error)}: {_problem(error)}") from None
+        raise ConfigurationError(f"{path}:{_line(error)}: {_problem(error)}") from None
     if not isinstance(content, dict | None):
-        raise Misconfigured(f"settings file {path}: expected settings, such as `mongo: {{uri: …}}`")
+        raise ConfigurationError(f"settings file {path}: expected settings, such as `mongo: {{uri: …}}`")
     return {str(name): section for name, section in (content or {}).items() if section is not None}
 
 

@@ -22,7 +22,7 @@ from etl.errors import (
     LeaseHeldError,
     LeaseLost,
     TokenLostError,
-    Transient,
+    TransientError,
 )
 from etl.interfaces import Stages
 from etl.model.batch import BatchOutcome
@@ -155,7 +155,7 @@ class Follower:
             resume = events.token
             try:
                 events = self.stream.next(WAIT_SECONDS)
-            except (Transient, CycleFailed):  # a failover, or a cursor that was killed
+            except (TransientError, CycleFailed):  # a failover, or a cursor that was killed
                 self.on_batch(Followed({}, None, "connection"))
                 events = self._open(token, resume)
             except InvalidatedError as error:

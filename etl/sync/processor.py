@@ -24,7 +24,7 @@ from etl.cache.writer import (
     Request,
     statement,
 )
-from etl.errors import Transient
+from etl.errors import TransientError
 from etl.model.batch import BatchOutcome, Deferred, Rejected
 from etl.model.result import GONE, TransformResult, gone
 from etl.retry import Retry
@@ -144,7 +144,7 @@ class Processor:
             if not again:
                 break
         else:
-            raise Transient("documents change faster than they can be written")
+            raise TransientError("documents change faster than they can be written")
         if remember_from is not None:
             recent = (one for one in applied.values() if one[0].ms is not None and one[0].ms >= remember_from)
             finished = [one for one in recent if latest[one[0].document] is one[0]]

@@ -15,7 +15,7 @@ from etl import logs
 from etl.backfill.backfill import BackfillOrder, run_backfill
 from etl.backfill.rate_limit import RateLimiter
 from etl.checkpoint.lease import Lease
-from etl.errors import CacheAway, CycleFailed, EtlError, Interrupted, LeaseHeldError
+from etl.errors import CycleFailed, EtlError, Interrupted, LeaseHeldError, RedisUnavailable
 from etl.interfaces import Process, Stages
 from etl.model.report import Progress, Report, unheard
 from etl.model.scan import Backfilled
@@ -100,7 +100,7 @@ class Runs:
             _log.debug("the run failed", exc_info=True)
             report.sync_duration_ms = round((time.monotonic() - clock) * 1000)
             report.failed(str(error), error.exit_code)
-            if not isinstance(error, CacheAway):
+            if not isinstance(error, RedisUnavailable):
                 with suppress(EtlError):  # the first error matters more than a failure to record it
                     self.cycle_stages.store.record(report, began)
         if report.incomplete:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from etl.app import CollectionStatus
-from etl.errors import CacheAway
+from etl.errors import RedisUnavailable
 from etl.monitoring.health import Glance, look
 from schemas.values import date_text
 from tests.support.glances import FakeSight, status
@@ -100,5 +100,5 @@ class Scene:
     def read(self) -> list[dict[str, Any]]:
         """What `/history` is made of."""
         if "redis" in self.away:
-            raise CacheAway(self.away["redis"])
+            raise RedisUnavailable(self.away["redis"])
         return self.past

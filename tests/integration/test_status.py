@@ -14,7 +14,7 @@ from etl.app import App
 from etl.cache.keys import state_keys
 from etl.cli import run
 from etl.demo import MongoServer
-from etl.errors import EtlError, Misconfigured
+from etl.errors import ConfigurationError, EtlError
 from etl.monitoring.status import CollectionStatus
 from tests.support.pipeline import NAME, OpenApp, api, campaign, settings_for, sync
 from tests.support.types import Document, ProxyTo, StartMongo
@@ -215,7 +215,7 @@ def test_the_last_success_is_found_behind_many_failures(app: App, redis_client: 
 
 def test_only_configured_collections_have_a_status(app: App) -> None:
     """Another name is refused, with those there are."""
-    with pytest.raises(Misconfigured, match=NAME):
+    with pytest.raises(ConfigurationError, match=NAME):
         app.status(["nonsense"])
 
 

@@ -62,7 +62,7 @@ def test_four_writers_leave_what_the_documents_say(
     source.prepare()
     stages = [assemble(source, Wire(pool), retry=Insistent()) for _ in range(WRITERS)]
     pages: list[Page] = []
-    dates: set[tuple[Any, int]] = set()
+    dates: set[tuple[str, int]] = set()
 
     def read() -> None:
         size = chance.randint(1, 6)
@@ -72,9 +72,12 @@ def test_four_writers_leave_what_the_documents_say(
 
     def write(history: list[tuple[tuple[Slot, str], int]]) -> None:
         for number, ((slot, content), ms) in enumerate(history):
-            while (slot.id, ms) in dates:  # every write of a document moves its date, forward or back
+            while (
+                id_text(slot.id),
+                ms,
+            ) in dates:  # every write of a document moves its date, forward or back
                 ms += 1  # noqa: PLW2901
-            dates.add((slot.id, ms))
+            dates.add((id_text(slot.id), ms))
             moment = {FIELD: at_ms(1_750_000_000_000 + ms)}
             collection.replace_one({"_id": slot.id}, slot.document(content, number) | moment, upsert=True)
             if chance.random() < 0.1:

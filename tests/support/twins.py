@@ -25,7 +25,7 @@ from etl.cache.keys import StateKeys, state_keys
 from etl.cache.scripts import SCRIPTS
 from etl.cache.writer import CacheWriter
 from etl.checkpoint.checkpoint import CheckpointStore
-from etl.errors import Transient
+from etl.errors import TransientError
 from etl.interfaces import Page as AnyPage
 from etl.interfaces import Reader, Stages
 from etl.model.index import Index
@@ -303,7 +303,7 @@ class Insistent(Retry):
         for _ in range(self._tries - 1):
             try:
                 return step()
-            except Transient:
+            except TransientError:
                 pass
         return step()
 

@@ -22,7 +22,7 @@ import redis
 from etl.cache.client import Wire
 from etl.cache.writer import DEADLINE_SECONDS
 from etl.checkpoint.lease import Lease, LeaseKeys
-from etl.errors import CycleFailed, EtlError, Transient
+from etl.errors import CycleFailed, EtlError, TransientError
 from etl.interfaces import Reader, Stages
 from etl.model.report import RefreshReport, Report, unheard
 from etl.model.result import TransformResult
@@ -271,7 +271,7 @@ class World:
 
     def lose(self) -> None:
         """The connection is lost: before the call, or with its answer."""
-        raise Transient("lost")
+        raise TransientError("lost")
 
     def fail(self) -> None:
         """The call fails for good."""

@@ -9,7 +9,7 @@ import pytest
 from bson.datetime_ms import DatetimeMS
 
 from etl.backfill.coordinator import Progressed, run_ranges, split
-from etl.errors import Transient
+from etl.errors import TransientError
 from etl.interfaces import RangeProgress, Task, Workers
 from etl.model.batch import BatchOutcome
 from etl.model.scan import ScanRange
@@ -151,10 +151,10 @@ def test_an_error_ends_it_once_nothing_is_under_way(workers: int) -> None:
 
     def failing(task: Task) -> RangeProgress:
         if task.scan_range == RANGES[2]:
-            raise Transient("away")
+            raise TransientError("away")
         return work(task)
 
-    with ThreadPoolExecutor(2) as executor, pytest.raises(Transient, match="away"):
+    with ThreadPoolExecutor(2) as executor, pytest.raises(TransientError, match="away"):
         run(failing, Workers(executor, failing, workers) if workers else None)
     assert {0, 10} <= {*work.done}
 

@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 import etl as package
 from etl.cli.main import etl, run
 from etl.doctor import Finding
-from etl.errors import EtlError, Interrupted, LeaseHeldError, Misconfigured
+from etl.errors import ConfigurationError, EtlError, Interrupted, LeaseHeldError
 from etl.model.report import RefreshReport, Report
 from etl.model.state import DeadLetter
 from etl.monitoring.status import CollectionStatus
@@ -214,7 +214,7 @@ def test_the_few_fields_of_json_are_named(name: str, fields_of: list[str]) -> No
 def test_every_exit_code_is_explained() -> None:
     """Those of the errors, of success, and of findings."""
     explained = {int(row.split("|")[1]) for row in next(tables(section(OPERATIONS, "Exit codes")))}
-    classes = (EtlError, Misconfigured, LeaseHeldError, Interrupted)
+    classes = (EtlError, ConfigurationError, LeaseHeldError, Interrupted)
     assert explained == {0, 3, *(kind.exit_code for kind in classes)}
 
 

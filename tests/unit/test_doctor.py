@@ -6,7 +6,7 @@ import pytest
 
 from etl.cache.keys import StateKeys
 from etl.doctor import Finding, clocks, keys, lives, mongodb
-from etl.errors import Misconfigured, Transient
+from etl.errors import ConfigurationError, TransientError
 from etl.mongo.indexes import missing
 from etl.settings import Settings
 
@@ -19,7 +19,7 @@ def ticking(start: float, step: float = 0.0) -> Callable[[], float]:
 
 def away() -> float:
     """The clock of a server that is away."""
-    raise Transient("Redis at localhost:6379 does not answer")
+    raise TransientError("Redis at localhost:6379 does not answer")
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,9 @@ def test_a_mongodb_older_than_supported_is_found(version: tuple[int, ...], level
     assert ("4.4.2 or newer" in finding.text) == (level == "finding")
 
 
-@pytest.mark.parametrize("fault", [Transient("does not answer"), Misconfigured("refused the login")])
+@pytest.mark.parametrize(
+    "fault", [TransientError("does not answer"), ConfigurationError("refused the login")]
+)
 def test_a_mongodb_that_is_away_is_one_finding(fault: Exception) -> None:
     """Nothing is said of what could not be seen."""
     [finding] = mongodb.examine(Settings(), {"promptContent": FakeSource(fault=fault)})

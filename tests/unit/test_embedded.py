@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from etl import demo as embedded
-from etl.errors import Misconfigured
+from etl.errors import ConfigurationError
 
 
 def test_a_server_on_path_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -24,7 +24,7 @@ def test_without_servers_one_line_names_the_way_out(monkeypatch: pytest.MonkeyPa
 
     with (
         pytest.raises(
-            Misconfigured, match=r"no redis-server on PATH.*`docker compose up mongo redis`"
+            ConfigurationError, match=r"no redis-server on PATH.*`docker compose up mongo redis`"
         ) as raised,
         embedded.servers(),
     ):
@@ -42,5 +42,5 @@ def test_an_installed_package_without_the_server_does_not_count(
     monkeypatch.setenv("PATH", "")
     monkeypatch.syspath_prepend(tmp_path)
 
-    with pytest.raises(Misconfigured, match="no mongod on PATH"):
+    with pytest.raises(ConfigurationError, match="no mongod on PATH"):
         embedded.MongoServer()

@@ -2,12 +2,20 @@
 
 import pytest
 
-from etl.errors import CycleFailed, EtlError, Interrupted, LeaseHeldError, LeaseLost, Misconfigured, Transient
+from etl.errors import (
+    ConfigurationError,
+    CycleFailed,
+    EtlError,
+    Interrupted,
+    LeaseHeldError,
+    LeaseLost,
+    TransientError,
+)
 
 
 @pytest.mark.parametrize(
     ("kind", "code"),
-    [(Transient, 1), (CycleFailed, 1), (Misconfigured, 2), (Interrupted, 130)],
+    [(TransientError, 1), (CycleFailed, 1), (ConfigurationError, 2), (Interrupted, 130)],
 )
 def test_each_says_what_a_command_ends_with(kind: type[EtlError], code: int) -> None:
     """Exit codes, as the README has them."""
@@ -39,4 +47,4 @@ def test_a_lost_lease_says_how_it_was_lost(newest: str | None, said: str) -> Non
 def test_a_lost_lease_ends_the_cycle() -> None:
     """Whoever gives up a cycle for any reason gives it up for this one too, and does not try again."""
     assert issubclass(LeaseLost, CycleFailed)
-    assert not issubclass(LeaseLost, Transient)
+    assert not issubclass(LeaseLost, TransientError)

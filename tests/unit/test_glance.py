@@ -5,7 +5,7 @@ import time
 import pytest
 
 from etl.app import CollectionStatus
-from etl.errors import CacheAway
+from etl.errors import RedisUnavailable
 from etl.monitoring.health import Glance, Lookout, look
 from tests.support.glances import FakeSight, status
 
@@ -85,7 +85,7 @@ def test_a_glance_without_redis() -> None:
 
 def test_a_redis_that_goes_away_meanwhile() -> None:
     """The same."""
-    found = look(FakeSight(CacheAway("Redis does not answer")))
+    found = look(FakeSight(RedisUnavailable("Redis does not answer")))
     assert (found.error, found.problems(CYCLE)) == ("Redis does not answer", ["Redis does not answer"])
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from etl.app import App
 from etl.daemon.jobs import Around, Job, jobs
-from etl.errors import CacheAway, Interrupted, LeaseHeldError, Misconfigured, Transient
+from etl.errors import ConfigurationError, Interrupted, LeaseHeldError, RedisUnavailable, TransientError
 from etl.model.report import RefreshReport, Report
 from etl.monitoring.metrics import Metrics
 from etl.settings import Settings
@@ -42,7 +42,7 @@ class FakeLease:
 class FakeApp:
     """Carries out what it was told, one result a run; the last one again and again."""
 
-    def __init__(self, on_retry: Callable[[Transient], None]) -> None:
+    def __init__(self, on_retry: Callable[[TransientError], None]) -> None:
         self.on_retry = on_retry
         self.results: list[Result] = [Report(NAME)]
         self.servers_away: dict[str, str] = {}
@@ -112,7 +112,7 @@ class Desk:
     def _postpone(self, _: str, seconds: float) -> None:
         self.postponed.append(seconds)
 
-    def _start(self, _: Settings, on_retry: Callable[[Transient], None]) -> App:
+    def _start(self, _: Settings, on_retry: Callable[[TransientError], None]) -> App:
         self.apps.append(FakeApp(on_retry))
         return cast("App", self.apps[-1])
 
@@ -280,7 +280,11 @@ def test_a_reconciliation_that_failed_comes_back_when_the_servers_answer(
     """As other jobs do; it is well again only once it has verified."""
     desk, job, app = reconciling()
     desk.cycles()
-    app.results = [Transient("MongoDB does not answer"), LeaseHeldError("h:1:a", 9.0), VerifyReport(NAME)]
+    app.results = [
+        TransientError("MongoDB does not answer"),
+        LeaseHeldError("h:1:a", 9.0),
+        VerifyReport(NAME),
+    ]
     job()
     assert (desk.postponed, caplog.messages) == ([5], ["MongoDB does not answer"])
     job()
@@ -293,11 +297,11 @@ def test_many_complaints_are_few_lines(caplog: pytest.LogCaptureFixture) -> None
     """A server that goes down complains in several ways; a new outage is told anew. Every retry counts."""
     desk = Desk()
     for number in range(1000):
-        desk.app.on_retry(CacheAway(f"Redis does not answer: {number % 100}"))
+        desk.app.on_retry(RedisUnavailable(f"Redis does not answer: {number % 100}"))
     assert len(caplog.messages) == 5
     assert samples(desk.metrics)["etl_retries_total", NAME] == 1000
     desk.cycles()
-    desk.app.on_retry(CacheAway("Redis does not answer: 0"))
+    desk.app.on_retry(RedisUnavailable("Redis does not answer: 0"))
     assert caplog.messages[5:] == ["well again", "Redis does not answer: 0"]
 
 
@@ -322,7 +326,7 @@ def test_a_cycle_that_outlasts_its_interval_is_reported(caplog: pytest.LogCaptur
 def test_being_asked_to_stop_is_no_failure(end: Result, caplog: pytest.LogCaptureFixture) -> None:
     """Nothing is said, counted or tried again; an outage before it is not over by it."""
     desk = Desk()
-    desk.app.on_retry(CacheAway("away"))
+    desk.app.on_retry(RedisUnavailable("away"))
     desk.app.results = [end]
     desk.cycles()
     assert (caplog.messages, desk.postponed) == (["away"], [])
@@ -343,7 +347,7 @@ def test_what_nobody_foresaw_does_not_end_the_daemon(caplog: pytest.LogCaptureFi
 def test_every_failure_is_counted_once() -> None:
     """With a report or without one."""
     desk = Desk()
-    desk.app.results = [failed(), CacheAway("Redis does not answer")]
+    desk.app.results = [failed(), RedisUnavailable("Redis does not answer")]
     desk.cycles()
     desk.cycles()
     assert samples(desk.metrics)["etl_cycles_total", NAME, "failed"] == 2
@@ -353,7 +357,7 @@ def test_a_refresh_that_fails_is_tried_again_before_the_family_expires() -> None
     """And counted either way."""
     desk = Desk()
     refreshes = desk.jobs[FAMILY]
-    cast("FakeApp", refreshes.app).results = [Misconfigured("refused"), Report(NAME)]
+    cast("FakeApp", refreshes.app).results = [ConfigurationError("refused"), Report(NAME)]
     refreshes()
     assert desk.postponed == [5]
     refreshes()

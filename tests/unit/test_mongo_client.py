@@ -7,13 +7,13 @@ import dns.exception
 import dns.resolver
 import pytest
 
-from etl.errors import EtlError, Misconfigured, Transient
+from etl.errors import ConfigurationError, EtlError, TransientError
 from etl.mongo.client import address, connect, end_without_waiting, told
 
 
 def refusal(uri: str) -> str:
     """Why a URI is refused before anything is connected."""
-    with pytest.raises(Misconfigured) as raised:
+    with pytest.raises(ConfigurationError) as raised:
         connect(uri, connect=False)
     return str(raised.value)
 
@@ -49,18 +49,18 @@ def failed(uri: str) -> EtlError:
 def test_a_server_of_another_replica_set_is_named_by_its_address(mongod: Any) -> None:
     """The driver has forgotten it by then."""
     error = failed(f"mongodb://{mongod.address}/?replicaSet=wrong")
-    assert isinstance(error, Transient)
+    assert isinstance(error, TransientError)
     assert str(error).startswith(f"MongoDB at {mongod.address} does not answer: No replica set members")
 
 
 @pytest.mark.parametrize(
     ("trouble", "kind"),
     [
-        (dns.exception.Timeout, Transient),
-        (dns.resolver.LifetimeTimeout, Transient),
-        (dns.resolver.NoNameservers, Transient),
-        (dns.resolver.NXDOMAIN, Misconfigured),
-        (dns.resolver.NoAnswer, Misconfigured),
+        (dns.exception.Timeout, TransientError),
+        (dns.resolver.LifetimeTimeout, TransientError),
+        (dns.resolver.NoNameservers, TransientError),
+        (dns.resolver.NXDOMAIN, ConfigurationError),
+        (dns.resolver.NoAnswer, ConfigurationError),
     ],
 )
 def test_a_name_server_that_is_away_may_come_back(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from etl.errors import CacheAway
+from etl.errors import RedisUnavailable
 from etl.monitoring.health import Glance
 from etl.monitoring.history import QueueLengths, Recent, recent
 from tests.support.glances import status
@@ -44,7 +44,7 @@ def test_only_the_last_six_hours_are_kept() -> None:
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (CacheAway("Redis does not answer"), "Redis does not answer"),
+        (RedisUnavailable("Redis does not answer"), "Redis does not answer"),
         (KeyError("secret"), "unforeseen KeyError"),
     ],
 )

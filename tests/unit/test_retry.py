@@ -6,10 +6,18 @@ from collections.abc import Callable
 
 import pytest
 
-from etl.errors import CycleFailed, EtlError, Interrupted, LeaseHeldError, LeaseLost, Misconfigured, Transient
+from etl.errors import (
+    ConfigurationError,
+    CycleFailed,
+    EtlError,
+    Interrupted,
+    LeaseHeldError,
+    LeaseLost,
+    TransientError,
+)
 from etl.retry import Retry
 
-AWAY = Transient("away")
+AWAY = TransientError("away")
 
 
 def failing(times: int, error: EtlError = AWAY) -> Callable[[], str]:
@@ -27,25 +35,31 @@ def failing(times: int, error: EtlError = AWAY) -> Callable[[], str]:
 
 def test_a_passing_failure_is_tried_again() -> None:
     """Until it succeeds; every failed attempt is told."""
-    told: list[Transient] = []
+    told: list[TransientError] = []
     assert Retry(5, threading.Event(), told.append)(failing(3)) == "done"
     assert told == [AWAY] * 3
 
 
 def test_what_succeeds_is_done_once() -> None:
     """Nothing is told, nothing is waited for."""
-    told: list[Transient] = []
+    told: list[TransientError] = []
     assert Retry(5, threading.Event(), told.append)(lambda: 7) == 7
     assert told == []
 
 
 @pytest.mark.parametrize(
     "error",
-    [CycleFailed("no"), LeaseLost("2:h"), Misconfigured("no"), LeaseHeldError("h", 1), Interrupted("no")],
+    [
+        CycleFailed("no"),
+        LeaseLost("2:h"),
+        ConfigurationError("no"),
+        LeaseHeldError("h", 1),
+        Interrupted("no"),
+    ],
 )
 def test_what_trying_again_does_not_mend_is_raised_at_once(error: EtlError) -> None:
     """Only what passes by itself is worth another attempt."""
-    told: list[Transient] = []
+    told: list[TransientError] = []
     with pytest.raises(type(error)):
         Retry(5, threading.Event(), told.append)(failing(1, error))
     assert told == []
@@ -54,7 +68,7 @@ def test_what_trying_again_does_not_mend_is_raised_at_once(error: EtlError) -> N
 def test_it_gives_up_in_time() -> None:
     """With the error of the last attempt, and without a wait that would end after the time."""
     began = time.monotonic()
-    with pytest.raises(Transient, match="away"):
+    with pytest.raises(TransientError, match="away"):
         Retry(0.3, threading.Event())(failing(1_000))
     assert time.monotonic() - began < 0.5
 

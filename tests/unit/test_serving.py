@@ -13,7 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from etl.demo.process import HOST
-from etl.errors import Misconfigured
+from etl.errors import ConfigurationError
 from etl.monitoring import server
 from etl.monitoring.health import Glance, look
 from etl.monitoring.server import Serving
@@ -105,7 +105,7 @@ def test_a_port_that_is_taken_is_one_clear_line() -> None:
     """With the address, the reason and the way out."""
     with socket.create_server((HOST, 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(Misconfigured) as refusal:
+        with pytest.raises(ConfigurationError) as refusal:
             Serving(endpoints(Glance).app(), HOST, port)
     assert str(refusal.value) == (
         f"cannot listen on {HOST}:{port}: Address already in use (choose another http.host or http.port;"
@@ -116,7 +116,9 @@ def test_a_port_that_is_taken_is_one_clear_line() -> None:
 def test_a_host_that_is_not_there_is_one_clear_line() -> None:
     """A name nobody knows, and an address of another machine."""
     for host in ("no-such-host.invalid", "192.0.2.1"):
-        with pytest.raises(Misconfigured, match=rf"^cannot listen on {host}:0: [A-Z][^\n]+\(choose another"):
+        with pytest.raises(
+            ConfigurationError, match=rf"^cannot listen on {host}:0: [A-Z][^\n]+\(choose another"
+        ):
             Serving(endpoints(Glance).app(), host, 0)
 
 

@@ -5,7 +5,7 @@ import pytest
 from etl.cache.keys import StateKeys, state_keys
 from etl.checkpoint.history import History
 from etl.cli.status import duration
-from etl.errors import CycleFailed, EtlError, Transient
+from etl.errors import CycleFailed, EtlError, TransientError
 from etl.monitoring.status import read_status
 from schemas.position import Position
 
@@ -53,7 +53,7 @@ def sources(names: str, readers: list[FakeSource]) -> list[tuple[str, StateKeys,
 
 def test_a_mongodb_that_is_away_is_waited_for_once() -> None:
     """Of several collections only the first asks it; each says why its lag is not known."""
-    away = [FakeSource(Transient("MongoDB does not answer")) for _ in range(3)]
+    away = [FakeSource(TransientError("MongoDB does not answer")) for _ in range(3)]
 
     found = read_status(EmptyRedis(), sources("abc", away), 660)  # type: ignore[arg-type]
 

@@ -1,6 +1,6 @@
 import json
 
-from etl.errors import Misconfigured
+from etl.errors import ConfigurationError
 from etl.model.report import RefreshReport
 from tests.unit.cli.conftest import Etl, FakeApp
 
@@ -46,5 +46,5 @@ def test_an_unknown_family_is_refused(etl: Etl) -> None:
 
 def test_the_application_may_refuse(etl: Etl) -> None:
     """A family that nothing refreshes is refused in the application's words and with its exit code."""
-    result = etl("refresh", "etl:last_sync", app=FakeApp(Misconfigured("nothing fills it")))
+    result = etl("refresh", "etl:last_sync", app=FakeApp(ConfigurationError("nothing fills it")))
     assert (result.code, result.err) == (2, "error: nothing fills it\n")

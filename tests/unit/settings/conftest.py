@@ -3,7 +3,7 @@ from typing import Protocol
 
 import pytest
 
-from etl.errors import Misconfigured
+from etl.errors import ConfigurationError
 from etl.settings import load
 
 
@@ -36,7 +36,7 @@ def write(tmp_path: Path) -> Write:
 
 def refusal(path: Path | None = None, **overrides: object) -> str:
     """The one line that refuses these settings."""
-    with pytest.raises(Misconfigured) as refused:
+    with pytest.raises(ConfigurationError) as refused:
         load(path, overrides)
     line = str(refused.value)
     assert "\n" not in line

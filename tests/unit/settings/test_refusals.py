@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from etl.errors import Misconfigured
+from etl.errors import ConfigurationError
 from etl.settings import Settings, load
 from tests.unit.settings.conftest import Write, refusal
 
@@ -177,5 +177,7 @@ class TestRefusals:
 
     def test_an_unknown_collection_is_refused_with_the_known_ones(self) -> None:
         """Asking for a collection that no settings name tells which ones they do."""
-        with pytest.raises(Misconfigured, match="unknown collection 'x'; the settings name: promptContent"):
+        with pytest.raises(
+            ConfigurationError, match="unknown collection 'x'; the settings name: promptContent"
+        ):
             Settings().collection("x")
