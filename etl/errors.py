@@ -92,7 +92,7 @@ class StreamRefusedError(ConfigurationError):
     """The server has no change streams, or the user may not open one."""
 
 
-def whereabouts(error: BaseException) -> str:
+def error_location(error: BaseException) -> str:
     """The type of an unexpected error and its location, without its message, which may contain a secret."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
-from etl.errors import whereabouts
+from etl.errors import error_location
 from etl.text import plain
 
 Form = Literal["text", "json"]
@@ -77,7 +77,7 @@ class _Line(logging.Formatter):
             return None
         if self._traces:
             return self.formatException(record.exc_info)
-        return whereabouts(record.exc_info[1])
+        return error_location(record.exc_info[1])
 
 
 class _Text(_Line):

@@ -29,7 +29,7 @@ from etl.cli.status import status
 from etl.cli.sync import sync
 from etl.cli.trace import trace
 from etl.cli.verify import verify
-from etl.errors import EtlError, Interrupted, whereabouts
+from etl.errors import EtlError, Interrupted, error_location
 
 _COMMANDS = (
     *(run_, sync, follow, backfill, status, history, show, trace, verify),
@@ -103,4 +103,4 @@ def _explain(error: Exception) -> tuple[str, int]:
         case click.ClickException():
             return error.format_message(), error.exit_code
         case _:
-            return f"{whereabouts(error)}; --verbose shows the traceback, please report it", 1
+            return f"{error_location(error)}; --verbose shows the traceback, please report it", 1

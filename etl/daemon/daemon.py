@@ -21,7 +21,7 @@ from etl.daemon.following import Following
 from etl.daemon.jobs import Around, jobs
 from etl.daemon.misfires import MisfireListener
 from etl.daemon.schedule import MONOTONIC, Every, present
-from etl.monitoring.health import STOPPING, Glance, Lookout, look
+from etl.monitoring.health import STOPPING, HealthSnapshot, SnapshotCache, take_snapshot
 from etl.monitoring.history import QueueLengths, Recent, recent
 from etl.monitoring.metrics import Metrics
 from etl.monitoring.routes import Endpoints
@@ -31,7 +31,7 @@ from etl.settings import Settings
 GRACE_SECONDS: Final = 4.0
 """How long a stop waits for current runs; an interrupted run is safe, the next cycle resumes it."""
 
-GLANCE_TIMEOUT_SECONDS: Final = 2.0
+SNAPSHOT_TIMEOUT_SECONDS: Final = 2.0
 """Time limit per server for HTTP answers: shorter than the time-out of probes."""
 
 RECENT_SECONDS: Final = 5.0
@@ -53,7 +53,7 @@ class Daemon:
         self._stop = threading.Event()
         self._postponing = threading.Lock()
         metrics = Metrics(settings)
-        self._eye = App(_impatient(settings))
+        self._monitoring_app = App(_impatient(settings))
         around = Around(settings, metrics, self._postpone)
         self._jobs = jobs(around)
         self._following = [Following(one.name, around) for one in settings.collections if one.follow]
@@ -61,10 +61,14 @@ class Daemon:
         intervals = {job.task: job.seconds for job in self._jobs}
         self._misfires = MisfireListener(intervals, metrics)
         self._scheduler.add_listener(self._misfires, EVENT_JOB_MAX_INSTANCES | EVENT_JOB_SUBMITTED)
-        self._lookout = Lookout(lambda: look(self._eye), Glance(error=STOPPING))
-        self._recent = Lookout(lambda: recent(self._eye.recent), Recent(error=STOPPING), RECENT_SECONDS)
-        self._queues = QueueLengths(lambda: look(self._eye))
-        endpoints = Endpoints(settings, self._lookout, self._recent, self._queues, metrics)
+        self._health = SnapshotCache(
+            lambda: take_snapshot(self._monitoring_app), HealthSnapshot(error=STOPPING)
+        )
+        self._recent = SnapshotCache(
+            lambda: recent(self._monitoring_app.recent), Recent(error=STOPPING), RECENT_SECONDS
+        )
+        self._queues = QueueLengths(lambda: take_snapshot(self._monitoring_app))
+        endpoints = Endpoints(settings, self._health, self._recent, self._queues, metrics)
         self._serving = Serving(endpoints.app(), settings.http.host, settings.http.port)
 
     @property
@@ -107,7 +111,7 @@ class Daemon:
             job.app.stop()
         for one in self._following:
             one.stop()
-        for watching in (self._lookout, self._recent, self._queues):
+        for watching in (self._health, self._recent, self._queues):
             watching.stop()
         waiting = threading.Thread(target=self._shut_down, daemon=True)
         waiting.start()
@@ -127,7 +131,7 @@ class Daemon:
             job.close()
         for one in self._following:
             one.close()
-        self._eye.close()
+        self._monitoring_app.close()
 
 
 def _scheduler(workers: int) -> BackgroundScheduler:
@@ -140,8 +144,8 @@ def _scheduler(workers: int) -> BackgroundScheduler:
 
 def _impatient(settings: Settings) -> Settings:
     """The settings for HTTP answers: short time limits."""
-    mongo = {"timeout_seconds": min(settings.mongo.timeout_seconds, GLANCE_TIMEOUT_SECONDS)}
-    redis = {"timeout_seconds": min(settings.redis.timeout_seconds, GLANCE_TIMEOUT_SECONDS)}
+    mongo = {"timeout_seconds": min(settings.mongo.timeout_seconds, SNAPSHOT_TIMEOUT_SECONDS)}
+    redis = {"timeout_seconds": min(settings.redis.timeout_seconds, SNAPSHOT_TIMEOUT_SECONDS)}
     sections: Mapping[str, object] = {
         "mongo": settings.mongo.model_copy(update=mongo),
         "redis": settings.redis.model_copy(update=redis),

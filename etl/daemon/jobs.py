@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from etl import logs
 from etl.app import App
 from etl.checkpoint.lease import RENEWALS_A_LEASE
-from etl.errors import EtlError, Interrupted, LeaseHeldError, TransientError, whereabouts
+from etl.errors import EtlError, Interrupted, LeaseHeldError, TransientError, error_location
 from etl.model.report import Report
 from etl.monitoring.metrics import Metrics
 from etl.settings import Settings
@@ -125,7 +125,7 @@ class Job(ABC):
         except Exception as error:  # noqa: BLE001 (last resort: the daemon survives and logs the location)
             self.count_failure()
             _log.debug("unforeseen", exc_info=True)
-            return whereabouts(error)
+            return error_location(error)
 
     def _come_back(self) -> None:
         self._waiting = True

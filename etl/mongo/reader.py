@@ -35,7 +35,7 @@ from schemas.position import AFTER_DATES, FIRST, FIRST_DATE, LAST, Position, at,
 UNREACHABLE_CAP: Final = 10_000
 """Counting documents without a usable date stops here: their number must not slow the cycle."""
 
-GLANCE_SECONDS: Final = 2.0
+PING_SECONDS: Final = 2.0
 """The longest time that a question of a person or a monitor waits for MongoDB."""
 
 COUNT_CAP: Final = 10_000
@@ -269,17 +269,17 @@ class Source:
     def waited(self, reached: Position) -> float:
         """How long the oldest document after `reached` has waited, in seconds by MongoDB's clock.
 
-        0 where there is none; documents dated in the future do not count. Takes `GLANCE_SECONDS` at most,
+        0 where there is none; documents dated in the future do not count. Takes `PING_SECONDS` at most,
         also while the server is away: this is for people and monitors, who ask again.
         """
-        with pymongo.timeout(GLANCE_SECONDS):
+        with pymongo.timeout(PING_SECONDS):
             clock = self.clock()
             self.prepare()
             oldest = self._page(reached, at(clock + 1), 1, 1).last
         ms = None if oldest is None else oldest.ms
         return 0.0 if ms is None else max(0, clock - ms) / 1000
 
-    def ping(self, seconds: float = GLANCE_SECONDS) -> None:
+    def ping(self, seconds: float = PING_SECONDS) -> None:
         """Ask the primary for its clock, and wait at most `seconds`, including a retry by the driver."""
         with pymongo.timeout(seconds):
             self.clock()

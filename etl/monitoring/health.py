@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, Protocol, TypeVar
 
-from etl.errors import EtlError, whereabouts
+from etl.errors import EtlError, error_location
 from etl.monitoring.status import CollectionStatus
 
 KEPT_SECONDS: Final = 1.0
@@ -19,10 +19,10 @@ STOPPING: Final = "the daemon is stopping"
 
 _POLL_SECONDS: Final = 0.005
 
-Seen = TypeVar("Seen")
+Snapshot = TypeVar("Snapshot")
 
 
-class Sight(Protocol):
+class HealthSource(Protocol):
     """The source of the status: see `etl.app.App`."""
 
     def status(self, *, mongodb_away: str | None = None) -> list[CollectionStatus]:
@@ -35,7 +35,7 @@ class Sight(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Glance:
+class HealthSnapshot:
     """The status of each collection, or why there is none."""
 
     collections: Sequence[CollectionStatus] = ()
@@ -59,21 +59,21 @@ def _stale(one: CollectionStatus, limit: float) -> Iterator[str]:
         yield f"{one.collection}: the last cycle that finished did so {since:.0f} s ago"
 
 
-def look(sight: Sight) -> Glance:
+def take_snapshot(source: HealthSource) -> HealthSnapshot:
     """Read the status; errors are part of the result, so that the rest stays visible."""
     away: Mapping[str, str] = {}
     try:
-        away = sight.away()
+        away = source.away()
         if "redis" in away:  # do not wait for it a second time
-            return Glance(away=away, error=away["redis"])
-        return Glance(sight.status(mongodb_away=away.get("mongodb")), away)
+            return HealthSnapshot(away=away, error=away["redis"])
+        return HealthSnapshot(source.status(mongodb_away=away.get("mongodb")), away)
     except EtlError as error:
-        return Glance(away=away, error=str(error))
+        return HealthSnapshot(away=away, error=str(error))
     except Exception as error:  # noqa: BLE001 (last resort: one unexpected key must not hide everything)
-        return Glance(away=away, error=whereabouts(error))
+        return HealthSnapshot(away=away, error=error_location(error))
 
 
-class Lookout(Generic[Seen]):
+class SnapshotCache(Generic[Snapshot]):
     """Caches what is read from the servers, shared by all clients.
 
     Args:
@@ -82,7 +82,9 @@ class Lookout(Generic[Seen]):
         kept_seconds: how long a result is reused.
     """
 
-    def __init__(self, new: Callable[[], Seen], stopping: Seen, kept_seconds: float = KEPT_SECONDS) -> None:
+    def __init__(
+        self, new: Callable[[], Snapshot], stopping: Snapshot, kept_seconds: float = KEPT_SECONDS
+    ) -> None:
         self._new = new
         self._stopped = stopping
         self._kept = stopping
@@ -91,12 +93,12 @@ class Lookout(Generic[Seen]):
         self._until = float("-inf")
         self._stopping = threading.Event()
 
-    async def glance(self) -> Seen:
+    async def current(self) -> Snapshot:
         """The current value, read in a thread if it is too old."""
         async with self._one_at_a_time:
             if time.monotonic() > self._until:
                 # A daemon thread, unlike those of a pool: the process can exit without waiting for a server.
-                looking = threading.Thread(target=self._look, name="glance", daemon=True)
+                looking = threading.Thread(target=self._look, name="snapshot", daemon=True)
                 looking.start()
                 while looking.is_alive() and not self._stopping.is_set():  # noqa: ASYNC110 (set by threads)
                     await asyncio.sleep(_POLL_SECONDS)

@@ -10,9 +10,9 @@ from typing import Any, Final
 from etl.cache.client import Wire
 from etl.cache.keys import StateKeys
 from etl.checkpoint.history import History
-from etl.errors import EtlError, whereabouts
+from etl.errors import EtlError, error_location
 from etl.model.state import DeadLetter, dead_letter_from_text
-from etl.monitoring.health import Glance
+from etl.monitoring.health import HealthSnapshot
 
 RUNS: Final = 60
 """Number of runs per collection."""
@@ -46,7 +46,7 @@ def recent(read: Callable[[], Sequence[Mapping[str, Any]]]) -> Recent:
     except EtlError as error:
         return Recent(error=str(error))
     except Exception as error:  # noqa: BLE001 (last resort: one unexpected key must not hide everything)
-        return Recent(error=whereabouts(error))
+        return Recent(error=error_location(error))
 
 
 def read_recent(wire: Wire, collections: Mapping[str, StateKeys]) -> list[dict[str, Any]]:
@@ -95,7 +95,7 @@ def _read_dead_letters(wire: Wire, keys: StateKeys) -> list[DeadLetter]:
 class QueueLengths:
     """The lengths of all queues, sampled once a minute."""
 
-    def __init__(self, look: Callable[[], Glance], seconds: float = SAMPLE_SECONDS) -> None:
+    def __init__(self, look: Callable[[], HealthSnapshot], seconds: float = SAMPLE_SECONDS) -> None:
         self._look = look
         self._seconds = seconds
         self._samples: dict[str, deque[tuple[int, int]]] = {}
@@ -111,10 +111,10 @@ class QueueLengths:
         """Stop sampling."""
         self._stopping.set()
 
-    def add(self, glance: Glance) -> None:
+    def add(self, snapshot: HealthSnapshot) -> None:
         """Add a sample."""
         now = round(time.time())
-        for queue, length in {q: n for one in glance.collections for q, n in one.queues.items()}.items():
+        for queue, length in {q: n for one in snapshot.collections for q, n in one.queues.items()}.items():
             self._samples.setdefault(queue, deque(maxlen=SAMPLES)).append((now, length))
 
     def samples(self) -> dict[str, list[tuple[int, int]]]:

@@ -15,7 +15,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from etl.model.report import RefreshReport, Report
-from etl.monitoring.health import Glance
+from etl.monitoring.health import HealthSnapshot
 from etl.monitoring.status import CollectionStatus
 from etl.settings import Settings
 from etl.sync.follow import Followed
@@ -143,11 +143,11 @@ class Metrics:
         """Count a late run."""
         self._late.labels(task).inc()
 
-    def text(self, glance: Glance, accept: str = "") -> tuple[bytes, str]:
+    def text(self, snapshot: HealthSnapshot, accept: str = "") -> tuple[bytes, str]:
         """All metrics in a format that the scraper accepts, and its content type."""
         scrape = CollectorRegistry()
         scrape.register(self._registry)
-        scrape.register(_Measured(glance, self._names, self._cycle_seconds))
+        scrape.register(_Measured(snapshot, self._names, self._cycle_seconds))
         encode, form = choose_encoder(accept)
         return encode(scrape), form
 
@@ -176,8 +176,8 @@ class Metrics:
 class _Measured(Collector):
     """The gauges of one snapshot. Unknown values have no sample, not zero."""
 
-    def __init__(self, glance: Glance, names: Sequence[str], cycle_seconds: float) -> None:
-        self._glance = glance
+    def __init__(self, snapshot: HealthSnapshot, names: Sequence[str], cycle_seconds: float) -> None:
+        self._snapshot = snapshot
         self._names = names
         self._cycle_seconds = cycle_seconds
 
@@ -185,7 +185,7 @@ class _Measured(Collector):
         """The metric families."""
         up = GaugeMetricFamily("etl_server_up", "Whether the server answers.", labels=["server"])
         for server in ("mongodb", "redis"):
-            up.add_metric([server], server not in self._glance.away)
+            up.add_metric([server], server not in self._snapshot.away)
         yield up
         interval = _of_collections("etl_cycle_interval_seconds", "Time from one cycle to the next.")
         for name in self._names:
@@ -196,7 +196,7 @@ class _Measured(Collector):
         yield self._queues()
 
     def _measured(self, family: GaugeMetricFamily, measure: _Measure) -> GaugeMetricFamily:
-        for status in self._glance.collections:
+        for status in self._snapshot.collections:
             value = measure(status)
             if value is not None:
                 family.add_metric([status.collection], value)
@@ -205,7 +205,7 @@ class _Measured(Collector):
     def _queues(self) -> GaugeMetricFamily:
         """Each queue once, although several collections may fill it."""
         family = GaugeMetricFamily("etl_queue_length", "Requests in a queue.", labels=["queue"])
-        lengths = {queue: n for status in self._glance.collections for queue, n in status.queues.items()}
+        lengths = {queue: n for status in self._snapshot.collections for queue, n in status.queues.items()}
         for queue, length in sorted(lengths.items()):
             family.add_metric([queue], length)
         return family

@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from etl.checkpoint.lease import this_process
 from etl.monitoring import page
-from etl.monitoring.health import Glance, Lookout
+from etl.monitoring.health import HealthSnapshot, SnapshotCache
 from etl.monitoring.history import QueueLengths, Recent
 from etl.monitoring.metrics import VERSION, Metrics
 from etl.settings import Settings
@@ -24,12 +24,12 @@ class Endpoints:
     def __init__(
         self,
         settings: Settings,
-        lookout: Lookout[Glance],
-        recent: Lookout[Recent],
+        health: SnapshotCache[HealthSnapshot],
+        recent: SnapshotCache[Recent],
         queues: QueueLengths,
         metrics: Metrics,
     ) -> None:
-        self._lookout = lookout
+        self._health = health
         self._recent = recent
         self._queues = queues
         self._metrics = metrics
@@ -54,29 +54,29 @@ class Endpoints:
 
     async def readyz(self, _: Request) -> Response:
         """200: both servers answer, and each collection had a successful cycle in the last two intervals; else 503."""
-        glance = await self._lookout.glance()
-        problems = glance.problems(self._cycle_seconds)
+        snapshot = await self._health.current()
+        problems = snapshot.problems(self._cycle_seconds)
         return _json({"ready": not problems, "problems": problems}, _UNAVAILABLE if problems else _OK)
 
     async def status(self, _: Request) -> Response:
         """The status as `etl status --json`, servers that do not answer, this daemon; 503 without a status."""
-        glance = await self._lookout.glance()
-        around = {"away": dict(glance.away), "daemon": self._daemon}
-        if glance.error is not None:
-            return _json({"error": glance.error} | around, _UNAVAILABLE)
-        return _json({"collections": [one.as_dict() for one in glance.collections]} | around, _OK)
+        snapshot = await self._health.current()
+        around = {"away": dict(snapshot.away), "daemon": self._daemon}
+        if snapshot.error is not None:
+            return _json({"error": snapshot.error} | around, _UNAVAILABLE)
+        return _json({"collections": [one.as_dict() for one in snapshot.collections]} | around, _OK)
 
     async def history(self, _: Request) -> Response:
         """The last runs and the dead letters of each collection, and queues over time; 503 without Redis."""
-        recent = await self._recent.glance()
+        recent = await self._recent.current()
         if recent.error is not None:
             return _json({"error": recent.error}, _UNAVAILABLE)
         return _json({"collections": recent.collections, "queues": self._queues.samples()}, _OK)
 
     async def metrics(self, request: Request) -> Response:
         """The metrics; if a server does not answer, those that are known."""
-        glance = await self._lookout.glance()
-        body, form = self._metrics.text(glance, request.headers.get("accept", ""))
+        snapshot = await self._health.current()
+        body, form = self._metrics.text(snapshot, request.headers.get("accept", ""))
         return Response(body, headers={"content-type": form})
 
 

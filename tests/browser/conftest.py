@@ -18,7 +18,7 @@ from etl.monitoring.history import QueueLengths
 from etl.monitoring.server import Serving
 from etl.settings import Settings
 from tests.browser.scenes import Scene
-from tests.support.glances import endpoints
+from tests.support.statuses import endpoints
 from tests.support.tools import program
 from tests.support.waiting import eventually
 

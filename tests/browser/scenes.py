@@ -7,9 +7,9 @@ from typing import Any
 
 from etl.app import CollectionStatus
 from etl.errors import RedisUnavailable
-from etl.monitoring.health import Glance, look
+from etl.monitoring.health import HealthSnapshot, take_snapshot
 from schemas.values import date_text
-from tests.support.glances import FakeSight, status
+from tests.support.statuses import FakeHealthSource, status
 
 INTERVAL = 660
 HOSTILE = '<img src="x" onerror="document.title=\'hacked\'">'
@@ -93,9 +93,11 @@ class Scene:
     away: dict[str, str] = field(default_factory=dict)
     error: Exception | None = None
 
-    def look(self) -> Glance:
+    def look(self) -> HealthSnapshot:
         """What `/status` is made of."""
-        return look(FakeSight(*([self.error] if self.error else self.collections), away=self.away))
+        return take_snapshot(
+            FakeHealthSource(*([self.error] if self.error else self.collections), away=self.away)
+        )
 
     def read(self) -> list[dict[str, Any]]:
         """What `/history` is made of."""

@@ -13,7 +13,7 @@ from etl.demo.process import HOST
 from etl.monitoring.server import Serving
 from tests.browser.conftest import OpenPage
 from tests.browser.scenes import HOSTILE, Scene, ago, dead_letter, healthy, past, run
-from tests.support.glances import endpoints
+from tests.support.statuses import endpoints
 from tests.support.waiting import eventually
 
 PHONE: dict[str, Any] = {"width": 360}

@@ -5,10 +5,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as plain_text
 
 from etl.model.report import RefreshReport, Report
-from etl.monitoring.health import Glance
+from etl.monitoring.health import HealthSnapshot
 from etl.monitoring.metrics import OUTCOMES, Metrics
 from etl.settings import Settings
-from tests.support.glances import status
+from tests.support.statuses import status
 
 SETTINGS = Settings.model_validate({"collections": [{"name": "promptContent"}, {"name": "other"}]})
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
@@ -20,9 +20,9 @@ def metrics() -> Metrics:
     return Metrics(SETTINGS)
 
 
-def samples(metrics: Metrics, glance: Glance | None = None) -> dict[tuple[str, ...], float]:
+def samples(metrics: Metrics, snapshot: HealthSnapshot | None = None) -> dict[tuple[str, ...], float]:
     """Every sample: its name and the values of its labels, sorted by label."""
-    body, _ = metrics.text(glance or Glance())
+    body, _ = metrics.text(snapshot or HealthSnapshot())
     families = plain_text(body.decode())
     return {
         (sample.name, *(sample.labels[label] for label in sorted(sample.labels))): sample.value
@@ -99,7 +99,7 @@ def test_what_is_measured_is_that_of_the_status(metrics: Metrics) -> None:
         lease_holder=None,
         queues={"queue:ai_generation:alta": 5, "queue:ai_generation:baja": 0},
     )
-    found = samples(metrics, Glance([status(), other]))
+    found = samples(metrics, HealthSnapshot([status(), other]))
     measured = {name: value for name, value in found.items() if "promptContent" in name or "other" in name}
     assert (
         measured.items()
@@ -126,7 +126,7 @@ def test_what_is_measured_is_that_of_the_status(metrics: Metrics) -> None:
 def test_a_server_that_is_away_is_told_and_the_rest_with_it(metrics: Metrics) -> None:
     """Counts go on; of what is not known there is nothing."""
     metrics.retried("promptContent")
-    found = samples(metrics, Glance(away={"redis": "does not answer"}, error="does not answer"))
+    found = samples(metrics, HealthSnapshot(away={"redis": "does not answer"}, error="does not answer"))
     assert (found["etl_server_up", "redis"], found["etl_server_up", "mongodb"]) == (0, 1)
     assert found["etl_retries_total", "promptContent"] == 1
     assert ("etl_dead_letters", "promptContent") not in found
@@ -134,15 +134,15 @@ def test_a_server_that_is_away_is_told_and_the_rest_with_it(metrics: Metrics) ->
 
 def test_a_scraper_gets_the_form_it_asks_for(metrics: Metrics) -> None:
     """Both are what their parsers take; none has the second series of every count."""
-    glance = Glance([status()])
-    body, form = metrics.text(glance, OPEN_METRICS)
+    snapshot = HealthSnapshot([status()])
+    body, form = metrics.text(snapshot, OPEN_METRICS)
     assert form.startswith("application/openmetrics-text")
     names = {family.name for family in open_metrics(body.decode())}  # type: ignore[no-untyped-call]
     assert {"etl_documents", "etl_lag_seconds"} <= names
-    body, form = metrics.text(glance)
+    body, form = metrics.text(snapshot)
     assert form.startswith("text/plain")
     assert {family.name for family in plain_text(body.decode())} == names
-    assert not any(name[0].endswith("_created") for name in samples(metrics, glance))
+    assert not any(name[0].endswith("_created") for name in samples(metrics, snapshot))
 
 
 def test_two_daemons_in_one_process_share_nothing(metrics: Metrics) -> None:

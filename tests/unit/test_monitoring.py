@@ -11,11 +11,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import etl as package
 from etl.cli.main import etl
-from etl.monitoring.health import Glance
+from etl.monitoring.health import HealthSnapshot
 from etl.monitoring.metrics import Metrics
 from etl.settings import Settings
 from etl.sync.follow import Followed
-from tests.support.glances import status
+from tests.support.statuses import status
 from tests.unit.test_alerts import promtool
 
 CONFIG = Path(package.__file__).parents[1] / "config"
@@ -26,7 +26,7 @@ def exported() -> str:
     """All metrics of a daemon with a healthy status."""
     metrics = Metrics(Settings())
     metrics.followed("promptContent", Followed({"insert": 1}, None, "connection"))
-    body, _ = metrics.text(Glance([status()]))
+    body, _ = metrics.text(HealthSnapshot([status()]))
     return body.decode()
 
 

@@ -8,11 +8,11 @@ from importlib.resources import files
 import pytest
 
 from etl.demo.process import HOST
-from etl.monitoring.health import Glance
+from etl.monitoring.health import HealthSnapshot
 from etl.monitoring.page import HEADERS
 from etl.monitoring.server import Serving
-from tests.support.glances import endpoints, status
 from tests.support.http import get
+from tests.support.statuses import endpoints, status
 
 FOLDER = files("etl.monitoring.page")
 NAMES = ("index.html", "page.css", "page.js", "icon.svg")
@@ -26,7 +26,7 @@ def content(name: str) -> str:
 @pytest.fixture
 def url() -> Iterator[str]:
     """Where a daemon with a healthy status answers."""
-    serving = Serving(endpoints(lambda: Glance([status()])).app(), HOST, 0)
+    serving = Serving(endpoints(lambda: HealthSnapshot([status()])).app(), HOST, 0)
     serving.start()
     yield serving.url
     serving.stop()

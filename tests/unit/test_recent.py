@@ -3,9 +3,9 @@
 import pytest
 
 from etl.errors import RedisUnavailable
-from etl.monitoring.health import Glance
+from etl.monitoring.health import HealthSnapshot
 from etl.monitoring.history import QueueLengths, Recent, recent
-from tests.support.glances import status
+from tests.support.statuses import status
 from tests.support.waiting import eventually
 
 
@@ -13,9 +13,9 @@ def test_the_lengths_of_queues_are_noted_while_the_daemon_lives() -> None:
     """Each queue once, though several collections feed it; the oldest length first."""
     lengths = iter(range(100))
 
-    def look() -> Glance:
+    def look() -> HealthSnapshot:
         queues = {"queue:ai_generation:alta": next(lengths)}
-        return Glance([status(queues=queues), status(collection="b", queues=queues)])
+        return HealthSnapshot([status(queues=queues), status(collection="b", queues=queues)])
 
     queues = QueueLengths(look, seconds=0.01)
     queues.start()
@@ -27,17 +27,17 @@ def test_the_lengths_of_queues_are_noted_while_the_daemon_lives() -> None:
 
 def test_an_outage_is_a_gap_in_the_lengths() -> None:
     """What is not known is no zero."""
-    queues = QueueLengths(Glance)
-    queues.add(Glance([status()]))
-    queues.add(Glance(error="Redis does not answer"))
+    queues = QueueLengths(HealthSnapshot)
+    queues.add(HealthSnapshot([status()]))
+    queues.add(HealthSnapshot(error="Redis does not answer"))
     assert [length for _, length in queues.samples()["queue:ai_generation:alta"]] == [5]
 
 
 def test_only_the_last_six_hours_are_kept() -> None:
     """However long the daemon lives."""
-    queues = QueueLengths(Glance)
+    queues = QueueLengths(HealthSnapshot)
     for _ in range(400):
-        queues.add(Glance([status()]))
+        queues.add(HealthSnapshot([status()]))
     assert len(queues.samples()["queue:ai_generation:alta"]) == 360
 
 

@@ -15,10 +15,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from etl.demo.process import HOST
 from etl.errors import ConfigurationError
 from etl.monitoring import server
-from etl.monitoring.health import Glance, look
+from etl.monitoring.health import HealthSnapshot, take_snapshot
 from etl.monitoring.server import Serving
-from tests.support.glances import FakeSight, endpoints, status
 from tests.support.http import get
+from tests.support.statuses import FakeHealthSource, endpoints, status
 from tests.support.waiting import eventually
 
 Serve = Callable[..., Serving]
@@ -29,7 +29,7 @@ def serve() -> Iterator[Serve]:
     """Serve what `new` sees, on a free port; it has ended when the test has."""
     with ExitStack() as stack:
 
-        def start(new: Callable[[], Glance], host: str = HOST) -> Serving:
+        def start(new: Callable[[], HealthSnapshot], host: str = HOST) -> Serving:
             serving = Serving(endpoints(new).app(), host, 0)
             stack.callback(serving.stop)
             serving.start()
@@ -40,7 +40,7 @@ def serve() -> Iterator[Serve]:
 
 def test_a_healthy_daemon(serve: Serve) -> None:
     """Alive, ready, with a status and metrics."""
-    url = serve(lambda: look(FakeSight(status()))).url
+    url = serve(lambda: take_snapshot(FakeHealthSource(status()))).url
     assert (get(f"{url}/healthz").code, get(f"{url}/healthz").text) == (200, "ok\n")
     ready = get(f"{url}/readyz")
     assert (ready.code, ready.json) == (200, {"ready": True, "problems": []})
@@ -54,10 +54,10 @@ def test_a_healthy_daemon(serve: Serve) -> None:
 
 def test_a_daemon_without_redis(serve: Serve) -> None:
     """Alive, not ready, without a status; the metrics are there."""
-    looks: list[Glance] = []
+    looks: list[HealthSnapshot] = []
 
-    def new() -> Glance:
-        looks.append(look(FakeSight(away={"redis": "Redis does not answer"})))
+    def new() -> HealthSnapshot:
+        looks.append(take_snapshot(FakeHealthSource(away={"redis": "Redis does not answer"})))
         return looks[-1]
 
     url = serve(new).url
@@ -77,10 +77,10 @@ def test_it_is_alive_while_a_server_keeps_the_others_waiting(serve: Serve) -> No
     """`/healthz` waits for nobody."""
     looking, go_on = threading.Event(), threading.Event()
 
-    def stuck() -> Glance:
+    def stuck() -> HealthSnapshot:
         looking.set()
         go_on.wait(10)
-        return Glance()
+        return HealthSnapshot()
 
     url = serve(stuck).url
     askers = [threading.Thread(target=get, args=(f"{url}/metrics",)) for _ in range(10)]
@@ -97,7 +97,7 @@ def test_it_is_alive_while_a_server_keeps_the_others_waiting(serve: Serve) -> No
 
 def test_text_that_is_not_utf8_is_told(serve: Serve) -> None:
     """An `_id` may hold it."""
-    url = serve(lambda: Glance([status(last_id="\udcff")])).url
+    url = serve(lambda: HealthSnapshot([status(last_id="\udcff")])).url
     assert json.loads(get(f"{url}/status").text)["collections"][0]["last_id"] == "\udcff"
 
 
@@ -106,7 +106,7 @@ def test_a_port_that_is_taken_is_one_clear_line() -> None:
     with socket.create_server((HOST, 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(ConfigurationError) as refusal:
-            Serving(endpoints(Glance).app(), HOST, port)
+            Serving(endpoints(HealthSnapshot).app(), HOST, port)
     assert str(refusal.value) == (
         f"cannot listen on {HOST}:{port}: Address already in use (choose another http.host or http.port;"
         " port 0 takes a free one)"
@@ -119,13 +119,13 @@ def test_a_host_that_is_not_there_is_one_clear_line() -> None:
         with pytest.raises(
             ConfigurationError, match=rf"^cannot listen on {host}:0: [A-Z][^\n]+\(choose another"
         ):
-            Serving(endpoints(Glance).app(), host, 0)
+            Serving(endpoints(HealthSnapshot).app(), host, 0)
 
 
 def test_it_listens_where_it_is_told(serve: Serve) -> None:
     """On one interface only, by address or by name."""
-    assert serve(Glance).url.startswith(f"http://{HOST}:")
-    assert get(f"{serve(Glance, 'localhost').url}/healthz").code == 200
+    assert serve(HealthSnapshot).url.startswith(f"http://{HOST}:")
+    assert get(f"{serve(HealthSnapshot, 'localhost').url}/healthz").code == 200
 
 
 def test_an_address_of_ipv6_is_in_brackets(serve: Serve) -> None:
@@ -134,14 +134,14 @@ def test_an_address_of_ipv6_is_in_brackets(serve: Serve) -> None:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
         return
-    url = serve(Glance, "::1").url
+    url = serve(HealthSnapshot, "::1").url
     assert url.startswith("http://[::1]:")
     assert get(f"{url}/healthz").code == 200
 
 
 def test_the_end_waits_for_nobody_who_holds_a_connection(serve: Serve) -> None:
     """A client that keeps one open, or sends half a request, is cut off in about a second."""
-    serving = serve(Glance)
+    serving = serve(HealthSnapshot)
     host, port = serving.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as client:
         client.sendall(b"GET /healthz HTTP/1.1\r\n")
@@ -176,7 +176,7 @@ OpenSockets = Callable[[Serving, int, bytes], list[socket.socket]]
 )
 def test_idle_sockets_do_not_make_it_unwell(serve: Serve, open_sockets: OpenSockets, data: bytes) -> None:
     """However many there are: a probe that is answered 503 restarts a healthy daemon."""
-    serving = serve(lambda: look(FakeSight(status())))
+    serving = serve(lambda: take_snapshot(FakeHealthSource(status())))
     sockets = open_sockets(serving, 400, data)
     for path in ("healthz", "readyz", "metrics"):
         assert get(f"{serving.url}/{path}", seconds=3).code == 200
@@ -212,7 +212,7 @@ def test_a_client_that_sends_no_request_is_cut_off(
 ) -> None:
     """Also one that sends a byte now and then."""
     monkeypatch.setattr(server, "REQUEST_SECONDS", 0.3)
-    serving = serve(Glance)
+    serving = serve(HealthSnapshot)
     [one] = open_sockets(serving, 1, data)
     one.settimeout(3)
     began = time.monotonic()
@@ -228,7 +228,7 @@ def test_a_client_that_asks_again_in_time_keeps_its_connection(
 ) -> None:
     """Each request has a deadline of its own."""
     monkeypatch.setattr(server, "REQUEST_SECONDS", 0.5)
-    address = serve(Glance).url.removeprefix("http://")
+    address = serve(HealthSnapshot).url.removeprefix("http://")
     connection = HTTPConnection(address, timeout=3)
     connection.connect()
     first = connection.sock
@@ -244,10 +244,10 @@ def test_it_is_alive_under_a_flood_of_requests(serve: Serve, open_sockets: OpenS
     """What waits is bounded, further requests are answered 503; `/healthz` is answered all the same."""
     looking, go_on = threading.Event(), threading.Event()
 
-    def stuck() -> Glance:
+    def stuck() -> HealthSnapshot:
         looking.set()
         go_on.wait(20)
-        return Glance()
+        return HealthSnapshot()
 
     serving = serve(stuck)
     open_sockets(serving, 200, b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -271,6 +271,6 @@ def test_the_wildcard_of_ipv6_answers_over_ipv4_too(serve: Serve) -> None:
         socket.create_server(("::", 0), family=socket.AF_INET6).close()
     except OSError:
         return
-    port = serve(Glance, "::").url.rpartition(":")[2]
+    port = serve(HealthSnapshot, "::").url.rpartition(":")[2]
     assert get(f"http://127.0.0.1:{port}/healthz").code == 200
     assert get(f"http://[::1]:{port}/healthz").code == 200

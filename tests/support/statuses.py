@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from etl.app import CollectionStatus
-from etl.monitoring.health import STOPPING, Glance, Lookout
+from etl.monitoring.health import STOPPING, HealthSnapshot, SnapshotCache
 from etl.monitoring.history import QueueLengths, Recent, recent
 from etl.monitoring.metrics import Metrics
 from etl.monitoring.routes import Endpoints
@@ -40,7 +40,7 @@ def status(**changes: Any) -> CollectionStatus:
 
 
 def endpoints(
-    new: Callable[[], Glance],
+    new: Callable[[], HealthSnapshot],
     read: Callable[[], Sequence[Mapping[str, Any]]] = list,
     settings: Settings | None = None,
     queues: QueueLengths | None = None,
@@ -49,14 +49,14 @@ def endpoints(
     settings = settings or Settings()
     return Endpoints(
         settings,
-        Lookout(new, Glance(error=STOPPING)),
-        Lookout(lambda: recent(read), Recent(error=STOPPING)),
+        SnapshotCache(new, HealthSnapshot(error=STOPPING)),
+        SnapshotCache(lambda: recent(read), Recent(error=STOPPING)),
         queues or QueueLengths(new),
         Metrics(settings),
     )
 
 
-class FakeSight:
+class FakeHealthSource:
     """Has a status or an error to show, and counts how often it is asked."""
 
     def __init__(self, *found: CollectionStatus | Exception, away: dict[str, str] | None = None) -> None:
