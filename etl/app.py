@@ -54,7 +54,7 @@ def _complaint(ask: Callable[[], object]) -> str | None:
     return None
 
 
-def _tell_of_retry(error: TransientError) -> None:
+def _log_retry(error: TransientError) -> None:
     _log.debug("%s; trying again", error)
 
 
@@ -67,9 +67,7 @@ class App:
         ConfigurationError: an address in the settings is malformed.
     """
 
-    def __init__(
-        self, settings: Settings, on_retry: Callable[[TransientError], None] = _tell_of_retry
-    ) -> None:
+    def __init__(self, settings: Settings, on_retry: Callable[[TransientError], None] = _log_retry) -> None:
         self._settings = settings
         self._parts = Container(settings, on_retry)
         self._retry = self._parts.retry

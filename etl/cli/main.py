@@ -51,7 +51,7 @@ def etl(context: click.Context) -> None:
     if (
         context.invoked_subcommand != run_.name
     ):  # `run` handles signals itself, also those that arrive while it loads
-        context.with_resource(stopping.heeding(signal.default_int_handler))
+        context.with_resource(stopping.handling(signal.default_int_handler))
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 

@@ -32,7 +32,7 @@ def run(runtime: Runtime, *, follow: bool) -> None:
         if daemon is not None:
             daemon.stop()
 
-    with stopping.heeding(ask):
+    with stopping.handling(ask):
         from etl.daemon.daemon import Daemon  # noqa: PLC0415 (loads slowly, and `--help` does not need it)
         from etl.mongo.client import end_without_waiting  # noqa: PLC0415
 

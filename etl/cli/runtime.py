@@ -57,7 +57,7 @@ class Runtime:
 
         The first Ctrl-C, SIGTERM or SIGHUP stops it between two steps, a second one immediately.
         """
-        with self.start(self.loaded().settings) as app, stopping.heeding(_stop_first(app)):
+        with self.start(self.loaded().settings) as app, stopping.handling(_stop_first(app)):
             yield app
 
 

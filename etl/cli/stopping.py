@@ -10,7 +10,7 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def heeding(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+def handling(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
     """Call `handler` for these signals, and for those that `etl.__main__` has blocked until now.
 
     SIGHUP stays ignored if it was ignored at the start, as under `nohup`.

@@ -18,7 +18,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from etl import logs
 from etl.app import App
 from etl.daemon.following import Following
-from etl.daemon.jobs import Around, jobs
+from etl.daemon.jobs import JobContext, jobs
 from etl.daemon.misfires import MisfireListener
 from etl.daemon.schedule import MONOTONIC, Every, present
 from etl.monitoring.health import STOPPING, HealthSnapshot, SnapshotCache, take_snapshot
@@ -54,9 +54,9 @@ class Daemon:
         self._postponing = threading.Lock()
         metrics = Metrics(settings)
         self._monitoring_app = App(_impatient(settings))
-        around = Around(settings, metrics, self._postpone)
-        self._jobs = jobs(around)
-        self._following = [Following(one.name, around) for one in settings.collections if one.follow]
+        context = JobContext(settings, metrics, self._postpone)
+        self._jobs = jobs(context)
+        self._following = [Following(one.name, context) for one in settings.collections if one.follow]
         self._scheduler = _scheduler(len(self._jobs))
         intervals = {job.task: job.seconds for job in self._jobs}
         self._misfires = MisfireListener(intervals, metrics)

@@ -6,7 +6,7 @@ from typing import Final
 
 from etl import logs
 from etl.app import App
-from etl.daemon.jobs import Around
+from etl.daemon.jobs import JobContext
 from etl.errors import EtlError, Interrupted, StreamRefusedError, TransientError
 from etl.sync.follow import Followed
 
@@ -19,10 +19,10 @@ _log = logging.getLogger("etl.daemon")
 class Following:
     """Follows one collection in a thread of its own, until `stop`."""
 
-    def __init__(self, collection: str, around: Around) -> None:
+    def __init__(self, collection: str, context: JobContext) -> None:
         self._collection = collection
-        self._metrics = around.metrics
-        self.app: App = around.start(around.settings, self._retried)
+        self._metrics = context.metrics
+        self.app: App = context.start(context.settings, self._retried)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"etl-follow-{collection}", daemon=True)
 

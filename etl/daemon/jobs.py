@@ -21,7 +21,7 @@ from etl.settings import Settings
 _BACK_SECONDS: Final = 5.0
 """Interval of checking the servers after a failure."""
 
-_TOLD_A_SPELL: Final = 5
+_LINES_PER_OUTAGE: Final = 5
 """Maximum of log lines per outage: a server that goes down causes several errors."""
 
 _log = logging.getLogger("etl.daemon")
@@ -31,7 +31,7 @@ class NothingDone(Exception):
     """The run did nothing because another daemon does the work: neither success nor failure."""
 
 
-class Around(NamedTuple):
+class JobContext(NamedTuple):
     """Shared by all jobs."""
 
     settings: Settings
@@ -48,14 +48,14 @@ class Job(ABC):
     idle_at_first: float = 0.0
     """Seconds from the start of the daemon to the first run."""
 
-    def __init__(self, task: str, seconds: float, around: Around) -> None:
+    def __init__(self, task: str, seconds: float, context: JobContext) -> None:
         self.task = task
         self.seconds = seconds
-        self.app = around.start(around.settings, self._retried)
-        self.metrics = around.metrics
-        self._around = around
+        self.app = context.start(context.settings, self._retried)
+        self.metrics = context.metrics
+        self._context = context
         self._waiting = False
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
     @abstractmethod
     def fields(self) -> dict[str, str]:
@@ -75,7 +75,7 @@ class Job(ABC):
         """Count a failed run without report."""
 
     @abstractmethod
-    def make_way(self) -> None:
+    def yield_leadership(self) -> None:
         """Let another daemon take over after a failure."""
 
     def close(self) -> None:
@@ -90,28 +90,28 @@ class Job(ABC):
             except (Interrupted, NothingDone):
                 return
             for problem in problems:
-                self._tell(problem)
+                self._log_problem(problem)
             if not problems:
                 self._well()
 
     def postpone(self, seconds: float) -> None:
         """Run next in this many seconds."""
-        self._around.postpone(self.task, seconds)
+        self._context.postpone(self.task, seconds)
 
     def _run(self) -> list[str]:
         """The problems; empty after a successful run."""
         again, self._waiting = self._waiting, False
         if again and (away := self.app.away()):
-            self._come_back()
+            self._retry_soon()
             return list(away.values())
         problem = self._worked()
         if problem is None:
             return []
-        self.make_way()
+        self.yield_leadership()
         if again:  # it failed although both servers answer
             self.postpone(self.seconds)
         else:
-            self._come_back()
+            self._retry_soon()
         return [problem]
 
     def _worked(self) -> str | None:
@@ -127,7 +127,7 @@ class Job(ABC):
             _log.debug("unforeseen", exc_info=True)
             return error_location(error)
 
-    def _come_back(self) -> None:
+    def _retry_soon(self) -> None:
         self._waiting = True
         if self.seconds > _BACK_SECONDS:
             self.postpone(_BACK_SECONDS)
@@ -135,28 +135,28 @@ class Job(ABC):
     def _retried(self, error: TransientError) -> None:
         self.metrics.retried(self.task)
         _log.debug("%s; trying again", error, extra=logs.event("retry"))
-        self._tell(str(error))
+        self._log_problem(str(error))
 
-    def _tell(self, problem: str) -> None:
+    def _log_problem(self, problem: str) -> None:
         """Log a problem when it starts or changes, not at each repetition."""
-        if problem not in self._told and len(self._told) < _TOLD_A_SPELL:
-            self._told.add(problem)
+        if problem not in self._logged and len(self._logged) < _LINES_PER_OUTAGE:
+            self._logged.add(problem)
             _log.warning("%s", problem, extra=logs.event("trouble"))
 
     def _well(self) -> None:
-        if self._told:
-            self._told.clear()
+        if self._logged:
+            self._logged.clear()
             _log.info("well again", extra=logs.event("recovered"))
 
 
 class Cycles(Job):
     """The cycles of one collection: the first at the start, further ones while this daemon leads."""
 
-    def __init__(self, collection: str, around: Around) -> None:
-        super().__init__(collection, around.settings.schedule.cycle_seconds, around)
+    def __init__(self, collection: str, context: JobContext) -> None:
+        super().__init__(collection, context.settings.schedule.cycle_seconds, context)
         self._leader = self.app.leader_lease(collection)
         # The cycle's lease of a dead leader may have been renewed this much later than the leader lease.
-        self._margin = around.settings.lease.seconds / RENEWALS_A_LEASE
+        self._margin = context.settings.lease.seconds / RENEWALS_A_LEASE
         self._first = True
         self._standing_by = False
         self.repair_is_due = False
@@ -174,7 +174,7 @@ class Cycles(Job):
         """Whether this daemon leads; may be called from any thread."""
         return self._leader.held
 
-    def make_way(self) -> None:
+    def yield_leadership(self) -> None:
         """Release the leader lease: another daemon may reach the server."""
         self._leader.release()
 
@@ -200,7 +200,7 @@ class Cycles(Job):
         if report.status == "ok":
             self.repair_is_due = self.app.reconciliation_due(self.task)
             if self.repair_is_due:
-                self._around.postpone(_reconciliation(self.task), 0)
+                self._context.postpone(_reconciliation(self.task), 0)
         return report.error if report.status == "failed" else None
 
     def _lead(self) -> None:
@@ -253,7 +253,7 @@ class Refreshes(Job):
         """Count any failure: a refresh has a report only on success."""
         self.metrics.refresh_failed(self.task)
 
-    def make_way(self) -> None:
+    def yield_leadership(self) -> None:
         """Nothing to release: every daemon refreshes."""
 
     def work(self) -> str | None:
@@ -270,8 +270,8 @@ class Reconciliations(Job):
     The first one is `seconds` after the start. Without `seconds` they run only when due.
     """
 
-    def __init__(self, cycles: Cycles, seconds: float | None, around: Around) -> None:
-        super().__init__(_reconciliation(cycles.task), seconds or cycles.seconds, around)
+    def __init__(self, cycles: Cycles, seconds: float | None, context: JobContext) -> None:
+        super().__init__(_reconciliation(cycles.task), seconds or cycles.seconds, context)
         self.idle_at_first = self.seconds
         self._only_when_due = seconds is None
         self._cycles = cycles
@@ -284,7 +284,7 @@ class Reconciliations(Job):
     def count_failure(self) -> None:
         """Not counted: the log reports it."""
 
-    def make_way(self) -> None:
+    def yield_leadership(self) -> None:
         """Nothing to do: its lease was released when it failed."""
 
     def work(self) -> str | None:
@@ -310,12 +310,12 @@ def _reconciliation(collection: str) -> str:
     return f"{collection}, reconciliation"
 
 
-def jobs(around: Around) -> list[Job]:
+def jobs(context: JobContext) -> list[Job]:
     """All jobs: one per collection, one per refreshed family, one reconciliation per collection."""
-    cycles = [Cycles(collection.name, around) for collection in around.settings.collections]
-    lives = around.settings.families.items()
+    cycles = [Cycles(collection.name, context) for collection in context.settings.collections]
+    lives = context.settings.families.items()
     often = {family: life.refresh_seconds for family, life in lives if life.refresh_seconds is not None}
-    refreshes = [Refreshes(family, seconds, around) for family, seconds in often.items()]
-    interval = around.settings.reconcile.interval_seconds
-    reconciliations = [Reconciliations(one, interval, around) for one in cycles]
+    refreshes = [Refreshes(family, seconds, context) for family, seconds in often.items()]
+    interval = context.settings.reconcile.interval_seconds
+    reconciliations = [Reconciliations(one, interval, context) for one in cycles]
     return [*cycles, *refreshes, *reconciliations]

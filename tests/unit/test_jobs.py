@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 
 from etl.app import App
-from etl.daemon.jobs import Around, Job, jobs
+from etl.daemon.jobs import Job, JobContext, jobs
 from etl.errors import ConfigurationError, Interrupted, LeaseHeldError, RedisUnavailable, TransientError
 from etl.model.report import RefreshReport, Report
 from etl.monitoring.metrics import Metrics
@@ -96,8 +96,8 @@ class Desk:
         self.metrics = Metrics(self.settings)
         self.postponed: list[float] = []
         self.apps: list[FakeApp] = []
-        around = Around(self.settings, self.metrics, self._postpone, self._start)
-        self.jobs = {job.task: job for job in jobs(around)}
+        context = JobContext(self.settings, self.metrics, self._postpone, self._start)
+        self.jobs = {job.task: job for job in jobs(context)}
 
     @property
     def cycles(self) -> Job:
