@@ -17,7 +17,7 @@ from etl.checkpoint.purge import delete, own_keys
 from etl.container import Container
 from etl.doctor import Finding, examine
 from etl.errors import ConfigurationError, EtlError, TransientError
-from etl.model.report import Progress, RefreshReport, Report, unheard
+from etl.model.report import ProgressCallback, RefreshReport, Report, no_progress
 from etl.monitoring.history import read_recent
 from etl.monitoring.status import CollectionStatus, read_status
 from etl.settings import CollectionSettings, Settings
@@ -25,7 +25,7 @@ from etl.sync.follow import Followed
 from etl.sync.refresh import refresh
 from etl.verify.report import VerifyReport
 from etl.verify.trace import KeyStory, Trace, trace_document
-from etl.verify.verifier import Tell, verify
+from etl.verify.verifier import VerifyProgress, verify
 from schemas.documents import KINDS
 
 RECONCILED: Final = ("documents", "different", "missing", "orphaned", "repaired", "duration_ms")
@@ -78,7 +78,7 @@ class App:
         """The names of all collections in the settings."""
         return [collection.name for collection in self._settings.collections]
 
-    def sync(self, names: Sequence[str] = (), progress: Progress = unheard) -> Iterator[Report]:
+    def sync(self, names: Sequence[str] = (), progress: ProgressCallback = no_progress) -> Iterator[Report]:
         """One cycle of each collection, all of them by default; a failure is in its report.
 
         `progress` is called after each page.
@@ -117,7 +117,7 @@ class App:
         """One cycle that also reads these documents again (`_id`s as canonical Extended JSON)."""
         return self._parts.runs(self._settings.collection(name)).cycle(ids)
 
-    def backfill(self, name: str, order: BackfillOrder, progress: Progress) -> Report:
+    def backfill(self, name: str, order: BackfillOrder, progress: ProgressCallback) -> Report:
         """Write every document of a collection to the caches; a failure is in the report.
 
         Raises:
@@ -158,7 +158,12 @@ class App:
         return report
 
     def verify(
-        self, name: str, sample: int | None = None, *, repair: bool = False, tell: Tell = lambda *_: None
+        self,
+        name: str,
+        sample: int | None = None,
+        *,
+        repair: bool = False,
+        progress: VerifyProgress = lambda *_: None,
     ) -> VerifyReport:
         """Compare Redis with what the documents of a collection say, and with `repair` write what differs.
 
@@ -166,7 +171,7 @@ class App:
             name: the collection.
             sample: approximate number of documents and keys to compare; None for all.
             repair: write the keys that do not match.
-            tell: called with the progress.
+            progress: called with the progress.
 
         Raises:
             ConfigurationError: the name is not in the settings.
@@ -176,7 +181,7 @@ class App:
         scope = self._parts.scope(self._settings.collection(name))
         store = self._parts.store(self._settings.collection(name))
         due = store.reconciliation_due() if repair and sample is None else 0
-        verify(scope, report, tell, sample, repair=repair)
+        verify(scope, report, progress, sample, repair=repair)
         if due and report.true:
             store.reconciled(due)
         return report

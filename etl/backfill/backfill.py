@@ -15,7 +15,7 @@ from etl.errors import ConfigurationError
 from etl.interfaces import Executors, Process, Stages
 from etl.model.batch import BatchOutcome, Rejected
 from etl.model.moments import moment_text
-from etl.model.report import Progress, Report
+from etl.model.report import ProgressCallback, Report
 from etl.model.result import TransformResult
 from etl.model.scan import Backfilled, Bounds, Checkpoint, Origin, Scan, ServerTimes
 from etl.model.state import DeadLetter, State, dead_letter
@@ -61,7 +61,12 @@ def plan_backfill(checkpoint: Checkpoint | None, now: ServerTimes, bounds: Bound
 
 
 def run_backfill(
-    stages: Stages, process: Process, order: BackfillOrder, token: str, report: Report, progress: Progress
+    stages: Stages,
+    process: Process,
+    order: BackfillOrder,
+    token: str,
+    report: Report,
+    progress: ProgressCallback,
 ) -> tuple[Scan, Backfilled]:
     """Read and write the collection; `token` is the fencing token of the backfill's lease.
 
@@ -76,11 +81,11 @@ def run_backfill(
     stood, clock = scan.cursor, scan.clocks.mongo
     newest = stood if stood != scan.begin and (stood.ms or clock) < clock else None
 
-    def told(report: Report) -> None:
+    def report_progress(report: Report) -> None:
         report.sync_duration_ms = round((time.monotonic() - began) * 1000)
         progress(report)
 
-    scan, newest = run_scan(stages, scan, newest, token, report, told, process)
+    scan, newest = run_scan(stages, scan, newest, token, report, report_progress, process)
     check_origin(stages, origin)
     return scan, Backfilled(scan.clocks, newest)
 

@@ -19,7 +19,7 @@ from etl.backfill.worker import work
 from etl.errors import Interrupted
 from etl.interfaces import Process, RangeProgress, Stages, Task, Work, Workers
 from etl.model.moments import moment_text
-from etl.model.report import Progress, Report
+from etl.model.report import ProgressCallback, Report
 from etl.model.scan import Scan, ScanRange, earliest, latest
 from schemas.ids import readable_id
 from schemas.position import Position, at, position_from_text
@@ -44,7 +44,7 @@ def run_scan(
     position: Position | None,
     token: str,
     report: Report,
-    progress: Progress,
+    progress: ProgressCallback,
     process: Process,
 ) -> tuple[Scan, Position | None]:
     """Read and write a scan, and record its progress after each task.

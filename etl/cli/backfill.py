@@ -107,7 +107,7 @@ def _executors(executor: str, scheduler: str | None, workers: int | None) -> "Ex
 def _run(app: "App", collection: str, order: "BackfillOrder") -> "Report":
     whole = order.is_whole
     with Bar(f"Backfilling {collection}", app.count(collection) if whole else None) as bar:
-        return app.backfill(collection, order, bar.tell)
+        return app.backfill(collection, order, bar.update)
 
 
 def _show(report: "Report", *, dry_run: bool, as_json: bool) -> None:

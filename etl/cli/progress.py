@@ -51,9 +51,9 @@ class Bar:
 
     def count(self, done: int, total: int) -> None:
         """Show the documents done and the approximate total."""
-        self._tell(done, max(done, total), ())
+        self._update(done, max(done, total), ())
 
-    def tell(self, report: Report) -> None:
+    def update(self, report: Report) -> None:
         """Show a run after another page; earlier runs of the command are added."""
         self._pages += 1
         self._reports[report.collection] = report
@@ -63,9 +63,9 @@ class Bar:
         notes = [f"{self._pages:,} pages", f"{dead:,} dead letters"]
         if report.last_timestamp:
             notes.append(f"up to {report.last_timestamp}")
-        self._tell(done, self._total, notes, before)
+        self._update(done, self._total, notes, before)
 
-    def _tell(self, done: int, total: int | None, notes: Sequence[str], before: int = 0) -> None:
+    def _update(self, done: int, total: int | None, notes: Sequence[str], before: int = 0) -> None:
         seconds = time.monotonic() - self._began
         if seconds < PATIENCE_SECONDS or not done:
             return

@@ -27,7 +27,7 @@ def sync(runtime: Runtime, collections: tuple[str, ...], *, as_json: bool) -> in
     the last cycle, and update the caches.
     """
     with runtime.app() as app, Bar("Syncing") as bar:
-        reports = list(app.sync(collections, bar.tell))
+        reports = list(app.sync(collections, bar.update))
     return end_with_reports(reports, as_json=as_json)
 
 

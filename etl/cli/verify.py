@@ -37,7 +37,7 @@ def verify(runtime: Runtime, collection: str, sample: int | None, *, repair: boo
     different, missing or orphaned; with 0 when none is, or all were repaired.
     """
     with runtime.app() as app, Bar(f"Verifying {collection}") as bar:
-        report = app.verify(collection, sample, repair=repair, tell=bar.count)
+        report = app.verify(collection, sample, repair=repair, progress=bar.count)
     if as_json:
         output.document(report.as_dict())
     else:

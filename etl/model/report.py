@@ -93,9 +93,9 @@ class RefreshReport:
         return asdict(self)
 
 
-Progress = Callable[[Report], None]
+ProgressCallback = Callable[[Report], None]
 """Is called with the report after each page."""
 
 
-def unheard(_: Report) -> None:
+def no_progress(_: Report) -> None:
     """No-op progress callback."""

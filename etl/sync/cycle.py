@@ -9,7 +9,7 @@ from etl.checkpoint.origin import check_origin, load_state
 from etl.interfaces import Process, Processor, Stages
 from etl.model.batch import BatchOutcome
 from etl.model.moments import moment_text
-from etl.model.report import Progress, Report
+from etl.model.report import ProgressCallback, Report
 from etl.model.result import TransformResult
 from etl.model.scan import Backfilled, Scan, ServerTimes
 from etl.sync.planner import Limits, plan, plan_catch_up
@@ -22,7 +22,7 @@ def run_cycle(
     limits: Limits,
     token: str,
     report: Report,
-    progress: Progress,
+    progress: ProgressCallback,
     again: Sequence[str] = (),
     since: Backfilled | None = None,
 ) -> None:

@@ -17,7 +17,7 @@ from etl.backfill.rate_limit import RateLimiter
 from etl.checkpoint.lease import Lease
 from etl.errors import CycleFailed, EtlError, Interrupted, LeaseHeldError, RedisUnavailable
 from etl.interfaces import Process, Stages
-from etl.model.report import Progress, Report, unheard
+from etl.model.report import ProgressCallback, Report, no_progress
 from etl.model.scan import Backfilled
 from etl.sync.cycle import run_cycle
 from etl.sync.planner import Limits
@@ -42,7 +42,10 @@ class Runs:
     """Upgrades the state of version 0.1; returns whether there was any."""
 
     def cycle(
-        self, again: Sequence[str] = (), since: Backfilled | None = None, progress: Progress = unheard
+        self,
+        again: Sequence[str] = (),
+        since: Backfilled | None = None,
+        progress: ProgressCallback = no_progress,
     ) -> Report:
         """One cycle: see `etl.sync.cycle.run_cycle`. `progress` is called after each batch."""
         report = Report(self.collection)
@@ -51,7 +54,7 @@ class Runs:
             run_cycle(self.cycle_stages, limits, token, report, progress, again, since)
         return report
 
-    def backfill(self, order: BackfillOrder, progress: Progress) -> Report:
+    def backfill(self, order: BackfillOrder, progress: ProgressCallback) -> Report:
         """Write every document within the bounds; with `dry_run` only count what would be written."""
         report = Report(self.collection, mode="backfill")
         stages = self.backfill_stages(order)

@@ -25,19 +25,21 @@ from etl.verify.report import SHOWN, VerifyReport
 from schemas.operations import Evict, Put
 from schemas.position import FIRST, LAST
 
-Tell = Callable[[int, int], None]
+VerifyProgress = Callable[[int, int], None]
 """Is called with the documents read, and their approximate total."""
 
 _AT_A_TIME: Final = 250  # keys per recheck
 
 
-def verify(scope: Scope, report: VerifyReport, tell: Tell, sample: int | None, *, repair: bool) -> None:
+def verify(
+    scope: Scope, report: VerifyReport, progress: VerifyProgress, sample: int | None, *, repair: bool
+) -> None:
     """Compare all keys of a collection.
 
     Args:
         scope: the collection.
         report: is filled in.
-        tell: is called after each page.
+        progress: is called after each page.
         sample: approximate number of documents, and of keys with a register, to compare; None for all.
         repair: write what does not match.
 
@@ -59,7 +61,7 @@ def verify(scope: Scope, report: VerifyReport, tell: Tell, sample: int | None, *
             findings.add(_compared(scope, results, present))
             report.documents += len(results)
             report.invalid += sum(result.reject is not None for result in results)
-            tell(report.documents, total)
+            progress(report.documents, total)
         _find_unclaimed(scope, findings, sample)
         if sample is not None:
             _find_newest(scope, findings, present)

@@ -24,7 +24,7 @@ from etl.cache.writer import DEADLINE_SECONDS
 from etl.checkpoint.lease import Lease, LeaseKeys
 from etl.errors import CycleFailed, EtlError, TransientError
 from etl.interfaces import Reader, Stages
-from etl.model.report import RefreshReport, Report, unheard
+from etl.model.report import RefreshReport, Report, no_progress
 from etl.model.result import TransformResult
 from etl.sync.cycle import run_cycle
 from etl.sync.planner import Limits
@@ -349,7 +349,7 @@ class World:
         stages, report = self._stages(meddler), Report(NAME)
         lease = Lease(self.connect(meddler), LeaseKeys(OWN.lease, OWN.fence), 30, Insistent())
         with lease.hold() as token:
-            run_cycle(stages, _LIMITS, token, report, unheard)
+            run_cycle(stages, _LIMITS, token, report, no_progress)
         return report
 
     def _stages(self, meddler: Meddler) -> Stages:

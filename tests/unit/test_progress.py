@@ -44,7 +44,7 @@ def test_runs_that_report_say_more(
     with Bar("Syncing") as bar:
         for seconds, report in ((1.0, north), (1.5, north), (5.5, south)):
             now[0] += seconds
-            bar.tell(report)
+            bar.update(report)
     assert capsys.readouterr().err.splitlines() == [
         "Syncing: 3,001 documents, 1,200/s, 2 pages, 1 dead letters",
         "Syncing: 4,000 documents, 500/s, 3 pages, 1 dead letters, up to 2025-01-15T10:30:00Z",
@@ -59,7 +59,7 @@ def test_what_was_done_before_counts_as_done(
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     with Bar("Backfilling c", 10_000) as bar:
         now[0] += 2.0
-        bar.tell(Report("c", records_processed=1_000, before=5_000))
+        bar.update(Report("c", records_processed=1_000, before=5_000))
     assert capsys.readouterr().err.splitlines() == [
         "Backfilling c: 6,000 of 10,000 documents, 500/s, 0:00:08 left, 1 pages, 0 dead letters"
     ]

@@ -8,7 +8,7 @@ import pytest
 
 from etl.app import App, Shown
 from etl.cli import run
-from etl.model.report import Progress, RefreshReport, Report, unheard
+from etl.model.report import ProgressCallback, RefreshReport, Report, no_progress
 from etl.settings import Settings
 
 
@@ -29,7 +29,7 @@ class FakeApp:
     ) -> None:
         self.closed = True
 
-    def sync(self, names: Sequence[str], _: Progress = unheard) -> list[Report]:
+    def sync(self, names: Sequence[str], _: ProgressCallback = no_progress) -> list[Report]:
         """Several answers: one report per collection."""
         self.asked.append(("sync", *names))
         return [cast("Report", self._given(answer)) for answer in self.answers]

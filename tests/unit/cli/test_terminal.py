@@ -100,7 +100,7 @@ def test_progress_cuts_no_number(terminal: OfWidth, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     with Bar("Backfilling c", 7_654_321) as bar:
         now[0] += 10
-        bar.tell(Report("c", records_processed=1_234_567, last_timestamp="2025-01-15T10:30:00Z"))
+        bar.update(Report("c", records_processed=1_234_567, last_timestamp="2025-01-15T10:30:00Z"))
         bar._drawn.bar.refresh()  # type: ignore[union-attr]  # noqa: SLF001 (not when its thread does)
         shown = screen.text()
     whole = {
