@@ -34,7 +34,7 @@ Answer = int | str
 """About a document: `DONE`, `STALE` (read it again), 0 (go on), or the keys that it gives up, with spaces between."""
 
 
-class Change(NamedTuple):
+class KeyWrite(NamedTuple):
     """What one document does to a key: it writes it, or leaves it where `write` is None."""
 
     document: str
@@ -45,7 +45,7 @@ class Change(NamedTuple):
     """Whether it is known to claim the key below the document that holds it."""
 
 
-class Request(NamedTuple):
+class QueuePush(NamedTuple):
     """What one document asks of a queue: an item, or nothing any more where `item` is empty."""
 
     queue: str
@@ -54,7 +54,7 @@ class Request(NamedTuple):
     item: str
 
 
-class Conflict(NamedTuple):
+class WriteConflict(NamedTuple):
     """A key that was not changed, as a document that is not in the call decides about it, or a read was too old."""
 
     key: str
@@ -77,7 +77,7 @@ class Recorded(NamedTuple):
 class Applied(NamedTuple):
     """What came of a plan."""
 
-    conflicts: list[Conflict]
+    conflicts: list[WriteConflict]
     stale: list[str]
     """Documents whose requests were read too early."""
     pushed: int
@@ -145,7 +145,11 @@ class CacheWriter:
         return frozenset(lock for lock, exists in zip(locks, replies, strict=True) if exists)
 
     def apply(
-        self, changes: Mapping[str, Sequence[Change]], requests: Sequence[Request], read_at: int, largest: int
+        self,
+        changes: Mapping[str, Sequence[KeyWrite]],
+        requests: Sequence[QueuePush],
+        read_at: int,
+        largest: int,
     ) -> Applied:
         """Change these keys, each in one step, and push these requests.
 
@@ -162,18 +166,18 @@ class CacheWriter:
         queued = [*_by_queue(requests)]
         calls += [_enqueue(some, read_at) for some in queued]
         replies = self._wire.exchange(calls) if calls else []
-        conflicts: list[Conflict] = []
+        conflicts: list[WriteConflict] = []
         incomplete: list[str] = []
         for keys, reply in zip(pieces, replies, strict=False):
             if reply == 0:
-                conflicts += [Conflict(key, "", holds=False) for key in keys[1::2]]
+                conflicts += [WriteConflict(key, "", holds=False) for key in keys[1::2]]
                 continue
             for number, blocker, holds in zip(reply[::3], reply[1::3], reply[2::3], strict=True):
                 key = keys[2 * number - 1]
                 if blocker == "!":
                     incomplete.append(key)
                 else:
-                    conflicts.append(Conflict(key, blocker, holds == 1))
+                    conflicts.append(WriteConflict(key, blocker, holds == 1))
         answers = [*_answers(queued, replies[len(pieces) :])]
         return Applied(
             conflicts,
@@ -222,7 +226,7 @@ class CacheWriter:
         return max([lives.get(one.family, least) for one in result.writes + result.keeps], default=least)
 
     def _calls(
-        self, changes: Mapping[str, Sequence[Change]], read_at: int, largest: int
+        self, changes: Mapping[str, Sequence[KeyWrite]], read_at: int, largest: int
     ) -> Iterator[tuple[list[str], Command]]:
         """The keys of each call of `lua/apply.lua`, and the call."""
         script, ttls = SCRIPTS["apply"], self._ttls
@@ -260,7 +264,7 @@ class CacheWriter:
             yield keys, script.call(keys, *arguments)
 
 
-def _newest(changes: Sequence[Change]) -> Sequence[Change]:
+def _newest(changes: Sequence[KeyWrite]) -> Sequence[KeyWrite]:
     """The changes without the oldest claims, in the same order: a key keeps only the newest few."""
     claiming = [change for change in changes if change.write is not None]
     if len(claiming) <= _CLAIMS_A_KEY:
@@ -280,9 +284,9 @@ def statement(result: TransformResult) -> str:
     return " ".join(keys) + " "
 
 
-def _by_queue(requests: Sequence[Request]) -> Iterator[list[Request]]:
+def _by_queue(requests: Sequence[QueuePush]) -> Iterator[list[QueuePush]]:
     """The requests of each queue, as many as one call takes."""
-    queues: dict[str, list[Request]] = {}
+    queues: dict[str, list[QueuePush]] = {}
     for request in requests:
         queues.setdefault(request.queue, []).append(request)
     for asked in queues.values():
@@ -290,13 +294,15 @@ def _by_queue(requests: Sequence[Request]) -> Iterator[list[Request]]:
             yield asked[start : start + _REQUESTS_A_CALL]
 
 
-def _enqueue(requests: Sequence[Request], read_at: int) -> Command:
+def _enqueue(requests: Sequence[QueuePush], read_at: int) -> Command:
     queue = requests[0].queue
     said = chain.from_iterable((one.document, one.timestamp, one.item) for one in requests)
     deadline = int(DEADLINE_SECONDS * 1_000_000)
     return SCRIPTS["enqueue"].call((queue, requests_key(queue)), read_at, deadline, *said)
 
 
-def _answers(queued: Iterable[Sequence[Request]], replies: Sequence[Any]) -> Iterator[tuple[Request, int]]:
+def _answers(
+    queued: Iterable[Sequence[QueuePush]], replies: Sequence[Any]
+) -> Iterator[tuple[QueuePush, int]]:
     for asked, reply in zip(queued, replies, strict=True):
         yield from zip(asked, [STALE] * len(asked) if reply == 0 else reply, strict=True)

@@ -20,8 +20,8 @@ from etl.cache.writer import (
     STALE,
     Applied,
     CacheWriter,
-    Change,
-    Request,
+    KeyWrite,
+    QueuePush,
     statement,
 )
 from etl.errors import TransientError
@@ -38,7 +38,7 @@ Reread = Callable[[Collection[str]], list[TransformResult]]
 linearizable, in ascending order. Those of collections that the settings do not name are left out."""
 
 
-class Contested(NamedTuple):
+class ContestedKey(NamedTuple):
     """A key that could not be changed yet."""
 
     documents: frozenset[str]
@@ -49,7 +49,7 @@ class Contested(NamedTuple):
     """Whether what the key holds is of the blocker."""
 
 
-class Going(NamedTuple):
+class PendingWrite(NamedTuple):
     """A document that is to be written, and the keys that it gives up."""
 
     result: TransformResult
@@ -97,14 +97,14 @@ class Processor:
         applied: dict[str, tuple[TransformResult, str]] = {}
         locks: dict[str, str] = {}
         filled: dict[str, str | None] = {}
-        contested: dict[str, Contested] = {}
+        contested: dict[str, ContestedKey] = {}
         for number in range(_ROUNDS):
             if number:
                 read_at, results = self._read(again)
             valid = [result for result in results if result.reject is None]
             latest.update([(result.document, result) for result in results])
             record = self.retry(partial(self.writer.record, valid, read_at, confirmed=number > 0))
-            going: list[Going] = []
+            going: list[PendingWrite] = []
             stale: set[str] = set() if number else again
             for result, answer, at in zip(valid, record.answers, record.at, strict=True):
                 document = result.document
@@ -123,14 +123,14 @@ class Processor:
                         given_up = {*given_up, *left.get(document, ())}.difference(
                             statement(result).split(" ")
                         )
-                    going.append(Going(result, given_up))
+                    going.append(PendingWrite(result, given_up))
                 if contested and document not in applied:
                     # Left alone, but for keys that it inherits or has left.
                     writes = [
                         one for one in result.writes if _inherits(document, contested.get(one.key), locked)
                     ]
                     if writes or not locked:
-                        going.append(Going(result._replace(writes=tuple(writes), pushes=()), ()))
+                        going.append(PendingWrite(result._replace(writes=tuple(writes), pushes=()), ()))
             changes, requests = plan(going, contested, stale)
             largest = max([result.size for result in valid], default=0)
             reply = self.retry(partial(self.writer.apply, changes, requests, read_at, largest))
@@ -233,8 +233,8 @@ _NO_QUEUE: Final = Reject("its queue holds something that is not a list: move it
 
 
 def plan(
-    going: Sequence[Going], contested: Mapping[str, Contested], stale: AbstractSet[str]
-) -> tuple[dict[str, list[Change]], list[Request]]:
+    going: Sequence[PendingWrite], contested: Mapping[str, ContestedKey], stale: AbstractSet[str]
+) -> tuple[dict[str, list[KeyWrite]], list[QueuePush]]:
     """What is done to each key and queue, in the order of the documents.
 
     A document that was read again for a key and does not claim it any more leaves it. One that could not be read
@@ -242,19 +242,19 @@ def plan(
     that it holds: the others claim it below. It inherits none. Where a document is stale, its contested keys wait
     until it is read again.
     """
-    changes: dict[str, list[Change]] = {}
-    requests: list[Request] = []
+    changes: dict[str, list[KeyWrite]] = {}
+    requests: list[QueuePush] = []
     for (document, timestamp, _, writes, pushes, *_), given_up in going:
         line = f"{timestamp} {document}"
         for write in writes:
-            changes.setdefault(write.key, []).append(Change(document, line, write))
+            changes.setdefault(write.key, []).append(KeyWrite(document, line, write))
         for push in pushes:
-            requests.append(Request(push.key, document, timestamp, push.item))
+            requests.append(QueuePush(push.key, document, timestamp, push.item))
         for key in given_up:
             if key.startswith(QUEUED):
-                requests.append(Request(key.removeprefix(QUEUED), document, timestamp, ""))
+                requests.append(QueuePush(key.removeprefix(QUEUED), document, timestamp, ""))
             else:
-                changes.setdefault(key, []).append(Change(document, line, None))
+                changes.setdefault(key, []).append(KeyWrite(document, line, None))
     read = {one.result.document: one.result for one in going} if contested else {}
     for key, (documents, blocker, holds) in contested.items():
         several = changes.pop(key, [])
@@ -264,12 +264,12 @@ def plan(
             name for name in documents if name in read and all(keep.key != key for keep in read[name].keeps)
         }
         acting = {change.document for change in several}
-        several += [Change(name, f"{read[name].timestamp} {name}", None) for name in here - acting]
+        several += [KeyWrite(name, f"{read[name].timestamp} {name}", None) for name in here - acting]
         if blocker and blocker not in here:
             if holds:
                 several = [change._replace(loses=change.write is not None) for change in several]
             else:
-                several.append(Change(blocker, f"{GONE} {blocker}", None))
+                several.append(KeyWrite(blocker, f"{GONE} {blocker}", None))
         if several:
             changes[key] = several
     return changes, requests
@@ -280,7 +280,7 @@ def _asks(result: TransformResult, queue: str) -> bool:
     return result.reject is not None or any(push.key == queue for push in result.pushes)
 
 
-def _inherits(document: str, contested: Contested | None, locked: bool) -> bool:  # noqa: FBT001
+def _inherits(document: str, contested: ContestedKey | None, locked: bool) -> bool:  # noqa: FBT001
     """Whether a document that is not to be written now is needed for a contested key all the same."""
     if contested is None or document not in contested.documents:
         return False
@@ -289,19 +289,19 @@ def _inherits(document: str, contested: Contested | None, locked: bool) -> bool:
 
 def _contested(
     reply: Applied,
-    changes: Mapping[str, Sequence[Change]],
-    before: Mapping[str, Contested],
+    changes: Mapping[str, Sequence[KeyWrite]],
+    before: Mapping[str, ContestedKey],
     stale: AbstractSet[str],
-) -> dict[str, Contested]:
+) -> dict[str, ContestedKey]:
     """The keys to try again, and the documents to read again for each."""
     waiting = {key: one for key, one in before.items() if one.documents & stale}
     for key, blocker, holds in reply.conflicts:
         documents = {change.document for change in changes[key]} | ({blocker} if blocker else set())
-        waiting[key] = Contested(frozenset(documents), blocker, holds)
+        waiting[key] = ContestedKey(frozenset(documents), blocker, holds)
     return waiting
 
 
-def _family(changes: Sequence[Change]) -> str | None:
+def _family(changes: Sequence[KeyWrite]) -> str | None:
     """The family of what fills the key after these changes, None where it is removed."""
     if type(write := changes[-1].write) is Put:
         return write.family

@@ -8,7 +8,7 @@ import redis
 from bson import ObjectId
 
 from etl.cache.keys import owner_key
-from etl.cache.writer import DEADLINE_SECONDS, Applied, CacheWriter, Change, Conflict
+from etl.cache.writer import DEADLINE_SECONDS, Applied, CacheWriter, KeyWrite, WriteConflict
 from etl.model.result import TransformResult
 from schemas.families import CAMPAIGN_MESSAGES, CONFIG_API, GENERATION_QUEUE
 from schemas.operations import Evict, Put
@@ -27,20 +27,20 @@ def says(text: str) -> Put:
     return Put(CONFIG_API.name, KEY, {"status": text})
 
 
-def claim(document_id: Any, ms: int = 1_000, text: str | None = None) -> Change:
+def claim(document_id: Any, ms: int = 1_000, text: str | None = None) -> KeyWrite:
     """A document claims the key."""
     return change(document_id, says(text or f"{document_id} {ms}"), ms)
 
 
-def leave(document_id: Any, ms: int = 1_000) -> Change:
+def leave(document_id: Any, ms: int = 1_000) -> KeyWrite:
     """A document leaves the key."""
     return change(document_id, None, ms)
 
 
-def change(document_id: Any, write: Put | Evict | None, ms: int = 1_000) -> Change:
+def change(document_id: Any, write: Put | Evict | None, ms: int = 1_000) -> KeyWrite:
     """What a document does to a key."""
     version = result(document_id, ms=ms)
-    return Change(version.document, line(version), write)
+    return KeyWrite(version.document, line(version), write)
 
 
 def line(version: TransformResult) -> str:
@@ -53,14 +53,14 @@ def name(document_id: Any) -> str:
     return result(document_id).document
 
 
-def apply(writer: CacheWriter, *changes: Change, read_at: int | None = None, key: str = KEY) -> Applied:
+def apply(writer: CacheWriter, *changes: KeyWrite, read_at: int | None = None, key: str = KEY) -> Applied:
     """Change the key, by default by documents that are read now."""
     return writer.apply({key: changes}, [], read_at or writer.now(), 100)
 
 
 def blocked(document_id: Any = None, *, holds: bool = False) -> Applied:
     """The key was not changed: this document decides and is not in the call; or a read was too old."""
-    return NOTHING._replace(conflicts=[Conflict(KEY, name(document_id) if document_id else "", holds)])
+    return NOTHING._replace(conflicts=[WriteConflict(KEY, name(document_id) if document_id else "", holds)])
 
 
 def status(client: redis.Redis) -> Any:
@@ -124,9 +124,9 @@ def test_documents_of_two_collections_are_compared_by_the_caller(
 ) -> None:
     """Where their dates are the same."""
     ours, theirs = result(IDS[1], source="a"), result(IDS[2], source="b")
-    one, other = (Change(v.document, line(v), says(v.document)) for v in (ours, theirs))
+    one, other = (KeyWrite(v.document, line(v), says(v.document)) for v in (ours, theirs))
     apply(writer, one)
-    assert apply(writer, other) == NOTHING._replace(conflicts=[Conflict(KEY, ours.document, holds=True)])
+    assert apply(writer, other) == NOTHING._replace(conflicts=[WriteConflict(KEY, ours.document, holds=True)])
     assert apply(writer, one, other) == NOTHING
     assert status(client) == theirs.document
 
@@ -139,7 +139,7 @@ def test_dates_are_numbers_and_what_is_no_date_is_before_or_after(
     writer: CacheWriter, client: redis.Redis, older: str, newer: str
 ) -> None:
     """As MongoDB orders values."""
-    first, second = (Change(name(n), f"{t} {name(n)}", says(t)) for n, t in [(1, older), (2, newer)])
+    first, second = (KeyWrite(name(n), f"{t} {name(n)}", says(t)) for n, t in [(1, older), (2, newer)])
     apply(writer, second)
     assert apply(writer, first) == blocked(2, holds=True)
     client.flushdb()
@@ -485,7 +485,7 @@ def test_a_read_that_is_too_old_or_of_the_future_changes_nothing(
     keys = [f"config:api:{number}" for number in range(70)]
     changes = {key: [change(1, Put(CONFIG_API.name, key, {"status": "a"}))] for key in keys}
     reply = writer.apply(changes, [], writer.now() + moment, 100)
-    assert reply == NOTHING._replace(conflicts=[Conflict(key, "", holds=False) for key in keys])
+    assert reply == NOTHING._replace(conflicts=[WriteConflict(key, "", holds=False) for key in keys])
     assert client.dbsize() == 0
 
 
@@ -501,7 +501,7 @@ def test_many_keys_in_one_call(writer: CacheWriter, client: redis.Redis) -> None
     """All are written, those in conflict are named, whatever the calls that they are sent in."""
     keys = [f"config:api:{number}" for number in range(180)]
 
-    def at(document_id: int, ms: int) -> dict[str, list[Change]]:
+    def at(document_id: int, ms: int) -> dict[str, list[KeyWrite]]:
         return {
             key: [change(document_id, Put(CONFIG_API.name, key, {"status": f"{ms}"}), ms)] for key in keys
         }
@@ -509,7 +509,7 @@ def test_many_keys_in_one_call(writer: CacheWriter, client: redis.Redis) -> None
     assert writer.apply(at(1, 1_000), [], writer.now(), 100) == NOTHING
     assert writer.apply({key: at(2, 2_000)[key] for key in keys[::7]}, [], writer.now(), 100) == NOTHING
     reply = writer.apply(at(1, 1_500), [], writer.now(), 100)
-    assert reply.conflicts == [Conflict(key, name(2), holds=True) for key in keys[::7]]
+    assert reply.conflicts == [WriteConflict(key, name(2), holds=True) for key in keys[::7]]
     texts = [client.hget(key, "status") for key in keys]
     assert texts == ["1500" if number % 7 else "2000" for number in range(180)]
     assert writer.apply({}, [], writer.now(), 0) == NOTHING

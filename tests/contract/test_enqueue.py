@@ -8,7 +8,7 @@ import redis
 from bson import ObjectId
 
 from etl.cache.keys import requests_key
-from etl.cache.writer import DEADLINE_SECONDS, Applied, CacheWriter, Change, Request
+from etl.cache.writer import DEADLINE_SECONDS, Applied, CacheWriter, KeyWrite, QueuePush
 from schemas.families import CONFIG_API
 from schemas.operations import Put
 from tests.support.results import result
@@ -20,17 +20,17 @@ ABOUT = 2_000_000  # microseconds that a slow machine may lose
 NOTHING = Applied([], [], 0, [], [])
 
 
-def asks(document_id: Any, ms: int = 1_000, queue: str = QUEUE) -> Request:
+def asks(document_id: Any, ms: int = 1_000, queue: str = QUEUE) -> QueuePush:
     """A version of a document asks for messages."""
-    return Request(queue, result(document_id).document, str(ms), f"item {document_id} {ms}")
+    return QueuePush(queue, result(document_id).document, str(ms), f"item {document_id} {ms}")
 
 
-def asks_nothing(document_id: Any, ms: int = 1_000, queue: str = QUEUE) -> Request:
+def asks_nothing(document_id: Any, ms: int = 1_000, queue: str = QUEUE) -> QueuePush:
     """A version of a document that has asked before asks for nothing any more."""
     return asks(document_id, ms, queue)._replace(item="")
 
 
-def enqueue(writer: CacheWriter, *requests: Request, read_at: int | None = None) -> Applied:
+def enqueue(writer: CacheWriter, *requests: QueuePush, read_at: int | None = None) -> Applied:
     """Queue what documents ask for, by default ones that are read now."""
     return writer.apply({}, requests, read_at or writer.now(), 100)
 
@@ -149,7 +149,7 @@ def test_a_queue_of_the_wrong_type_refuses_its_requests_only(
     """The rest of the batch is written; once the queue is mended the request is pushed."""
     client.set(QUEUE, "a string")
     version = result(3)
-    change = Change(
+    change = KeyWrite(
         version.document, f"1000 {version.document}", Put(CONFIG_API.name, "config:api:a", {"a": "b"})
     )
     reply = writer.apply({"config:api:a": [change]}, [asks(1), asks(2, queue=OTHER)], writer.now(), 100)

@@ -8,7 +8,7 @@ import redis
 from etl.cache.client import Wire
 from etl.cache.inspector import START, Content, Inspector, Shown
 from etl.cache.keys import owner_key
-from etl.cache.writer import CacheWriter, Change
+from etl.cache.writer import CacheWriter, KeyWrite
 from schemas.operations import Enqueue, Put
 from tests.support.results import result
 from tests.support.twins import Insistent
@@ -50,7 +50,7 @@ def test_a_key_is_shown_as_it_is(
 def test_the_claims_of_a_key_are_those_that_were_applied(inspector: Inspector, writer: CacheWriter) -> None:
     """Documents that have left it are not among them."""
     older, newer = result("older", ms=1_000), result("newer", ms=2_000)
-    changes = [Change(one.document, f"{one.timestamp} {one.document}", SAID) for one in (older, newer)]
+    changes = [KeyWrite(one.document, f"{one.timestamp} {one.document}", SAID) for one in (older, newer)]
     writer.apply({KEY: changes}, [], writer.now(), 100)
     assert {(claim.document, claim.timestamp) for claim in inspector.claims([KEY])[KEY]} == {
         (older.document, "1000"),
@@ -66,7 +66,7 @@ def test_the_claims_of_a_key_are_those_that_were_applied(inspector: Inspector, w
 def test_a_claim_that_is_written_again_looks_changed(inspector: Inspector, writer: CacheWriter) -> None:
     """By that a recheck notices what was written meanwhile."""
     one = result("one")
-    change = Change(one.document, f"{one.timestamp} {one.document}", SAID)
+    change = KeyWrite(one.document, f"{one.timestamp} {one.document}", SAID)
     writer.apply({KEY: [change]}, [], writer.now(), 100)
     before = inspector.claims([KEY])
     assert inspector.claims([KEY]) == before

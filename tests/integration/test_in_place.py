@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from etl.cache.client import Wire, open_pool
-from etl.cache.writer import CacheWriter, Change
+from etl.cache.writer import CacheWriter, KeyWrite
 from schemas.operations import Evict, Put
 from tests.support.results import TTLS, result
 
@@ -29,7 +29,7 @@ def write(writer: CacheWriter, document: int, ms: int, *writes: Put | Evict | st
     line = f"{version.timestamp} {version.document}"
     changes = {
         one if isinstance(one, str) else one.key: [
-            Change(version.document, line, None if isinstance(one, str) else one)
+            KeyWrite(version.document, line, None if isinstance(one, str) else one)
         ]
         for one in writes
     }
@@ -134,8 +134,8 @@ def test_readers_find_one_whole_value_while_writers_take_turns(writer: CacheWrit
             pair = [result(1, ms=1), result(2, ms=ms + 1)]
             changes = {
                 put.key: [
-                    Change(pair[0].document, f"1 {pair[0].document}", put),
-                    Change(pair[1].document, f"{ms + 1} {pair[1].document}", None),
+                    KeyWrite(pair[0].document, f"1 {pair[0].document}", put),
+                    KeyWrite(pair[1].document, f"{ms + 1} {pair[1].document}", None),
                 ]
                 for put in writes[1]
             }
