@@ -11,7 +11,7 @@ def main() -> NoReturn:
     """Run the command line of this process.
 
     Imports create no garbage, and collecting took an eighth of the start: so the garbage collector is off until all
-    modules of the command are loaded (`all_is_loaded`).
+    modules of the command are loaded (`collect_garbage`).
     """
     _open_closed_streams()
     # Block these signals until `etl.cli.stopping` has set its handlers: for the first process of a container the

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from etl.errors import error_location
-from etl.text import plain
+from etl.text import printable
 
 Form = Literal["text", "json"]
 
@@ -86,9 +86,9 @@ class _Text(_Line):
     def format(self, record: logging.LogRecord) -> str:
         """One line, followed by the traceback if enabled."""
         fields, failure = self.fields(record), self.failure(record)
-        about = "".join(f" {name}={plain(str(fields[name]))}" for name in _IN_TEXT if name in fields)
+        about = "".join(f" {name}={printable(str(fields[name]))}" for name in _IN_TEXT if name in fields)
         line = f"{self.moment(record)} {record.levelname} {fields['action']}{about}: "
-        line += plain(record.getMessage())
+        line += printable(record.getMessage())
         return line if failure is None else f"{line}\n{failure}" if self._traces else f"{line} ({failure})"
 
 

@@ -1,7 +1,7 @@
 """Escaping of control characters: values from documents must not control a terminal or break a line."""
 
 
-def plain(text: str) -> str:
+def printable(text: str) -> str:
     """`text` with control characters escaped, on one line."""
     return "".join(character if character.isprintable() else _escape(character) for character in text)
 

@@ -56,7 +56,7 @@ def params_hash(params: Any) -> str:
     return _digest(rfc8785.dumps(canonical(params)))
 
 
-def companion(key: str, role: str) -> str:
+def slot_key(key: str, role: str) -> str:
     """A key of the ETL's own state that changes in one atomic step with `key`.
 
     Its braces are a hash tag: both keys are in the same slot of a Redis Cluster.

@@ -14,11 +14,11 @@ from etl.checkpoint.origin import check_origin, load_state
 from etl.errors import ConfigurationError
 from etl.interfaces import Executors, Process, Stages
 from etl.model.batch import BatchOutcome, Rejected
-from etl.model.moments import moment_text
 from etl.model.report import ProgressCallback, Report
 from etl.model.result import TransformResult
 from etl.model.scan import Backfilled, Bounds, Checkpoint, Origin, Scan, ServerTimes
 from etl.model.state import DeadLetter, State, dead_letter
+from etl.model.times import iso_utc
 from schemas.operations import Put
 from schemas.position import FIRST, LAST, at
 
@@ -146,7 +146,7 @@ class DryStore:
         self, _: str, scan: Scan, __: object, outcome: BatchOutcome, *, retried: bool = False
     ) -> list[DeadLetter]:
         """The dead letters of a real backfill."""
-        now = moment_text(scan.clocks.mongo)
+        now = iso_utc(scan.clocks.mongo)
         return [dead_letter(one, now, None) for one in outcome.rejected]
 
     def finish(self, _: str, __: Scan, ___: object, ____: Report, _____: object) -> None:

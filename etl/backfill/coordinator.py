@@ -18,9 +18,9 @@ from etl import logs
 from etl.backfill.worker import work
 from etl.errors import Interrupted
 from etl.interfaces import Process, RangeProgress, Stages, Task, Work, Workers
-from etl.model.moments import moment_text
 from etl.model.report import ProgressCallback, Report
 from etl.model.scan import Scan, ScanRange, earliest, latest
+from etl.model.times import iso_utc
 from schemas.ids import readable_id
 from schemas.position import Position, at, position_from_text
 
@@ -76,7 +76,7 @@ def run_scan(
                 letters = stages.store.advance(token, scan, position, done.outcome)
                 report.add(done.outcome, letters)
                 if newest is not None and newest.ms is not None:
-                    report.last_id, report.last_timestamp = readable_id(newest.id), moment_text(newest.ms)
+                    report.last_id, report.last_timestamp = readable_id(newest.id), iso_utc(newest.ms)
                 progress(report)
                 if stages.stop.is_set():  # after what is done was recorded
                     raise Interrupted("stopped between two batches; the next run goes on from there")

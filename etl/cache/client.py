@@ -151,7 +151,7 @@ class Wire:
             ConfigurationError: Redis refuses the login or a command.
             CycleFailed: any other error reply, such as a key of the wrong type.
         """
-        with self._told():
+        with self._translated_errors():
             replies = round_trip(self._pool, commands)
             for reply in replies:
                 if isinstance(reply, redis.RedisError):
@@ -172,7 +172,7 @@ class Wire:
         self._pool.disconnect()
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
         """Sort the errors of Redis by what the caller should do about them."""
         try:
             yield
@@ -201,14 +201,14 @@ class ClusterWire(Wire):
 
     def __init__(self, url: str, timeout_seconds: float) -> None:
         super().__init__(open_pool(url, timeout_seconds))
-        with super()._told():
+        with super()._translated_errors():
             options = _options(urlsplit(url).scheme, timeout_seconds)
             del options["retry"]  # redis-py's own follows redirections
             self._cluster: Any = RedisCluster.from_url(url, **options)
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """As `Wire.exchange`; a scan goes through the primaries one after the other."""
-        with self._told():
+        with self._translated_errors():
             if len(commands) == 1 and commands[0][0] == "SCAN":
                 return [self._scan(commands[0])]
             cut = [*slots.pieces(commands)]
@@ -222,7 +222,7 @@ class ClusterWire(Wire):
 
     def now(self) -> int:
         """The earliest clock of all primaries: a read after it was made after that moment of each of them."""
-        with self._told():
+        with self._translated_errors():
             pools = [node.redis_connection.connection_pool for node in self._cluster.get_primaries()]
             return min(_micros(round_trip(pool, [("TIME",)])[0]) for pool in pools)
 
@@ -236,10 +236,10 @@ class ClusterWire(Wire):
         self._cluster.close()
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        """As `Wire._told`; after a node did not answer, the cluster is asked which nodes it has."""
+    def _translated_errors(self) -> Iterator[None]:
+        """As `Wire._translated_errors`; after a node did not answer, the cluster is asked which nodes it has."""
         try:
-            with super()._told():
+            with super()._translated_errors():
                 yield
         except RedisUnavailable:
             with contextlib.suppress(redis.RedisError, OSError):

@@ -6,7 +6,7 @@
 from typing import Final, NamedTuple
 
 from schemas.families import LAST_SYNC
-from schemas.keys import companion
+from schemas.keys import slot_key
 
 _VERSION: Final = "v2"
 """Version of the format. Version 1 (before 0.2.0) had no prefix: see `etl.checkpoint.upgrade`."""
@@ -52,7 +52,7 @@ def state_keys(collection: str, namespace: str = "") -> StateKeys:
     """
     prefix = f"{_VERSION}:{namespace}:" if namespace else f"{_VERSION}:"
     published = LAST_SYNC.key(collection=collection)
-    roles = {role: companion(published, prefix + role) for role in StateKeys._fields if role != "published"}
+    roles = {role: slot_key(published, prefix + role) for role in StateKeys._fields if role != "published"}
     return StateKeys(published=published, **roles)
 
 

@@ -19,10 +19,10 @@ from etl.cache.scripts import SCRIPTS
 from etl.checkpoint.dead_letters import DeadLetters
 from etl.errors import CycleFailed, LeaseLost
 from etl.model.batch import BatchOutcome
-from etl.model.moments import moment_text
 from etl.model.report import Report
 from etl.model.scan import Checkpoint, Origin, Scan, ScanMode, ServerTimes
 from etl.model.state import DEAD_LETTER_CAP, DeadLetter, Deferral, State, dead_letter, deferral_from_text
+from etl.model.times import iso_utc
 from etl.retry import Retry
 from schemas.ids import id_from_readable
 from schemas.position import Position, position_from_text
@@ -200,7 +200,7 @@ class CheckpointStore:
         known, (seconds, _) = self._retry(
             lambda: self._wire.exchange([("HMGET", self._own.deferred, *names), ("TIME",)])
         )
-        now = moment_text(int(seconds) * 1000)
+        now = iso_utc(int(seconds) * 1000)
         for one, text in zip(outcome.deferred, known, strict=True):
             since = deferral_from_text(text).since if text else now
             step.add("deferred", "HSET", one.id, Deferral(one.lock, since).text())
@@ -214,7 +214,7 @@ class CheckpointStore:
         [(seconds, _), kept] = self._retry(
             lambda: self._wire.exchange([("TIME",), ("HLEN", self._own.dead_letters)])
         )
-        now = moment_text(int(seconds) * 1000)
+        now = iso_utc(int(seconds) * 1000)
         letters = [
             dead_letter(one, now, known.get(name))
             for name, one in rejected.items()
@@ -313,7 +313,7 @@ def _published_fields(report: Report) -> list[str | int]:
 
 
 def _entry(report: Report, began: int) -> str:
-    return json.dumps({"began": moment_text(began)} | report.as_dict(), ensure_ascii=False)
+    return json.dumps({"began": iso_utc(began)} | report.as_dict(), ensure_ascii=False)
 
 
 def _flat(pairs: Iterable[tuple[Any, Any]]) -> list[str | int]:

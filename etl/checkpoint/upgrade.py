@@ -13,7 +13,7 @@ from typing import Final
 from etl import logs
 from etl.cache.client import Command, Wire
 from etl.cache.keys import StateKeys, requests_key
-from schemas.keys import companion
+from schemas.keys import slot_key
 
 _log = logging.getLogger("etl")
 
@@ -38,23 +38,21 @@ def upgrade(wire: Wire, collection: str, source: str, keys: StateKeys) -> bool:
         EtlError: Redis does not answer, or refuses.
     """
     published = keys.published
-    old = {
-        role: companion(published, role) for role in ("fence", "lease", "backfill_fence", "backfill_lease")
-    }
-    checkpoint, queues = companion(published, "checkpoint"), companion(published, "queues")
-    if not any(wire.exchange([("EXISTS", checkpoint), ("EXISTS", companion(published, "backfill"))])):
+    old = {role: slot_key(published, role) for role in ("fence", "lease", "backfill_fence", "backfill_lease")}
+    checkpoint, queues = slot_key(published, "checkpoint"), slot_key(published, "queues")
+    if not any(wire.exchange([("EXISTS", checkpoint), ("EXISTS", slot_key(published, "backfill"))])):
         return False
     _log.warning(
         "state of version 0.1 found: everything is read once (a cold start)", extra=logs.event("upgrade")
     )
     wire.exchange([("SET", key, _OWNER) for key in old.values()])
     for queue in wire.exchange([("SMEMBERS", queues)])[0]:
-        for document, version in _scan(wire, companion(queue, "enqueued")):
+        for document, version in _scan(wire, slot_key(queue, "enqueued")):
             _convert(wire, queue, collection, source, document, version)
-        wire.exchange([("UNLINK", companion(queue, "enqueued"))])
+        wire.exchange([("UNLINK", slot_key(queue, "enqueued"))])
     kept = {*old.values(), published}
-    for key in _keys(wire, f"{companion(published, '')}*"):
-        if key not in kept and not key.startswith(companion(published, "v2:")) and key != checkpoint:
+    for key in _keys(wire, f"{slot_key(published, '')}*"):
+        if key not in kept and not key.startswith(slot_key(published, "v2:")) and key != checkpoint:
             wire.exchange([("UNLINK", key)])
     wire.exchange([("UNLINK", published, checkpoint)])  # last: until then the upgrade is repeated
     return True

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from etl.errors import EtlError
-from etl.text import plain
+from etl.text import printable
 
 
 class _Stdout(io.TextIOWrapper):
@@ -89,7 +89,7 @@ def document(value: Any) -> None:
 
 def error(message: str, *, as_json: bool = False) -> None:
     """Print one line on stderr; with `as_json` also a JSON document on stdout."""
-    line = plain(message)
+    line = printable(message)
     if as_json:
         with suppress(EtlError, BrokenPipeError):  # stdout itself may be what fails
             document({"error": line})
@@ -98,7 +98,7 @@ def error(message: str, *, as_json: bool = False) -> None:
 
 def say(text: str = "") -> None:
     """Print text, with control characters escaped."""
-    click.echo("\n".join(plain(line) for line in text.split("\n")))
+    click.echo("\n".join(printable(line) for line in text.split("\n")))
 
 
 def heading(text: str) -> None:
@@ -106,14 +106,14 @@ def heading(text: str) -> None:
     if sys.stdout.isatty():
         from etl.cli import terminal  # noqa: PLC0415 (see above)
 
-        terminal.heading(plain(text))
+        terminal.heading(printable(text))
     else:
-        click.echo(plain(text))
+        click.echo(printable(text))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print rows under their columns, numbers aligned to the right."""
-    texts = [[plain(str(cell)) for cell in row] for row in rows]
+    texts = [[printable(str(cell)) for cell in row] for row in rows]
     numeric = [
         bool(rows) and all(isinstance(row[place], int) for row in rows) for place in range(len(columns))
     ]
@@ -143,5 +143,5 @@ def progress(what: str) -> Iterator[None]:
         return
     from etl.cli import terminal  # noqa: PLC0415 (see above)
 
-    with terminal.spinner(plain(what)):
+    with terminal.spinner(printable(what)):
         yield

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Self
 import click
 
 from etl.model.report import Report
-from etl.text import plain
+from etl.text import printable
 
 if TYPE_CHECKING:
     from etl.cli.terminal import Drawn
@@ -31,8 +31,8 @@ class Bar:
     """
 
     def __init__(self, what: str, total: int | None = None) -> None:
-        self._drawn = _drawn(plain(what)) if sys.stderr.isatty() else None
-        self._show: Show = self._drawn.show if self._drawn else _Lines(plain(what)).show
+        self._drawn = _drawn(printable(what)) if sys.stderr.isatty() else None
+        self._show: Show = self._drawn.show if self._drawn else _Lines(printable(what)).show
         self._total = total
         self._began = time.monotonic()
         self._pages = 0

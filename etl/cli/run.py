@@ -9,7 +9,7 @@ import click
 
 from etl import logs
 from etl.cli import stopping
-from etl.cli.runtime import Runtime, all_is_loaded, pass_runtime
+from etl.cli.runtime import Runtime, collect_garbage, pass_runtime
 
 
 @click.command()
@@ -36,7 +36,7 @@ def run(runtime: Runtime, *, follow: bool) -> None:
         from etl.daemon.daemon import Daemon  # noqa: PLC0415 (loads slowly, and `--help` does not need it)
         from etl.mongo.client import end_without_waiting  # noqa: PLC0415
 
-        all_is_loaded()
+        collect_garbage()
         end_without_waiting()
         settings = runtime.loaded().settings
         if follow:

@@ -27,12 +27,12 @@ def start_app(settings: Settings) -> "App":
     from etl.app import App  # noqa: PLC0415 (the drivers load slowly, and `--help` does not need them)
     from etl.mongo.client import end_without_waiting  # noqa: PLC0415
 
-    all_is_loaded()
+    collect_garbage()
     end_without_waiting()
     return App(settings)
 
 
-def all_is_loaded() -> None:
+def collect_garbage() -> None:
     """Enable the garbage collector that `etl.__main__` has disabled; loaded modules are frozen."""
     if not gc.isenabled():
         gc.freeze()

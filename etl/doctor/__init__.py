@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from etl.cache.client import Wire
 from etl.cache.keys import state_keys
-from etl.doctor import clocks, keys, lives, mongodb, redis_server
+from etl.doctor import clocks, keys, mongodb, redis_server, ttls
 from etl.doctor.finding import Finding, Level
 from etl.settings import Settings
 
@@ -26,7 +26,7 @@ def examine(
         wire: a connection to Redis.
         here: the clock of this machine, in seconds since the epoch.
     """
-    found = [*lives.examine(settings), *mongodb.examine(settings, sources), *redis_server.examine(wire)]
+    found = [*ttls.examine(settings), *mongodb.examine(settings, sources), *redis_server.examine(wire)]
     away = {finding.subject for finding in found if finding.check == "connection" and finding.remedy}
     if "Redis" not in away:
         names = {one.name: state_keys(one.name, settings.namespace) for one in settings.collections}

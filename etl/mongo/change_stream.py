@@ -15,7 +15,7 @@ from pymongo import MongoClient, ReadPreference, errors
 from pymongo.client_session import ClientSession
 
 from etl.errors import EtlError, InvalidatedError, StreamRefusedError, TokenLostError
-from etl.mongo.client import told
+from etl.mongo.client import translated_errors
 from schemas.codec import DECODING
 from schemas.ids import id_text
 
@@ -50,7 +50,7 @@ class ChangeStream:
     """A change stream of one collection; not thread-safe.
 
     Every method raises `TransientError` if a retry may help, `TokenLostError`, `InvalidatedError`,
-    `StreamRefusedError`, and what `etl.mongo.client.told` names.
+    `StreamRefusedError`, and what `etl.mongo.client.translated_errors` names.
 
     Args:
         client: the connection.
@@ -109,7 +109,7 @@ class ChangeStream:
 
     def _ask(self, command: Mapping[str, Any]) -> Mapping[str, Any]:
         self._cursor = 0  # until an answer names it: after an error there is none to close
-        with self._told():
+        with self._translated_errors():
             return self._database.command(
                 dict(command),
                 session=self._session,
@@ -135,10 +135,10 @@ class ChangeStream:
         return Events([*ids], operations, token, None if clock is None else float(clock.time))
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
         namespace = f"{self._database.name}.{self._name}"
         try:
-            with told(self._client, namespace):
+            with translated_errors(self._client, namespace):
                 yield
         except EtlError as error:
             code = getattr(error.__cause__, "code", None)

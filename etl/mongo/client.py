@@ -101,7 +101,7 @@ def address(client: MongoClient[Any]) -> str:
 
 
 @contextmanager
-def told(client: MongoClient[Any], namespace: str) -> Iterator[None]:
+def translated_errors(client: MongoClient[Any], namespace: str) -> Iterator[None]:
     """Translate the driver's errors.
 
     Raises:

@@ -26,7 +26,7 @@ from etl import logs
 from etl.errors import AccessDenied, ConfigurationError, CycleFailed
 from etl.model.index import Index
 from etl.mongo import indexes, queries
-from etl.mongo.client import address, is_without_index, told
+from etl.mongo.client import address, is_without_index, translated_errors
 from etl.mongo.queries import Fields
 from schemas.codec import DECODING, type_name
 from schemas.ids import id_text
@@ -107,7 +107,7 @@ class Source:
 
     def clock(self) -> int:
         """The primary's wall clock in milliseconds since the epoch (`localTime` of `hello`)."""
-        with self._told():
+        with self._translated_errors():
             hello = self._client.admin.command(
                 "hello", read_preference=ReadPreference.PRIMARY, codec_options=DECODING
             )
@@ -122,7 +122,7 @@ class Source:
         Raises:
             ConfigurationError: this is a sharded cluster, whose router would mix up the order of pages.
         """
-        with self._told():
+        with self._translated_errors():
             if self._client.is_mongos:
                 raise ConfigurationError(
                     f"MongoDB at {address(self._client)} is a sharded cluster: not supported"
@@ -137,7 +137,7 @@ class Source:
 
     def ask(self, command: Mapping[str, Any]) -> Mapping[str, Any]:
         """The primary's answer to one command on the database, one that only reads."""
-        with self._told():
+        with self._translated_errors():
             answer: Mapping[str, Any] = self._command(command, DECODING)
             return answer
 
@@ -169,7 +169,7 @@ class Source:
         As they are now: a primary of a replica set that was deposed without knowing it does not answer.
         """
         found: list[bytes] = []
-        with self._told():
+        with self._translated_errors():
             level = _LINEARIZABLE if self._is_replica_set() else _MAJORITY
             collection = self._collection.with_options(read_concern=level)
             for start in range(0, len(ids), MOST_IDS):
@@ -181,7 +181,7 @@ class Source:
         """All documents that match `criteria`, the newest first, `limit` at a time."""
         order = [(self._field, -1), ("_id", -1)]
         with (
-            self._told(),
+            self._translated_errors(),
             self._collection.find(criteria, self._fields, sort=order, allow_disk_use=True) as cursor,
         ):
             more = True
@@ -197,7 +197,7 @@ class Source:
         """
         if self._index.name is None:
             return []
-        with self._told():
+        with self._translated_errors():
             wanted = min(count, self._collection.estimated_document_count() // _LEAST_RANGE)
             if wanted < 1:
                 return []
@@ -242,7 +242,7 @@ class Source:
             raise CycleFailed("without the index that reads the whole collection")
         fields = {self._field.partition(".")[0]: True}
         types: Counter[str] = Counter()
-        with self._told():
+        with self._translated_errors():
             for begin, end in ((FIRST, FIRST_DATE), (AFTER_DATES, LAST)):
                 for raw in self._between(index, begin, end, COUNT_CAP, fields):
                     position = self.position(raw)
@@ -256,13 +256,13 @@ class Source:
 
     def count(self) -> int:
         """About how many documents the collection has, as its metadata say."""
-        with self._told():
+        with self._translated_errors():
             return self._collection.estimated_document_count()
 
     def sample(self, count: int) -> list[str]:
         """A random sample of about `count` documents: the `_id` of each, once, as `id_text`."""
         stages: list[dict[str, Any]] = [{"$sample": {"size": count}}, {"$project": {"_id": True}}]
-        with self._told():
+        with self._translated_errors():
             found = self._collection.aggregate(stages)
             return [*{id_text(self.position(bytes(one.raw)).id): None for one in found}]
 
@@ -333,7 +333,7 @@ class Source:
 
     def _by_index(self, indexed: Callable[[str], T], otherwise: Callable[[], T]) -> T:
         """What `indexed` says, or `otherwise` where there is no index any more."""
-        with self._told():
+        with self._translated_errors():
             if self._index.name is not None:
                 try:
                     return indexed(self._index.name)
@@ -427,5 +427,5 @@ class Source:
         servers = self._client.topology_description.server_descriptions().values()
         return any(server.replica_set_name for server in servers)
 
-    def _told(self) -> AbstractContextManager[None]:
-        return told(self._client, self._collection.full_name)
+    def _translated_errors(self) -> AbstractContextManager[None]:
+        return translated_errors(self._client, self._collection.full_name)

@@ -13,8 +13,8 @@ from etl.cache.client import Command, Wire
 from etl.cache.keys import StateKeys
 from etl.checkpoint.history import Entry, History, began, ended
 from etl.errors import EtlError, TransientError
-from etl.model.moments import moment_text
 from etl.model.state import deferral_from_text
+from etl.model.times import iso_utc
 from schemas.ids import readable_id
 from schemas.position import Position, at, position_from_text
 from schemas.values import date_text
@@ -145,7 +145,7 @@ def _status(
     return CollectionStatus(
         collection=name,
         last_id=readable_id(position.id) if position else None,
-        last_timestamp=None if position is None or position.ms is None else moment_text(position.ms),
+        last_timestamp=None if position is None or position.ms is None else iso_utc(position.ms),
         lag_seconds=lag,
         last_cycle=dict(last) if last else None,
         seconds_since_success=_since(success, time),
@@ -200,7 +200,7 @@ def _scan(kept: Mapping[str, str], mode: str, lease: str | None) -> Iterator[dic
         yield {
             "mode": mode,
             "done": int(kept.get("scan_done") or 0),
-            "began": moment_text(int(clock)) if clock else None,
+            "began": iso_utc(int(clock)) if clock else None,
             "holder": lease,
         }
 
@@ -215,7 +215,7 @@ def _follow(
     return {
         "state": "stopped" if holder is None else "behind" if behind else "following",
         "lag_seconds": max(0.0, int(time[0]) - float(event or 0)) if behind else 0.0,
-        "last_event": None if event is None else moment_text(round(float(event) * 1000)),
+        "last_event": None if event is None else iso_utc(round(float(event) * 1000)),
         "holder": holder,
     }
 

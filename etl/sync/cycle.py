@@ -8,10 +8,10 @@ from etl.backfill.coordinator import run_scan
 from etl.checkpoint.origin import check_origin, load_state
 from etl.interfaces import Process, Processor, Stages
 from etl.model.batch import BatchOutcome
-from etl.model.moments import moment_text
 from etl.model.report import ProgressCallback, Report
 from etl.model.result import TransformResult
 from etl.model.scan import Backfilled, Scan, ServerTimes
+from etl.model.times import iso_utc
 from etl.sync.planner import Limits, plan, plan_catch_up
 from schemas.ids import readable_id
 from schemas.position import Position
@@ -70,7 +70,7 @@ def run_cycle(
     report.deferred = len(store.load().deferred)
     if position is not None and position.ms is not None:
         report.last_id = readable_id(position.id)
-        report.last_timestamp = moment_text(position.ms)
+        report.last_timestamp = iso_utc(position.ms)
     sweeps = {queue: processor.sweep(queue, state.sweeps.get(queue, "0")) for queue in sorted(state.queues)}
     store.finish(token, scan, position, report, sweeps)
 

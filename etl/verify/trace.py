@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
-from etl.model.moments import moment_text
 from etl.model.result import GONE, TransformResult, gone
 from etl.model.state import DeadLetter
+from etl.model.times import iso_utc
 from etl.verify.classify import Name
 from etl.verify.findings import Finding
 from etl.verify.recheck import Rechecked, Scope, recheck, state_of, write_of
@@ -111,7 +111,7 @@ def trace_document(scope: Scope, find_dead: FindDead, ids: Sequence[str]) -> Tra
         end = rest if left else "nothing of it is left"
         trace.story = f"not in MongoDB: no document has this _id; {end}"
         return trace
-    trace.updated_at = None if result.ms is None else moment_text(result.ms)
+    trace.updated_at = None if result.ms is None else iso_utc(result.ms)
     trace.lock = result.lock
     if result.lock and (holder := inspector.holder(result.lock)):
         trace.lock_holder, trace.lock_ttl_ms = holder

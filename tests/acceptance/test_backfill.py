@@ -13,7 +13,7 @@ import redis
 from pymongo.collection import Collection
 
 from tests.acceptance.conftest import Etl, StartEtl, contents, interrupt
-from tests.support.pipeline import COMPANION, api
+from tests.support.pipeline import STATE_PREFIX, api
 from tests.support.truth import held, truth
 from tests.support.types import Document
 from tests.support.waiting import eventually
@@ -29,7 +29,7 @@ def dated(count: int) -> list[Document]:
 
 def is_at_work(client: redis.Redis) -> bool:
     """Whether a backfill has recorded a page."""
-    return bool(client.hexists(f"{COMPANION}backfill", "scan_cursor"))
+    return bool(client.hexists(f"{STATE_PREFIX}backfill", "scan_cursor"))
 
 
 def test_json(etl: Etl, typed: Etl, collection: Collection[Document], redis_client: redis.Redis) -> None:

@@ -9,9 +9,9 @@ from pymongo.collection import Collection
 
 from tests.acceptance.conftest import Etl, StartEtl, end_of
 from tests.support.daemons import (
-    COMPANION,
     HISTORY,
     LEASE,
+    STATE_PREFIX,
     ended,
     every,
     is_ready,
@@ -109,7 +109,7 @@ def test_it_stops_between_two_batches(
     dates = [{"updated_at": moment + timedelta(milliseconds=number)} for number in range(count)]
     collection.insert_many([provider(number) | date for number, date in enumerate(dates)])
     process = start_etl("run", **every(1))
-    assert eventually(lambda: bool(redis_client.hexists(f"{COMPANION}checkpoint", "scan_cursor")))
+    assert eventually(lambda: bool(redis_client.hexists(f"{STATE_PREFIX}checkpoint", "scan_cursor")))
     ended(process, signal.SIGINT)
     assert not redis_client.exists(LEASE)
     assert not redis_client.exists("etl:last_sync:promptContent"), "it was done before it was stopped"

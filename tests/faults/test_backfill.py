@@ -27,7 +27,7 @@ from tests.acceptance.conftest import StartEtl, end_of
 from tests.faults.conftest import Apps
 from tests.support.daemons import ended, every
 from tests.support.failpoint import fail_command
-from tests.support.pipeline import COMPANION, api
+from tests.support.pipeline import STATE_PREFIX, api
 from tests.support.proxy import Proxy
 from tests.support.truth import held, truth
 from tests.support.types import Document, ProxyTo
@@ -60,7 +60,7 @@ def backfill(app: App, tell: Callable[[Report], None] = lambda _: None, workers:
 
 def cursor(client: redis.Redis) -> Any:
     """Where the backfill stands."""
-    return client.hget(f"{COMPANION}backfill", "scan_cursor")
+    return client.hget(f"{STATE_PREFIX}backfill", "scan_cursor")
 
 
 def once(step: Callable[[], object]) -> Callable[[Report], None]:
@@ -112,7 +112,7 @@ def test_killed_again_and_again(
         process.wait()  # not for the end of its output: a process left over would hold that
         assert process.returncode == -signal.SIGKILL
         moments.add(cursor(redis_client))
-        assert eventually(lambda: not redis_client.exists(f"{COMPANION}backfill_lease"))
+        assert eventually(lambda: not redis_client.exists(f"{STATE_PREFIX}backfill_lease"))
     stood = position_from_text(cursor(redis_client))
     last = end_of(begin())
 
@@ -261,10 +261,10 @@ def test_beside_a_daemon_and_a_writer(
 
     with watching(redis_client) as looks, writing(collection) as writes:
         backfill(apps(), workers=2)
-        finished = redis_client.hget(f"{COMPANION}checkpoint", "mongo_clock")
+        finished = redis_client.hget(f"{STATE_PREFIX}checkpoint", "mongo_clock")
     assert min(writes[0], looks[0]) > 20
 
-    assert eventually(lambda: redis_client.hget(f"{COMPANION}checkpoint", "mongo_clock") != finished)
+    assert eventually(lambda: redis_client.hget(f"{STATE_PREFIX}checkpoint", "mongo_clock") != finished)
     assert eventually(lambda: held(redis_client) == truth(collection))
     ended(daemon)
 
@@ -312,7 +312,7 @@ def test_documents_of_ten_megabytes_beside_invalid_ones(
         report = backfill(apps(), workers=2)
 
     assert (report.records_processed, report.dead_lettered) == (400 - 19, 19)
-    dead = redis_client.hkeys(f"{COMPANION}dead_letters")
+    dead = redis_client.hkeys(f"{STATE_PREFIX}dead_letters")
     assert set(dead) == {f'"s{n}"' for n in range(0, 380, 20)}
     # About 200 MB; without a limit to the weight of a page it is more than 500.
     assert peak[0] < 300_000_000, f"{peak[0]:,} bytes more than before"

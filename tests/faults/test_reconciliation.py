@@ -8,7 +8,7 @@ from pymongo.collection import Collection
 
 from etl.demo import MongoServer
 from tests.acceptance.conftest import StartEtl
-from tests.support.daemons import COMPANION, HISTORY, ended, every, key, provider
+from tests.support.daemons import HISTORY, STATE_PREFIX, ended, every, key, provider
 from tests.support.types import Document, ProxyTo
 from tests.support.waiting import eventually
 
@@ -38,7 +38,7 @@ def test_a_reconciliation_that_failed_comes_back_when_mongodb_answers(
     time.sleep(INTERVAL - 3)
     proxy.cut()
     time.sleep(6)
-    assert not redis_client.exists(f"{COMPANION}reconciliation_lease")
+    assert not redis_client.exists(f"{STATE_PREFIX}reconciliation_lease")
     proxy.resume()
     assert eventually(lambda: bool(redis_client.exists(key(1))), began + 2 * INTERVAL - 3 - time.monotonic())
 

@@ -18,7 +18,7 @@ from etl.demo import RedisServer
 from etl.settings import Settings
 from tests.faults.conftest import Apps, cycle
 from tests.support.generations import delta
-from tests.support.pipeline import COMPANION
+from tests.support.pipeline import STATE_PREFIX
 from tests.support.truth import held, truth
 from tests.support.types import Document, StartMongo, StartRedis
 
@@ -182,7 +182,7 @@ def test_a_companion_of_another_type_is_named(
     documents: Collection[Document], redis_client: redis.Redis, apps: Apps, role: str
 ) -> None:
     """Somebody's own key under one of our names: the cycle fails in one line, and leaves it there."""
-    key = f"{COMPANION}{role}"
+    key = f"{STATE_PREFIX}{role}"
     if role == "fence":
         redis_client.hset(key, "mine", "1")
     else:

@@ -19,12 +19,12 @@ from etl.model.report import Report
 from etl.model.scan import Bounds
 from tests.acceptance.conftest import contents
 from tests.support.generations import requested, written
-from tests.support.pipeline import COMPANION, Clock, OpenApp, api, campaign, hash_at, sync
+from tests.support.pipeline import STATE_PREFIX, Clock, OpenApp, api, campaign, hash_at, sync
 from tests.support.truth import held, truth
 from tests.support.types import Document
 
 NAME = "promptContent"
-LEASE, BACKFILL = f"{COMPANION}lease", f"{COMPANION}backfill"
+LEASE, BACKFILL = f"{STATE_PREFIX}lease", f"{STATE_PREFIX}backfill"
 QUEUE = "queue:ai_generation:alta"
 LONG_AGO = datetime(2025, 1, 15, tzinfo=UTC)
 
@@ -290,7 +290,7 @@ def test_an_invalid_version_in_flight_leaves_no_dead_letter(
     report = run(open_app(page_size=5), BackfillOrder(executors=processes(1)), on_page(1, step))
 
     assert (report.status, report.dead_lettered) == ("ok", 0)
-    assert redis_client.hlen(f"{COMPANION}dead_letters") == 0
+    assert redis_client.hlen(f"{STATE_PREFIX}dead_letters") == 0
     assert held(redis_client) == truth(collection)
 
 

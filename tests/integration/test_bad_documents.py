@@ -10,7 +10,7 @@ from bson.datetime_ms import DatetimeMS
 from bson.raw_bson import RawBSONDocument
 from pymongo.collection import Collection
 
-from tests.support.pipeline import COMPANION, Clock, OpenApp, api, sync
+from tests.support.pipeline import STATE_PREFIX, Clock, OpenApp, api, sync
 from tests.support.types import Document
 
 
@@ -110,4 +110,4 @@ def test_dead_letters_are_bounded(
     app.retry_dead_letters("promptContent", [letter.id for letter in letters.list()])
     assert {letter.attempts for letter in letters.list()} == {2}
     assert len({(letter.first_seen, letter.id) for letter in letters.list()}) == 5
-    assert redis_client.hlen(f"{COMPANION}dead_letters") == 5
+    assert redis_client.hlen(f"{STATE_PREFIX}dead_letters") == 5

@@ -9,7 +9,7 @@ import redis
 from pymongo.collection import Collection
 
 from etl.cache.writer import Applied, CacheWriter
-from tests.support.pipeline import COMPANION, Clock, OpenApp, api, campaign, hash_at, sync
+from tests.support.pipeline import STATE_PREFIX, Clock, OpenApp, api, campaign, hash_at, sync
 from tests.support.truth import held, truth
 from tests.support.types import Document
 
@@ -204,7 +204,7 @@ def test_one_item_per_version_of_a_request(
     assert write(estado="pendiente", prioridad="alta") == 1
     assert redis_client.llen("queue:ai_generation:alta") == 2
 
-    redis_client.delete(f"{COMPANION}checkpoint", "etl:last_sync:promptContent")
+    redis_client.delete(f"{STATE_PREFIX}checkpoint", "etl:last_sync:promptContent")
     report = sync(app)
     assert (report.mode, report.records_processed, report.enqueued) == ("cold_start", 1, 0)
 

@@ -16,7 +16,7 @@ from pymongo.database import Database
 
 from etl.mongo.reader import Source
 from schemas.bson_order import order
-from tests.support.pipeline import COMPANION, Clock, OpenApp, api, hash_at, sync
+from tests.support.pipeline import STATE_PREFIX, Clock, OpenApp, api, hash_at, sync
 from tests.support.truth import held, truth
 from tests.support.types import Document
 
@@ -254,7 +254,7 @@ def test_a_cold_start_hands_over_under_a_live_writer(
         writer.join()
     assert first.mode == "cold_start"
     assert len(written) > began, "nothing was written meanwhile"
-    clock_then = int(redis_client.hget(f"{COMPANION}checkpoint", "mongo_clock") or 0)
+    clock_then = int(redis_client.hget(f"{STATE_PREFIX}checkpoint", "mongo_clock") or 0)
     sync(app)
     assert sync(app).records_processed == 0
 

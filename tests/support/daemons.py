@@ -17,8 +17,8 @@ from etl.demo.process import free_port
 from tests.support.http import get
 from tests.support.types import Document
 
-COMPANION = "{etl:last_sync:promptContent}:v2:"
-LEADER, LEASE, HISTORY = f"{COMPANION}leader", f"{COMPANION}lease", f"{COMPANION}history"
+STATE_PREFIX = "{etl:last_sync:promptContent}:v2:"
+LEADER, LEASE, HISTORY = f"{STATE_PREFIX}leader", f"{STATE_PREFIX}lease", f"{STATE_PREFIX}history"
 
 Process = subprocess.Popen[str]
 

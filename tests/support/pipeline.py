@@ -14,7 +14,7 @@ from etl.settings import Settings
 from tests.support.types import Document
 
 NAME = "promptContent"
-COMPANION = state_keys(NAME).checkpoint.removesuffix("checkpoint")
+STATE_PREFIX = state_keys(NAME).checkpoint.removesuffix("checkpoint")
 """What the names of the ETL's own keys start with."""
 
 OpenApp = Callable[..., App]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from etl.cache.keys import StateKeys
-from etl.doctor import Finding, clocks, keys, lives, mongodb
+from etl.doctor import Finding, clocks, keys, mongodb, ttls
 from etl.errors import ConfigurationError, TransientError
 from etl.mongo.indexes import missing
 from etl.settings import Settings
@@ -57,7 +57,7 @@ def test_the_clock_of_a_server_that_is_away_is_left_out() -> None:
 def life(families: Mapping[str, Any], cycle: int = 660) -> dict[str, Finding]:
     """What is said of each family under these settings."""
     settings = Settings.model_validate({"families": families, "schedule": {"cycle_seconds": cycle}})
-    return {finding.subject: finding for finding in lives.examine(settings)}
+    return {finding.subject: finding for finding in ttls.examine(settings)}
 
 
 def test_the_default_lives_fit_the_default_cycle() -> None:

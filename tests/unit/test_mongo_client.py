@@ -8,7 +8,7 @@ import dns.resolver
 import pytest
 
 from etl.errors import ConfigurationError, EtlError, TransientError
-from etl.mongo.client import address, connect, end_without_waiting, told
+from etl.mongo.client import address, connect, end_without_waiting, translated_errors
 
 
 def refusal(uri: str) -> str:
@@ -41,7 +41,7 @@ def test_an_option_that_the_driver_does_not_take_is_said_in_its_words(option: st
 def failed(uri: str) -> EtlError:
     """What a first command ends with."""
     client = connect(uri, 0.2, connect=False)
-    with client, pytest.raises(EtlError) as raised, told(client, "d.c"):
+    with client, pytest.raises(EtlError) as raised, translated_errors(client, "d.c"):
         client.admin.command("ping")
     return raised.value
 

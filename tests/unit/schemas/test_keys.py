@@ -14,7 +14,7 @@ from bson import Binary, Code, Decimal128, Int64, ObjectId, Regex
 
 from schemas.documents import FAMILIES
 from schemas.families import CAMPAIGN_MESSAGES, CONTRACT, MCP_TOOL, Family
-from schemas.keys import companion, component, params_hash, segmento_hash
+from schemas.keys import component, params_hash, segmento_hash, slot_key
 
 VECTORS: dict[str, list[dict[str, Any]]] = json.loads(
     (Path(__file__).parents[2] / "data" / "key_vectors.json").read_text(encoding="utf-8")
@@ -186,9 +186,9 @@ def test_true_and_one_are_different_params() -> None:
 
 def test_companion_shares_the_slot_of_its_key() -> None:
     """A companion's hash tag is the whole key, and a value cannot close that tag early."""
-    assert companion("etl:last_sync:c", "checkpoint") == "{etl:last_sync:c}:checkpoint"
+    assert slot_key("etl:last_sync:c", "checkpoint") == "{etl:last_sync:c}:checkpoint"
     hostile = FAMILIES["etl:last_sync"].key(collection="a}b{c")
-    assert companion(hostile, "checkpoint").partition("}")[0] == "{" + hostile
+    assert slot_key(hostile, "checkpoint").partition("}")[0] == "{" + hostile
 
 
 @pytest.mark.parametrize(

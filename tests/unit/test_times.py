@@ -2,7 +2,7 @@
 
 import pytest
 
-from etl.model.moments import moment_text
+from etl.model.times import iso_utc
 
 
 @pytest.mark.parametrize(
@@ -21,4 +21,4 @@ from etl.model.moments import moment_text
 )
 def test_a_moment_is_iso_text_wherever_there_is_a_year_for_it(ms: int, text: str) -> None:
     """Every BSON date has a text: beyond the years 1 to 9999 its milliseconds."""
-    assert moment_text(ms) == text
+    assert iso_utc(ms) == text
