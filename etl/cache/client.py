@@ -30,6 +30,8 @@ Command = slots.Command
 OLDEST: Final = (6, 2)
 """The oldest Redis that has all commands."""
 
+_LONGEST_ARGUMENT: Final = 512 * 1024 * 1024
+
 _REDIRECTED: Final = (
     redis.exceptions.MovedError,
     redis.exceptions.AskError,
@@ -157,6 +159,17 @@ class Wire:
                 if isinstance(reply, redis.RedisError):
                     raise reply
         return replies
+
+    def longest_argument(self) -> int:
+        """Bytes that Redis takes as one argument, as it says itself; its default where it may not be asked.
+
+        Beyond that it does not answer with an error but closes the connection, whatever else is in the batch.
+        """
+        try:
+            [found] = self.exchange([("CONFIG", "GET", "proto-max-bulk-len")])
+        except (ConfigurationError, CycleFailed):  # CONFIG is denied, or was renamed
+            found = []
+        return int(found[1]) if found else _LONGEST_ARGUMENT
 
     def now(self) -> int:
         """The clock of Redis in microseconds since the epoch."""
