@@ -15,6 +15,7 @@ from pymongo.database import Database
 
 from etl.demo import MongoServer
 from tests.support.command import Result, Typed
+from tests.support.security import as_user, create_user
 from tests.support.types import Document
 
 DATA = Path(__file__).parents[1] / "data"
@@ -26,13 +27,19 @@ StartEtl = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
-def environment(mongod: MongoServer, database: Database[Document], redis_url: str) -> dict[str, str]:
-    """The variables that point a command at this test's databases, and at no settings of the developer's."""
+def environment(
+    mongod: MongoServer, database: Database[Document], redis_url: str, redis_client: redis.Redis
+) -> dict[str, str]:
+    """The variables that point a command at this test's databases, and at no settings of the developer's.
+
+    All commands run as the Redis user that SECURITY.md shows: it may do all that they need.
+    """
+    create_user(redis_client, "single server")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ETL_")}
     return inherited | {
         "ETL_MONGO__URI": mongod.uri,
         "ETL_MONGO__DATABASE": database.name,
-        "ETL_REDIS__URL": redis_url,
+        "ETL_REDIS__URL": as_user(redis_url),
         "ETL_HTTP__PORT": "0",
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
