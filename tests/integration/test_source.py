@@ -12,7 +12,7 @@ from etl.app import App, BackfillOrder
 from etl.demo import MongoServer
 from etl.errors import ConfigurationError
 from etl.mongo.reader import Source
-from tests.support.pipeline import NAME, Clock, OpenApp, api, settings_for, sync
+from tests.support.pipeline import NAME, STATE_PREFIX, Clock, OpenApp, api, settings_for, sync
 from tests.support.types import Document
 
 COUNT = 40
@@ -178,3 +178,34 @@ def test_a_collection_that_goes_while_it_is_read(
         recreate(collection, newer)
     assert sync(app).records_processed == COUNT
     assert names(redis_client) >= {str(one["_id"]) for one in newer}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("position", "zz {"), ("mongo_clock", "soon"), ("sweeps", "{"), ("scan_mongo_clock", "1")],
+)
+@pytest.mark.parametrize("published", [True, False])
+def test_a_checkpoint_that_cannot_be_read(  # as another program may leave it
+    app: App,
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+    field: str,
+    value: str,
+    published: bool,  # noqa: FBT001 (a case)
+) -> None:
+    """It counts as none, which one line says; the cycle after that has a new one."""
+    collection.insert_many(many(clock))
+    sync(app)
+    redis_client.hset(f"{STATE_PREFIX}checkpoint", field, value)
+    if not published:
+        redis_client.delete(f"etl:last_sync:{NAME}")
+    collection.insert_one(api("later", clock.now()))
+    report = sync(app)
+    assert report.mode == ("delta" if published else "cold_start")
+    assert "later" in names(redis_client)
+    assert "cannot be read" in caplog.messages[0]
+    caplog.clear()
+    assert sync(app).mode == "delta"
+    assert caplog.messages == []
