@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from etl import logs
 from etl.app import App
-from etl.checkpoint.lease import RENEWALS_A_LEASE
+from etl.checkpoint.lease import RENEWALS_PER_LEASE
 from etl.errors import EtlError, Interrupted, LeaseHeldError, TransientError, error_location
 from etl.model.report import Report
 from etl.monitoring.metrics import Metrics
@@ -156,7 +156,7 @@ class Cycles(Job):
         super().__init__(collection, context.settings.schedule.cycle_seconds, context)
         self._leader = self.app.leader_lease(collection)
         # The cycle's lease of a dead leader may have been renewed this much later than the leader lease.
-        self._margin = context.settings.lease.seconds / RENEWALS_A_LEASE
+        self._margin = context.settings.lease.seconds / RENEWALS_PER_LEASE
         self._first = True
         self._standing_by = False
         self.repair_is_due = False
