@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from etl.verify.classify import Name
 
 _CACHE_KIB: Final = 16 * 1024
-_KEYS_A_QUESTION: Final = 500
+_KEYS_PER_QUERY: Final = 500
 
 
 class Finding(NamedTuple):
@@ -45,10 +45,10 @@ class Findings:
     def unknown(self, keys: Sequence[str]) -> list[str]:
         """The keys without a finding."""
         hashes = {hash(key): key for key in keys}
-        for start in range(0, len(keys), _KEYS_A_QUESTION):
-            some = [*map(hash, keys[start : start + _KEYS_A_QUESTION])]
-            question = f"SELECT hash FROM keys WHERE hash IN ({','.join('?' * len(some))})"  # noqa: S608 (question marks)
-            for (known,) in self._db.execute(question, some):
+        for start in range(0, len(keys), _KEYS_PER_QUERY):
+            some = [*map(hash, keys[start : start + _KEYS_PER_QUERY])]
+            query = f"SELECT hash FROM keys WHERE hash IN ({','.join('?' * len(some))})"  # noqa: S608 (placeholders)
+            for (known,) in self._db.execute(query, some):
                 hashes.pop(known, None)
         return [*hashes.values()]
 
@@ -59,16 +59,16 @@ class Findings:
 
     def some(self, verdict: Name, limit: int) -> list[str]:
         """The first few keys that have this verdict; none of those that need no explanation."""
-        question = "SELECT key FROM keys WHERE verdict = ? AND key IS NOT NULL LIMIT ?"
-        return [key for (key,) in self._db.execute(question, (verdict, limit))]
+        query = "SELECT key FROM keys WHERE verdict = ? AND key IS NOT NULL LIMIT ?"
+        return [key for (key,) in self._db.execute(query, (verdict, limit))]
 
     def unsettled(self, limit: int) -> Iterator[list[Finding]]:
         """The keys without a verdict, up to `limit` at a time; verdicts may be added during the iteration."""
         last = -(2**63)
-        question = (
+        query = (
             "SELECT hash, key, document FROM keys WHERE verdict IS NULL AND hash > ? ORDER BY hash LIMIT ?"
         )
-        while rows := self._db.execute(question, (last, limit)).fetchall():
+        while rows := self._db.execute(query, (last, limit)).fetchall():
             last = rows[-1][0]
             yield [Finding(key, None, document) for _, key, document in rows]
 
