@@ -21,14 +21,14 @@ class Finding(NamedTuple):
     key: str
     verdict: Name | None
     document: str | None = None
-    """The `_id`, as canonical Extended JSON, of the newest document that claims it, where one does."""
+    """The `_id`, as canonical Extended JSON, of the newest document that claims it; None if none does."""
 
 
 class Findings:
     """The findings of one run, by the 64-bit hash of the key. Must be closed."""
 
     def __init__(self) -> None:
-        self._db = sqlite3.connect(_place(), isolation_level=None)
+        self._db = sqlite3.connect(_database(), isolation_level=None)
         self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         self._db.execute("PRAGMA journal_mode = OFF")
         self._db.execute(
@@ -58,7 +58,7 @@ class Findings:
         return int(number)
 
     def some(self, verdict: Name, limit: int) -> list[str]:
-        """The first few keys that have this verdict; none of those that need no explanation."""
+        """Up to `limit` keys with this verdict; for `matching` and `absent` names are not stored."""
         query = "SELECT key FROM keys WHERE verdict = ? AND key IS NOT NULL LIMIT ?"
         return [key for (key,) in self._db.execute(query, (verdict, limit))]
 
@@ -78,8 +78,8 @@ class Findings:
             pass
 
 
-def _place() -> str:
-    """The database: one that spills to an unnamed temporary file, or stays in memory where none can be."""
+def _database() -> str:
+    """The path for SQLite: empty for an unnamed temporary file; memory if no temporary file can be created."""
     try:
         with tempfile.TemporaryFile():
             return ""
@@ -88,6 +88,6 @@ def _place() -> str:
 
 
 def _row(finding: Finding) -> tuple[str | None, str | None, str | None]:
-    # A key that is well is never asked for by its name: most are, so that this keeps the database small.
+    # The names of keys that match are not needed. They are the majority, so this keeps the database small.
     key, verdict, document = finding
     return verdict, None if verdict in {"matching", "absent"} else key, document
