@@ -12,8 +12,8 @@ from etl.cache.inspector import Claim, Content, Record
 from etl.model.result import TransformResult
 from etl.model.scan import Checkpoint
 from etl.verify.compare import differences
-from schemas.documents import FAMILIES
-from schemas.families import GENERATION_LOCK, Family
+from schemas.documents import family_of
+from schemas.families import GENERATION_LOCK
 from schemas.ids import readable_id
 from schemas.operations import Evict, Put
 from schemas.position import Position
@@ -95,12 +95,6 @@ class KeyFacts(NamedTuple):
         if owner is None or newest is None:
             return owner is not None
         return owner.position.order() > newest.position.order()
-
-
-def family_of(key: str) -> Family | None:
-    """The family of a key: the one with the longest matching prefix."""
-    fitting = [family for family in FAMILIES.values() if key.startswith(family.prefix)]
-    return max(fitting, key=lambda family: len(family.prefix), default=None)
 
 
 def lock_of(key: str) -> str | None:
