@@ -28,9 +28,11 @@ def test_everything_that_is_known_is_told(
     assert (told.code, told.err) == (0, "")
     assert "  in MongoDB    yes\n" in told.out
     assert "  fills         config:api:p: hash, " in told.out
-    assert ' s left; different, field "more" is too many: "1"\n' in told.out
+    assert ' s left; different, field "more" should not exist: "1"\n' in told.out
     assert "  watermark     has passed it\n" in told.out
-    assert told.out.splitlines()[-1].startswith("overwritten: it was applied, and someone else ")
+    assert told.out.splitlines()[-1].startswith(
+        "overwritten: it was applied, and its key was changed by another program"
+    )
     answer = etl("trace", NAME, "e", "--json").json
     assert (answer["outcome"], answer["dead_letter"]["attempts"]) == ("invalid", 1)
     assert answer["errors"] == [{"field": "status", "problem": "should be text"}]

@@ -47,8 +47,8 @@ def test_what_is_wrong_ends_with_3_until_it_is_repaired(
     wrong = etl("verify", NAME)
     assert wrong.code == 3
     assert 'config:api:openai: field status is "spoiled", and should be' in wrong.out
-    assert "mcp:server:status:content: it is not there" in wrong.out
-    assert re.search(r"config:client:marketing-web: document .* is gone", wrong.out)
+    assert "mcp:server:status:content: it does not exist" in wrong.out
+    assert re.search(r"config:client:marketing-web: document .* was deleted", wrong.out)
     assert "promptContent: 3 keys do not match;" in wrong.out
     repaired = etl("verify", NAME, "--repair")
     assert (repaired.code, "promptContent: 3 keys repaired;" in repaired.out) == (0, True)
