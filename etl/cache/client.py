@@ -7,8 +7,10 @@ commands that a cluster redirects are sent again here; the caller decides what e
 
 import contextlib
 import re
+import ssl
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -29,6 +31,8 @@ Command = slots.Command
 
 OLDEST: Final = (6, 2)
 """The oldest supported version of Redis."""
+
+_LONGEST_ARGUMENT: Final = 512 * 1024 * 1024
 
 _REDIRECTED: Final = (
     redis.exceptions.MovedError,
@@ -104,6 +108,7 @@ def open_pool(
     except (ValueError, redis.RedisError) as error:
         reason = str(error) if scheme not in {"redis", "rediss", "unix"} else "not a Redis URL"
         raise ConfigurationError(f"redis.url: {reason}") from None
+    _check_files(pool.connection_kwargs)
     if sentinel is None:
         return pool
     kept = {
@@ -115,6 +120,36 @@ def open_pool(
     named: Any = sentinels.master_for(sentinel.service, ssl=scheme == "rediss", **kept)
     found: redis.ConnectionPool = named.connection_pool
     return found
+
+
+def _check_files(options: Mapping[str, Any]) -> None:
+    """Check the files of TLS: redis-py would report an unreadable one as a server that does not answer.
+
+    Raises:
+        ConfigurationError: a file cannot be read, or is not what it should be. The message names it.
+    """
+    if not any(name.startswith("ssl_") for name in options):
+        return
+    folder = options.get("ssl_ca_path")
+    if folder is not None and not Path(folder).is_dir():
+        raise ConfigurationError(f"redis.url: ssl_ca_path: {folder} is no folder")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authorities, certificate, key = map(options.get, ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"))
+    name, file = "ssl_ca_certs", authorities
+    try:
+        if authorities is not None:
+            context.load_verify_locations(authorities)
+        if certificate is not None:
+            name, file = "ssl_certfile, ssl_keyfile", f"{certificate}, {key or certificate}"
+            # An empty password, as OpenSSL would ask on the terminal for one.
+            context.load_cert_chain(certificate, key, options.get("ssl_password") or "")
+    except OSError as error:
+        problem = "no such PEM file" if isinstance(error, ssl.SSLError) else error.strerror
+        raise ConfigurationError(f"redis.url: {name}: {file}: {problem}") from None
+    try:
+        context.set_ciphers(options.get("ssl_ciphers") or "DEFAULT")
+    except ssl.SSLError:
+        raise ConfigurationError("redis.url: ssl_ciphers: OpenSSL knows no such cipher") from None
 
 
 def _options(scheme: str, timeout_seconds: float) -> dict[str, Any]:
@@ -157,6 +192,17 @@ class Wire:
                 if isinstance(reply, redis.RedisError):
                     raise reply
         return replies
+
+    def longest_argument(self) -> int:
+        """Bytes that Redis takes as one argument, as it says itself; its default where it may not be asked.
+
+        Beyond that it does not answer with an error but closes the connection, whatever else is in the batch.
+        """
+        try:
+            [found] = self.exchange([("CONFIG", "GET", "proto-max-bulk-len")])
+        except (ConfigurationError, CycleFailed):  # CONFIG is denied, or was renamed
+            found = []
+        return int(found[1]) if found else _LONGEST_ARGUMENT
 
     def now(self) -> int:
         """The clock of Redis in microseconds since the epoch."""
