@@ -20,7 +20,7 @@ from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
 from redis.exceptions import RedisClusterException
 from redis.retry import Retry
-from redis.sentinel import MasterNotFoundError, Sentinel
+from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 
 from etl.cache import slots
 from etl.cache.scripts import SCRIPTS
@@ -33,6 +33,9 @@ OLDEST: Final = (6, 2)
 """The oldest supported version of Redis."""
 
 _LONGEST_ARGUMENT: Final = 512 * 1024 * 1024
+
+_SENTINEL_SECONDS: Final = 2.0
+"""How long one Sentinel is waited for before the next one is asked."""
 
 _REDIRECTED: Final = (
     redis.exceptions.MovedError,
@@ -114,9 +117,19 @@ def open_pool(
     kept = {
         name: value for name, value in pool.connection_kwargs.items() if name not in {"host", "port", "path"}
     }
-    own = {"username": sentinel.username, "password": sentinel.password, "socket_timeout": timeout_seconds}
+    # Asked once each, and not for long: a Sentinel often fails with the machine of the primary.
+    soon = min(timeout_seconds, _SENTINEL_SECONDS)
+    own = {
+        **{name: value for name, value in kept.items() if name.startswith("ssl_")},
+        "ssl": scheme == "rediss",
+        "username": sentinel.username,
+        "password": sentinel.password,
+        "socket_timeout": soon,
+        "socket_connect_timeout": soon,
+        "retry": Retry(NoBackoff(), 0),
+    }
     make: Any = Sentinel  # which has no annotations
-    sentinels = make([*sentinel.nodes], sentinel_kwargs={**own, "socket_connect_timeout": timeout_seconds})
+    sentinels = make([*sentinel.nodes], sentinel_kwargs=own)
     named: Any = sentinels.master_for(sentinel.service, ssl=scheme == "rediss", **kept)
     found: redis.ConnectionPool = named.connection_pool
     return found
@@ -175,6 +188,8 @@ class Wire:
     def address(self) -> str:
         """The address of Redis without credentials."""
         known = self._pool.connection_kwargs
+        if isinstance(self._pool, SentinelConnectionPool):
+            return f"{self._pool.service_name} of the Sentinels"
         return str(known.get("path") or f"{known.get('host', 'localhost')}:{known.get('port', 6379)}")
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
@@ -228,6 +243,8 @@ class Wire:
     def _translated(self, error: Exception) -> EtlError:
         where = f"Redis at {self.address}"
         text = str(error).replace("\n", " ")
+        if isinstance(error, MasterNotFoundError):
+            return _no_primary(where, text)
         if isinstance(error, _CREDENTIALS) or _DENIED.search(text):
             return ConfigurationError(f"{where} refuses: {text} (check user, password and ACL in redis.url)")
         problem = next((problem for words, problem in _SETTINGS.items() if words in text), None)
@@ -389,6 +406,17 @@ class AutoWire(Wire):
                 is_cluster = "redis_mode:cluster" in info
                 self._real = ClusterWire(self._url, self._timeout) if is_cluster else single
             return self._real
+
+
+def _no_primary(where: str, text: str) -> EtlError:
+    """What to do about Sentinels that name no primary; `text` has the error of each that was asked."""
+    if "AuthenticationError" in text:
+        return ConfigurationError(
+            f"{where}: the Sentinels refuse the login (check redis.sentinel.username and redis.sentinel.password)"
+        )
+    return RedisUnavailable(
+        f"{where} does not answer: no Sentinel names a primary (are redis.sentinel.service and .nodes right?)"
+    )
 
 
 def round_trip(pool: redis.ConnectionPool, commands: Sequence[Command]) -> list[Any]:
