@@ -1,7 +1,4 @@
-"""Opens MongoDB clients, and translates the driver's errors.
-
-With `source` the only module that imports `pymongo`.
-"""
+"""Opens MongoDB clients, and translates the driver's errors. The only module that opens them."""
 
 import atexit
 import re
@@ -43,7 +40,7 @@ class Client(MongoClient[dict[str, Any]]):
 
     def __init__(self, uri: str, **options: Any) -> None:
         super().__init__(uri, **options)
-        self.told_hosts = uri.partition("://")[2].partition("/")[0].partition("?")[0].rpartition("@")[2]
+        self.hosts_in_uri = uri.partition("://")[2].partition("/")[0].partition("?")[0].rpartition("@")[2]
 
 
 def connect(uri: str, timeout_seconds: float = 10.0, **options: Any) -> MongoClient[dict[str, Any]]:
@@ -83,7 +80,7 @@ def end_without_waiting() -> None:
 
 
 def _option_problem(warning: str) -> str:
-    """What the driver says of an option, unless it may quote a secret."""
+    """The driver's warning about an option, unless it may contain a secret."""
     if warning.startswith("Unknown option") or _SECRET.search(warning):
         return "an option after the ? is unknown or has a wrong value"
     return warning.partition("\n")[0]
@@ -109,7 +106,7 @@ def address(client: MongoClient[Any]) -> str:
     """The address of MongoDB without credentials."""
     servers = sorted((host, port or 0) for host, port in client.topology_description.server_descriptions())
     found = ", ".join(f"{host}:{port}" if port else host for host, port in servers)
-    return found or (client.told_hosts if isinstance(client, Client) else "")
+    return found or (client.hosts_in_uri if isinstance(client, Client) else "")
 
 
 @contextmanager
@@ -126,7 +123,7 @@ def translated_errors(client: MongoClient[Any], namespace: str) -> Iterator[None
     except EtlError:
         raise
     except errors.PyMongoError as error:
-        raise _sorted(error, f"MongoDB at {address(client)}", namespace) from error
+        raise _translated(error, f"MongoDB at {address(client)}", namespace) from error
 
 
 def is_without_index(error: errors.OperationFailure) -> bool:
@@ -134,7 +131,7 @@ def is_without_index(error: errors.OperationFailure) -> bool:
     return error.code in _WITHOUT_INDEX
 
 
-def _sorted(error: errors.PyMongoError, where: str, namespace: str) -> EtlError:
+def _translated(error: errors.PyMongoError, where: str, namespace: str) -> EtlError:
     code = getattr(error, "code", None)
     if isinstance(error, errors.ConfigurationError):
         kind = TransientError if isinstance(error.__cause__, _DNS_IS_AWAY) else ConfigurationError

@@ -39,6 +39,12 @@ FIELDS: Final[tuple[str, ...]] = (
 """The top-level fields that documents of any kind are made of; none where a kind does not name its own."""
 
 
+def family_of(key: str) -> Family | None:
+    """The family of a key: the one with the longest matching prefix; None for a key outside the contract."""
+    matching = [family for family in FAMILIES.values() if key.startswith(family.prefix)]
+    return max(matching, key=lambda family: len(family.prefix), default=None)
+
+
 def project(document: Document, default_tipo: str, most_digits: int | None = None) -> Projection | Reject:
     """The operations of a decoded document, or why it cannot be applied.
 
