@@ -426,8 +426,10 @@ def round_trip(pool: redis.ConnectionPool, commands: Sequence[Command]) -> list[
         replies = _sent(connection, commands)
         if any(isinstance(reply, redis.exceptions.NoScriptError) for reply in replies):
             # A restarted or promoted server has no scripts. Every command sent with a script may be repeated.
-            _sent(connection, [("SCRIPT", "LOAD", script.source) for script in SCRIPTS.values()])
-            replies = _sent(connection, commands)
+            loaded = _sent(connection, [("SCRIPT", "LOAD", script.source) for script in SCRIPTS.values()])
+            # A user without the right to load is told so; "no matching script" would be retried.
+            denied = [reply for reply in loaded if isinstance(reply, redis.RedisError)]
+            replies = denied[:1] * len(commands) if denied else _sent(connection, commands)
     except BaseException:
         connection.disconnect()  # unread replies would be taken for those of the next commands
         raise

@@ -67,3 +67,18 @@ def test_the_redis_user_of_the_page_may_do_all_that_is_needed(
         user: Any = RedisCluster if start is cluster else redis.Redis
         with user.from_url(url) as client, pytest.raises(redis.exceptions.NoPermissionError):
             client.set("other", "x")
+
+
+@pytest.mark.parametrize("missing", ["-hset", "-expire", "-script", "resetkeys ~mcp:* ~etl:* ~{*"])
+def test_a_right_that_is_missing_is_a_setting_to_change(
+    mongod: MongoServer, collection: Collection[Document], clock: Clock, missing: str
+) -> None:
+    """Within a script as outside of one: exit code 2, as trying again would not help."""
+    collection.insert_one(api("a", clock.ago(60)))
+    with single_server() as (address, admin):
+        admin.execute_command("ACL", "SETUSER", "etl", *missing.split())
+        with App(settings_for(mongod.uri, collection.database.name, as_user(address))) as app:
+            [report] = app.sync()
+    assert (report.status, report.exit_code) == ("failed", 2), report.error
+    assert "check user, password and ACL in redis.url" in str(report.error)
+    assert "\n" not in str(report.error)
