@@ -46,9 +46,9 @@ __all__ = [
 _log = logging.getLogger("etl")
 
 
-def _complaint(ask: Callable[[], object]) -> str | None:
+def _error_of(call: Callable[[], object]) -> str | None:
     try:
-        ask()
+        call()
     except EtlError as error:
         return str(error)
     return None
@@ -99,19 +99,13 @@ class App:
 
     def away(self) -> dict[str, str]:
         """The servers (`redis`, `mongodb`) that do not answer, each with the reason; may be called from any thread."""
-        reader, seconds = (
-            self._parts.reader(self._settings.collections[0]),
-            self._settings.mongo.timeout_seconds,
-        )
-        with ThreadPoolExecutor(1) as beside:
-            mongodb = beside.submit(
-                _complaint, lambda: reader.ping(seconds)
-            )  # in parallel: one time limit, not two
-            asked = {
-                "redis": _complaint(lambda: self._wire.exchange([("PING",)])),
-                "mongodb": mongodb.result(),
-            }
-        return {server: problem for server, problem in asked.items() if problem is not None}
+        reader = self._parts.reader(self._settings.collections[0])
+        seconds = self._settings.mongo.timeout_seconds
+        with ThreadPoolExecutor(1) as executor:  # in parallel, so that the time limits do not add up
+            mongodb = executor.submit(_error_of, lambda: reader.ping(seconds))
+            redis = _error_of(lambda: self._wire.exchange([("PING",)]))
+            errors = {"redis": redis, "mongodb": mongodb.result()}
+        return {server: error for server, error in errors.items() if error is not None}
 
     def retry_dead_letters(self, name: str, ids: Sequence[str]) -> Report:
         """One cycle that also reads these documents again (`_id`s as canonical Extended JSON)."""
@@ -197,7 +191,7 @@ class App:
         self._parts.follower(self._settings.collection(name), on_batch).follow()
 
     def reconciliation_due(self, name: str) -> bool:
-        """Whether keys were removed although older documents may claim them: `reconcile` writes them again.
+        """Whether keys were removed that older documents may still claim: `reconcile` writes them again.
 
         Raises:
             ConfigurationError: the name is not in the settings.
@@ -246,7 +240,7 @@ class App:
     def status(self, names: Sequence[str] = (), *, mongodb_away: str | None = None) -> list[CollectionStatus]:
         """The state of each collection, all of them by default; may be called from any thread.
 
-        `mongodb_away` is the reason why MongoDB does not answer, if known: it is not asked again.
+        If `mongodb_away`, the reason why MongoDB does not answer, is given, MongoDB is not queried.
 
         Raises:
             ConfigurationError: a name is not in the settings.

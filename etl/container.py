@@ -40,8 +40,8 @@ from schemas.families import LAST_SYNC
 from schemas.ids import id_from_text
 from schemas.keys import component
 
-_FEW: Final = 5000
-"""Collections with fewer documents are read without worker processes."""
+_MIN_DOCUMENTS_FOR_WORKERS: Final = 5000
+"""Smaller collections are read without worker processes."""
 
 
 class Container:
@@ -107,7 +107,7 @@ class Container:
         return sorted(found, key=lambda one: (one.position.order(), one.document))
 
     def store(self, collection: CollectionSettings, keys: StateKeys | None = None) -> CheckpointStore:
-        """Stage 4; `keys` for a backfill's."""
+        """Stage 4; `keys` are those of a cycle by default."""
         published = self._ttls[LAST_SYNC.name] or 2 * self.settings.schedule.cycle_seconds
         keys = keys or self.keys(collection)
         return CheckpointStore(self.wire, keys, published, self.retry)
@@ -203,13 +203,13 @@ class Container:
     def _start_workers(
         self, collection: CollectionSettings, order: BackfillOrder, scan: Scan
     ) -> Iterator[Workers | None]:
-        """Start workers: always if they were asked for, else for large collections only."""
+        """Start workers: always if the order names an executor, else for large collections only."""
         reader = self.reader(collection)
         alone = scan.mode == "delta" or (scan.mode == "cold_start" and collection.cold_start == "now")
         if alone or order.rate or not self.retry(reader.prepare):
             yield None
             return
-        if order.executors is None and self.retry(reader.count) < _FEW:
+        if order.executors is None and self.retry(reader.count) < _MIN_DOCUMENTS_FOR_WORKERS:
             yield None
             return
         start = order.executors or processes(self.settings.workers())
@@ -243,7 +243,7 @@ class RemoteWork:
     dry: bool
 
     def __call__(self, task: Task) -> RangeProgress:
-        """Work on a range, for a while."""
+        """Work on the range of the task for the time of the task."""
         stages = _stages(self.settings, self.collection, self.dry)
         process = partial(stages.processor.process, remember_from=self.remember_from, trust=False)
         return work(stages, process, task)

@@ -138,7 +138,7 @@ def test_a_daemon_under_nohup_goes_on(environment: Mapping[str, str], redis_clie
 def test_an_answer_that_cannot_be_written_is_one_line(in_shell: "InShell", arguments: str) -> None:
     """The disk is full: exit code 1, no traceback."""
     code, err = in_shell(f"{arguments} >{FULL}")
-    assert (code, err) == (1, "error: cannot write the answer to stdout: No space left on device\n")
+    assert (code, err) == (1, "error: cannot write to stdout: No space left on device\n")
 
 
 @pytest.mark.parametrize(
