@@ -7,8 +7,10 @@ commands that a cluster redirects are sent again here; the caller decides what e
 
 import contextlib
 import re
+import ssl
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -18,7 +20,7 @@ from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
 from redis.exceptions import RedisClusterException
 from redis.retry import Retry
-from redis.sentinel import MasterNotFoundError, Sentinel
+from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 
 from etl.cache import slots
 from etl.cache.scripts import SCRIPTS
@@ -29,6 +31,11 @@ Command = slots.Command
 
 OLDEST: Final = (6, 2)
 """The oldest supported version of Redis."""
+
+_LONGEST_ARGUMENT: Final = 512 * 1024 * 1024
+
+_SENTINEL_SECONDS: Final = 2.0
+"""How long one Sentinel is waited for before the next one is asked."""
 
 _REDIRECTED: Final = (
     redis.exceptions.MovedError,
@@ -104,17 +111,58 @@ def open_pool(
     except (ValueError, redis.RedisError) as error:
         reason = str(error) if scheme not in {"redis", "rediss", "unix"} else "not a Redis URL"
         raise ConfigurationError(f"redis.url: {reason}") from None
+    _check_files(pool.connection_kwargs)
     if sentinel is None:
         return pool
     kept = {
         name: value for name, value in pool.connection_kwargs.items() if name not in {"host", "port", "path"}
     }
-    own = {"username": sentinel.username, "password": sentinel.password, "socket_timeout": timeout_seconds}
+    # Asked once each, and not for long: a Sentinel often fails with the machine of the primary.
+    soon = min(timeout_seconds, _SENTINEL_SECONDS)
+    own = {
+        **{name: value for name, value in kept.items() if name.startswith("ssl_")},
+        "ssl": scheme == "rediss",
+        "username": sentinel.username,
+        "password": sentinel.password,
+        "socket_timeout": soon,
+        "socket_connect_timeout": soon,
+        "retry": Retry(NoBackoff(), 0),
+    }
     make: Any = Sentinel  # which has no annotations
-    sentinels = make([*sentinel.nodes], sentinel_kwargs={**own, "socket_connect_timeout": timeout_seconds})
+    sentinels = make([*sentinel.nodes], sentinel_kwargs=own)
     named: Any = sentinels.master_for(sentinel.service, ssl=scheme == "rediss", **kept)
     found: redis.ConnectionPool = named.connection_pool
     return found
+
+
+def _check_files(options: Mapping[str, Any]) -> None:
+    """Check the files of TLS: redis-py would report an unreadable one as a server that does not answer.
+
+    Raises:
+        ConfigurationError: a file cannot be read, or is not what it should be. The message names it.
+    """
+    if not any(name.startswith("ssl_") for name in options):
+        return
+    folder = options.get("ssl_ca_path")
+    if folder is not None and not Path(folder).is_dir():
+        raise ConfigurationError(f"redis.url: ssl_ca_path: {folder} is no folder")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authorities, certificate, key = map(options.get, ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"))
+    name, file = "ssl_ca_certs", authorities
+    try:
+        if authorities is not None:
+            context.load_verify_locations(authorities)
+        if certificate is not None:
+            name, file = "ssl_certfile, ssl_keyfile", f"{certificate}, {key or certificate}"
+            # An empty password, as OpenSSL would ask on the terminal for one.
+            context.load_cert_chain(certificate, key, options.get("ssl_password") or "")
+    except OSError as error:
+        problem = "no such PEM file" if isinstance(error, ssl.SSLError) else error.strerror
+        raise ConfigurationError(f"redis.url: {name}: {file}: {problem}") from None
+    try:
+        context.set_ciphers(options.get("ssl_ciphers") or "DEFAULT")
+    except ssl.SSLError:
+        raise ConfigurationError("redis.url: ssl_ciphers: OpenSSL knows no such cipher") from None
 
 
 def _options(scheme: str, timeout_seconds: float) -> dict[str, Any]:
@@ -140,6 +188,8 @@ class Wire:
     def address(self) -> str:
         """The address of Redis without credentials."""
         known = self._pool.connection_kwargs
+        if isinstance(self._pool, SentinelConnectionPool):
+            return f"{self._pool.service_name} of the Sentinels"
         return str(known.get("path") or f"{known.get('host', 'localhost')}:{known.get('port', 6379)}")
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
@@ -157,6 +207,17 @@ class Wire:
                 if isinstance(reply, redis.RedisError):
                     raise reply
         return replies
+
+    def longest_argument(self) -> int:
+        """Bytes that Redis takes as one argument, as it says itself; its default where it may not be asked.
+
+        Beyond that it does not answer with an error but closes the connection, whatever else is in the batch.
+        """
+        try:
+            [found] = self.exchange([("CONFIG", "GET", "proto-max-bulk-len")])
+        except (ConfigurationError, CycleFailed):  # CONFIG is denied, or was renamed
+            found = []
+        return int(found[1]) if found else _LONGEST_ARGUMENT
 
     def now(self) -> int:
         """The clock of Redis in microseconds since the epoch."""
@@ -182,6 +243,8 @@ class Wire:
     def _translated(self, error: Exception) -> EtlError:
         where = f"Redis at {self.address}"
         text = str(error).replace("\n", " ")
+        if isinstance(error, MasterNotFoundError):
+            return _no_primary(where, text)
         if isinstance(error, _CREDENTIALS) or _DENIED.search(text):
             return ConfigurationError(f"{where} refuses: {text} (check user, password and ACL in redis.url)")
         problem = next((problem for words, problem in _SETTINGS.items() if words in text), None)
@@ -343,6 +406,17 @@ class AutoWire(Wire):
                 is_cluster = "redis_mode:cluster" in info
                 self._real = ClusterWire(self._url, self._timeout) if is_cluster else single
             return self._real
+
+
+def _no_primary(where: str, text: str) -> EtlError:
+    """What to do about Sentinels that name no primary; `text` has the error of each that was asked."""
+    if "AuthenticationError" in text:
+        return ConfigurationError(
+            f"{where}: the Sentinels refuse the login (check redis.sentinel.username and redis.sentinel.password)"
+        )
+    return RedisUnavailable(
+        f"{where} does not answer: no Sentinel names a primary (are redis.sentinel.service and .nodes right?)"
+    )
 
 
 def round_trip(pool: redis.ConnectionPool, commands: Sequence[Command]) -> list[Any]:

@@ -4,7 +4,7 @@ Any number of processes may write at the same time: `lua/record.lua` and `lua/ap
 idempotent and commutative (docs/guarantees.md). Each call is short, so that it does not delay readers of the cache.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
@@ -12,7 +12,7 @@ from etl.cache.client import Command, Wire
 from etl.cache.keys import owner_key, record_key, requests_key
 from etl.cache.scripts import SCRIPTS
 from etl.model.result import TransformResult
-from schemas.operations import Evict, Put
+from schemas.operations import Evict, Put, Reject
 
 DEADLINE_SECONDS: Final = 30.0
 """Maximum age of a read when it is written; documents that were read earlier are read again."""
@@ -23,6 +23,8 @@ _CHANGES_PER_CALL: Final = 50
 _REQUESTS_PER_CALL: Final = 100
 _BYTES_PER_CALL: Final = 256 * 1024
 _CLAIMS_PER_KEY: Final = 8  # as many lines as `lua/apply.lua` keeps
+# Redis accepts no limit below 1 MiB, and a character takes at most four bytes.
+_LARGE: Final = 256 * 1024
 _LEFT_OUT: Final = "- -"
 
 QUEUED: Final = ">"
@@ -276,6 +278,36 @@ def _newest(changes: Sequence[KeyWrite]) -> Sequence[KeyWrite]:
     left_out = {change.document for change in claiming[:-_CLAIMS_PER_KEY]}
     mark = claiming[0]._replace(line=_LEFT_OUT)
     return [mark, *(change for change in changes if change.document not in left_out)]
+
+
+def refuse_unsendable(
+    results: Sequence[TransformResult], longest_argument: Callable[[], int]
+) -> list[TransformResult]:
+    """The same results; a document with an argument longer than Redis takes is rejected.
+
+    Args:
+        results: of the transform.
+        longest_argument: asks Redis for the most bytes of one argument; called where a document is large.
+    """
+    large = [result for result in results if result.size >= _LARGE]
+    if not large:
+        return [*results]
+    most = longest_argument()
+    refused = {id(result) for result in large if _longest(result) > most}
+    reject = Reject(f"it has a value longer than Redis takes: proto-max-bulk-len is {most:,} bytes")
+    return [
+        one._replace(writes=(), pushes=(), keeps=(), reject=reject) if id(one) in refused else one
+        for one in results
+    ]
+
+
+def _longest(result: TransformResult) -> int:
+    """The bytes of the longest argument of all calls about a document."""
+    arguments: list[str | bytes] = [statement(result), *(push.item for push in result.pushes)]
+    for write in result.writes:
+        if isinstance(write, Put):
+            arguments += write.value.values() if isinstance(write.value, Mapping) else write.value
+    return max(len(one) if isinstance(one, bytes) else len(one.encode()) for one in arguments)
 
 
 def statement(result: TransformResult) -> str:

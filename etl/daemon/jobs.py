@@ -198,7 +198,10 @@ class Cycles(Job):
         self.metrics.cycle(report)
         self._log_report(report)
         if report.status == "ok":
-            self.repair_is_due = self.app.reconciliation_due(self.task)
+            try:
+                self.repair_is_due = self.app.reconciliation_due(self.task)
+            except EtlError as error:
+                return str(error)  # the cycle went well, and is counted already
             if self.repair_is_due:
                 self._context.postpone(_reconciliation(self.task), 0)
         return report.error if report.status == "failed" else None

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 import dns.exception
 import dns.resolver
@@ -17,6 +18,8 @@ from etl.errors import AccessDenied, ConfigurationError, CycleFailed, EtlError, 
 
 _FAREWELL_SECONDS: Final = 1.0
 _SECRET: Final = re.compile("pass|token|secret|properties", re.IGNORECASE)
+_FILES: Final = frozenset({"tlscafile", "tlscertificatekeyfile", "tlscrlfile"})
+_FILE_PROBLEM: Final = re.compile("file is not readable|X509|PEM|SSL")
 _DNS_IS_AWAY: Final = (dns.exception.Timeout, dns.resolver.NoNameservers)
 
 # Server error codes: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
@@ -55,7 +58,7 @@ def connect(uri: str, timeout_seconds: float = 10.0, **options: Any) -> MongoCli
     except UserWarning as warning:
         raise ConfigurationError(f"mongo.uri: {_option_problem(str(warning))}") from None
     except OSError as error:  # of a file that an option names
-        raise ConfigurationError(f"mongo.uri: {error.strerror}") from None
+        raise ConfigurationError(f"mongo.uri: {error.strerror}{_files(uri)}") from None
     except (errors.InvalidURI, errors.ConfigurationError, ValueError) as error:
         raise ConfigurationError(f"mongo.uri: {_safe(error, uri)}") from None
 
@@ -87,7 +90,16 @@ def _safe(error: Exception, uri: str) -> str:
     text = str(error).split("\n", maxsplit=1)[0]
     credentials = uri.partition("://")[2].rpartition("@")[0]
     parts = [part for part in (credentials, *credentials.split(":")) if part]
-    return "not a MongoDB URI" if any(part in text for part in parts) else text
+    if any(part in text for part in parts):
+        return "not a MongoDB URI"
+    return text + _files(uri) if _FILE_PROBLEM.search(text) else text
+
+
+def _files(uri: str) -> str:
+    """The files that the URI names: the driver's message does not say which one it could not use."""
+    options = parse_qsl(uri.partition("?")[2])
+    files = [f"{name} {value}" for name, value in options if name.lower() in _FILES]
+    return f" ({', '.join(files)})" if files else ""
 
 
 def address(client: MongoClient[Any]) -> str:

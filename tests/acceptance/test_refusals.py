@@ -153,6 +153,39 @@ def test_a_wrong_option_of_a_uri(etl: Etl, option: str) -> None:
     line(result, result.code)
 
 
+@pytest.mark.parametrize(
+    ("setting", "scheme", "option"),
+    [
+        ("ETL_REDIS__URL", "rediss", "ssl_ca_certs=FILE"),
+        ("ETL_REDIS__URL", "rediss", "ssl_certfile=FILE"),
+        ("ETL_REDIS__URL", "rediss", "ssl_ca_path=FILE"),
+        ("ETL_MONGO__URI", "mongodb", "tls=true&tlsCAFile=FILE"),
+        ("ETL_MONGO__URI", "mongodb", "tls=true&tlsCertificateKeyFile=FILE"),
+    ],
+)
+@pytest.mark.parametrize("text", [None, "no certificate"], ids=["missing", "of something else"])
+def test_a_certificate_that_cannot_be_used(
+    typed: Etl, tmp_path: Path, setting: str, scheme: str, option: str, text: str | None
+) -> None:
+    """The file is named, and no server is blamed for it."""
+    file = tmp_path / "file.pem"
+    if text is not None:
+        file.write_text(text)
+    uri = f"{scheme}://127.0.0.1:1/?{option.replace('FILE', str(file))}"
+    problem = line(typed("sync", **IMPATIENT, **{setting: uri}), 2)
+    assert str(file) in problem
+    assert problem.startswith({"ETL_REDIS__URL": "redis.url: ", "ETL_MONGO__URI": "mongo.uri: "}[setting])
+    assert "does not answer" not in problem
+
+
+def test_a_cipher_that_is_unknown(typed: Etl) -> None:
+    """It is no server that does not answer either."""
+    url = "rediss://127.0.0.1:1/0?ssl_ciphers=none-such"
+    assert (
+        line(typed("sync", ETL_REDIS__URL=url), 2) == "redis.url: ssl_ciphers: OpenSSL knows no such cipher"
+    )
+
+
 def test_a_wrong_mongodb_password(etl: Etl, start_mongod: StartMongo) -> None:
     """The address and the way out are named at once: trying again would not help."""
     server = start_mongod(password="correct")

@@ -7,7 +7,14 @@ import pytest
 
 from etl.app import App
 from etl.daemon.jobs import Job, JobContext, jobs
-from etl.errors import ConfigurationError, Interrupted, LeaseHeldError, RedisUnavailable, TransientError
+from etl.errors import (
+    ConfigurationError,
+    EtlError,
+    Interrupted,
+    LeaseHeldError,
+    RedisUnavailable,
+    TransientError,
+)
 from etl.model.report import RefreshReport, Report
 from etl.monitoring.metrics import Metrics
 from etl.settings import Settings
@@ -49,7 +56,7 @@ class FakeApp:
         self.lease = FakeLease()
         self.closed = False
         self.cycles = 0
-        self.due = False
+        self.due: bool | EtlError = False
 
     def leader_lease(self, _: str) -> FakeLease:
         """As it was told."""
@@ -61,6 +68,8 @@ class FakeApp:
 
     def reconciliation_due(self, _: str) -> bool:
         """As it was told."""
+        if isinstance(self.due, EtlError):
+            raise self.due
         return self.due
 
     def reconcile(self, _: str) -> VerifyReport | None:
@@ -351,6 +360,18 @@ def test_every_failure_is_counted_once() -> None:
     desk.cycles()
     desk.cycles()
     assert samples(desk.metrics)["etl_cycles_total", NAME, "failed"] == 2
+
+
+def test_a_redis_that_goes_right_after_a_cycle_makes_it_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+    """It is counted once, as the cycle that went well; the outage is told, and both servers are asked again soon."""
+    desk = Desk()
+    desk.app.due = RedisUnavailable("Redis does not answer")
+    desk.cycles()
+    counts = samples(desk.metrics)
+    assert counts["etl_cycles_total", NAME, "ok"] == 1
+    assert counts.get(("etl_cycles_total", NAME, "failed"), 0) == 0
+    assert caplog.messages == ["Redis does not answer"]
+    assert desk.postponed == [5]
 
 
 def test_a_refresh_that_fails_is_tried_again_before_the_family_expires() -> None:
