@@ -12,10 +12,12 @@ from pymongo import MongoClient
 from etl.cache.client import Wire, open_pool
 from etl.cache.writer import CacheWriter
 from etl.mongo.reader import Source
+from etl.sync.processor import Processor
 from schemas.codec import document_of, raw_value
 from schemas.position import FIRST, LAST, Position
+from tests.support.batches import KNOWN, Documents
 from tests.support.results import TTLS
-from tests.support.twins import NAME, ReaderTwin, fake_documents, fake_redis
+from tests.support.twins import NAME, Insistent, ReaderTwin, fake_documents, fake_redis
 from tests.support.types import Document
 
 
@@ -92,3 +94,17 @@ def wire(kind: str, client: redis.Redis, request: pytest.FixtureRequest) -> Iter
 def writer(wire: Wire) -> CacheWriter:
     """Stage 3, with the lives that families have by default."""
     return CacheWriter(wire, TTLS, memory_seconds=1_440)
+
+
+@pytest.fixture
+def documents() -> Documents:
+    """No document yet."""
+    return Documents()
+
+
+@pytest.fixture
+def processor(writer: CacheWriter, documents: Documents) -> Processor:
+    """Of one collection; a second one is known too."""
+    return Processor(
+        writer, NAME, documents.reread, lambda name: name.partition(" ")[0] in KNOWN, Insistent()
+    )
