@@ -13,20 +13,10 @@ from schemas.operations import Enqueue, Put
 from tests.support.twins import NAME
 
 KEY = "config:api:a"
-
-
 OTHER = "config:api:b"
-
-
 LOCK = "lock:content_generation:c"
-
-
 QUEUE = "queue:ai_generation:alta"
-
-
 LATE = int(DEADLINE_SECONDS * 1_000_000)
-
-
 KNOWN = (NAME, "second")
 
 
