@@ -25,7 +25,7 @@ from tests.support.claims import (
 
 
 def test_an_eviction_is_a_claim(writer: CacheWriter, client: redis.Redis) -> None:
-    """Of an absent key: older claims do not bring it back, and are its heirs."""
+    """Older claims do not restore the key."""
     apply(writer, claim(1, 1_000))
     evict = change(2, Evict(CONFIG_API.name, KEY), 2_000)
     assert apply(writer, evict) == NOTHING
@@ -49,7 +49,6 @@ def test_a_value_without_members_is_an_eviction(writer: CacheWriter, client: red
 def test_the_type_of_a_key_may_change(
     writer: CacheWriter, client: redis.Redis, before: Any, after: Any
 ) -> None:
-    """Whatever was there, a string included, gives way."""
     if isinstance(before, str):
         client.set(KEY, before)
     elif before is not None:
@@ -59,7 +58,6 @@ def test_the_type_of_a_key_may_change(
 
 
 def test_a_hash_is_replaced_as_a_whole(writer: CacheWriter, client: redis.Redis) -> None:
-    """Fields that the new value has not are gone, those of the holder before and those of others."""
     apply(writer, change(1, Put(CONFIG_API.name, KEY, {"status": "a", "rate_limit": "5"})))
     client.hset(KEY, "foreign", "1")
     apply(writer, change(1, Put(CONFIG_API.name, KEY, {"status": "b", "endpoints": "[]"}), 2_000))
@@ -70,7 +68,7 @@ def test_a_hash_is_replaced_as_a_whole(writer: CacheWriter, client: redis.Redis)
 def test_a_list_is_replaced_as_a_whole(
     writer: CacheWriter, client: redis.Redis, lengths: Sequence[int]
 ) -> None:
-    """It is as long as the new value, in its order, also where Lua takes it in pieces only."""
+    """Also a list longer than Lua's stack."""
     for ms, length in enumerate(lengths):
         members = [f"{ms} {number}" for number in range(length)]
         apply(writer, change(1, Put(CAMPAIGN_MESSAGES.name, KEY, members), ms))
@@ -81,21 +79,22 @@ def test_a_list_is_replaced_as_a_whole(
 def test_a_large_hash_is_replaced_as_a_whole(
     writer: CacheWriter, client: redis.Redis, sizes: Sequence[int]
 ) -> None:
-    """Also where Lua takes it in pieces only."""
+    """Larger than Lua's stack."""
     for ms, size in enumerate(sizes):
         fields = {f"{ms if number % 2 else ''} {number}": f"{ms}" for number in range(size)}
         apply(writer, change(1, Put(CONFIG_API.name, KEY, fields), ms))
         assert client.hgetall(KEY) == fields
 
 
-def test_members_are_bytes_or_texts(writer: CacheWriter, client: redis.Redis) -> None:
-    """As the writer of JSON gives them, whatever they hold."""
+def test_members_may_be_bytes_or_text(writer: CacheWriter, client: redis.Redis) -> None:
     apply(writer, change(1, Put(CAMPAIGN_MESSAGES.name, KEY, ["ñ\n \x00", "ñ\n \x00".encode()])))
     assert client.lrange(KEY, 0, -1) == ["ñ\n \x00"] * 2
 
 
-def test_keys_live_as_long_as_their_family_says(writer: CacheWriter, client: redis.Redis) -> None:
-    """Each write begins their life anew; the register of a key lives twice the deadline longer."""
+def test_each_write_renews_the_ttl_of_the_key_and_of_its_register(
+    writer: CacheWriter, client: redis.Redis
+) -> None:
+    """The register outlives the key by twice the deadline."""
     margin = 2 * DEADLINE_SECONDS
     for write, life in [(says("a"), 3_600), (Put(CAMPAIGN_MESSAGES.name, KEY, ["1"]), 10_800)]:
         for number in range(3):
@@ -106,8 +105,8 @@ def test_keys_live_as_long_as_their_family_says(writer: CacheWriter, client: red
             client.expire(OWNER, 5)
 
 
-def test_a_family_without_a_life_stays(writer: CacheWriter, client: redis.Redis) -> None:
-    """Its keys get no TTL, and lose the one they had; their register neither."""
+def test_keys_of_a_family_without_ttl_do_not_expire(writer: CacheWriter, client: redis.Redis) -> None:
+    """An earlier TTL is removed, that of the register too."""
     client.hset(KEY, "x", "1")
     client.expire(KEY, 5)
     for ms in (1_000, 2_000):
@@ -119,8 +118,7 @@ def test_a_family_without_a_life_stays(writer: CacheWriter, client: redis.Redis)
     assert 0 < int(str(client.pttl(OWNER))) <= 2_000 * DEADLINE_SECONDS
 
 
-def test_what_a_document_has_left_is_known_for_the_deadline(writer: CacheWriter, client: redis.Redis) -> None:
-    """However soon the register of the key would have expired."""
+def test_a_release_is_kept_until_the_deadline(writer: CacheWriter, client: redis.Redis) -> None:
     apply(writer, claim(1), claim(2, 2_000))
     client.pexpire(OWNER, 1_000)
     apply(writer, leave(1, 3_000))
@@ -128,25 +126,27 @@ def test_what_a_document_has_left_is_known_for_the_deadline(writer: CacheWriter,
     assert life >= 1_000 * DEADLINE_SECONDS
 
 
-def test_the_register_of_an_evicted_key_lives_as_long_as_that_would(
+def test_the_register_of_an_evicted_key_has_the_ttl_of_the_family(
     writer: CacheWriter, client: redis.Redis
 ) -> None:
-    """So that older claims do not fill it anew."""
+    """So older claims do not restore the key."""
     apply(writer, change(1, Evict(CONFIG_API.name, KEY)))
     life: Any = client.ttl(OWNER)
     assert life == pytest.approx(3_600 + 2 * DEADLINE_SECONDS, abs=2)
 
 
-def test_a_register_that_has_expired_makes_room(writer: CacheWriter, client: redis.Redis) -> None:
-    """Nothing is known of the key then, whatever it still holds."""
+def test_any_claim_is_written_after_the_register_has_expired(
+    writer: CacheWriter, client: redis.Redis
+) -> None:
     apply(writer, claim(2, 2_000))
     client.delete(OWNER)
     assert apply(writer, claim(1, 1_000)) == NOTHING
     assert status(client) == "1 1000"
 
 
-def test_many_keys_in_one_call(writer: CacheWriter, client: redis.Redis) -> None:
-    """All are written, those in conflict are named, whatever the calls that they are sent in."""
+def test_many_keys_are_written_and_those_in_conflict_are_named(
+    writer: CacheWriter, client: redis.Redis
+) -> None:
     keys = [f"config:api:{number}" for number in range(180)]
 
     def at(document_id: int, ms: int) -> dict[str, list[KeyWrite]]:
@@ -163,8 +163,7 @@ def test_many_keys_in_one_call(writer: CacheWriter, client: redis.Redis) -> None
     assert writer.apply({}, [], writer.now(), 0) == NOTHING
 
 
-def test_large_documents_travel_in_calls_of_their_own(writer: CacheWriter, client: redis.Redis) -> None:
-    """So that no call keeps Redis busy for long."""
+def test_large_documents_are_sent_in_separate_calls(writer: CacheWriter, client: redis.Redis) -> None:
     keys = [f"config:api:{number}" for number in range(5)]
     text = "x" * 300_000
     changes = {key: [change(1, Put(CONFIG_API.name, key, {"status": text}))] for key in keys}

@@ -16,8 +16,7 @@ from tests.support.batches import KEY, LATE, OTHER, QUEUE, Documents, asks, proc
 from tests.support.results import rejected, result
 
 
-def test_what_a_page_comes_to(processor: Processor, client: redis.Redis) -> None:
-    """Every document is counted as what it became, and its keys are written."""
+def test_the_outcome_counts_every_document_of_a_page(processor: Processor, client: redis.Redis) -> None:
     messages = Put("ai:campaign_messages", "ai:campaign_messages:c:s", ["1", "2"])
     meta = Evict("ai:generation:meta", "ai:generation:meta:c:s")
     bad = rejected(4)
@@ -46,8 +45,8 @@ def test_what_a_page_comes_to(processor: Processor, client: redis.Redis) -> None
     assert not client.exists("ai:generation:meta:c:s", OTHER, record_key(bad.document))
 
 
-def test_a_version_that_was_applied_is_left_alone(processor: Processor, client: redis.Redis) -> None:
-    """It counts as handled, and what its keys hold by now is not looked at."""
+def test_a_done_version_is_not_written_again(processor: Processor, client: redis.Redis) -> None:
+    """It counts as handled, although its key and its request are gone."""
     version = result(1, says("a"), asks("item"))
     process(processor, version)
     client.delete(KEY, QUEUE)
@@ -56,10 +55,8 @@ def test_a_version_that_was_applied_is_left_alone(processor: Processor, client: 
     assert not client.exists(KEY, QUEUE)
 
 
-def test_what_is_done_is_written_again_where_it_is_not_trusted(
-    processor: Processor, client: redis.Redis
-) -> None:
-    """As a refresh and a backfill do; its request was made."""
+def test_a_done_version_is_written_again_without_trust(processor: Processor, client: redis.Redis) -> None:
+    """As in a refresh and a backfill; its request is not pushed again."""
     version = result(1, says("a"), asks("item"))
     process(processor, version)
     client.delete(KEY, QUEUE)
@@ -70,10 +67,10 @@ def test_what_is_done_is_written_again_where_it_is_not_trusted(
 
 
 @pytest.mark.parametrize(("remember_from", "again"), [(None, 3), (1_001, 2), (0, 1)])
-def test_only_what_a_delta_meets_again_is_remembered(
+def test_only_versions_within_the_lookback_are_marked_as_done(
     processor: Processor, remember_from: int | None, again: int
 ) -> None:
-    """By its date; what has none is never met by a delta."""
+    """A document without a date is not read by a delta again."""
     page = [
         result(1, says("a"), ms=1_000),
         result(2, says("b", OTHER), ms=1_001),
@@ -83,8 +80,9 @@ def test_only_what_a_delta_meets_again_is_remembered(
     assert process(processor, *page).processed == again
 
 
-def test_a_newer_version_replaces_all_of_the_older_one(processor: Processor, client: redis.Redis) -> None:
-    """Keys that it does not claim any more go, and what it fills is filled anew."""
+def test_a_newer_version_removes_the_keys_it_does_not_claim(
+    processor: Processor, client: redis.Redis
+) -> None:
     process(processor, result(1, says("a"), says("b", OTHER)))
     outcome = process(processor, result(1, says("c"), ms=2_000))
     assert status(client) == "c"
@@ -92,10 +90,10 @@ def test_a_newer_version_replaces_all_of_the_older_one(processor: Processor, cli
     assert (outcome.processed, outcome.entries) == (1, {"config:api": 1})
 
 
-def test_a_document_that_is_met_twice_is_read_again(
+def test_a_document_that_is_twice_on_a_page_is_read_again(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
-    """It was written while its page was read: it counts once, as what it is now."""
+    """It was changed while the page was read. It counts once, and its current version is written."""
     first, second = result(1, says("first"), ms=1_000), result(1, says("second"), ms=2_000)
     documents.put(result(1, says("third"), ms=3_000))
     outcome = process(processor, first, result(2, says("b", OTHER)), second)
@@ -107,10 +105,9 @@ def test_a_document_that_is_met_twice_is_read_again(
     assert not client.exists(KEY)
 
 
-def test_a_page_that_was_read_too_early_is_read_again(
+def test_a_late_worker_does_not_overwrite_newer_versions(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
-    """A worker slept in between: only what its documents are now is written."""
     early = processor.now()
     slept = [result(n, says("old", f"config:api:{n}"), asks(f"old {n}"), ms=n) for n in (1, 2, 3)]
     process(processor, *documents.put(result(1, says("new", "config:api:1"), ms=10)))
@@ -124,10 +121,10 @@ def test_a_page_that_was_read_too_early_is_read_again(
     assert len(outcome.handled) == 3
 
 
-def test_a_page_that_is_later_than_the_deadline_is_read_again(
+def test_a_page_written_after_the_deadline_is_read_again(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
-    """All of it: what is known of its documents may have expired."""
+    """The whole page, because the records of its documents may have expired."""
     page = [result(n, says("old", f"config:api:{n}"), ms=n) for n in (1, 2)]
     documents.put(result(1, says("new", "config:api:1"), ms=10))
     outcome = process(processor, *page, read_at=processor.now() - LATE - 1)
@@ -137,10 +134,10 @@ def test_a_page_that_is_later_than_the_deadline_is_read_again(
     assert (outcome.processed, outcome.written) == (1, 1)
 
 
-def test_a_date_that_was_set_back_is_believed(
+def test_an_earlier_date_is_applied_only_after_a_read_by_id(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
-    """Once the document is read again by its `_id`: a page may come from a deposed primary."""
+    """The page may come from a deposed primary."""
     process(processor, *documents.put(result(1, says("ahead"), ms=9_000)))
     stale = result(1, says("stale"), ms=1_000)
     process(processor, stale)
@@ -149,10 +146,9 @@ def test_a_date_that_was_set_back_is_believed(
     assert status(client) == "stale"
 
 
-def test_documents_that_never_stand_still_end_the_batch(
+def test_documents_that_change_faster_than_they_are_written_end_the_batch(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
-    """As an outage does, to be tried again."""
     version = result(1, says("a"))
     early, turns = processor.now(), count(2_000)
 
@@ -168,14 +164,13 @@ def test_documents_that_never_stand_still_end_the_batch(
     assert not client.exists(KEY)
 
 
-def test_a_page_whose_answers_were_lost_is_written_once(
+def test_a_page_that_is_sent_twice_has_the_effect_of_one(
     processor: Processor,
     documents: Documents,
     client: redis.Redis,
     wire: Wire,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Every call is carried out twice: the same keys, and each request once."""
     exchange = wire.exchange
 
     def twice(commands: Any) -> Any:
@@ -193,8 +188,8 @@ def test_a_page_whose_answers_were_lost_is_written_once(
     assert process(processor, *page).processed == 0
 
 
-def test_documents_are_read_by_id(processor: Processor, documents: Documents) -> None:
-    """Those that are gone among them, with a moment before that."""
+def test_read_returns_deleted_documents_too(processor: Processor, documents: Documents) -> None:
+    """The clock is read before the documents."""
     early = processor.now()
     there = documents.put(result(1, says("a")))
     read_at, found = processor.read([result(2).id, result(1).id])
@@ -202,8 +197,7 @@ def test_documents_are_read_by_id(processor: Processor, documents: Documents) ->
     assert {(one.id, one.timestamp) for one in found} == {(result(2).id, "gone"), (there[0].id, "1000")}
 
 
-def test_what_is_passed_over_is_done(processor: Processor, client: redis.Redis) -> None:
-    """Nothing of it is written, until a newer version comes."""
+def test_pass_over_marks_as_done_without_writing(processor: Processor, client: redis.Redis) -> None:
     version, bad = result(1, says("a"), asks("item")), rejected(2)
     processor.pass_over([version, bad], processor.now())
     assert not client.exists(KEY, QUEUE)
@@ -212,10 +206,10 @@ def test_what_is_passed_over_is_done(processor: Processor, client: redis.Redis) 
     assert status(client) == "b"
 
 
-def test_a_repair_reads_and_writes_what_is_claimed(
+def test_a_repair_ignores_the_registers(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
-    """Whatever the registers say: those that do not claim a key leave it."""
+    """Documents that do not claim the key leave it."""
     process(processor, *documents.put(result(1, says("1")), result(2, says("2"), ms=2_000)))
     client.hset(KEY, "status", "damaged")
     processor.repair({KEY: [result(1).document, result(2).document]})

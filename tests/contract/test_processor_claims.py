@@ -18,10 +18,10 @@ IDS = [ObjectId(f"{number:024x}") for number in range(20)]
 
 
 @pytest.mark.parametrize("order", [(1, 2), (2, 1)])
-def test_the_newest_of_several_documents_is_written(
+def test_the_newest_of_several_documents_is_written_in_any_order_of_pages(
     processor: Processor, documents: Documents, client: redis.Redis, order: tuple[int, int]
 ) -> None:
-    """In whatever order their pages come; the page of the older one reads the newer one again."""
+    """The page of the older document reads the newer one again."""
     documents.put(*(result(n, says(f"{n}"), ms=1_000 + n) for n in (1, 2)))
     for number in order:
         process(processor, documents.held[result(number).document])
@@ -29,17 +29,16 @@ def test_the_newest_of_several_documents_is_written(
     assert documents.reads == ([] if order == (1, 2) else [{result(1).document, result(2).document}])
 
 
-def test_the_newest_of_a_page_is_written(processor: Processor, client: redis.Redis) -> None:
-    """By the order of the page, which MongoDB has made over every type of `_id`."""
+def test_the_last_document_of_a_page_is_written(processor: Processor, client: redis.Redis) -> None:
+    """Pages are in MongoDB's order over every type of `_id`."""
     ids: list[Any] = [7, "x", {"a": 1}, ObjectId("f" * 24)]
     process(processor, *(result(one, says(repr(one))) for one in ids))
     assert status(client) == repr(ids[-1])
 
 
-def test_one_date_and_ids_of_several_types_on_several_pages(
+def test_ids_of_several_types_at_one_date_are_written_in_any_order_of_pages(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
-    """The newest in MongoDB's order is written, whatever the order of the pages."""
     ids: list[Any] = [7, "x", {"a": 1}, ObjectId("f" * 24)]
     page = documents.put(*(result(one, says(repr(one))) for one in ids))
     for one in (2, 0, 3, 1):
@@ -47,10 +46,10 @@ def test_one_date_and_ids_of_several_types_on_several_pages(
     assert status(client) == repr(ids[-1])
 
 
-def test_the_next_newest_inherits_a_key(
+def test_the_next_newest_document_gets_a_key_that_its_holder_leaves(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
-    """Where its holder moves away: it is read again, for this key only, and its request is not made twice."""
+    """It is read again for this key only, and its request is not pushed again."""
     heir = result(1, says("heir"), says("more", OTHER), asks("item"), ms=1_000)
     process(processor, *documents.put(heir, result(2, says("holder"), ms=2_000)))
     client.delete(OTHER, QUEUE)
@@ -61,10 +60,10 @@ def test_the_next_newest_inherits_a_key(
     assert (outcome.processed, outcome.enqueued, outcome.handled) == (1, 0, [moved[0].id])
 
 
-def test_an_heir_that_has_changed_meanwhile_is_applied_as_it_is_now(
+def test_the_next_document_is_applied_in_its_current_version(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
-    """No cycle has met its new version yet: it is recorded, and all that it says is done."""
+    """No cycle has read the new version yet: it is recorded and applied completely."""
     process(
         processor, *documents.put(result(1, says("heir"), says("b", OTHER)), result(2, says("x"), ms=2_000))
     )
@@ -77,10 +76,9 @@ def test_an_heir_that_has_changed_meanwhile_is_applied_as_it_is_now(
     assert process(processor, documents.held[result(1).document]).processed == 0, "it is done"
 
 
-def test_an_heir_that_has_gone_elsewhere_leaves_the_key(
+def test_a_next_document_that_has_moved_is_skipped(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
-    """Then the next one inherits, or none."""
     page = documents.put(*(result(n, says(f"{n}"), ms=n) for n in (1, 2, 3)))
     process(processor, *page)
     documents.put(result(2, says("2", OTHER), ms=5))
@@ -88,20 +86,18 @@ def test_an_heir_that_has_gone_elsewhere_leaves_the_key(
     assert (status(client), status(client, OTHER)) == ("1", "2")
 
 
-def test_heirs_that_were_deleted_do_not_inherit(
+def test_the_key_is_removed_if_all_next_documents_were_deleted(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
-    """The key is removed where none is left."""
     process(processor, *documents.put(*(result(n, says(f"{n}"), ms=n) for n in (1, 2, 3))))
     documents.held.clear()
     process(processor, *documents.put(result(3, ms=4)))
     assert not client.exists(KEY)
 
 
-def test_an_heir_that_is_invalid_does_not_inherit(
+def test_an_invalid_next_document_is_skipped_until_it_is_corrected(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
-    """The next one does; mended, it takes the key again."""
     process(processor, *documents.put(*(result(n, says(f"{n}"), ms=n) for n in (1, 2, 3))))
     documents.put(rejected(2, ms=5))
     process(processor, *documents.put(result(3, ms=4)))
@@ -111,10 +107,10 @@ def test_an_heir_that_is_invalid_does_not_inherit(
 
 
 @pytest.mark.parametrize("now", [None, result(2, says("2", OTHER), ms=500), result(2, says("2"), ms=500)])
-def test_a_holder_that_is_not_what_it_was_gives_way(
+def test_a_holder_that_was_deleted_moved_or_dated_back_loses_its_key(
     processor: Processor, documents: Documents, client: redis.Redis, now: TransformResult | None
 ) -> None:
-    """Deleted, moved or dated back unnoticed: a claim that it would refuse finds that."""
+    """An older claim, which the holder would refuse, reads the holder again."""
     process(processor, *documents.put(result(2, says("2"), ms=2_000)))
     documents.held.clear()
     if now is not None:
@@ -124,10 +120,9 @@ def test_a_holder_that_is_not_what_it_was_gives_way(
     assert status(client, OTHER) == ("2" if now and now.writes[0].key == OTHER else None)
 
 
-def test_a_holder_that_was_dated_back_is_an_heir(
+def test_a_holder_that_was_dated_back_keeps_its_claim(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
-    """It claims the key below the other."""
     process(processor, *documents.put(result(2, says("2"), ms=2_000)))
     documents.put(result(2, says("2 again"), ms=500))
     process(processor, *documents.put(result(1, says("1"), ms=1_000)))
@@ -135,10 +130,9 @@ def test_a_holder_that_was_dated_back_is_an_heir(
     assert status(client) == "2 again"
 
 
-def test_a_holder_whose_record_has_expired_leaves_what_it_does_not_claim(
+def test_a_holder_without_record_loses_a_key_it_does_not_claim(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
-    """It was read again for that key, so that is known all the same."""
     process(processor, *documents.put(result(2, says("2"), ms=2_000)))
     client.delete(record_key(result(2).document))
     documents.put(result(2, says("2", OTHER), ms=3_000))
@@ -146,10 +140,10 @@ def test_a_holder_whose_record_has_expired_leaves_what_it_does_not_claim(
     assert status(client) == "1"
 
 
-def test_a_holder_that_is_invalid_keeps_the_key(
+def test_an_invalid_holder_keeps_its_key(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
-    """Until it is mended and goes: then the one that lost against it inherits."""
+    """Once it is corrected and leaves, the older claim is written."""
     process(processor, *documents.put(result(2, says("2"), ms=2_000)))
     documents.put(rejected(2, ms=3_000))
     lost = documents.put(result(1, says("1"), ms=1_000))
@@ -164,7 +158,7 @@ def test_a_holder_that_is_invalid_keeps_the_key(
 def test_a_newer_claim_displaces_an_invalid_holder(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
-    """It is newer than what that has written; once it goes the invalid one does not come back."""
+    """Its content does not come back when the newer document leaves."""
     process(processor, *documents.put(result(2, says("2"), ms=2_000)))
     documents.put(rejected(2, ms=5_000))
     process(processor, *documents.put(result(1, says("1"), ms=3_000)))
@@ -173,10 +167,9 @@ def test_a_newer_claim_displaces_an_invalid_holder(
     assert not client.exists(KEY)
 
 
-def test_a_key_that_its_holder_keeps_stays(
+def test_a_kept_key_is_replaced_by_a_newer_claim_only(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
-    """It asks for new messages and leaves the old ones: an older claim loses against them, a newer one not."""
     keep = Keep("config:api", KEY)
     process(processor, *documents.put(result(2, says("2"), ms=2_000)))
     process(processor, *documents.put(result(2, keep, asks("item"), ms=3_000)))
@@ -189,10 +182,9 @@ def test_a_key_that_its_holder_keeps_stays(
     assert status(client) == "1", "what was kept does not come back"
 
 
-def test_a_document_that_keeps_what_it_never_wrote_keeps_nothing(
+def test_a_document_cannot_keep_a_key_it_never_wrote(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
-    """Any claim is written."""
     process(processor, *documents.put(result(2, Keep("config:api", KEY), ms=2_000)))
     process(processor, *documents.put(result(1, says("1"), ms=1_000)))
     assert status(client) == "1"
@@ -200,10 +192,10 @@ def test_a_document_that_keeps_what_it_never_wrote_keeps_nothing(
 
 @pytest.mark.parametrize("later", [rejected, lambda one: result(one, Keep("config:api", KEY))])
 @pytest.mark.parametrize(("holder", "claimant"), [(7, IDS[0]), (IDS[0], 7)])
-def test_a_claim_of_the_date_of_a_holder_that_cannot_be_had(
+def test_a_claim_at_the_date_of_an_unreadable_holder_waits_for_it(
     processor: Processor, documents: Documents, client: redis.Redis, holder: Any, claimant: Any, later: Any
 ) -> None:
-    """Ids of several types, whose order only MongoDB knows: the holder keeps the key; the other is its heir."""
+    """`_id`s of several types, whose order only MongoDB knows: the holder keeps the key."""
     process(processor, *documents.put(result(holder, says("holder"))))
     documents.put(later(holder)._replace(timestamp="2000", ms=2_000))
     process(processor, *documents.put(result(claimant, says("claimant"))))
@@ -213,10 +205,10 @@ def test_a_claim_of_the_date_of_a_holder_that_cannot_be_had(
 
 
 @pytest.mark.parametrize("source", ["second", "unknown"])
-def test_a_holder_of_another_collection(
+def test_a_holder_of_another_collection_is_read_again(
     processor: Processor, documents: Documents, client: redis.Redis, source: str
 ) -> None:
-    """It is read again; one that the settings do not name cannot be, and keeps the key."""
+    """One of a collection that the settings do not name keeps the key."""
     other = result(2, says("2"), ms=2_000, source=source)
     process(processor, *documents.put(other))
     process(processor, *documents.put(result(1, says("1"), ms=1_000)))
@@ -227,19 +219,19 @@ def test_a_holder_of_another_collection(
 
 
 @pytest.mark.parametrize("source", ["second", "unknown"])
-def test_an_heir_of_another_collection(
+def test_a_next_document_of_another_collection_is_read_again(
     processor: Processor, documents: Documents, client: redis.Redis, source: str
 ) -> None:
-    """It is read again; one that the settings do not name cannot be, and does not inherit."""
+    """One of a collection that the settings do not name is skipped."""
     process(processor, *documents.put(result(1, says("1"), source=source), result(2, says("2"), ms=2_000)))
     process(processor, *documents.put(result(2, ms=3_000)))
     assert status(client) == ("1" if source == "second" else None)
 
 
-def test_a_blocker_that_changes_while_it_is_read_is_read_once_more(
+def test_a_blocker_that_changes_during_its_read_is_read_again(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
-    """Another writer records it in between: it is valid, so the key is never without content."""
+    """The key is never absent meanwhile."""
     process(processor, *documents.put(result(1, says("heir")), result(2, says("holder"), ms=2_000)))
     page = documents.put(result(2, ms=3_000))
     seen, turns = [], count()
@@ -258,10 +250,10 @@ def test_a_blocker_that_changes_while_it_is_read_is_read_once_more(
     assert status(client) == "heir"
 
 
-def test_more_claims_on_a_key_than_are_kept(
+def test_a_key_whose_known_claims_have_all_left_is_incomplete(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
-    """The newest is written; once all that are known have left, the rest is told to be incomplete."""
+    """Its register keeps fewer claims than there were."""
     page = documents.put(*(result(n, says(f"{n}"), ms=n) for n in range(1, 21)))
     assert process(processor, *page).incomplete == 0
     assert status(client) == "20"
@@ -271,10 +263,10 @@ def test_more_claims_on_a_key_than_are_kept(
     assert not client.exists(KEY)
 
 
-def test_a_claim_that_loses_against_nothing_but_a_full_register_is_no_conflict(
+def test_a_full_register_keeps_the_newest_claims(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
-    """Claims that come one by one, the newest first, are read together with the holder each time."""
+    """Claims that arrive one by one, the newest first."""
     for number in range(20, 0, -1):
         process(processor, *documents.put(result(number, says(f"{number}"), ms=number)))
         assert status(client) == "20"

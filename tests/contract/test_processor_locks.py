@@ -11,7 +11,7 @@ from tests.support.results import result
 def test_documents_under_a_lock_are_deferred(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
-    """Nothing of them is written, neighbours are; read again once the lock is gone, all of it is."""
+    """Their neighbours are written. Read again after the lock is released, they are written completely."""
     client.set(LOCK, "17")
     locked = result(1, says("a"), asks("item"), lock=LOCK)
     page = documents.put(locked, result(2, says("b", OTHER)))
@@ -28,10 +28,9 @@ def test_documents_under_a_lock_are_deferred(
     assert (status(client), client.lrange(QUEUE, 0, -1)) == ("a", ["item"])
 
 
-def test_what_a_locked_document_gives_up_waits_too(
+def test_a_locked_document_does_not_leave_its_key(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
-    """It is known still when the lock is gone."""
     process(processor, *documents.put(result(1, says("a"), lock=LOCK)))
     client.set(LOCK, "17")
     moved = documents.put(result(1, says("a", OTHER), lock=LOCK, ms=2_000))
@@ -46,7 +45,7 @@ def test_what_a_locked_document_gives_up_waits_too(
 def test_a_locked_holder_keeps_its_key(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
-    """An older claim on the same page loses against what it has written, and is noted."""
+    """An older claim on the same page is recorded, and written when the holder leaves."""
     process(processor, *documents.put(result(2, says("2"), ms=2_000, lock=LOCK)))
     client.set(LOCK, "17")
     page = documents.put(result(1, says("1"), ms=1_000), result(2, says("2 new"), ms=3_000, lock=LOCK))
@@ -58,10 +57,9 @@ def test_a_locked_holder_keeps_its_key(
     assert status(client) == "1"
 
 
-def test_a_locked_heir_inherits_without_a_gap(
+def test_a_key_does_not_disappear_if_the_next_document_is_locked(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
-    """On the same page as the holder that goes: the key is not removed because of the lock."""
     process(processor, *documents.put(result(1, says("1"), lock=LOCK), result(2, says("2"), ms=2_000)))
     client.set(LOCK, "17")
     page = documents.put(result(2, ms=3_000), result(1, says("1 new"), ms=4_000, lock=LOCK))
@@ -72,10 +70,10 @@ def test_a_locked_heir_inherits_without_a_gap(
     assert status(client) == "1 new"
 
 
-def test_a_locked_heir_of_another_page_inherits_that_key_alone(
+def test_a_locked_next_document_of_another_page_gets_that_key_only(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
-    """What else it claims and asks for waits for its lock, and is not forgotten."""
+    """Its other keys and its request wait for the lock."""
     process(processor, *documents.put(result(1, says("1"), lock=LOCK), result(2, says("2"), ms=2_000)))
     client.set(LOCK, "17")
     heir = result(1, says("1 new"), says("other", OTHER), asks("item"), ms=1_500, lock=LOCK)

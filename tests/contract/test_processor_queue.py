@@ -13,10 +13,10 @@ from tests.support.results import rejected, result
 from tests.support.twins import NAME, Insistent
 
 
-def test_a_request_that_moves_to_another_queue(
+def test_a_request_that_moves_to_another_queue_is_pushed_there_only(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
-    """Is made there too; a late writer of the older version makes none."""
+    """Also if a late worker sends the older version."""
     early = processor.now()
     older = result(1, asks("alta"), ms=1_000)
     process(processor, *documents.put(result(1, asks("baja", "queue:ai_generation:baja"), ms=2_000)))
@@ -25,10 +25,10 @@ def test_a_request_that_moves_to_another_queue(
     assert client.lrange("queue:ai_generation:baja", 0, -1) == ["baja"]
 
 
-def test_a_request_that_another_writer_has_overtaken_is_read_again(
+def test_a_request_older_than_the_last_pushed_one_is_read_again(
     processor: Processor, documents: Documents, client: redis.Redis, wire: Wire
 ) -> None:
-    """Its document has changed once more since: that version is queued, and no older one."""
+    """The current version of its document is queued."""
     versions = [result(1, asks(f"item {ms}"), ms=ms) for ms in (1_000, 2_000, 3_000)]
 
     class Overtaken(CacheWriter):
@@ -47,7 +47,7 @@ def test_a_request_that_another_writer_has_overtaken_is_read_again(
 def test_a_queue_of_the_wrong_type_makes_a_dead_letter(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
-    """Of the documents that ask it, with what to do; mended, they are queued."""
+    """After the key is moved away the document is queued."""
     client.set(QUEUE, "a string")
     page = documents.put(result(1, asks("item")), result(2, says("b")))
     outcome = process(processor, *page)
@@ -68,10 +68,10 @@ def sweep(processor: Processor) -> None:
         cursor = processor.sweep(QUEUE, cursor)
 
 
-def test_requests_are_forgotten_once_they_guard_against_nothing(
+def test_a_sweep_keeps_the_records_of_pending_requests(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
-    """Those of documents that still ask with the same version stay: they would be queued a second time."""
+    """Without its record a request would be pushed a second time."""
     pending = [result(number, asks(f"{number}")) for number in range(6)]
     process(processor, *documents.put(*pending))
     other = result(9, asks("9"), source="unknown")
@@ -94,10 +94,9 @@ def test_requests_are_forgotten_once_they_guard_against_nothing(
     assert process(processor, pending[0], trust=False).enqueued == 0
 
 
-def test_a_request_that_is_made_while_it_is_swept_stays(
+def test_a_sweep_keeps_a_request_that_is_pushed_during_it(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
-    """Between the look at its document and the end."""
     process(processor, *documents.put(result(1, asks("1"))))
     documents.put(result(1, ms=2_000))
     register = requests_key(QUEUE)
