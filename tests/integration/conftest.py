@@ -12,8 +12,9 @@ from etl.app import App
 from etl.cli import run
 from etl.demo import MongoServer
 from tests.support.diagnosis import HEALTHY, Diagnosis, Doctor
-from tests.support.pipeline import Clock, OpenApp, settings_for
+from tests.support.pipeline import Clock, OpenApp, settings_for, sync
 from tests.support.types import Document
+from tests.support.verification import Applied
 
 
 @pytest.fixture
@@ -55,3 +56,15 @@ def doctor(
         return Diagnosis(code, answer["checks"])
 
     return examine
+
+
+@pytest.fixture
+def applied(open_app: OpenApp) -> Applied:
+    """Apply what is in MongoDB; keyword arguments are settings of the collection."""
+
+    def apply(**settings: Any) -> App:
+        app = open_app(**settings)
+        sync(app)
+        return app
+
+    return apply
