@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import Etl, StartEtl
+from tests.support.command import Etl, StartEtl
 from tests.support.daemons import every, health_check, is_ready, url_of
 from tests.support.waiting import eventually
 

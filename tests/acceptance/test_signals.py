@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.acceptance.conftest import StartEtl, end_of
+from tests.support.command import StartEtl, end_of
 from tests.support.daemons import HISTORY, LEADER, entry_point, every
 from tests.support.waiting import eventually
 

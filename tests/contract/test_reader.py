@@ -14,7 +14,7 @@ from bson.datetime_ms import DatetimeMS
 from schemas import codec
 from schemas.codec import LENIENT, RawValue, document_of, raw_value
 from schemas.position import AFTER_DATES, FIRST, LAST, Position, after, at, position_in, position_of
-from tests.contract.conftest import Store
+from tests.support.store import Store
 
 NOON = datetime(2025, 1, 15, 12, tzinfo=UTC)
 NOON_MS = 1_736_942_400_000
