@@ -49,34 +49,32 @@ TYPED = [
 
 
 def test_a_document_is_found_by_its_id_as_people_type_it(
-    etl: Etl, typed: Etl, collection: Collection[Document]
+    typed: Etl, collection: Collection[Document]
 ) -> None:
     """Whatever the type of a number in MongoDB; as a document, and as a dead letter."""
     now = datetime.now(UTC)
     collection.insert_many([api(f"p{n}", now, _id=stored, status=5) for n, stored in enumerate(STORED)])
     assert typed("sync").code == 0
     for words, stored in zip(TYPED, STORED, strict=True):
-        told = etl("trace", "--json", NAME, *words).json
+        told = typed("trace", "--json", NAME, *words).json
         assert (told["found"], told["outcome"], told["dead_letter"]["id"]) == (
             True,
             "invalid",
             id_text(stored),
         )
-        shown = etl("dead-letters", "show", "--json", *words).json
+        shown = typed("dead-letters", "show", "--json", *words).json
         assert shown["id"] == id_text(stored)
 
 
 @pytest.mark.parametrize(
     "words", ['{"$oid":"zz"}', '{"$uuid":5}', '{"$binary":1}', '{"$code":1}', '{"$regex":".*"}', '{"$gt":1}']
 )
-def test_what_is_no_id_is_not_in_mongodb(
-    etl: Etl, typed: Etl, collection: Collection[Document], words: str
-) -> None:
+def test_what_is_no_id_is_not_in_mongodb(typed: Etl, collection: Collection[Document], words: str) -> None:
     """It is never an unforeseen error, and finds no document that it does not name."""
     collection.insert_one(api("p", datetime.now(UTC), _id="d"))
     assert typed("sync").code == 0
-    assert etl("trace", NAME, words).out.splitlines()[-1].startswith("not in MongoDB")
-    result = etl("dead-letters", "show", words)
+    assert typed("trace", NAME, words).out.splitlines()[-1].startswith("not in MongoDB")
+    result = typed("dead-letters", "show", words)
     assert (result.code, "is not a dead letter" in result.err) == (1, True)
 
 
