@@ -4,9 +4,10 @@ import time
 from typing import Any, Protocol
 
 from etl.app import App
+from etl.cache.keys import state_keys
 from etl.model.report import Report
 
-LEASE = "{etl:last_sync:promptContent}:lease"
+LEASE = state_keys("promptContent").lease
 
 
 class Apps(Protocol):
