@@ -20,8 +20,8 @@ def refresh(runtime: Runtime, family: str, name: str | None, *, as_json: bool) -
       etl refresh config:api
       etl refresh config:api openai
     """  # noqa: D301 (click keeps the lines of a paragraph that starts with a backspace)
-    entries.family_named(family)
     with runtime.app() as app, output.progress(f"Refreshing {family}"):
+        entries.family_named(family)  # the settings name further families
         report = app.refresh(family, name)
     if as_json:
         output.document(report.as_dict())

@@ -1,6 +1,6 @@
 """Kinds of documents from outside the package: those that settings name, and those of installed packages."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -44,10 +44,10 @@ def _installed() -> tuple[tuple[str, str], ...]:
     return tuple((one.name, one.value) for one in entry_points(group=GROUP))
 
 
-def _kinds(found: Any) -> Iterator[Kind]:
+def _kinds(found: Any) -> tuple[Kind, ...]:
     """The kinds of a module, or what an entry point names: a kind or several."""
     several = getattr(found, "KINDS", None) or getattr(found, "KIND", found)
-    for kind in (several,) if isinstance(several, Kind) else several:
-        if not isinstance(kind, Kind):
-            raise ValueError("expected KIND, or KINDS, made by schemas.documents.kind.Kind")  # noqa: TRY004 (one error)
-        yield kind
+    kinds = tuple(several) if isinstance(several, tuple | list) else (several,)
+    if not all(isinstance(kind, Kind) for kind in kinds):
+        raise ValueError("expected KIND, or KINDS, made by schemas.documents.kind.Kind")
+    return kinds
