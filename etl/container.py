@@ -25,6 +25,7 @@ from etl.model.scan import Scan
 from etl.mongo.change_stream import ChangeStream
 from etl.mongo.client import close, connect
 from etl.mongo.reader import Source
+from etl.mongo.survey import Survey, survey
 from etl.retry import Retry
 from etl.settings import CollectionSettings, RedisSettings, Settings
 from etl.settings.kinds import load_kinds
@@ -86,6 +87,10 @@ class Container:
             collection.fields,
             f"collections.{self.settings.collections.index(collection)}.fields",
         )
+
+    def survey(self) -> list[Survey]:
+        """What the collections of the database hold."""
+        return survey(self._client, self.settings.mongo.database)
 
     def transform(self, collection: CollectionSettings) -> Transform:
         """Stage 2."""

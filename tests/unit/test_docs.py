@@ -23,6 +23,7 @@ from etl.model.report import RefreshReport, Report
 from etl.model.state import DeadLetter
 from etl.monitoring.status import CollectionStatus
 from etl.settings import CollectionSettings, Effective, FamilySettings, Settings, load
+from etl.transform.preview import Effect, Preview
 from etl.verify.report import VerifyReport
 from etl.verify.trace import Trace
 from schemas.documents import FAMILIES
@@ -202,6 +203,7 @@ def test_every_field_of_json_is_explained(name: str, fields_of: list[str]) -> No
         ("etl refresh", list(RefreshReport("f", None).as_dict())),
         ("etl dead-letters list", ["collection", *(field.name for field in fields(DeadLetter)), "beyond"]),
         ("etl doctor", [field.name for field in fields(Finding)]),
+        ("etl try", [field.name for kind in (Preview, Effect) for field in fields(kind)]),
         ("etl config", [field.name for field in fields(Effective)]),
     ],
 )
