@@ -263,6 +263,9 @@ def test_a_wrong_expression_is_refused_at_the_start(
     assert app.dead_letters(NAME).list() == []
     [finding] = [one for one in app.doctor() if one.level == "finding" and one.subject == NAME]
     assert (finding.check, finding.text) == ("fields", message)
+    collection.delete_many({})
+    [report] = app.sync()
+    assert report.error == message
 
 
 def test_a_refresh_goes_on_where_its_filter_fails(
