@@ -276,7 +276,8 @@ def test_a_refresh_goes_on_where_its_filter_fails(
     app = open_app(fields=fields, page_size=7)
     documents = [provider(f"n{n}", clock.ago(300 - n), _id=n) for n in range(40)]
     collection.insert_many([*documents, provider("", clock.ago(280), _id=99) | {"quien": {"nombre": 5}}])
-    assert app.refresh("config:api", "n3_x") == RefreshReport("config:api", "n3_x", written=1, rejected=1)
+    found = RefreshReport("config:api", "n3_x", documents=2, written=1, rejected=1)
+    assert app.refresh("config:api", "n3_x") == found
     assert [*redis_client.scan_iter("config:api:*")] == ["config:api:n3_x"]
     assert app.refresh("config:api").written == 40
 
