@@ -20,13 +20,16 @@ from etl.errors import ConfigurationError, EtlError, TransientError
 from etl.model.report import ProgressCallback, RefreshReport, Report, no_progress
 from etl.monitoring.history import read_recent
 from etl.monitoring.status import CollectionStatus, read_status
+from etl.proposal import propose
 from etl.settings import CollectionSettings, Settings
 from etl.sync.follow import Followed
 from etl.sync.refresh import refresh
+from etl.transform.preview import Preview, preview
 from etl.verify.report import VerifyReport
 from etl.verify.trace import KeyStory, Trace, trace_document
 from etl.verify.verifier import VerifyProgress, verify
 from schemas.documents import KINDS
+from schemas.ids import id_from_text, id_text
 
 RECONCILED: Final = ("documents", "different", "missing", "orphaned", "repaired", "duration_ms")
 """The counts of a reconciliation that are kept: see `VerifyReport`."""
@@ -38,6 +41,7 @@ __all__ = [
     "Entry",
     "Finding",
     "KeyStory",
+    "Preview",
     "Shown",
     "Trace",
     "VerifyReport",
@@ -230,6 +234,38 @@ class App:
         """
         scope = self._parts.scope(self._settings.collection(name))
         return trace_document(scope, self.dead_letters(name).find, ids)
+
+    def preview(self, name: str, ids: Sequence[str], limit: int) -> list[Preview]:
+        """Documents of a collection beside what they become; writes nothing, and asks MongoDB only.
+
+        Args:
+            name: the collection.
+            ids: their `_id`s as canonical Extended JSON; those that exist are shown. None for a random sample.
+            limit: the size of the sample.
+
+        Raises:
+            ConfigurationError: the name is not in the settings, or MongoDB refuses an expression of the mapping.
+            EtlError: MongoDB does not answer, or refuses.
+        """
+        collection = self._settings.collection(name)
+        reader, transform = self._parts.reader(collection), self._parts.transform(collection)
+        self._retry(reader.check_mapping)
+        chosen = ids or self._retry(lambda: reader.sample(limit))
+        wanted = [*map(id_from_text, chosen)]
+        whole = {id_text(reader.position(raw).id): raw for raw in self._retry(lambda: reader.whole(wanted))}
+        mapped = self._retry(lambda: reader.fetch(wanted))
+        ttls = {family: life.ttl for family, life in self._settings.families.items()}
+        results = [*zip(mapped, transform(mapped), strict=True)]
+        return [preview(whole[one.id], raw, one, ttls) for raw, one in results if one.id in whole]
+
+    def propose(self) -> str:
+        """A settings file for the collections of the database, as YAML with comments.
+
+        Raises:
+            EtlError: MongoDB does not answer, or refuses.
+        """
+        database = self._settings.mongo.database
+        return propose(database, self._retry(self._parts.survey))
 
     def show(self, key: str) -> Shown | None:
         """The value of `key` in Redis; None if it does not exist.

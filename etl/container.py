@@ -25,8 +25,10 @@ from etl.model.scan import Scan
 from etl.mongo.change_stream import ChangeStream
 from etl.mongo.client import close, connect
 from etl.mongo.reader import Source
+from etl.mongo.survey import Survey, survey
 from etl.retry import Retry
 from etl.settings import CollectionSettings, RedisSettings, Settings
+from etl.settings.kinds import load_kinds
 from etl.sync.follow import Followed, Follower
 from etl.sync.planner import Limits
 from etl.sync.processor import Processor
@@ -35,7 +37,7 @@ from etl.transform.transform import Transform
 from etl.verify.recheck import Scope
 from etl.verify.report import VerifyReport
 from etl.verify.verifier import verify
-from schemas.documents import FAMILIES, FIELDS
+from schemas.documents import fields
 from schemas.families import LAST_SYNC
 from schemas.ids import id_from_text
 from schemas.keys import component
@@ -55,7 +57,7 @@ class Container:
         mongo, redis = settings.mongo, settings.redis
         self.settings = settings
         self._client = connect(mongo.uri.get_secret_value(), mongo.timeout_seconds, connect=False)
-        self._ttls = {family: settings.ttl(family) for family in FAMILIES}
+        self._ttls = {family: life.ttl for family, life in settings.families.items()}
         self.stop = threading.Event()
         self.retry = Retry(settings.retry.seconds, self.stop, on_retry)
         self.wire: Wire = AutoWire(redis.url.get_secret_value(), redis.timeout_seconds, _sentinel(redis))
@@ -76,8 +78,19 @@ class Container:
 
     def reader(self, collection: CollectionSettings) -> Source:
         """Stage 1."""
-        database = self.settings.mongo.database
-        return Source(self._client, database, collection.name, collection.timestamp_field, FIELDS)
+        return Source(
+            self._client,
+            self.settings.mongo.database,
+            collection.name,
+            collection.timestamp_field,
+            fields(),
+            collection.fields,
+            f"collections.{self.settings.collections.index(collection)}.fields",
+        )
+
+    def survey(self) -> list[Survey]:
+        """What the collections of the database hold."""
+        return survey(self._client, self.settings.mongo.database)
 
     def transform(self, collection: CollectionSettings) -> Callable[[Sequence[bytes]], list[TransformResult]]:
         """Stage 2; it asks Redis for its limit where a document is large."""
@@ -255,7 +268,9 @@ class RemoteWork:
 @lru_cache(maxsize=4)
 def _stages(settings: bytes, name: str, dry: bool) -> Stages:  # noqa: FBT001
     """The stages of a worker process, cached so that connections are kept from task to task."""
-    container = Container(pickle.loads(settings), lambda _: None)  # noqa: S301 (made by the coordinator)
+    loaded: Settings = pickle.loads(settings)  # noqa: S301 (made by the coordinator)
+    load_kinds(loaded.kinds)
+    container = Container(loaded, lambda _: None)
     collection = container.settings.collection(name)
     keys = container.keys(collection)
     stages = container.dry_stages(collection, BackfillOrder()) if dry else container.stages(collection, keys)
