@@ -13,6 +13,7 @@ from etl.cache.inspector import Inspector, Shown
 from etl.checkpoint.dead_letters import DeadLetters
 from etl.checkpoint.history import Entry, History
 from etl.checkpoint.lease import Lease
+from etl.checkpoint.origin import refuse_other_source
 from etl.checkpoint.purge import delete, own_keys
 from etl.container import Container
 from etl.doctor import Finding, examine
@@ -143,7 +144,8 @@ class App:
         """Write a family, or its entries called `name`, again from MongoDB.
 
         Raises:
-            ConfigurationError: no document fills the family, or it has no names.
+            ConfigurationError: no document fills the family, or it has no names, or the state in Redis is of
+                another source.
             EtlError: a server does not answer, or refuses.
         """
         kinds = [kind for kind in KINDS.values() if family in {f.name for f in kind.families}]
@@ -154,6 +156,7 @@ class App:
         report = RefreshReport(family, name)
         for collection in self._settings.collections:
             stages = self._parts.stages(collection, self._parts.keys(collection))
+            refuse_other_source(stages)
             refresh(stages, collection.tipo, report)
         return report
 
@@ -174,11 +177,12 @@ class App:
             progress: called with the progress.
 
         Raises:
-            ConfigurationError: the name is not in the settings.
+            ConfigurationError: the name is not in the settings, or the state in Redis is of another source.
             EtlError: a server does not answer, or refuses.
         """
         report = VerifyReport(name)
         scope = self._parts.scope(self._settings.collection(name))
+        refuse_other_source(scope.stages)
         store = self._parts.store(self._settings.collection(name))
         due = store.reconciliation_due() if repair and sample is None else 0
         verify(scope, report, progress, sample, repair=repair)

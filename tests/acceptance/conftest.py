@@ -5,11 +5,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import redis
 from bson import json_util
 from pymongo.collection import Collection
 
 from tests.support.command import Etl, Typed
+from tests.support.security import as_user, create_user
 from tests.support.types import DATA, Document
+
+
+@pytest.fixture
+def environment(environment: dict[str, str], redis_client: redis.Redis, redis_url: str) -> dict[str, str]:
+    """All commands run as the Redis user that SECURITY.md shows: it may do all that they need."""
+    create_user(redis_client, "single server")
+    return environment | {"ETL_REDIS__URL": as_user(redis_url)}
 
 
 @pytest.fixture

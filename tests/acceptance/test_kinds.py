@@ -12,9 +12,10 @@ import pytest
 import redis
 from pymongo.collection import Collection
 
-from tests.acceptance.conftest import Etl, StartEtl, contract_keys
+from tests.support.command import Etl, StartEtl
 from tests.support.daemons import every, is_ready, url_of
 from tests.support.http import get
+from tests.support.redis_dump import contract_keys
 from tests.support.types import Document
 from tests.support.waiting import eventually
 

@@ -12,7 +12,8 @@ import yaml
 from pymongo.database import Database
 
 from etl.settings import Settings
-from tests.acceptance.conftest import Etl, contract_keys
+from tests.support.command import Etl
+from tests.support.redis_dump import contract_keys
 from tests.support.types import Document, StartRedis
 
 PAGE = (Path(__file__).parents[2] / "docs" / "start.md").read_text("utf-8")
