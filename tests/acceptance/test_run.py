@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import redis
 from pymongo.collection import Collection
 
-from tests.acceptance.conftest import Etl, StartEtl, end_of
+from tests.support.command import Etl, StartEtl, end_of
 from tests.support.daemons import (
     HISTORY,
     LEASE,

@@ -13,7 +13,7 @@ from etl.app import App, BackfillOrder
 from etl.backfill.executors import processes
 from etl.model.report import Report
 from etl.settings import Settings
-from tests.acceptance.conftest import StartEtl
+from tests.support.command import StartEtl
 from tests.support.daemons import HISTORY, Process, ended, every, key, provider
 from tests.support.pipeline import NAME
 from tests.support.replica_set import Member, ReplicaSet, start_replica_set
