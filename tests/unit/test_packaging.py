@@ -177,6 +177,6 @@ def test_the_sdist_has_what_its_tests_read() -> None:
 
 def test_no_message_names_a_package_that_is_not_there() -> None:
     """This one is in no registry: what is typed installs a folder, a wheel, or a package of others."""
-    texts = ("etl/**/*.py", "config/**/*.*", "docs/**/*.md", "*.md", "examples/*")
-    for path in [path for pattern in texts for path in ROOT.glob(pattern)]:
+    texts = ("etl/**/*.py", "config/**/*.*", "docs/**/*.md", "*.md", "examples/**/*.py", "examples/*.sh")
+    for path in [path for pattern in texts for path in ROOT.glob(pattern) if path.is_file()]:
         assert not re.search(r"pip install [^\n]*promptcontent-etl(?!-)", path.read_text("utf-8")), path
