@@ -8,7 +8,7 @@ here retries but what a cluster redirects; the caller knows what is safe to repe
 import contextlib
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -177,6 +177,14 @@ class Wire:
         """The clock of Redis in microseconds since the epoch."""
         return _micros(self.exchange([("TIME",)])[0])
 
+    def primaries(self) -> frozenset[str]:
+        """The replication id of each primary, which a failover and most restarts change.
+
+        Empty where the user may not ask for it, as on managed servers.
+        """
+        with self._translated_errors():
+            return _replication_ids([self._pool])
+
     def together(self, keys: Sequence[str], most: int) -> Iterator[Sequence[int]]:
         """The places of keys that may go into one call, in groups of at most `most`."""
         for start in range(0, len(keys), most):
@@ -240,8 +248,12 @@ class ClusterWire(Wire):
     def now(self) -> int:
         """The earliest clock of all primaries: a read after it was made after that moment of each of them."""
         with self._translated_errors():
-            pools = [node.redis_connection.connection_pool for node in self._cluster.get_primaries()]
-            return min(_micros(round_trip(pool, [("TIME",)])[0]) for pool in pools)
+            return min(_micros(round_trip(pool, [("TIME",)])[0]) for pool in self._pools())
+
+    def primaries(self) -> frozenset[str]:
+        """As `Wire.primaries`, of all nodes that are primaries."""
+        with self._translated_errors():
+            return _replication_ids(self._pools())
 
     def together(self, keys: Sequence[str], most: int) -> Iterator[Sequence[int]]:
         """Those of one slot."""
@@ -293,6 +305,10 @@ class ClusterWire(Wire):
                 self._cluster.script_load(script.source)
             return self._cluster.execute_command(*command)
 
+    def _pools(self) -> list[redis.ConnectionPool]:
+        """The connections of each primary."""
+        return [node.redis_connection.connection_pool for node in self._cluster.get_primaries()]
+
     def _node(self, slot: int | None) -> Any:
         if slot is None:
             return self._cluster.get_primaries()[0]
@@ -332,6 +348,10 @@ class AutoWire(Wire):
     def now(self) -> int:
         """As `Wire.now`."""
         return self._found().now()
+
+    def primaries(self) -> frozenset[str]:
+        """As `Wire.primaries`."""
+        return self._found().primaries()
 
     def together(self, keys: Sequence[str], most: int) -> Iterator[Sequence[int]]:
         """As `Wire.together`."""
@@ -403,6 +423,18 @@ def _reply(connection: Any) -> Any:
         return connection.read_response()
     except redis.ResponseError as error:
         return error
+
+
+def _replication_ids(pools: Iterable[redis.ConnectionPool]) -> frozenset[str]:
+    found = set()
+    for pool in pools:
+        [reply] = round_trip(pool, [("INFO", "replication")])
+        if isinstance(reply, redis.exceptions.NoPermissionError) or "unknown command" in str(reply):
+            return frozenset()  # denied or renamed, as on managed servers
+        if isinstance(reply, redis.RedisError):
+            raise reply
+        found.update(re.findall(r"master_replid:(\w+)", reply))
+    return frozenset(found)
 
 
 def _micros(time: Sequence[str]) -> int:

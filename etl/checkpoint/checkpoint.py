@@ -5,6 +5,7 @@ belongs to it. See `lua/commit.lua` for the keys and their types.
 """
 
 import json
+import logging
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -13,6 +14,7 @@ from typing import Any, Final, cast
 import bson
 from bson.datetime_ms import DatetimeMS
 
+from etl import logs
 from etl.cache.client import Command, Wire
 from etl.cache.keys import StateKeys
 from etl.cache.scripts import SCRIPTS
@@ -32,6 +34,7 @@ HISTORY_CAP: Final = 1000
 
 # The numbers by which `lua/commit.lua` knows the keys.
 _KEYS: Final = {name: number for number, name in enumerate(StateKeys._fields[:8], start=1)}
+_log: Final = logging.getLogger("etl.checkpoint")
 _ARGUMENTS_A_COMMAND: Final = 2000  # Lua takes some 8,000 at once
 
 
@@ -90,6 +93,7 @@ class CheckpointStore:
             dead_letters=dead,
             sweeps=json.loads(fields.get("sweeps", "{}")),
             queues=frozenset(queues),
+            primaries=frozenset(fields.get("primaries", "").split()),
         )
 
     def reconciliation_due(self) -> int:
@@ -152,16 +156,34 @@ class CheckpointStore:
         return value
 
     def finish(
-        self, token: str, scan: Scan, position: Position | None, report: Report, sweeps: Mapping[str, str]
+        self,
+        token: str,
+        scan: Scan,
+        position: Position | None,
+        report: Report,
+        sweeps: Mapping[str, str],
+        primaries: frozenset[str],
     ) -> None:
-        """End the cycle: the scan is done and the watermark published."""
+        """End the cycle: the scan is done and the watermark published.
+
+        Where one of these `primaries` of Redis, recorded earlier, is none any more, a reconciliation is due:
+        the server that took over may lack writes that were acknowledged.
+        """
         step = Step()
+        present = self._retry(self._wire.primaries)
+        if present and not primaries <= present:
+            step.add("reconciliation_due", "INCRBY", 1)
+            _log.warning(
+                "a primary of Redis was replaced or restarted, and writes may be lost: etl verify --repair finds them",
+                extra=logs.event("failover"),
+            )
         self._record(step, report, scan.clocks.mongo)
         step.add("published", "DEL")
         step.add("published", "HSET", *_published_fields(report))
         step.add("published", "EXPIRE", self._ttl)
         step.add("checkpoint", "HDEL", *_SCAN_FIELDS)
         fields = [*_clock_fields(scan.clocks), *_position_fields(position), "sweeps", json.dumps(sweeps)]
+        fields += ["primaries", " ".join(sorted(present or primaries))]
         step.add("checkpoint", "HSET", *fields)
         self._commit(token, position, step)
 
