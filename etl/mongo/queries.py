@@ -33,7 +33,7 @@ def by_index(
 
     The bounds compare whole pairs over every BSON type: a `$gt` in a filter would bracket by type and hide
     the other types of `_id`. There is no sort: once a document has an array for its timestamp, MongoDB would
-    not sort by the index, but all of the range, and by the least member.
+    not sort by the index, but all of the range, and by the least member. (A router needs one: see `Source`.)
     """
     lower, upper = (_document({timestamp_field: one.timestamp, "_id": one.id}) for one in (begin, end))
     return {

@@ -82,6 +82,9 @@ class Source:
         collection: str,
         timestamp_field: str = "updated_at",
         fields: Sequence[str] = (),
+        pages_from: Any = ReadPreference.PRIMARY,
+        *,
+        allow_sharded: bool = False,
     ) -> None:
         """A reader; nothing is asked of the server yet.
 
@@ -91,7 +94,11 @@ class Source:
             collection: its name.
             timestamp_field: the name of a field, or a dotted path.
             fields: the fields to read beside the timestamp and `_id`; whole documents where none are named.
+            pages_from: the read preference of the pages; everything else is read from the primary.
+            allow_sharded: whether a router of a sharded cluster is accepted.
         """
+        self._allow_sharded = allow_sharded
+        self._pages_from = pages_from
         self._client = client
         self._field = timestamp_field
         # The whole of a field that a dotted path begins with: its path and itself would collide.
@@ -120,12 +127,13 @@ class Source:
             Whether the index is there, and can be used.
 
         Raises:
-            ConfigurationError: this is a sharded cluster, whose router would mix up the order of pages.
+            ConfigurationError: this is a sharded cluster, and the settings do not allow one.
         """
         with self._translated_errors():
-            if self._client.is_mongos:
+            if self._client.is_mongos and not self._allow_sharded:
                 raise ConfigurationError(
-                    f"MongoDB at {address(self._client)} is a sharded cluster: not supported"
+                    f"MongoDB at {address(self._client)} is a sharded cluster, which is untested"
+                    " (mongo.allow_sharded accepts it)"
                 )
             self._index = self._find_index()
         return self._index.name is not None
@@ -380,6 +388,19 @@ class Source:
         """The documents from one position on and before another; to be closed."""
         find = queries.by_index(index, self._field, begin, end, fields)
         command = {"find": self._collection.name, **find, "limit": limit, "batchSize": limit}
+        if self._client.is_mongos:  # which otherwise returns what each shard has in turn
+            command["sort"] = {self._field: 1, "_id": 1}
+        if self._pages_from != ReadPreference.PRIMARY and self._is_replica_set():
+            # As fresh as a read from the primary: a member that lags is waited for.
+            hello = self._command({"hello": 1}, DECODING)
+            fresh = {"level": "majority", "afterClusterTime": hello["lastWrite"]["majorityOpTime"]["ts"]}
+            command["readConcern"] = fresh
+            cursor: Any = self._database.cursor_command(
+                command, read_preference=self._pages_from, codec_options=_RAW
+            )
+            with cursor:
+                yield from (bytes(document.raw) for document in cursor)
+            return
         with self._client.start_session(causal_consistency=False) as session:
             reply = self._command(command | {"readConcern": _MAJORITY.document}, _RAW, session)["cursor"]
             try:
