@@ -185,6 +185,10 @@ class Wire:
         with self._translated_errors():
             return _replication_ids([self._pool])
 
+    def nodes(self) -> list["Wire"]:
+        """This server; in a cluster one wire to each node, replicas too, that share its connections."""
+        return [self]
+
     def together(self, keys: Sequence[str], most: int) -> Iterator[Sequence[int]]:
         """The places of keys that may go into one call, in groups of at most `most`."""
         for start in range(0, len(keys), most):
@@ -254,6 +258,11 @@ class ClusterWire(Wire):
         """As `Wire.primaries`, of all nodes that are primaries."""
         with self._translated_errors():
             return _replication_ids(self._pools())
+
+    def nodes(self) -> list[Wire]:
+        """As `Wire.nodes`, in the order of their addresses."""
+        found = sorted(self._cluster.get_nodes(), key=lambda node: str(node.name))
+        return [Wire(self._cluster.get_redis_connection(node).connection_pool) for node in found]
 
     def together(self, keys: Sequence[str], most: int) -> Iterator[Sequence[int]]:
         """Those of one slot."""
@@ -352,6 +361,10 @@ class AutoWire(Wire):
     def primaries(self) -> frozenset[str]:
         """As `Wire.primaries`."""
         return self._found().primaries()
+
+    def nodes(self) -> list[Wire]:
+        """As `Wire.nodes`."""
+        return self._found().nodes()
 
     def together(self, keys: Sequence[str], most: int) -> Iterator[Sequence[int]]:
         """As `Wire.together`."""
