@@ -151,6 +151,8 @@ class App:
         kinds = [kind for kind in KINDS.values() if family in {f.name for f in kind.families}]
         if not kinds:
             raise ConfigurationError(f"no document fills {family!r}, so it cannot be refreshed")
+        if name is not None and any(kind.name_field is None for kind in kinds):
+            raise ConfigurationError(f"the documents of {family!r} have no names: refresh the whole family")
         report = RefreshReport(family, name)
         for collection in self._settings.collections:
             stages = self._parts.stages(collection, self._parts.keys(collection))

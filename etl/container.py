@@ -2,7 +2,7 @@
 
 import pickle
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -14,7 +14,7 @@ from etl.backfill.worker import work
 from etl.cache.client import AutoWire, SentinelService, Wire
 from etl.cache.inspector import Inspector
 from etl.cache.keys import StateKeys, of_backfill, of_follower, state_keys
-from etl.cache.writer import DEADLINE_SECONDS, CacheWriter
+from etl.cache.writer import DEADLINE_SECONDS, CacheWriter, refuse_unsendable
 from etl.checkpoint.checkpoint import CheckpointStore, FollowStore
 from etl.checkpoint.lease import Lease, LeaseKeys
 from etl.checkpoint.upgrade import upgrade
@@ -82,9 +82,12 @@ class Container:
         """Stage 1 of a backfill or a verification: pages come from where `mongo.uri` says."""
         return self._source(collection, self._client.read_preference)
 
-    def transform(self, collection: CollectionSettings) -> Transform:
-        """Stage 2."""
-        return Transform(self.source(collection), collection.tipo, collection.timestamp_field)
+    def transform(self, collection: CollectionSettings) -> Callable[[Sequence[bytes]], list[TransformResult]]:
+        """Stage 2; it asks Redis for its limit where a document is large."""
+        most = self.settings.transform.document_bytes
+        transform = Transform(self.source(collection), collection.tipo, collection.timestamp_field, most)
+        longest = partial(self.retry, self.wire.longest_argument)
+        return lambda documents: refuse_unsendable(transform(documents), longest)
 
     def processor(self, collection: CollectionSettings) -> Processor:
         """Stage 3."""

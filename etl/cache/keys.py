@@ -41,14 +41,14 @@ def of_backfill(keys: StateKeys) -> StateKeys:
 
 
 def of_follower(keys: StateKeys) -> StateKeys:
-    """The keys of a follower, likewise."""
+    """The keys of a follower: fence, checkpoint and lease of its own; the others are shared."""
     return keys._replace(fence=keys.follow_fence, checkpoint=keys.follow, lease=keys.follow_lease)
 
 
 def state_keys(collection: str, namespace: str = "") -> StateKeys:
     """All state keys of `collection`, except the registers of documents and contract keys.
 
-    The `namespace` keeps two installations apart that share one Redis.
+    The `namespace` separates installations that share one Redis.
     """
     prefix = f"{_VERSION}:{namespace}:" if namespace else f"{_VERSION}:"
     published = LAST_SYNC.key(collection=collection)
@@ -67,5 +67,5 @@ def record_key(document: str) -> str:
 
 
 def requests_key(queue: str) -> str:
-    """The record of queued documents of a queue: see `lua/enqueue.lua`."""
+    """The record of the requests to a queue: see `lua/enqueue.lua`."""
     return f"{{{queue}}}:requests"

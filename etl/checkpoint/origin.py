@@ -1,4 +1,4 @@
-"""The source of a checkpoint: a checkpoint of another source is refused, of a recreated collection discarded."""
+"""The source of a checkpoint. That of another source is refused; that of a recreated collection is discarded."""
 
 import logging
 from dataclasses import replace

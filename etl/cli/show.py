@@ -7,6 +7,7 @@ import click
 from etl.cli import entries, output
 from etl.cli.runtime import Runtime, json_option, pass_runtime
 from etl.errors import EtlError
+from schemas.documents import family_of
 
 if TYPE_CHECKING:
     from etl.app import Shown
@@ -39,9 +40,10 @@ def show(runtime: Runtime, words: tuple[str, ...], *, as_json: bool) -> None:
 
 def as_document(shown: "Shown") -> dict[str, object]:
     """The entry as `--json` prints it; `ttl_ms` is null for one that does not expire."""
+    family = family_of(shown.key)
     return {
         "key": shown.key,
-        "family": entries.family_of(shown.key),
+        "family": family.name if family else None,
         "type": shown.type,
         "ttl_ms": shown.ttl_ms,
         "value": entries.decoded(shown.value),

@@ -1,21 +1,21 @@
-"""Redis: the connection, the version, the mode, what it may evict, what it keeps over a restart."""
+"""Checks of Redis: connection, version, mode, eviction, persistence."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from etl.cache.client import Wire
+from etl.cache.client import OLDEST, Wire
 from etl.doctor.finding import Finding, note, well, wrong
 from etl.errors import EtlError, RedisUnavailable
-
-OLDEST: Final = (6, 2)
-"""ZMSCORE came with 6.2."""
 
 SLOTS: Final = 16_384
 
 
 def examine(wire: Wire) -> Iterator[Finding]:
-    """The server, or each node of a cluster; nothing more when it is away. What the user may not ask for is a note."""
+    """Check the server, or each node of a cluster; stop after the connection if it does not answer.
+
+    A command that is denied is a note.
+    """
     try:
         wire.exchange([("PING",)])
     except EtlError as error:
@@ -37,7 +37,7 @@ def examine(wire: Wire) -> Iterator[Finding]:
                 yield _mode(subject, info)
             yield _eviction(subject, info)
         except EtlError as error:
-            yield note("version", subject, f"version, mode and eviction not looked at: {error}")
+            yield note("version", subject, f"version, mode and eviction not checked: {error}")
             if isinstance(error, RedisUnavailable):
                 continue
         yield _persistence(subject, info, node)
@@ -59,14 +59,14 @@ def _fields(info: str) -> Mapping[str, str]:
 def _version(subject: str, text: str) -> Finding:
     found = re.match(r"(\d+)\.(\d+)", text)
     if found is None:
-        return note("version", subject, "INFO does not say which it is")
+        return note("version", subject, "unknown: INFO does not contain it")
     if (int(found[1]), int(found[2])) >= OLDEST:
         return well("version", subject, text)
     wanted = ".".join(map(str, OLDEST))
     return wrong(
         "version",
         subject,
-        f"{text} is not supported, it takes {wanted} or newer",
+        f"{text} is not supported: {wanted} or newer is required",
         "docker compose up --build (it has Redis 7), or upgrade: https://redis.io/docs/latest/operate/",
     )
 
@@ -77,10 +77,10 @@ def _mode(subject: str, info: Mapping[str, str]) -> Finding:
         return wrong(
             "mode",
             subject,
-            "is a replica, which takes no writes",
+            "is a replica, which accepts no writes",
             f"export ETL_REDIS__URL=redis://{primary}/0",
         )
-    return well("mode", subject, "takes writes")
+    return well("mode", subject, "accepts writes")
 
 
 def _slots(reports: Sequence[Mapping[str, str]], nodes: int) -> Finding:
@@ -115,10 +115,10 @@ def _persistence(subject: str, info: Mapping[str, str], wire: Wire) -> Finding:
         replies = []
     settings = dict(zip(*[iter(word for reply in replies for word in reply)] * 2, strict=True))
     if "save" not in settings:
-        text = "CONFIG GET is refused, as on managed servers: check there whether it keeps its data over a restart"
+        text = "CONFIG GET is refused, as on managed servers: check there whether data survives a restart"
         return note("persistence", subject, text)
     if settings.get("appendonly") == "yes":
         return well("persistence", subject, "append-only file")
     if settings["save"]:
         return well("persistence", subject, f"snapshots ({settings['save']})")
-    return note("persistence", subject, "keeps nothing over a restart: the next cycle is then a cold start")
+    return note("persistence", subject, "no data survives a restart: the next cycle is then a cold start")

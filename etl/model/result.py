@@ -27,7 +27,7 @@ class TransformResult(NamedTuple):
     reject: Reject | None = None
     """Why it cannot be applied."""
     size: int = 0
-    """Approximate bytes of all members."""
+    """Approximate bytes of its `_id`, its keys and their members."""
 
     @property
     def id(self) -> str:

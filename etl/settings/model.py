@@ -188,13 +188,19 @@ class LogSettings(Section):
 
 
 class TransformSettings(Section):
-    """Worker processes."""
+    """Worker processes, and the bound on one document."""
 
     workers: Whole | None = Field(
         None,
         ge=1,
         le=256,
         description="Worker processes of a cold start or a backfill; null: one per usable CPU.",
+    )
+    document_bytes: Whole = Field(
+        64 * 1024 * 1024,
+        ge=1,
+        le=1024**3,
+        description="Most bytes of Redis that one document may take; a larger one is a dead letter.",
     )
 
 

@@ -5,6 +5,7 @@ documents first and skips the older ones that claim the same keys.
 """
 
 from typing import Any
+from unicodedata import normalize
 
 from etl.interfaces import Stages
 from etl.model.report import RefreshReport
@@ -31,11 +32,14 @@ def refresh(stages: Stages, default_tipo: str, report: RefreshReport) -> None:
 def _warm(stages: Stages, kind: Kind, untyped: bool, report: RefreshReport) -> None:  # noqa: FBT001
     criteria: dict[str, Any] = {"tipo": {"$in": [kind.tipo, None]} if untyped else kind.tipo}
     if report.name is not None and kind.name_field is not None:
-        criteria[kind.name_field] = report.name
+        # A key is the same however accents are composed, so a document may have either form.
+        forms = {report.name, normalize("NFC", report.name), normalize("NFD", report.name)}
+        criteria[kind.name_field] = {"$in": sorted(forms)}
     seen: set[str] = set()
     # The cursor sorts at its start: later pages were read at that time too.
     read_at = stages.retry(stages.processor.now)
     for documents in stages.reader.of_kind(criteria, stages.page_size):
+        report.documents += len(documents)
         newest = []
         for result in stages.transform(documents):
             keys = {write.key for write in result.writes}

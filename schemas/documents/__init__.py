@@ -10,6 +10,7 @@ from typing import Final
 from schemas.documents.kind import Document, InvalidDocument, Kind
 from schemas.families import CONTRACT, Family
 from schemas.operations import FieldError, Projection, Reject
+from schemas.values import digits
 
 _FILES: Final = (
     "generacion",
@@ -38,14 +39,28 @@ FIELDS: Final[tuple[str, ...]] = (
 """The top-level fields that documents of any kind are made of; none where a kind does not name its own."""
 
 
-def project(document: Document, default_tipo: str) -> Projection | Reject:
+def family_of(key: str) -> Family | None:
+    """The family of a key: the one with the longest matching prefix; None for a key outside the contract."""
+    matching = [family for family in FAMILIES.values() if key.startswith(family.prefix)]
+    return max(matching, key=lambda family: len(family.prefix), default=None)
+
+
+def project(document: Document, default_tipo: str, most_digits: int | None = None) -> Projection | Reject:
     """The operations of a decoded document, or why it cannot be applied.
 
     A document without `tipo` is of `default_tipo`. This never raises, and a `Reject` contains no value of the
     document.
+
+    Args:
+        document: with the fields of its kind at least.
+        default_tipo: the kind of documents without `tipo`.
+        most_digits: characters that its numbers may take together; None for a document too small to matter.
     """
     try:
-        return _kind(document, default_tipo).project(document)
+        kind = _kind(document, default_tipo)
+        if most_digits is not None and _digits(document, kind) > most_digits:
+            return Reject(f"its numbers would take more than {most_digits:,} bytes of Redis")
+        return kind.project(document)
     except InvalidDocument as invalid:
         return Reject(invalid.reason, invalid.errors)
     except RecursionError:
@@ -53,6 +68,10 @@ def project(document: Document, default_tipo: str) -> Projection | Reject:
     except ValueError:
         # An unexpected error of a kind. Its text is left out: it may quote the document.
         return Reject("a value has no form in Redis")
+
+
+def _digits(document: Document, kind: Kind) -> int:
+    return sum(digits(document.get(field)) for field in kind.fields or document)
 
 
 def _kind(document: Document, default_tipo: str) -> Kind:

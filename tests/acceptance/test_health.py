@@ -14,7 +14,7 @@ from tests.support.daemons import every, health_check, is_ready, url_of
 from tests.support.waiting import eventually
 
 
-def test_the_health_check_of_the_image(start_etl: StartEtl, etl: Etl, tmp_path: Path) -> None:
+def test_the_health_check_of_the_image(start_etl: StartEtl, typed: Etl, tmp_path: Path) -> None:
     """It fails without a daemon, and passes once that is ready; it knows the port from the settings file."""
     name, *words = health_check()
     assert name == "etl"
@@ -23,32 +23,32 @@ def test_the_health_check_of_the_image(start_etl: StartEtl, etl: Etl, tmp_path: 
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "etl.yaml").write_text(f"http: {{port: {port}, host: '0.0.0.0'}}\n")
     unset = {"ETL_HTTP__PORT": ""}
-    before = etl(*words, **unset)
+    before = typed(*words, **unset)
     assert before.code == 1
     assert before.err.startswith(
         f"error: no daemon answers at http://127.0.0.1:{port}: Connection refused (is "
     )
     start_etl("run", **settings, **unset)
     assert eventually(lambda: is_ready(f"http://127.0.0.1:{port}"))
-    ready = etl(*words, **unset)
+    ready = typed(*words, **unset)
     assert (ready.code, ready.out, ready.err) == (0, "ready\n", "")
-    assert etl("health", "--json", **unset).json == {"ready": True, "problems": []}
+    assert typed("health", "--json", **unset).json == {"ready": True, "problems": []}
 
 
-def test_what_is_wrong_is_told(start_etl: StartEtl, etl: Etl) -> None:
+def test_what_is_wrong_is_told(start_etl: StartEtl, typed: Etl) -> None:
     """A daemon whose servers are away is not ready."""
     settings = every(60) | {"ETL_REDIS__URL": "redis://127.0.0.1:1/0"}
     start_etl("run", **settings)
-    assert eventually(lambda: "no daemon" not in etl("health", **settings).err)
-    found = etl("health", **settings)
+    assert eventually(lambda: "no daemon" not in typed("health", **settings).err)
+    found = typed("health", **settings)
     assert (found.code, found.err) == (1, "")
     assert found.out.startswith("not ready\n  Redis at 127.0.0.1:1 does not answer")
-    found = etl("health", "--json", **settings)
+    found = typed("health", "--json", **settings)
     assert (found.code, found.json["ready"]) == (1, False)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::", "::1", "localhost"])  # noqa: S104 (to be tried)
-def test_it_asks_where_the_settings_say(start_etl: StartEtl, etl: Etl, host: str) -> None:
+def test_it_asks_where_the_settings_say(start_etl: StartEtl, typed: Etl, host: str) -> None:
     """An address that stands for all of them is asked over the loopback interface; where there is IPv6."""
     if ":" in host:
         try:
@@ -57,7 +57,7 @@ def test_it_asks_where_the_settings_say(start_etl: StartEtl, etl: Etl, host: str
             return
     settings = every(60) | {"ETL_HTTP__HOST": host}
     start_etl("run", **settings)
-    assert eventually(lambda: etl("health", **settings).code == 0)
+    assert eventually(lambda: typed("health", **settings).code == 0)
     if host == "::":
         assert is_ready(url_of(settings)), "the wildcard of IPv6 includes IPv4"
 

@@ -63,6 +63,7 @@ def test_a_refresh_warms_an_entry_again(etl: Etl, redis_client: redis.Redis) -> 
     assert result.json == {
         "family": "config:api",
         "name": "openai",
+        "documents": 1,
         "written": 1,
         "evicted": 0,
         "rejected": 0,

@@ -219,7 +219,7 @@ def test_rights_on_one_collection(
         admin.admin.command("createUser", "reader", pwd="hunter2", roles=["narrow"])
     seen = doctor(mongo=f"mongodb://reader:hunter2@{server.address}/?replicaSet=rs0")
     assert seen.said("role")["level"] == "note"
-    assert "dropped and created again will go unnoticed" in seen.said("role")["text"]
+    assert "a drop and re-creation of the collection cannot be noticed" in seen.said("role")["text"]
     if "listIndexes" in actions:
         assert "createIndex" in seen.remedy("index")
     else:
@@ -257,8 +257,11 @@ def test_a_connection_to_a_secondary_alone_is_found(
 
         seen = doctor(mongo=f"mongodb://{member.address}/?directConnection=true")
         [finding] = [one for one in seen.findings if one["check"] == "connection"]
-        assert f"{member.address} is no primary, and the only member that is asked" in finding["text"]
-        assert "put replicaSet=rs0 in its place" in finding["remedy"]
+        assert (
+            f"{member.address} is not the primary, and mongo.uri connects to this member only"
+            in finding["text"]
+        )
+        assert "replace directConnection=true in mongo.uri by replicaSet=rs0" in finding["remedy"]
         assert doctor(mongo=f"mongodb://{member.address}/?replicaSet=rs0").code == HEALTHY
 
 
@@ -272,7 +275,7 @@ def test_dates_of_other_types_are_counted_by_type(collection: Collection[Documen
     seen = doctor()
 
     typed = seen.remedy("dates")
-    assert "no date in 15 documents" in seen.said("dates")["text"]
+    assert "updated_at is not a date in 15 documents" in seen.said("dates")["text"]
     for kind in (
         "3 number",
         "2 missing or null",
@@ -380,10 +383,10 @@ def test_a_redis_that_denies_info_is_not_down(confined: Callable[[str], str], do
     by_check = {one["check"]: one for one in seen.checks if one["subject"] == "Redis"}
     assert (by_check["connection"]["level"], by_check["connection"]["text"]) == ("ok", "answers")
     assert by_check["version"]["level"] == "note"
-    assert "version, mode and eviction not looked at: Redis at " in by_check["version"]["text"]
+    assert "version, mode and eviction not checked: Redis at " in by_check["version"]["text"]
     assert "'info'" in by_check["version"]["text"]
     assert seen.said("keys")["level"] == seen.said("clocks")["level"] == "ok"
-    assert "keeps nothing over a restart" in by_check["persistence"]["text"]
+    assert "no data survives a restart" in by_check["persistence"]["text"]
 
 
 @pytest.mark.usefixtures("collection")
@@ -472,7 +475,7 @@ def test_keys_that_may_not_be_looked_at_are_a_note(start_redis: StartRedis, doct
         client.execute_command("ACL", "SETUSER", "etl", "on", ">secret", "~*", "+@all", "-type")
     seen = doctor(redis=server.url.replace("redis://", "redis://etl:secret@"))
     assert (seen.code, seen.said("keys")["level"]) == (HEALTHY, "note")
-    assert "not looked at" in seen.said("keys")["text"]
+    assert "not checked" in seen.said("keys")["text"]
     assert "clocks" in {check["check"] for check in seen.checks}
 
 

@@ -92,7 +92,7 @@ def test_everything_is_found_by_its_name_and_repaired(
     ("spoil", "why"),
     [
         (lambda r: (r.delete(meta(1)), r.set(meta(1), "x")), "it is a string, not a hash"),
-        (lambda r: r.hset(meta(1), "extra", "1"), 'field "extra" is too many: "1"'),
+        (lambda r: r.hset(meta(1), "extra", "1"), 'field "extra" should not exist: "1"'),
         (lambda r: r.hset(meta(1), "tokens_total", "2"), 'field tokens_total is "2", and should be "1"'),
         (lambda r: r.persist(meta(1)), "it has no TTL, and should have one of at most 10800 s"),
         (lambda r: r.hset(meta(1), mapping={str(n): n for n in range(40)}), "it has 41 fields, not 1"),

@@ -329,7 +329,7 @@ def assemble(
 ) -> Stages:
     """The four stages of the collection `NAME`, as `etl.container` puts them together."""
     retry = retry or Insistent()
-    transform, prefix = Transform(NAME, "generacion", FIELD), f"{NAME} "
+    transform, prefix = Transform(NAME, "generacion", FIELD, 2**20), f"{NAME} "
 
     def reread(names: Collection[str]) -> list[TransformResult]:
         ids = [id_from_text(name.removeprefix(prefix)) for name in names if name.startswith(prefix)]

@@ -72,7 +72,7 @@ def test_a_life_shorter_than_the_cycle_is_found_where_nothing_refreshes_it() -> 
     found = life({"mcp:server:status": {"refresh_seconds": None}})["mcp:server:status"]
 
     assert found.level == "finding"
-    assert "lives 300 s, less than a cycle of 660 s" in found.text
+    assert "TTL 300 s is less than a cycle of 660 s" in found.text
     assert '"mcp:server:status": {ttl: 300, refresh_seconds: 240}' in str(found.remedy)
     assert (
         life({"mcp:server:status": {"ttl": 300, "refresh_seconds": 240}})["mcp:server:status"].level == "ok"
