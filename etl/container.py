@@ -25,8 +25,10 @@ from etl.model.scan import Scan
 from etl.mongo.change_stream import ChangeStream
 from etl.mongo.client import close, connect
 from etl.mongo.reader import Source
+from etl.mongo.survey import Survey, survey
 from etl.retry import Retry
 from etl.settings import CollectionSettings, RedisSettings, Settings
+from etl.settings.kinds import load_kinds
 from etl.sync.follow import Followed, Follower
 from etl.sync.planner import Limits
 from etl.sync.processor import Processor
@@ -35,13 +37,13 @@ from etl.transform.transform import Transform
 from etl.verify.recheck import Scope
 from etl.verify.report import VerifyReport
 from etl.verify.verifier import verify
-from schemas.documents import FAMILIES, FIELDS
+from schemas.documents import fields
 from schemas.families import LAST_SYNC
 from schemas.ids import id_from_text
 from schemas.keys import component
 
-_FEW: Final = 5000
-"""Collections with fewer documents are read without worker processes."""
+_MIN_DOCUMENTS_FOR_WORKERS: Final = 5000
+"""Smaller collections are read without worker processes."""
 
 
 class Container:
@@ -55,7 +57,7 @@ class Container:
         mongo, redis = settings.mongo, settings.redis
         self.settings = settings
         self._client = connect(mongo.uri.get_secret_value(), mongo.timeout_seconds, connect=False)
-        self._ttls = {family: settings.ttl(family) for family in FAMILIES}
+        self._ttls = {family: life.ttl for family, life in settings.families.items()}
         self.stop = threading.Event()
         self.retry = Retry(settings.retry.seconds, self.stop, on_retry)
         self.wire: Wire = AutoWire(redis.url.get_secret_value(), redis.timeout_seconds, _sentinel(redis))
@@ -80,7 +82,11 @@ class Container:
 
     def scanner(self, collection: CollectionSettings) -> Source:
         """Stage 1 of a backfill or a verification: pages come from where `mongo.uri` says."""
-        return self._source(collection, self._client.read_preference)
+        return self._source(collection, pages_from=self._client.read_preference)
+
+    def survey(self) -> list[Survey]:
+        """What the collections of the database hold."""
+        return survey(self._client, self.settings.mongo.database)
 
     def transform(self, collection: CollectionSettings) -> Callable[[Sequence[bytes]], list[TransformResult]]:
         """Stage 2; it asks Redis for its limit where a document is large."""
@@ -113,7 +119,7 @@ class Container:
         return sorted(found, key=lambda one: (one.position.order(), one.document))
 
     def store(self, collection: CollectionSettings, keys: StateKeys | None = None) -> CheckpointStore:
-        """Stage 4; `keys` for a backfill's."""
+        """Stage 4; `keys` are those of a cycle by default."""
         published = self._ttls[LAST_SYNC.name] or 2 * self.settings.schedule.cycle_seconds
         keys = keys or self.keys(collection)
         return CheckpointStore(self.wire, keys, published, self.retry)
@@ -172,10 +178,18 @@ class Container:
             on_batch=on_batch,
         )
 
-    def _source(self, collection: CollectionSettings, *pages_from: Any) -> Source:
-        mongo, field = self.settings.mongo, collection.timestamp_field
-        name, allowed = collection.name, mongo.allow_sharded
-        return Source(self._client, mongo.database, name, field, FIELDS, *pages_from, allow_sharded=allowed)
+    def _source(self, collection: CollectionSettings, **options: Any) -> Source:
+        return Source(
+            self._client,
+            self.settings.mongo.database,
+            collection.name,
+            collection.timestamp_field,
+            fields(),
+            collection.fields,
+            f"collections.{self.settings.collections.index(collection)}.fields",
+            allow_sharded=self.settings.mongo.allow_sharded,
+            **options,
+        )
 
     def _backfill_stages(self, collection: CollectionSettings, order: BackfillOrder) -> Stages:
         if order.dry_run:
@@ -216,13 +230,13 @@ class Container:
     def _start_workers(
         self, collection: CollectionSettings, order: BackfillOrder, scan: Scan
     ) -> Iterator[Workers | None]:
-        """Start workers: always if they were asked for, else for large collections only."""
+        """Start workers: always if the order names an executor, else for large collections only."""
         reader = self.reader(collection)
         alone = scan.mode == "delta" or (scan.mode == "cold_start" and collection.cold_start == "now")
         if alone or order.rate or not self.retry(reader.prepare):
             yield None
             return
-        if order.executors is None and self.retry(reader.count) < _FEW:
+        if order.executors is None and self.retry(reader.count) < _MIN_DOCUMENTS_FOR_WORKERS:
             yield None
             return
         start = order.executors or processes(self.settings.workers())
@@ -256,7 +270,7 @@ class RemoteWork:
     dry: bool
 
     def __call__(self, task: Task) -> RangeProgress:
-        """Work on a range, for a while."""
+        """Work on the range of the task for the time of the task."""
         stages = _stages(self.settings, self.collection, self.dry)
         process = partial(stages.processor.process, remember_from=self.remember_from, trust=False)
         return work(stages, process, task)
@@ -265,7 +279,9 @@ class RemoteWork:
 @lru_cache(maxsize=4)
 def _stages(settings: bytes, name: str, dry: bool) -> Stages:  # noqa: FBT001
     """The stages of a worker process, cached so that connections are kept from task to task."""
-    container = Container(pickle.loads(settings), lambda _: None)  # noqa: S301 (made by the coordinator)
+    loaded: Settings = pickle.loads(settings)  # noqa: S301 (made by the coordinator)
+    load_kinds(loaded.kinds)
+    container = Container(loaded, lambda _: None)
     collection = container.settings.collection(name)
     keys = container.keys(collection)
     stages = container.dry_stages(collection, BackfillOrder()) if dry else container.stages(collection, keys)

@@ -48,11 +48,13 @@ def of_follower(keys: StateKeys) -> StateKeys:
 def state_keys(collection: str, namespace: str = "") -> StateKeys:
     """All state keys of `collection`, except the registers of documents and contract keys.
 
-    The `namespace` separates installations that share one Redis.
+    The `namespace` separates installations that share one Redis. Their watermarks too: a cycle without a checkpoint
+    resumes from the published one, so it must not be that of the other installation.
     """
-    prefix = f"{_VERSION}:{namespace}:" if namespace else f"{_VERSION}:"
-    published = LAST_SYNC.key(collection=collection)
-    roles = {role: slot_key(published, prefix + role) for role in StateKeys._fields if role != "published"}
+    published = LAST_SYNC.key(collection=f"{namespace}/{collection}" if namespace else collection)
+    roles = {
+        role: slot_key(published, f"{_VERSION}:{role}") for role in StateKeys._fields if role != "published"
+    }
     return StateKeys(published=published, **roles)
 
 

@@ -32,9 +32,10 @@ from schemas.position import Position, position_from_text
 HISTORY_CAP: Final = 1000
 """Maximum number of reports of past runs per collection."""
 
+_log = logging.getLogger("etl")
+
 # The indices of the keys in `lua/commit.lua`.
 _KEYS: Final = {name: number for number, name in enumerate(StateKeys._fields[:8], start=1)}
-_log: Final = logging.getLogger("etl.checkpoint")
 _ARGUMENTS_PER_COMMAND: Final = 2000  # Lua takes some 8,000 at once
 
 
@@ -71,7 +72,10 @@ class CheckpointStore:
         self._dead = DeadLetters(wire, keys, retry)
 
     def load(self) -> State:
-        """The state of the collection, read in one round trip."""
+        """The state of the collection, read in one round trip.
+
+        A checkpoint that cannot be read counts as none, so that the next cycle replaces it.
+        """
         own = self._own
         commands: list[Command] = [
             ("HGETALL", own.checkpoint),
@@ -84,13 +88,19 @@ class CheckpointStore:
         replies = self._retry(lambda: self._wire.exchange(commands))
         kept, published, deferred, dead, queues, (seconds, micros) = replies
         fields = _mapping(kept)
+        try:
+            checkpoint, sweeps = _checkpoint(fields), json.loads(fields.get("sweeps", "{}"))
+        except (ValueError, KeyError):
+            text = "%s cannot be read: the next cycle begins at the published watermark, or anew"
+            _log.warning(text, own.checkpoint, extra=logs.event("unreadable"))
+            fields, checkpoint, sweeps = {}, None, {}
         return State(
-            checkpoint=_checkpoint(fields) or _from_published(_mapping(published)),
+            checkpoint=checkpoint or _from_published(_mapping(published)),
             origin=Origin(fields["source"], fields["uuid"]) if "source" in fields else None,
             now=int(seconds) * 1000 + int(micros) // 1000,
             deferred={i: deferral_from_text(text) for i, text in _mapping(deferred).items()},
             dead_letters=dead,
-            sweeps=json.loads(fields.get("sweeps", "{}")),
+            sweeps=sweeps,
             queues=frozenset(queues),
             primaries=frozenset(fields.get("primaries", "").split()),
         )

@@ -23,7 +23,7 @@ def follow(runtime: Runtime, /, collection: str, *, as_json: bool) -> int:
     cycles for collections with `follow: true`.
     """
 
-    def tell(batch: "Followed") -> None:
+    def show(batch: "Followed") -> None:
         counts = dict(batch.operations)
         if as_json and (counts or batch.restarted):
             output.document({"events": counts, "restarted": batch.restarted})
@@ -33,5 +33,5 @@ def follow(runtime: Runtime, /, collection: str, *, as_json: bool) -> int:
             output.say(", ".join(f"{count} {operation}" for operation, count in sorted(counts.items())))
 
     with runtime.app() as app:
-        app.follow(collection, tell)
+        app.follow(collection, show)
     return 0

@@ -21,8 +21,8 @@ def refresh(runtime: Runtime, family: str, name: str | None, *, as_json: bool) -
       etl refresh config:api
       etl refresh config:api openai
     """  # noqa: D301 (click keeps the lines of a paragraph that starts with a backspace)
-    entries.family_named(family)
     with runtime.app() as app, output.progress(f"Refreshing {family}"):
+        entries.family_named(family)  # the settings name further families
         report = app.refresh(family, name)
     if name is not None and not report.documents:
         raise EtlError(f"{family} {name}: no document in MongoDB has this name, so nothing was written")

@@ -27,8 +27,8 @@ def show(runtime: Runtime, words: tuple[str, ...], *, as_json: bool) -> None:
       etl show mcp:tool content getContent '{"limit":10}'
       etl show config:api:openai
     """  # noqa: D301 (click keeps the lines of a paragraph that starts with a backspace)
-    key = entries.key_of(words)
     with runtime.app() as app:
+        key = entries.key_of(words)  # the settings name further families
         shown = app.show(key)
     if shown is None:
         raise EtlError(f"{key}: no such key in Redis: it has expired or was never written (try: etl sync)")

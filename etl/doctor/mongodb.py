@@ -13,6 +13,7 @@ from etl.settings import CollectionSettings, Settings
 OLDEST: Final = (4, 4, 2)
 """`allowDiskUse` of `find` is new in 4.4, the command `hello` in 4.4.2."""
 
+_REMEDIES: Final[Mapping[str, str]] = {"fields": "etl try COLLECTION, after a correction of this expression"}
 _CHECK_SETTINGS: Final = "etl config, and correct mongo.uri, mongo.database or collections"
 
 
@@ -28,8 +29,12 @@ class Source(Protocol):
         """The reply to one command on the database."""
         ...
 
-    def fetch(self, ids: Sequence[Any]) -> list[bytes]:
-        """Documents by `_id`."""
+    def whole(self, ids: Sequence[Any]) -> list[bytes]:
+        """Documents by `_id`, with all their fields."""
+        ...
+
+    def check_mapping(self) -> None:
+        """Have MongoDB parse the mapping."""
         ...
 
     def prepare(self) -> bool:
@@ -92,26 +97,34 @@ def _version(text: str, numbers: Sequence[int]) -> Finding:
 
 
 def _collection(database: str, settings: CollectionSettings, source: Source) -> Iterator[Finding]:
-    for check, run in {"role": _role, "index": _index, "dates": _dates}.items():
+    checks = {"role": _role, "fields": _fields, "index": _index, "dates": _dates}
+    if not settings.fields:
+        del checks["fields"]
+    for check, run in checks.items():
         try:
             yield run(database, settings, source)
         except EtlError as error:
             denied = isinstance(error, AccessDenied)
-            remedy = _grant(database, source) if denied else _CHECK_SETTINGS
+            remedy = _grant(database, source) if denied else _REMEDIES.get(check, _CHECK_SETTINGS)
             yield wrong(check, settings.name, str(error), remedy)
-            if check == "role":
+            if check in {"role", "fields"}:
                 return
 
 
 def _role(database: str, settings: CollectionSettings, source: Source) -> Finding:
     """Reading one document requires the same right as reading all."""
-    source.fetch([None])
+    source.whole([None])
     try:
         _listed(settings.name, source)
     except AccessDenied:
         missing = "can be read, but not listed: a drop and re-creation of the collection cannot be noticed"
         return note("role", settings.name, f"{missing}; the role read on {database} suffices for both")
     return well("role", settings.name, "can be read")
+
+
+def _fields(_: str, settings: CollectionSettings, source: Source) -> Finding:
+    source.check_mapping()
+    return well("fields", settings.name, f"MongoDB accepts the expressions of {', '.join(settings.fields)}")
 
 
 def _listed(collection: str, source: Source) -> bool:

@@ -6,9 +6,11 @@ Values are inserted as raw BSON, so that a position may contain any value that M
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 
-from schemas.codec import ARRAY, DOCUMENT, RawValue, document_of, elements, python_value, raw_value
+from etl.model.result import MAPPING_ERRORS
+from schemas.codec import ARRAY, DOCUMENT, RawValue, decode, document_of, elements, python_value, raw_value
 from schemas.position import Position, position_of
 
 PAGE_BYTES: Final = 8 * 1024 * 1024
@@ -60,6 +62,31 @@ def split_key(document: bytes) -> tuple[bytes, Position]:
     return rest, position_of(timestamp, document_id)
 
 
+def expression(value: Any) -> Mapping[str, Any]:
+    """The value as an aggregation expression: in a projection numbers, booleans and `$slice` mean something else."""
+    return {"$let": {"vars": {}, "in": value}}
+
+
+def matching(criteria: Mapping[str, Sequence[Any]], mapping: Fields) -> dict[str, Any]:
+    """The filter for documents whose fields, mapped ones by their expressions, have one of these values each."""
+    plain = {name: {"$in": [*values]} for name, values in criteria.items() if name not in mapping}
+    mapped = [
+        {"$in": [{"$ifNull": [mapping[name], None]}, {"$literal": [*values]}]}
+        for name, values in criteria.items()
+        if name in mapping
+    ]
+    return plain | ({"$expr": {"$and": mapped}} if mapped else {})
+
+
+def meets(document: bytes, criteria: Mapping[str, Sequence[Any]]) -> bool:
+    """Whether the fields of a document have one of these values each, as far as that can be told."""
+    try:
+        found = decode(document)
+    except (BSONError, ValueError, OverflowError):
+        return True
+    return MAPPING_ERRORS in found or all(found.get(name) in values for name, values in criteria.items())
+
+
 def by_sort(timestamp_field: str, after: Position, end: Position, limit: int, fields: Fields) -> list[Any]:
     """The pipeline that sorts the documents between two positions; expressions compare across BSON types too."""
     path = f"${timestamp_field}"
@@ -81,6 +108,12 @@ def by_id(ids: Sequence[Any]) -> RawBSONDocument:
     """The filter for the documents with these `_id`s."""
     wanted = RawValue(ARRAY, document_of((str(n).encode(), raw_value(one)) for n, one in enumerate(ids)))
     return _document({"_id": RawValue(DOCUMENT, document_of([(b"$in", wanted)]))})
+
+
+def extended(document: bytes, fields: Mapping[str, Any]) -> bytes:
+    """The document with more fields behind its own."""
+    own = [(name, RawValue(kind, data)) for kind, name, data in elements(document)]
+    return document_of([*own, *((name.encode(), raw_value(value)) for name, value in fields.items())])
 
 
 def documents_in(cursor: RawBSONDocument) -> list[bytes]:

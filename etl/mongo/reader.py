@@ -1,9 +1,11 @@
 """Stage 1, read: short keyset pages of raw documents in `(updated_at, _id)` order. Requires only the role `read`."""
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeVar, cast
 from uuid import UUID
 
@@ -22,6 +24,7 @@ from pymongo.read_concern import ReadConcern
 from etl import logs
 from etl.errors import AccessDenied, ConfigurationError, CycleFailed
 from etl.model.index import Index
+from etl.model.result import MAPPING_ERRORS
 from etl.mongo import indexes, queries
 from etl.mongo.client import address, is_without_index, translated_errors
 from etl.mongo.queries import Fields
@@ -42,6 +45,8 @@ MOST_IDS: Final = 500
 """Maximum of `_id`s per query."""
 
 _UNINDEXED_PAGE: Final = 10_000
+_CAREFUL_PAGE: Final = 50
+_NO_DOCUMENT: Final[Mapping[str, Any]] = {"_id": {"$in": []}}
 _SAMPLES_PER_CUT: Final = 5
 _LEAST_RANGE: Final = 1_000
 _ON_A_VIEW: Final = 166
@@ -79,8 +84,10 @@ class Source:
         collection: str,
         timestamp_field: str = "updated_at",
         fields: Sequence[str] = (),
-        pages_from: Any = ReadPreference.PRIMARY,
+        mapping: Mapping[str, Any] = MappingProxyType({}),
+        setting: str = "fields",
         *,
+        pages_from: Any = ReadPreference.PRIMARY,
         allow_sharded: bool = False,
     ) -> None:
         """Create a reader without contacting the server.
@@ -91,6 +98,8 @@ class Source:
             collection: the name of the collection.
             timestamp_field: the name of a field, or a dotted path.
             fields: the fields to read besides the timestamp and `_id`; if empty, whole documents are read.
+            mapping: MongoDB expressions of those fields that are not taken as they are.
+            setting: the setting that holds the mapping, for messages.
             pages_from: the read preference of the pages; everything else is read from the primary.
             allow_sharded: whether a router of a sharded cluster is accepted.
         """
@@ -100,7 +109,10 @@ class Source:
         self._field = timestamp_field
         # A projection must not name both a field and a path inside it, so it names the first part of the path.
         timestamp = timestamp_field.partition(".")[0]
-        self._fields: Fields = dict.fromkeys((*fields, timestamp), True) if fields else {}
+        self._bare: Fields = {timestamp: True}
+        self._setting = setting
+        self._mapping: Fields = {name: queries.expression(value) for name, value in mapping.items()}
+        self._fields: Fields = dict.fromkeys((*fields, timestamp), True) | self._mapping if fields else {}
         self._database = client[database]
         read = self._database.get_collection(
             collection, codec_options=_RAW, read_concern=_MAJORITY, read_preference=ReadPreference.PRIMARY
@@ -124,7 +136,8 @@ class Source:
             Whether the index exists and can be used; `index` gives the reason if not.
 
         Raises:
-            ConfigurationError: this is a sharded cluster, and the settings do not allow one.
+            ConfigurationError: this is a sharded cluster, and the settings do not allow one; or MongoDB refuses an
+                expression of the mapping.
         """
         with self._translated_errors():
             if self._client.is_mongos and not self._allow_sharded:
@@ -132,8 +145,22 @@ class Source:
                     f"MongoDB at {address(self._client)} is a sharded cluster, which is untested"
                     " (mongo.allow_sharded accepts it)"
                 )
+            self.check_mapping()
             self._index = self._find_index()
         return self._index.name is not None
+
+    def check_mapping(self) -> None:
+        """Have MongoDB parse the mapping.
+
+        Raises:
+            ConfigurationError: it refuses an expression; the message has the setting and MongoDB's own reason.
+        """
+        error = self._refusal(self._mapping) if self._mapping else None
+        if error is not None:
+            alone = {f".{name}": self._refusal({name: value}) for name, value in self._mapping.items()}
+            refused = {name: one for name, one in alone.items() if one} or {"": error}
+            reasons = (f"{self._setting}{name}: {_reason(one)}" for name, one in refused.items())
+            raise ConfigurationError("; ".join(reasons))
 
     @property
     def index(self) -> Index:
@@ -166,7 +193,15 @@ class Source:
         A page may end early by its size in bytes. If the index cannot be used any more, the page is read without it
         and a warning is logged.
         """
-        return self._page(after, end, limit, max(limit, _UNINDEXED_PAGE))
+        unindexed = max(limit, _UNINDEXED_PAGE)
+        try:
+            return self._page(after, end, limit, unindexed, self._fields)
+        except CycleFailed:
+            if not self._mapping:
+                raise
+        # An expression that fails for one document fails the whole command.
+        bare = self._page(after, end, min(limit, _CAREFUL_PAGE), unindexed, self._bare)
+        return bare._replace(documents=self._mapped(bare.documents))
 
     def fetch(self, ids: Sequence[Any]) -> list[bytes]:
         """The documents with these `_id`s that exist, in order of position, in their current version.
@@ -174,25 +209,39 @@ class Source:
         Read concern linearizable: a primary that was deposed without noticing it does not answer.
         """
         found: list[bytes] = []
-        with self._translated_errors():
-            level = _LINEARIZABLE if self._is_replica_set() else _MAJORITY
-            collection = self._collection.with_options(read_concern=level)
-            for start in range(0, len(ids), MOST_IDS):
-                wanted = queries.by_id(ids[start : start + MOST_IDS])
-                found += [bytes(document.raw) for document in collection.find(wanted, self._fields)]
+        for start in range(0, len(ids), MOST_IDS):
+            wanted = ids[start : start + MOST_IDS]
+            try:
+                found += self._by_id(wanted, self._fields, _LINEARIZABLE)
+            except CycleFailed:
+                if not self._mapping:
+                    raise
+                found += self._mapped(self._by_id(wanted, self._bare, _LINEARIZABLE), _LINEARIZABLE)
         return sorted(found, key=lambda raw: self.position(raw).order())
 
-    def of_kind(self, criteria: Mapping[str, Any], limit: int) -> Iterator[list[bytes]]:
-        """All documents that match `criteria`, the newest first, `limit` at a time."""
-        order = [(self._field, -1), ("_id", -1)]
-        with (
-            self._translated_errors(),
-            self._collection.find(criteria, self._fields, sort=order, allow_disk_use=True) as cursor,
-        ):
-            more = True
-            while more:
-                documents, more = queries.gather((bytes(document.raw) for document in cursor), limit)
-                yield documents
+    def whole(self, ids: Sequence[Any]) -> list[bytes]:
+        """The same documents with all their fields, not mapped."""
+        return self._by_id(ids, {})
+
+    def of_kind(self, criteria: Mapping[str, Sequence[Any]], limit: int) -> Iterator[list[bytes]]:
+        """All documents whose fields have one of these values each, the newest first, `limit` at a time."""
+        if not self._mapping:
+            yield from self._newest(queries.matching(criteria, {}), self._fields, limit)
+            return
+        reached = LAST
+        try:
+            for bare in self._newest(queries.matching(criteria, self._mapping), self._bare, limit):
+                yield self._mapped(bare)
+                reached = self.position(bare[-1]) if bare else reached
+        except CycleFailed:
+            self.check_mapping()
+        else:
+            return
+        # The filter fails for some document: look at the rest of them here.
+        unmapped = {name: values for name, values in criteria.items() if name not in self._mapping}
+        for bare in self._newest(queries.matching(unmapped, {}), self._bare, limit):
+            rest = [raw for raw in bare if self.position(raw).order() < reached.order()]
+            yield [raw for raw in self._mapped(rest) if queries.meets(raw, criteria)]
 
     def cuts(self, count: int) -> list[Position]:
         """At most `count` positions that cut the collection into ranges of similar size, ascending.
@@ -279,7 +328,7 @@ class Source:
         with pymongo.timeout(PING_SECONDS):
             clock = self.clock()
             self.prepare()
-            oldest = self._page(reached, at(clock + 1), 1, 1).last
+            oldest = self._page(reached, at(clock + 1), 1, 1, self._bare).last
         ms = None if oldest is None else oldest.ms
         return 0.0 if ms is None else max(0, clock - ms) / 1000
 
@@ -292,13 +341,69 @@ class Source:
         """The position of a raw document, which may be one that cannot be decoded."""
         return position_in(raw, self._field)
 
-    def _page(self, after: Position, end: Position, limit: int, unindexed: int) -> Page:
+    def _newest(self, criteria: Mapping[str, Any], fields: Fields, limit: int) -> Iterator[list[bytes]]:
+        order = [(self._field, -1), ("_id", -1)]
+        with (
+            self._translated_errors(),
+            self._collection.find(criteria, fields, sort=order, allow_disk_use=True) as cursor,
+        ):
+            more = True
+            while more:
+                documents, more = queries.gather((bytes(document.raw) for document in cursor), limit)
+                yield documents
+
+    def _by_id(self, ids: Sequence[Any], fields: Fields, level: ReadConcern = _MAJORITY) -> list[bytes]:
+        with self._translated_errors():
+            if level == _LINEARIZABLE and not self._is_replica_set():
+                level = _MAJORITY
+            found = self._collection.with_options(read_concern=level).find(queries.by_id(ids), fields)
+            return [bytes(document.raw) for document in found]
+
+    def _mapped(self, bare: Sequence[bytes], level: ReadConcern = _MAJORITY) -> list[bytes]:
+        """These documents as they are now, mapped, in order; those for which that fails have `MAPPING_ERRORS`."""
+        if not bare:
+            return []
+        try:
+            found = self._by_id([self.position(raw).id for raw in bare], self._fields, level)
+        except CycleFailed as error:
+            if len(bare) == 1:
+                self.check_mapping()
+                return [self._unmapped(bare[0], error)]
+            middle = len(bare) // 2
+            found = self._mapped(bare[:middle], level) + self._mapped(bare[middle:], level)
+        return sorted(found, key=lambda raw: self.position(raw).order())
+
+    def _unmapped(self, bare: bytes, error: CycleFailed) -> bytes:
+        """What stands for a document that cannot be mapped: its position, and what fails."""
+        wanted = queries.by_id([self.position(bare).id])
+        failed = {name: self._refusal({name: value}, wanted) for name, value in self._mapping.items()}
+        errors = {name: self._failure(name, one) for name, one in failed.items() if one}
+        text = errors or {"fields": self._failure("", error)}
+        return queries.extended(bare, {"tipo": {}, MAPPING_ERRORS: text})
+
+    def _failure(self, name: str, error: CycleFailed) -> str:
+        """The name of MongoDB's error, and the operators it names; its message may quote the document."""
+        said, operators = _reason(error), re.findall(r"\$\w+", str(self._mapping.get(name)))
+        named = [one for one in dict.fromkeys(operators) if re.search(rf"{re.escape(one)}\b", said)]
+        code = (getattr(error.__cause__, "details", None) or {}).get("codeName", "error")
+        return f"its expression fails for this document: {' '.join((*named, code))}"
+
+    def _refusal(self, fields: Fields, wanted: Any = _NO_DOCUMENT) -> CycleFailed | None:
+        """The error of a read of these fields; None if there is none."""
+        try:
+            with self._translated_errors():
+                [*self._collection.find(wanted, fields)]
+        except CycleFailed as error:
+            return error
+        return None
+
+    def _page(self, after: Position, end: Position, limit: int, unindexed: int, fields: Fields) -> Page:
         """A page of `limit` documents; of `unindexed` without the index, as each page reads the whole collection."""
         if after.order() >= end.order():
             return Page([], None, more=False)
         return self._by_index(
-            lambda index: self._indexed_page(index, after, end, limit),
-            lambda: self._sorted_page(after, end, unindexed),
+            lambda index: self._indexed_page(index, after, end, limit, fields),
+            lambda: self._sorted_page(after, end, unindexed, fields),
         )
 
     def _find_index(self) -> Index:
@@ -350,14 +455,16 @@ class Source:
                 _log.warning("%s", self._index.warning, extra=logs.event("index"))
             return otherwise()
 
-    def _indexed_page(self, index: str, after: Position, end: Position, limit: int) -> Page:
-        documents, more = self._read(index, after, end, limit, self._fields, self.position)
+    def _indexed_page(self, index: str, after: Position, end: Position, limit: int, fields: Fields) -> Page:
+        documents, more = self._read(index, after, end, limit, fields, self.position)
         last = self.position(documents[-1]) if documents else None
         if last is None or not last.is_array():
             return Page(documents, last, more)
         # The index has one entry per member of the array, so only the key of the entry tells where the page ends.
-        fields = queries.with_index_key(self._fields)
-        found, more = self._read(index, after, end, limit, fields, lambda raw: queries.split_key(raw)[1])
+        keyed_fields = queries.with_index_key(fields)
+        found, more = self._read(
+            index, after, end, limit, keyed_fields, lambda raw: queries.split_key(raw)[1]
+        )
         keyed = [queries.split_key(raw) for raw in found]
         return Page([raw for raw, _ in keyed], keyed[-1][1] if keyed else None, more)
 
@@ -411,9 +518,9 @@ class Source:
                     kill = {"killCursors": self._collection.name, "cursors": [reply["id"]]}
                     self._database.command(kill, session=session)
 
-    def _sorted_page(self, after: Position, end: Position, limit: int) -> Page:
+    def _sorted_page(self, after: Position, end: Position, limit: int, fields: Fields) -> Page:
         """A page without the index. Each reads the whole collection, so it has more documents."""
-        pipeline = queries.by_sort(self._field, after, end, limit, self._fields)
+        pipeline = queries.by_sort(self._field, after, end, limit, fields)
         with self._collection.aggregate(pipeline, collation=_SIMPLE, allowDiskUse=True) as cursor:
             documents, more = queries.gather((bytes(document.raw) for document in cursor), limit)
         return Page(documents, self.position(documents[-1]) if documents else None, more)
@@ -446,3 +553,9 @@ class Source:
 
     def _translated_errors(self) -> AbstractContextManager[None]:
         return translated_errors(self._client, self._collection.full_name)
+
+
+def _reason(error: CycleFailed) -> str:
+    """What MongoDB itself says."""
+    details = getattr(error.__cause__, "details", None) or {}
+    return str(details.get("errmsg", error)).replace("\n", " ")

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from etl import logs
 from etl.checkpoint.checkpoint import FollowStore
 from etl.checkpoint.lease import Lease
+from etl.checkpoint.origin import refuse_other_source
 from etl.errors import (
     CycleFailed,
     Interrupted,
@@ -128,6 +129,7 @@ class Follower:
                 self.stream.close()
 
     def _follow(self, token: str) -> None:
+        refuse_other_source(self.stages)
         resume = self.store.token()
         if resume is None:
             resume = self._begin(token, None)

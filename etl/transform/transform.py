@@ -1,15 +1,15 @@
 """Stage 2, transform: raw BSON documents to results; pure, so that any process can run it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import bson
 
-from etl.model.result import TransformResult
+from etl.model.result import MAPPING_ERRORS, TransformResult
 from schemas.codec import decode
 from schemas.documents import project
-from schemas.operations import Enqueue, Evict, Keep, Put, Reject
+from schemas.operations import Enqueue, Evict, FieldError, Keep, Put, Reject
 from schemas.position import place_in, position_in
 
 # A decimal takes 19 bytes of BSON in an array, and up to 6,178 characters in Redis.
@@ -46,7 +46,7 @@ class Transform:
         most_digits = self.most_bytes if len(raw) * _EXPANSION > self.most_bytes else None
         projection = project(document, self.tipo, most_digits)
         if isinstance(projection, Reject):
-            return self._rejected(raw, projection)
+            return self._rejected(raw, _unmapped(document) or projection)
         size = len(document_id)
         writes: list[Put | Evict] = []
         pushes: list[Enqueue] = []
@@ -82,3 +82,9 @@ class Transform:
     def _rejected(self, raw: bytes, reject: Reject) -> TransformResult:
         text, ms, document_id = position_in(raw, self.timestamp_field).place()
         return TransformResult(f"{self.collection} {document_id}", text.partition(" ")[0], ms, reject=reject)
+
+
+def _unmapped(document: Mapping[str, Any]) -> Reject | None:
+    """Why the server could not map a document; None where it could."""
+    errors: Mapping[str, str] | None = document.get(MAPPING_ERRORS)
+    return Reject("cannot be mapped", tuple(FieldError(*one) for one in errors.items())) if errors else None

@@ -1,9 +1,10 @@
 """The kinds of documents, chosen by `tipo`: one file each.
 
-A new kind is one file here that exports `KIND` (see `schemas.documents.kind`), and its name below.
+A new kind is one file here that exports `KIND` (see `schemas.documents.kind`), and its name below; or a module
+outside of the package, which `register` adds (see `etl.settings.kinds`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from importlib import import_module
 from typing import Final
 
@@ -23,20 +24,52 @@ _FILES: Final = (
 # By name, so that a kind takes one line here.
 _KINDS: Final[tuple[Kind, ...]] = tuple(import_module(f"{__name__}.{file}").KIND for file in _FILES)
 
-KINDS: Final[Mapping[str, Kind]] = {kind.tipo: kind for kind in _KINDS}
-"""Every kind of document, by its `tipo`."""
+KINDS: Final[dict[str, Kind]] = {kind.tipo: kind for kind in _KINDS}
+"""Every kind of document, by its `tipo`; only `register` changes it."""
 
-FAMILIES: Final[Mapping[str, Family]] = {
+FAMILIES: Final[dict[str, Family]] = {
     family.name: family for families in (CONTRACT, *(kind.families for kind in _KINDS)) for family in families
 }
-"""Every family by name: those of the users' design first, then those of other kinds."""
+"""Every family by name: those of the users' design first, then those of other kinds; only `register` changes it."""
 
-FIELDS: Final[tuple[str, ...]] = (
-    tuple(dict.fromkeys(("tipo", "eliminado", *(field for kind in _KINDS for field in kind.fields))))
-    if all(kind.fields for kind in _KINDS)
-    else ()
-)
-"""The top-level fields that documents of any kind are made of; none where a kind does not name its own."""
+
+def register(kinds: Iterable[Kind]) -> None:
+    """Add kinds and their families; one that is there already changes nothing.
+
+    Raises:
+        ValueError: a kind has the `tipo`, or one of its families the name or keys, of another one.
+    """
+    for kind in kinds:
+        if KINDS.get(kind.tipo) is kind:
+            continue
+        if kind.tipo in KINDS:
+            raise ValueError(f"another kind has the tipo {kind.tipo}")
+        for family in kind.families:
+            other = next((one for one in FAMILIES.values() if _clash(one, family)), None)
+            if other is not None:
+                raise ValueError(f"the keys {family.pattern} may be those of the family {other.name}")
+            if family.prefix.partition(":")[0] in _RESERVED:
+                raise ValueError(f"the keys {family.pattern} may be the ETL's own: begin with another word")
+        KINDS[kind.tipo] = kind
+        FAMILIES.update({family.name: family for family in kind.families})
+
+
+_RESERVED: Final = frozenset({"", "etl"})
+
+
+def _clash(one: Family, other: Family) -> bool:
+    """Whether both have one name, or a key could be of both: no component of a key contains a colon."""
+    parts, others = one.pattern.split(":"), other.pattern.split(":")
+    same = all(x == y or "{" in x + y for x, y in zip(parts, others, strict=False))
+    return one.name == other.name or (len(parts) == len(others) and same)
+
+
+def fields() -> tuple[str, ...]:
+    """The top-level fields that documents of any kind are made of; none where a kind does not name its own."""
+    kinds = KINDS.values()
+    if not all(kind.fields for kind in kinds):
+        return ()
+    return tuple(dict.fromkeys(("tipo", "eliminado", *(field for kind in kinds for field in kind.fields))))
 
 
 def family_of(key: str) -> Family | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import Etl, StartEtl
+from tests.support.command import Etl, StartEtl
 from tests.support.daemons import every, health_check, is_ready, url_of
 from tests.support.waiting import eventually
 
@@ -66,7 +66,7 @@ def test_a_port_that_only_the_daemon_knows(typed: Etl) -> None:
     """It cannot be asked for."""
     result = typed("health", ETL_HTTP__PORT="0")
     assert result.code == 2
-    assert result.err == "error: http.port is 0: only the daemon knows which port it took; set one\n"
+    assert result.err == "error: http.port is 0, so the port of the daemon is unknown: set a port\n"
 
 
 @pytest.fixture(params=[b"hello", b"[1]", b'{"ready": 1}', b"{}"])
@@ -96,7 +96,7 @@ def test_another_server_on_that_port(typed: Etl, another: int) -> None:
     assert result.code == 1
     assert (
         result.err
-        == f"error: what answers at http://127.0.0.1:{another} is no daemon of this ETL: see http.port\n"
+        == f"error: another program answers at http://127.0.0.1:{another}, not the daemon: see http.port\n"
     )
 
 
@@ -116,4 +116,4 @@ def test_a_server_that_does_not_speak_http(typed: Etl) -> None:
         result = typed("health", ETL_HTTP__PORT=str(port))
         thread.join()
     assert result.code == 1
-    assert "is no daemon of this ETL" in result.err
+    assert "not the daemon: see http.port" in result.err

@@ -11,8 +11,7 @@ import redis
 from pymongo.collection import Collection
 
 from etl.demo import RedisServer
-from tests.acceptance.conftest import Etl
-from tests.support.command import Result
+from tests.support.command import Etl, Result
 from tests.support.daemons import key, provider
 from tests.support.types import Document, StartMongo, StartRedis
 

@@ -4,7 +4,8 @@ import pytest
 import redis
 from pymongo.collection import Collection
 
-from tests.acceptance.conftest import Etl, contract_keys
+from tests.support.command import Etl
+from tests.support.redis_dump import contract_keys
 from tests.support.types import Document
 
 SHOWN = {

@@ -9,7 +9,7 @@ from bson import Binary, Decimal128, Int64
 from pymongo.collection import Collection
 
 from schemas.ids import id_text
-from tests.acceptance.conftest import Etl
+from tests.support.command import Etl
 from tests.support.pipeline import api
 from tests.support.types import Document
 

@@ -13,7 +13,7 @@ from pymongo.database import Database
 from etl.app import App
 from etl.demo import MongoServer
 from etl.settings import ScheduleSettings
-from tests.acceptance.conftest import Etl, StartEtl
+from tests.support.command import Etl, StartEtl
 from tests.support.pipeline import campaign, settings_for
 from tests.support.types import Document
 from tests.support.waiting import eventually

@@ -15,8 +15,8 @@ from pymongo.collection import Collection
 
 from etl.cache.scripts import SCRIPTS
 from etl.demo import RedisServer
-from tests.acceptance.conftest import Etl, StartEtl, end_of
-from tests.faults.conftest import LEASE, Apps, cycle
+from tests.support.apps import LEASE, Apps, cycle
+from tests.support.command import Etl, StartEtl, end_of
 from tests.support.failpoint import fail_command
 from tests.support.generations import delta, written
 from tests.support.proxy import Proxy

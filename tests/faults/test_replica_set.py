@@ -15,7 +15,7 @@ from etl.backfill.executors import processes
 from etl.model.report import Report
 from etl.model.scan import Bounds
 from etl.settings import Settings
-from tests.acceptance.conftest import StartEtl
+from tests.support.command import StartEtl
 from tests.support.daemons import HISTORY, Process, ended, every, key, provider
 from tests.support.pipeline import NAME, settings_for, sync
 from tests.support.replica_set import Member, ReplicaSet, start_replica_set

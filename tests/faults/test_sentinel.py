@@ -13,7 +13,7 @@ from pymongo.collection import Collection
 from etl.app import App, BackfillOrder
 from etl.demo import MongoServer
 from etl.settings import Settings
-from tests.acceptance.conftest import StartEtl
+from tests.support.command import StartEtl
 from tests.support.daemons import STATE_PREFIX, ended, every, is_ready, key, provider, url_of
 from tests.support.pipeline import NAME, api
 from tests.support.sentinel import DOWN_SECONDS, PASSWORD, SENTINEL_PASSWORD, Watched, start_sentinel

@@ -104,7 +104,10 @@ class FakeSource:
             return {"version": ".".join(map(str, self._version[:3])), "versionArray": [*self._version]}
         return {"cursor": {"firstBatch": []}, "isWritablePrimary": True}
 
-    def fetch(self, ids: object) -> list[bytes]:
+    def check_mapping(self) -> None:
+        """It has none."""
+
+    def whole(self, ids: object) -> list[bytes]:
         """Nothing."""
         return []
 

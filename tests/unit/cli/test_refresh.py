@@ -4,7 +4,8 @@ import pytest
 
 from etl.errors import ConfigurationError
 from etl.model.report import RefreshReport
-from tests.unit.cli.conftest import Etl, FakeApp
+from tests.support.command import Etl
+from tests.unit.cli.fake_app import FakeApp
 
 REPORT = RefreshReport("config:api", "openai", documents=1, written=1)
 

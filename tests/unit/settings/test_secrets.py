@@ -1,7 +1,7 @@
 import pytest
 
 from etl.settings import effective, load, load_with_origins, masked
-from tests.unit.settings.conftest import Write, refusal
+from tests.unit.settings.files import Write, refusal
 
 SECRET = "hunter2"
 
