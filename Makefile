@@ -4,6 +4,7 @@
 # make fix          what ruff can fix, and the format
 # make types        mypy strict over code and tests
 # make unit         tests without servers; likewise integration, faults, acceptance. One test: make unit T='-k name'
+#                   With REDIS_VERSION=6.2 or 8.2 on that Redis.
 # make coverage     make test with coverage; it takes twice as long
 # make bench        speed, memory, latency, half an hour; writes docs/ and README.md, but not with BENCH=--quick
 # make soak         the daemon for a thousand cycles, a minute of writes, long outages; about six minutes
@@ -27,6 +28,9 @@ faults := tests/faults
 acceptance := tests/acceptance
 LEVELS := unit integration faults acceptance
 
+# What CI also runs on Redis 8.2: the scripts, a cluster, and what a server answers when it refuses.
+other_redis := tests/contract $(addprefix tests/integration/,test_cluster.py test_redis_version.py) tests/faults/test_redis_faults.py
+
 .PHONY: demo test lint fix types $(LEVELS) coverage bench soak clean
 
 demo: .venv/demo.stamp
@@ -36,6 +40,7 @@ test: .venv/dev.stamp lint types
 	$(BIN)/coverage erase
 	$(BIN)/pytest --numprocesses 3 --dist worksteal -m 'not alone' $(COVERED)  # on two cores: many wait
 	$(BIN)/pytest -m alone $(COVERED)  # they watch the clock, or need the whole machine
+	$(if $(CI),REDIS_VERSION=8.2 $(BIN)/pytest --numprocesses 3 --dist worksteal -m 'not alone' -k 'not twin' $(other_redis))
 	$(if $(COVERED),$(BIN)/coverage report)
 
 lint: .venv/dev.stamp

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import Final
+from typing import Any, Final
 
 from etl.backfill.backfill import BackfillOrder, DryProcessor, DryStore
 from etl.backfill.executors import processes
@@ -78,15 +78,11 @@ class Container:
 
     def reader(self, collection: CollectionSettings) -> Source:
         """Stage 1."""
-        return Source(
-            self._client,
-            self.settings.mongo.database,
-            collection.name,
-            collection.timestamp_field,
-            fields(),
-            collection.fields,
-            f"collections.{self.settings.collections.index(collection)}.fields",
-        )
+        return self._source(collection)
+
+    def scanner(self, collection: CollectionSettings) -> Source:
+        """Stage 1 of a backfill or a verification: pages come from where `mongo.uri` says."""
+        return self._source(collection, pages_from=self._client.read_preference)
 
     def survey(self) -> list[Survey]:
         """What the collections of the database hold."""
@@ -182,11 +178,25 @@ class Container:
             on_batch=on_batch,
         )
 
+    def _source(self, collection: CollectionSettings, **options: Any) -> Source:
+        return Source(
+            self._client,
+            self.settings.mongo.database,
+            collection.name,
+            collection.timestamp_field,
+            fields(),
+            collection.fields,
+            f"collections.{self.settings.collections.index(collection)}.fields",
+            allow_sharded=self.settings.mongo.allow_sharded,
+            **options,
+        )
+
     def _backfill_stages(self, collection: CollectionSettings, order: BackfillOrder) -> Stages:
         if order.dry_run:
             return self.dry_stages(collection, order)
         start = partial(self._start_workers, collection, order)
-        return replace(self.stages(collection, of_backfill(self.keys(collection))), start_workers=start)
+        stages = self.stages(collection, of_backfill(self.keys(collection)))
+        return replace(stages, reader=self.scanner(collection), start_workers=start)
 
     def _upgrade(self, collection: CollectionSettings) -> bool:
         """Upgrade the state of version 0.1, which had no namespaces."""
@@ -199,14 +209,15 @@ class Container:
         """The stages of a backfill that writes nothing."""
         start = partial(self._start_workers, collection, order)
         stages = self.stages(collection, self.keys(collection))
-        return replace(stages, processor=DryProcessor(), store=DryStore(), start_workers=start)
+        reader = self.scanner(collection)
+        return replace(stages, reader=reader, processor=DryProcessor(), store=DryStore(), start_workers=start)
 
     def scope(self, collection: CollectionSettings) -> Scope:
         """The scope of a verification."""
         keys = self.keys(collection)
         return Scope(
             collection=collection.name,
-            stages=self.stages(collection, keys),
+            stages=replace(self.stages(collection, keys), reader=self.scanner(collection)),
             inspector=Inspector(self.wire, self.retry),
             processor=self.processor(collection),
             source=self.source(collection),
@@ -274,5 +285,6 @@ def _stages(settings: bytes, name: str, dry: bool) -> Stages:  # noqa: FBT001
     collection = container.settings.collection(name)
     keys = container.keys(collection)
     stages = container.dry_stages(collection, BackfillOrder()) if dry else container.stages(collection, keys)
+    stages = replace(stages, reader=container.scanner(collection))
     stages.retry(stages.reader.prepare)
     return stages

@@ -153,7 +153,14 @@ class CheckpointStore(Protocol):
         ...
 
     def finish(
-        self, token: str, scan: Scan, position: Position | None, report: Report, sweeps: Mapping[str, str], /
+        self,
+        token: str,
+        scan: Scan,
+        position: Position | None,
+        report: Report,
+        sweeps: Mapping[str, str],
+        primaries: frozenset[str],
+        /,
     ) -> None:
         """End the cycle and publish the watermark."""
         ...

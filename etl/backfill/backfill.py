@@ -149,7 +149,7 @@ class DryStore:
         now = iso_utc(scan.clocks.mongo)
         return [dead_letter(one, now, None) for one in outcome.rejected]
 
-    def finish(self, _: str, __: Scan, ___: object, ____: Report, _____: object) -> None:
+    def finish(self, _: str, __: Scan, ___: object, ____: Report, _____: object, ______: object) -> None:
         """Nothing is published."""
 
     def end(self, _: str, __: Scan, ___: Report) -> None:

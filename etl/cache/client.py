@@ -9,7 +9,7 @@ import contextlib
 import re
 import ssl
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
@@ -223,6 +223,18 @@ class Wire:
         """The clock of Redis in microseconds since the epoch."""
         return _micros(self.exchange([("TIME",)])[0])
 
+    def primaries(self) -> frozenset[str]:
+        """The replication id of each primary, which a failover and most restarts change.
+
+        Empty where the user may not ask for it, as on managed servers.
+        """
+        with self._translated_errors():
+            return _replication_ids([self._pool])
+
+    def nodes(self) -> list["Wire"]:
+        """This server; in a cluster one wire to each node, replicas too, that share its connections."""
+        return [self]
+
     def together(self, keys: Sequence[str], most: int) -> Iterator[Sequence[int]]:
         """Groups of indices of keys that one script call may use, each of at most `most` keys."""
         for start in range(0, len(keys), most):
@@ -286,8 +298,17 @@ class ClusterWire(Wire):
     def now(self) -> int:
         """The earliest clock of all primaries: a read that starts now is later than this time on each of them."""
         with self._translated_errors():
-            pools = [node.redis_connection.connection_pool for node in self._cluster.get_primaries()]
-            return min(_micros(round_trip(pool, [("TIME",)])[0]) for pool in pools)
+            return min(_micros(round_trip(pool, [("TIME",)])[0]) for pool in self._pools())
+
+    def primaries(self) -> frozenset[str]:
+        """As `Wire.primaries`, of all nodes that are primaries."""
+        with self._translated_errors():
+            return _replication_ids(self._pools())
+
+    def nodes(self) -> list[Wire]:
+        """As `Wire.nodes`, in the order of their addresses."""
+        found = sorted(self._cluster.get_nodes(), key=lambda node: str(node.name))
+        return [Wire(self._cluster.get_redis_connection(node).connection_pool) for node in found]
 
     def together(self, keys: Sequence[str], most: int) -> Iterator[Sequence[int]]:
         """As `Wire.together`; the keys of a group are in one slot."""
@@ -339,6 +360,10 @@ class ClusterWire(Wire):
                 self._cluster.script_load(script.source)
             return self._cluster.execute_command(*command)
 
+    def _pools(self) -> list[redis.ConnectionPool]:
+        """The connections of each primary."""
+        return [node.redis_connection.connection_pool for node in self._cluster.get_primaries()]
+
     def _node(self, slot: int | None) -> Any:
         if slot is None:
             return self._cluster.get_primaries()[0]
@@ -378,6 +403,14 @@ class AutoWire(Wire):
     def now(self) -> int:
         """As `Wire.now`."""
         return self._found().now()
+
+    def primaries(self) -> frozenset[str]:
+        """As `Wire.primaries`."""
+        return self._found().primaries()
+
+    def nodes(self) -> list[Wire]:
+        """As `Wire.nodes`."""
+        return self._found().nodes()
 
     def together(self, keys: Sequence[str], most: int) -> Iterator[Sequence[int]]:
         """As `Wire.together`."""
@@ -449,6 +482,18 @@ def _reply(connection: Any) -> Any:
         return connection.read_response()
     except redis.ResponseError as error:
         return error
+
+
+def _replication_ids(pools: Iterable[redis.ConnectionPool]) -> frozenset[str]:
+    found = set()
+    for pool in pools:
+        [reply] = round_trip(pool, [("INFO", "replication")])
+        if isinstance(reply, redis.exceptions.NoPermissionError) or "unknown command" in str(reply):
+            return frozenset()  # denied or renamed, as on managed servers
+        if isinstance(reply, redis.RedisError):
+            raise reply
+        found.update(re.findall(r"master_replid:(\w+)", reply))
+    return frozenset(found)
 
 
 def _micros(time: Sequence[str]) -> int:

@@ -102,6 +102,7 @@ class CheckpointStore:
             dead_letters=dead,
             sweeps=sweeps,
             queues=frozenset(queues),
+            primaries=frozenset(fields.get("primaries", "").split()),
         )
 
     def reconciliation_due(self) -> int:
@@ -164,16 +165,34 @@ class CheckpointStore:
         return value
 
     def finish(
-        self, token: str, scan: Scan, position: Position | None, report: Report, sweeps: Mapping[str, str]
+        self,
+        token: str,
+        scan: Scan,
+        position: Position | None,
+        report: Report,
+        sweeps: Mapping[str, str],
+        primaries: frozenset[str],
     ) -> None:
-        """End the cycle: delete the finished scan, and publish the watermark."""
+        """End the cycle: delete the finished scan, and publish the watermark.
+
+        Where one of these `primaries` of Redis, recorded earlier, is none any more, a reconciliation is due:
+        the server that took over may lack writes that were acknowledged.
+        """
         step = Step()
+        present = self._retry(self._wire.primaries)
+        if present and not primaries <= present:
+            step.add("reconciliation_due", "INCRBY", 1)
+            _log.warning(
+                "a primary of Redis was replaced or restarted, and writes may be lost: etl verify --repair finds them",
+                extra=logs.event("failover"),
+            )
         self._record(step, report, scan.clocks.mongo)
         step.add("published", "DEL")
         step.add("published", "HSET", *_published_fields(report))
         step.add("published", "EXPIRE", self._ttl)
         step.add("checkpoint", "HDEL", *_SCAN_FIELDS)
         fields = [*_clock_fields(scan.clocks), *_position_fields(position), "sweeps", json.dumps(sweeps)]
+        fields += ["primaries", " ".join(sorted(present or primaries))]
         step.add("checkpoint", "HSET", *fields)
         self._commit(token, position, step)
 

@@ -1,15 +1,21 @@
 """Checks of Redis: connection, version, mode, eviction, persistence."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 from etl.cache.client import OLDEST, Wire
 from etl.doctor.finding import Finding, note, well, wrong
-from etl.errors import EtlError
+from etl.errors import EtlError, RedisUnavailable
+
+SLOTS: Final = 16_384
 
 
 def examine(wire: Wire) -> Iterator[Finding]:
-    """Check the server; stop after the connection if it does not answer. A command that is denied is a note."""
+    """Check the server, or each node of a cluster; stop after the connection if it does not answer.
+
+    A command that is denied is a note.
+    """
     try:
         wire.exchange([("PING",)])
     except EtlError as error:
@@ -17,15 +23,26 @@ def examine(wire: Wire) -> Iterator[Finding]:
         yield wrong("connection", "Redis", str(error), remedy)
         return
     yield well("connection", "Redis", "answers")
-    info: Mapping[str, str] = {}
-    try:
-        info = _fields(wire.exchange([("INFO", "everything")])[0])
-        yield _version(info.get("redis_version", ""))
-        yield _mode(info)
-        yield _eviction(info)
-    except EtlError as error:
-        yield note("version", "Redis", f"version, mode and eviction not checked: {error}")
-    yield _persistence(info, wire)
+    nodes = wire.nodes()
+    clusters: list[Mapping[str, str]] = []
+    for node in nodes:
+        subject = "Redis" if len(nodes) == 1 else f"Redis {node.address}"
+        info: Mapping[str, str] = {}
+        try:
+            info = _fields(node.exchange([("INFO", "everything")])[0])
+            yield _version(subject, info.get("redis_version", ""))
+            if info.get("redis_mode") == "cluster":
+                clusters.append(_fields(node.exchange([("CLUSTER", "INFO")])[0]))
+            else:
+                yield _mode(subject, info)
+            yield _eviction(subject, info)
+        except EtlError as error:
+            yield note("version", subject, f"version, mode and eviction not checked: {error}")
+            if isinstance(error, RedisUnavailable):
+                continue
+        yield _persistence(subject, info, node)
+    if clusters:
+        yield _slots(clusters, len(nodes))
 
 
 def clock(wire: Wire) -> float:
@@ -39,52 +56,59 @@ def _fields(info: str) -> Mapping[str, str]:
     return {name: value for name, colon, value in pairs if colon}
 
 
-def _version(text: str) -> Finding:
+def _version(subject: str, text: str) -> Finding:
     found = re.match(r"(\d+)\.(\d+)", text)
     if found is None:
-        return note("version", "Redis", "unknown: INFO does not contain it")
+        return note("version", subject, "unknown: INFO does not contain it")
     if (int(found[1]), int(found[2])) >= OLDEST:
-        return well("version", "Redis", text)
+        return well("version", subject, text)
     wanted = ".".join(map(str, OLDEST))
     return wrong(
         "version",
-        "Redis",
+        subject,
         f"{text} is not supported: {wanted} or newer is required",
         "docker compose up --build (it has Redis 7), or upgrade: https://redis.io/docs/latest/operate/",
     )
 
 
-def _mode(info: Mapping[str, str]) -> Finding:
-    if info.get("redis_mode") == "cluster":
-        return well("mode", "Redis", "is a cluster")
+def _mode(subject: str, info: Mapping[str, str]) -> Finding:
     if info.get("role") == "slave":
         primary = f"{info.get('master_host')}:{info.get('master_port')}"
         return wrong(
             "mode",
-            "Redis",
+            subject,
             "is a replica, which accepts no writes",
             f"export ETL_REDIS__URL=redis://{primary}/0",
         )
-    return well("mode", "Redis", "accepts writes")
+    return well("mode", subject, "accepts writes")
 
 
-def _eviction(info: Mapping[str, str]) -> Finding:
+def _slots(reports: Sequence[Mapping[str, str]], nodes: int) -> Finding:
+    """By the node that knows of the fewest."""
+    served = min((int(one.get("cluster_slots_ok", 0)) for one in reports), default=0)
+    if served == SLOTS:
+        return well("slots", "Redis", f"a cluster of {nodes} nodes, which serve all {SLOTS} slots")
+    text = f"a cluster of {nodes} nodes, which serve {served} of {SLOTS} slots: keys in the others cannot be written"
+    return wrong("slots", "Redis", text, "redis-cli --cluster fix HOST:PORT")
+
+
+def _eviction(subject: str, info: Mapping[str, str]) -> Finding:
     policy, limit = info.get("maxmemory_policy", ""), int(info.get("maxmemory", 0))
     if not limit:
-        return well("eviction", "Redis", "never evicts: it has no maxmemory")
+        return well("eviction", subject, "never evicts: it has no maxmemory")
     if not policy.startswith("allkeys-"):
-        return well("eviction", "Redis", f"maxmemory {limit} bytes, {policy}: the checkpoint is safe")
+        return well("eviction", subject, f"maxmemory {limit} bytes, {policy}: the checkpoint is safe")
     return wrong(
         "eviction",
-        "Redis",
+        subject,
         f"maxmemory {limit} bytes with {policy} may evict the checkpoint and the queues",
         "redis-cli CONFIG SET maxmemory-policy volatile-ttl (or noeviction)",
     )
 
 
-def _persistence(info: Mapping[str, str], wire: Wire) -> Finding:
+def _persistence(subject: str, info: Mapping[str, str], wire: Wire) -> Finding:
     if info.get("aof_enabled") == "1":
-        return well("persistence", "Redis", "append-only file")
+        return well("persistence", subject, "append-only file")
     try:
         replies = wire.exchange([("CONFIG", "GET", "appendonly"), ("CONFIG", "GET", "save")])
     except EtlError:
@@ -92,9 +116,9 @@ def _persistence(info: Mapping[str, str], wire: Wire) -> Finding:
     settings = dict(zip(*[iter(word for reply in replies for word in reply)] * 2, strict=True))
     if "save" not in settings:
         text = "CONFIG GET is refused, as on managed servers: check there whether data survives a restart"
-        return note("persistence", "Redis", text)
+        return note("persistence", subject, text)
     if settings.get("appendonly") == "yes":
-        return well("persistence", "Redis", "append-only file")
+        return well("persistence", subject, "append-only file")
     if settings["save"]:
-        return well("persistence", "Redis", f"snapshots ({settings['save']})")
-    return note("persistence", "Redis", "no data survives a restart: the next cycle is then a cold start")
+        return well("persistence", subject, f"snapshots ({settings['save']})")
+    return note("persistence", subject, "no data survives a restart: the next cycle is then a cold start")

@@ -93,3 +93,5 @@ class State:
     """The cursor of the sweep of each queue's requests."""
     queues: frozenset[str] = frozenset()
     """Keys of the queues that the collection feeds."""
+    primaries: frozenset[str] = frozenset()
+    """The replication ids of the primaries of Redis when the last cycle ended."""

@@ -86,6 +86,9 @@ class Source:
         fields: Sequence[str] = (),
         mapping: Mapping[str, Any] = MappingProxyType({}),
         setting: str = "fields",
+        *,
+        pages_from: Any = ReadPreference.PRIMARY,
+        allow_sharded: bool = False,
     ) -> None:
         """Create a reader without contacting the server.
 
@@ -97,7 +100,11 @@ class Source:
             fields: the fields to read besides the timestamp and `_id`; if empty, whole documents are read.
             mapping: MongoDB expressions of those fields that are not taken as they are.
             setting: the setting that holds the mapping, for messages.
+            pages_from: the read preference of the pages; everything else is read from the primary.
+            allow_sharded: whether a router of a sharded cluster is accepted.
         """
+        self._allow_sharded = allow_sharded
+        self._pages_from = pages_from
         self._client = client
         self._field = timestamp_field
         # A projection must not name both a field and a path inside it, so it names the first part of the path.
@@ -129,13 +136,14 @@ class Source:
             Whether the index exists and can be used; `index` gives the reason if not.
 
         Raises:
-            ConfigurationError: this is a sharded cluster, whose router does not keep the order of pages; or MongoDB
-                refuses an expression of the mapping.
+            ConfigurationError: this is a sharded cluster, and the settings do not allow one; or MongoDB refuses an
+                expression of the mapping.
         """
         with self._translated_errors():
-            if self._client.is_mongos:
+            if self._client.is_mongos and not self._allow_sharded:
                 raise ConfigurationError(
-                    f"MongoDB at {address(self._client)} is a sharded cluster: not supported"
+                    f"MongoDB at {address(self._client)} is a sharded cluster, which is untested"
+                    " (mongo.allow_sharded accepts it)"
                 )
             self.check_mapping()
             self._index = self._find_index()
@@ -483,6 +491,19 @@ class Source:
         """The documents from `begin` (inclusive) to `end` (exclusive). The generator must be closed."""
         find = queries.by_index(index, self._field, begin, end, fields)
         command = {"find": self._collection.name, **find, "limit": limit, "batchSize": limit}
+        if self._client.is_mongos:  # which otherwise returns what each shard has in turn
+            command["sort"] = {self._field: 1, "_id": 1}
+        if self._pages_from != ReadPreference.PRIMARY and self._is_replica_set():
+            # As fresh as a read from the primary: a member that lags is waited for.
+            hello = self._command({"hello": 1}, DECODING)
+            fresh = {"level": "majority", "afterClusterTime": hello["lastWrite"]["majorityOpTime"]["ts"]}
+            command["readConcern"] = fresh
+            cursor: Any = self._database.cursor_command(
+                command, read_preference=self._pages_from, codec_options=_RAW
+            )
+            with cursor:
+                yield from (bytes(document.raw) for document in cursor)
+            return
         with self._client.start_session(causal_consistency=False) as session:
             reply = self._command(command | {"readConcern": _MAJORITY.document}, _RAW, session)["cursor"]
             try:

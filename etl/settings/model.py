@@ -87,6 +87,9 @@ class MongoSettings(Section):
         description="Database that holds the collections.",
     )
     timeout_seconds: Timeout = Field(10, description="Time limit in seconds for one answer of MongoDB.")
+    allow_sharded: bool = Field(
+        default=False, description="Accept the router of a sharded cluster, which is untested."
+    )
 
 
 class SentinelSettings(Section):

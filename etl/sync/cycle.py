@@ -72,7 +72,7 @@ def run_cycle(
         report.last_id = readable_id(position.id)
         report.last_timestamp = iso_utc(position.ms)
     sweeps = {queue: processor.sweep(queue, state.sweeps.get(queue, "0")) for queue in sorted(state.queues)}
-    store.finish(token, scan, position, report, sweeps)
+    store.finish(token, scan, position, report, sweeps, state.primaries)
 
 
 def write_again(

@@ -40,7 +40,7 @@ def position(ms: int, document_id: Any = 1) -> Position:
 
 def finish(store: CheckpointStore, token: str, where: Position | None = None, **counts: Any) -> None:
     """End a cycle."""
-    store.finish(token, SCAN, where, Report("promptContent", **counts), {})
+    store.finish(token, SCAN, where, Report("promptContent", **counts), {}, frozenset())
 
 
 def test_nothing_is_known_at_first(store: CheckpointStore, client: redis.Redis) -> None:

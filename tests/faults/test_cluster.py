@@ -12,6 +12,8 @@ from pymongo.collection import Collection
 from redis.crc import key_slot
 
 from etl.app import App, BackfillOrder
+from etl.backfill.executors import processes
+from etl.cache.keys import state_keys
 from etl.demo import MongoServer
 from tests.support.cluster import Cluster, start_cluster
 from tests.support.pipeline import NAME, api, settings_for, sync
@@ -99,3 +101,86 @@ def test_a_slot_that_migrates_while_its_keys_are_written(
     for client in owners:
         client.close()
     assert cluster.contents() == truth(collection)
+
+
+def test_slots_that_migrate_to_and_fro_during_a_backfill(
+    mongod: MongoServer, collection: Collection[Document], cluster: Cluster
+) -> None:
+    """Every key is there, and each request is queued once."""
+    collection.insert_many([api(f"p{n}", now(), _id=n) for n in range(2_000)])
+    collection.insert_many(
+        [
+            {
+                "_id": f"r{n}",
+                "campana_id": f"c{n}",
+                "segmento": "s",
+                "estado": "pendiente",
+                "updated_at": now(),
+            }
+            for n in range(100)
+        ]
+    )
+    keys = ["queue:ai_generation:media", *(f"config:api:p{n}" for n in range(0, 2_000, 80))]
+    migrating = {key_slot(key.encode()) for key in keys}
+    begun, ended, moved = threading.Event(), threading.Event(), list[int]()
+
+    def migrate() -> None:
+        begun.wait()
+        while not ended.is_set():
+            for slot in migrating:
+                home = slot * 3 // 16_384
+                moved.append(cluster.migrate(slot, home, (home + 1) % 3))
+                moved.append(cluster.migrate(slot, (home + 1) % 3, home))
+                if ended.is_set():
+                    return
+
+    thread = threading.Thread(target=migrate)
+    thread.start()
+    with App(settings_for(mongod.uri, collection.database.name, cluster.url, page_size=20)) as app:
+        report = app.backfill(NAME, BackfillOrder(executors=processes(2)), lambda _: begun.set())
+        ended.set()
+        thread.join()
+    assert sum(moved) > 50, "hardly a key was moved"
+    assert report.status == "ok", report.error
+    assert cluster.contents() == truth(collection)
+
+
+def test_writes_that_a_failover_has_lost_are_found(
+    mongod: MongoServer,
+    collection: Collection[Document],
+    cluster: Cluster,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The checkpoint is on another node and has moved on: the next cycle sees the new primary, and reconciles."""
+    node = key_slot(state_keys(NAME).checkpoint.encode()) * 3 // 16_384
+    primary, replica = cluster.primaries[node - 1], cluster.replicas[node - 1]
+    collection.insert_many([api(f"p{n}", now(), _id=n) for n in range(100)])
+    with App(settings_for(mongod.uri, collection.database.name, cluster.url)) as app:
+        sync(app)
+        assert not app.reconciliation_due(NAME)
+        replica.pause()
+        with redis.Redis.from_url(f"redis://{primary.address}") as client:
+            client.execute_command("CLIENT KILL TYPE REPLICA")  # it will never see what comes now
+        collection.update_many({}, {"$set": {"rate_limit": "new", "updated_at": now()}})
+        assert sync(app).records_processed == 100
+        assert cluster.contents() == truth(collection)
+        primary.kill()
+        replica.resume()
+        promoted: Any = redis.Redis.from_url(f"redis://{replica.address}", decode_responses=True)
+        with promoted as client:
+            assert eventually(lambda: client.info("replication")["role"] == "master")
+            assert eventually(lambda: _is_ok(client))
+        assert cluster.contents() != truth(collection), "nothing was lost"
+        sync(app)
+        assert "etl verify --repair" in caplog.text
+        assert app.reconciliation_due(NAME)
+        app.reconcile(NAME)
+        assert cluster.contents() == truth(collection)
+        assert not app.reconciliation_due(NAME)
+        sync(app)
+        assert not app.reconciliation_due(NAME)
+
+
+def _is_ok(client: Any) -> bool:
+    info: Any = client.execute_command("CLUSTER INFO")
+    return bool(info["cluster_state"] == "ok")

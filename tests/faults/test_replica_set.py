@@ -6,16 +6,18 @@ from typing import NamedTuple
 
 import pytest
 import redis
+from pymongo import MongoClient, monitoring
 from pymongo.collection import Collection
 from pymongo.write_concern import WriteConcern
 
 from etl.app import App, BackfillOrder
 from etl.backfill.executors import processes
 from etl.model.report import Report
+from etl.model.scan import Bounds
 from etl.settings import Settings
 from tests.support.command import StartEtl
 from tests.support.daemons import HISTORY, Process, ended, every, key, provider
-from tests.support.pipeline import NAME
+from tests.support.pipeline import NAME, settings_for, sync
 from tests.support.replica_set import Member, ReplicaSet, start_replica_set
 from tests.support.truth import held, truth
 from tests.support.types import Document
@@ -168,3 +170,58 @@ def test_the_primary_is_cut_off_and_rolled_back(scene: Scene) -> None:
     scene.check()
     assert not scene.client.exists(key(_LOST), key(_LOST + 1))
     assert scene.client.exists(key(_DOCUMENTS - 1), key(_DOCUMENTS - 2)) == 2
+
+
+class Pages(monitoring.CommandListener):
+    """The members that pages, and that documents by `_id`, were read from."""
+
+    def __init__(self) -> None:
+        self.pages: set[int | None] = set()
+        self.by_id: set[int | None] = set()
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None:
+        """Remember the port."""
+        if event.command_name == "find" and event.command.get("limit") != 1:
+            seen = self.pages if "min" in event.command else self.by_id
+            seen.add(event.connection_id[1])
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+        """Nothing to do."""
+
+    def failed(self, event: monitoring.CommandFailedEvent) -> None:
+        """Nothing to do."""
+
+
+def test_pages_of_backfills_and_verifications_come_from_secondaries(
+    replica_set: ReplicaSet,
+    documents: Collection[Document],
+    redis_url: str,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """If the URI says so: never those of a cycle, and never a read that decides."""
+    primary = replica_set.primary().port
+    settings = settings_for(f"{replica_set.uri}&readPreference=secondary", documents.database.name, redis_url)
+    original = MongoClient.__init__
+    listener = Pages()
+
+    def listening(self: MongoClient[Document], *args: object, **options: object) -> None:
+        original(self, *args, **{**options, "event_listeners": [listener]})  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MongoClient, "__init__", listening)
+        with App(settings) as app:
+            sync(app)
+            assert listener.pages == {primary}
+            listener.pages.clear()
+            documents.insert_one({"_id": -1, **provider(_LOST)})  # a member that lags is waited for
+            app.backfill(NAME, BackfillOrder(Bounds(since=0), dry_run=True), lambda _: None)
+            assert listener.pages
+            assert primary not in listener.pages
+            listener.pages.clear()
+            redis_client.delete(key(7))
+            assert app.verify(NAME, repair=True).repaired == 1
+            assert listener.pages - {primary}
+            assert listener.by_id == {primary}
+            sync(app)
+    assert held(redis_client) == truth(documents)

@@ -4,10 +4,13 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 from bson import json_util
 from pymongo.collection import Collection
+from redis.crc import key_slot
 
 from etl.app import App, BackfillOrder
 from etl.demo import MongoServer
@@ -85,5 +88,28 @@ def test_backfill_verify_trace_refresh_show(
     assert app.trace(NAME, ["7"]).outcome == "well"
     assert app.refresh("config:api", "p7").written == 1
     assert app.status()[0].last_cycle is not None
-    assert [finding for finding in app.doctor() if finding.level == "finding"] == []
     client.close()
+
+
+def test_doctor_looks_at_each_node(app: App, cluster: Cluster) -> None:
+    """The slots that are served, and what each node may evict."""
+    found = app.doctor()
+    assert [finding for finding in found if finding.level == "finding"] == []
+    assert [one.text for one in found if one.check == "slots"] == [
+        "a cluster of 3 nodes, which serve all 16384 slots"
+    ]
+    with redis.Redis.from_url(f"redis://{cluster.nodes[1].address}") as client:
+        client.config_set("maxmemory", "100mb")
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        odd = [finding for finding in app.doctor() if finding.level == "finding"]
+        client.config_set("maxmemory", "0")
+    assert [(one.check, one.subject) for one in odd] == [("eviction", f"Redis {cluster.nodes[1].address}")]
+
+    slot = key_slot(b"config:api:p0")
+    owner: Any = redis.Redis.from_url(f"redis://{cluster.nodes[slot * 3 // 16_384].address}")
+    with owner:
+        owner.execute_command("CLUSTER DELSLOTS", slot)
+        [unserved] = [one for one in app.doctor() if one.check == "slots"]
+        owner.execute_command("CLUSTER ADDSLOTS", slot)
+    assert unserved.level == "finding"
+    assert "16383 of 16384" in unserved.text

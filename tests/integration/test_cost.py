@@ -16,9 +16,9 @@ TO_MONGODB = ["listIndexes", "find", "listCollections", "hello", "find", "listCo
 """An empty delta: the index and whether it serves, the identity of the collection, the clock, one page, the identity
 again, the unreachable documents before and after the dates."""
 
-TO_REDIS = 9
+TO_REDIS = 10
 """An empty delta: take the lease, look for state of version 0.1, read the state, what waits, and the clock; record the
-page, look what waits now, finish, give the lease back."""
+page, look what waits now, which primaries there are, finish, give the lease back."""
 
 
 class Commands(monitoring.CommandListener):

@@ -17,6 +17,7 @@ from pymongo.database import Database
 
 from etl.demo import MongoServer
 from etl.demo.process import Server
+from etl.errors import ConfigurationError
 from etl.mongo.reader import Source
 from schemas.codec import UNDEFINED, RawValue, document_of
 from schemas.position import FIRST, LAST, Position, at
@@ -454,3 +455,24 @@ def test_whole_documents_come_as_the_bytes_they_are(collection: Collection[Any])
     raw = RawBSONDocument(bson.encode(dated(1, a={"b": [1, "x", None]})))
     collection.insert_one(raw)
     assert source(collection).page(FIRST, LAST, 10).documents == [raw.raw]
+
+
+def test_a_router_is_refused_unless_allowed_and_then_asked_for_an_order(
+    collection: Collection[Document], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is taken for a router: there is none to be had; it shows the commands, not a shard."""
+    collection.insert_many([dated(number) for number in range(30)])
+    client, name = collection.database.client, collection.database.name
+    monkeypatch.setattr(MongoClient, "is_mongos", True)
+    with pytest.raises(ConfigurationError, match=r"mongo\.allow_sharded"):
+        Source(client, name, collection.name).prepare()
+    reader = Source(client, name, collection.name, allow_sharded=True)
+    assert reader.prepare()
+    collection.database.command("profile", 2)
+    found = [bson.decode(raw)["_id"] for page in pages(reader, 7) for raw in page]
+    collection.database.command("profile", 0)
+    assert found == [*range(30)]
+    asked = [*collection.database["system.profile"].find({"command.min": {"$exists": True}})]
+    assert asked
+    assert all(one["command"]["sort"] == {"updated_at": 1, "_id": 1} for one in asked)
+    assert all(one["docsExamined"] <= 8 and not one.get("hasSortStage") for one in asked)

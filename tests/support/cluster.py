@@ -31,6 +31,29 @@ class Cluster:
         """A client of all of it, to arrange and to look; it speaks text."""
         return RedisCluster.from_url(self.url, decode_responses=True)
 
+    def migrate(self, slot: int, here: int, there: int) -> int:
+        """Move a slot from one primary to another, key by key, as `redis-cli --cluster reshard` does.
+
+        Returns:
+            How many keys were moved.
+        """
+        moved = 0
+        with ExitStack() as stack:
+            clients: list[Any] = [
+                stack.enter_context(redis.Redis.from_url(f"redis://{node.address}", decode_responses=True))
+                for node in self.primaries
+            ]
+            names = [str(client.execute_command("CLUSTER MYID")) for client in clients]
+            clients[there].execute_command("CLUSTER SETSLOT", slot, "IMPORTING", names[here])
+            clients[here].execute_command("CLUSTER SETSLOT", slot, "MIGRATING", names[there])
+            host, port = self.primaries[there].address.split(":")
+            while keys := clients[here].execute_command("CLUSTER GETKEYSINSLOT", slot, 10):
+                for key in keys:
+                    moved += clients[here].execute_command("MIGRATE", host, port, key, 0, 5000) is not None
+            for client in (clients[there], clients[here], *clients):
+                client.execute_command("CLUSTER SETSLOT", slot, "NODE", names[there])
+        return moved
+
     def contents(self) -> dict[str, Any]:
         """Every contract key that documents fill, and what it holds."""
         found: dict[str, Any] = {}

@@ -1,5 +1,6 @@
 """The compose file holds what the documentation says of it."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +96,34 @@ def test_the_image_runs_the_command_itself_and_not_as_root() -> None:
     assert "USER 10001" in dockerfile
     assert entry_point()[-1] == "etl"
     assert entry_point()[0] == "env"
+
+
+class _Overriding(yaml.SafeLoader):
+    """Reads the tags of compose too."""
+
+
+def _mapping(loader: yaml.SafeLoader, node: Any) -> Any:
+    return loader.construct_mapping(node, deep=True)
+
+
+_Overriding.add_constructor("!override", _mapping)
+
+
+def test_the_cluster_has_three_primaries_each_with_a_replica() -> None:
+    """Every node keeps what it has and evicts nothing; the daemon starts when all slots are served."""
+    text = COMPOSE.with_name("docker-compose.cluster.yml").read_text("utf-8")
+    services = yaml.load(text, _Overriding)["services"]  # noqa: S506 (a safe loader)
+    nodes = {name: one for name, one in services.items() if re.fullmatch(r"redis-\d", name)}
+    assert len(nodes) == 6
+    for node in nodes.values():
+        command = " ".join(node["command"])
+        assert "--cluster-enabled yes" in command
+        assert "--appendonly yes" in command
+        assert "--maxmemory-policy noeviction" in command
+        assert "ports" not in node
+    created = services["redis-cluster"]
+    assert "--cluster-replicas 1" in created["command"][-1]
+    assert created["depends_on"].keys() == nodes.keys()
+    daemon = services["etl"]
+    assert daemon["environment"] == {"ETL_REDIS__URL": "redis://redis-1:6379"}
+    assert daemon["depends_on"].keys() == {"mongo", "index", "redis-cluster"}

@@ -1,0 +1,28 @@
+"""The versions of Redis: which one the tests run on, and which are refused."""
+
+import os
+
+import pytest
+import redis
+
+from etl.app import App
+from tests.conftest import REDIS_VERSION
+
+
+def test_the_server_is_of_the_version_that_was_asked_for(redis_client: redis.Redis) -> None:
+    """Otherwise a run on the other version would show nothing."""
+    found = str(redis_client.info("server")["redis_version"])
+    asked = os.environ.get(REDIS_VERSION)
+    assert found.startswith(f"{asked}.") if asked else tuple(map(int, found.split(".")[:2])) >= (6, 2)
+
+
+def test_an_older_version_is_refused(
+    app: App, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line names both versions; nothing is written."""
+    monkeypatch.setattr("etl.cache.client.OLDEST", (99, 0))  # no wheel has an old one
+    [report] = app.sync()
+    found = str(redis_client.info("server")["redis_version"]).rpartition(".")[0]
+    assert report.exit_code == 2
+    assert f"is {found}: it takes 99.0 or newer" in str(report.error)
+    assert redis_client.dbsize() == 0
