@@ -10,6 +10,8 @@ def eventually(fact: Callable[[], bool], seconds: float = 30) -> bool:
     Returns as soon as it does.
     """
     deadline = time.monotonic() + seconds
-    while not fact() and time.monotonic() < deadline:
+    while not fact():
+        if time.monotonic() > deadline:
+            return False
         time.sleep(0.005)
-    return fact()
+    return True
