@@ -172,6 +172,25 @@ def test_a_collection_that_was_dropped_is_begun_anew(
     assert [one.restarted for one in batches if one.restarted] == ["invalidated"]
 
 
+def test_documents_are_read_in_the_session_of_the_stream(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """With read concern majority, after the event: a linearizable read would wait for the journal, up to 100 ms."""
+    with following(open_app()):
+        assert eventually(lambda: follows(redis_client))
+        collection.database.command("profile", 2)
+        collection.insert_many([api(f"p{n}", now(), _id=n) for n in range(300)])
+        assert eventually(is_true(redis_client, collection))
+        collection.database.command("profile", 0)
+    reads = list(
+        collection.database["system.profile"].find({"appName": "promptcontent-etl", "command.find": NAME})
+    )
+    assert reads
+    assert {one["command"]["readConcern"]["level"] for one in reads} == {"majority"}
+    assert all("afterClusterTime" in one["command"]["readConcern"] for one in reads)
+    assert all(one["cursorExhausted"] for one in reads)
+
+
 def open_streams(collection: Collection[Document]) -> set[int]:
     """The cursors of change streams of this collection that the server has open."""
     operations: list[Document] = [
@@ -183,12 +202,6 @@ def open_streams(collection: Collection[Document]) -> set[int]:
         for one in collection.database.client.admin.aggregate(operations)
         if "cursor" in one and "$changeStream" in str(one["cursor"].get("originatingCommand"))
     }
-
-
-def kill(collection: Collection[Document], cursors: set[int]) -> bool:
-    """Kill these cursors; whether all of them were."""
-    reply = collection.database.command("killCursors", collection.name, cursors=[*cursors])
-    return {*reply["cursorsKilled"]} == cursors
 
 
 def test_a_follower_has_one_cursor_and_leaves_none(
@@ -207,12 +220,17 @@ def test_a_killed_cursor_is_opened_again(
 ) -> None:
     """The events that arrived meanwhile are applied."""
     batches: list[Followed] = []
+
+    def is_reopened() -> bool:
+        if cursors := open_streams(collection):
+            collection.database.command("killCursors", collection.name, cursors=[*cursors])
+        return "connection" in [one.restarted for one in batches]
+
     with following(open_app(), batches):
         assert eventually(lambda: follows(redis_client))
-        assert eventually(lambda: bool(cursors := open_streams(collection)) and kill(collection, cursors))
+        assert eventually(is_reopened)
         collection.insert_one(api("a", now(), _id=1))
         assert eventually(is_true(redis_client, collection))
-    assert "connection" in [one.restarted for one in batches]
 
 
 def test_a_follower_a_backfill_and_a_sync_do_not_block_each_other(
@@ -248,9 +266,12 @@ def test_the_status_tells_of_the_follower(
         assert during.follow is not None
         assert (during.follow["state"], during.follow["lag_seconds"]) == ("following", 0.0)
         assert during.follow["holder"]
+        assert during.lag_seconds == 0, "no cycle has seen the document, but the follower has applied it"
     [after] = app.status()
     assert after.follow is not None
-    assert after.follow["state"] == "stopped"
+    assert (after.follow["state"], after.follow["lag_seconds"]) == ("stopped", None)
+    assert after.lag_seconds is not None
+    assert after.lag_seconds > 0
 
 
 def test_a_server_without_change_streams_is_refused_in_one_line(
