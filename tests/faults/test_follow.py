@@ -282,10 +282,11 @@ def test_a_flush_is_noticed_while_nothing_happens(
     start_redis: StartRedis, collection: Collection[Document], apps: Apps
 ) -> None:
     """No event comes, yet the follower fills the cache again as soon as it learns that its lease is gone."""
-    server = start_redis()
+    server, batches = start_redis(), list[Followed]()
+    app = apps(redis=server.url)
     collection.insert_one(api("a", datetime.now(UTC), _id=1))
-    with redis.Redis.from_url(server.url, decode_responses=True) as client, following(apps(redis=server.url)):
-        assert eventually(lambda: has_begun(client))
+    with redis.Redis.from_url(server.url, decode_responses=True) as client, following(app, batches):
+        assert eventually(lambda: bool(batches))  # the next record of an idle follower is ten seconds away
         client.flushall()
         assert eventually(is_true(client, collection), LEASE_SECONDS + 4)
 
