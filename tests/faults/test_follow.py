@@ -9,34 +9,41 @@ import random
 import signal
 import threading
 import time
+from base64 import b64decode
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
 
+import bson
 import pytest
 import redis
-from pymongo import UpdateOne
+from bson import Timestamp
+from pymongo import MongoClient, UpdateOne
 from pymongo.collection import Collection
+from pymongo.errors import OperationFailure
 
-from etl.app import App
+from etl.app import App, BackfillOrder
 from etl.cache.keys import state_keys
 from etl.demo import RedisServer
+from etl.model.report import no_progress
 from etl.sync.follow import Followed
 from tests.acceptance.conftest import StartEtl, interrupt
-from tests.faults.conftest import Apps
+from tests.faults.conftest import Apps, cycle
 from tests.support.daemons import Process
-from tests.support.pipeline import NAME, api, campaign
+from tests.support.pipeline import NAME, api, campaign, settings_for
 from tests.support.truth import held, truth
-from tests.support.types import Document, StartRedis
+from tests.support.types import Document, StartMongo, StartRedis
 from tests.support.waiting import eventually
 
 LONG = bool(os.environ.get("LONG_RUNS"))
 KILLS = 30 if LONG else 5
 FLOOD = 200_000 if LONG else 10_000
 LEASE_SECONDS = 1
+HISTORY_LOST = 286
 
 KEYS = state_keys(NAME)
 SHORT = {
@@ -367,3 +374,74 @@ def test_a_flood_of_changes_is_caught_up_with(
         f"lag up to {max(lags):.0f} s, memory {before:.0f} to {most:.0f} MB"
     )
     assert interrupt(process).code == 0
+
+
+def test_an_idle_follower_outlives_the_oplog(
+    start_mongod: StartMongo, redis_client: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other collections push its last event out of the oplog: its token moves all the same, and it resumes."""
+    monkeypatch.setattr("etl.sync.follow._IDLE_SECONDS", 0.2)
+    batches: list[Followed] = []
+    server = start_mongod(args=("--syncdelay", "1"))  # only what a checkpoint holds leaves the oplog
+    settings = settings_for(server.uri, "campaigns", redis_url)
+    with MongoClient[Document](server.uri, tz_aware=True) as client:
+        collection, other = client["campaigns"][NAME], client["campaigns"]["other"]
+        collection.create_index([("updated_at", 1), ("_id", 1)])
+        with App(settings) as app, following(app):
+            assert eventually(lambda: has_begun(redis_client))
+            collection.insert_one(api("a", datetime.now(UTC), _id=1))
+            assert eventually(is_true(redis_client, collection))
+            event = end_of_oplog(client, -1)
+            early = bson.decode(b64decode(redis_client.hget(KEYS.follow, "token") or ""))
+
+            def is_over() -> bool:
+                other.insert_many({"text": "x" * 1_000_000} for _ in range(8))
+                return end_of_oplog(client, 1) > event
+
+            assert eventually(is_over, 120)
+            other.drop()
+            token = redis_client.hget(KEYS.follow, "token")
+            assert eventually(lambda: redis_client.hget(KEYS.follow, "token") != token)
+        cycles = redis_client.llen(KEYS.history)
+        with pytest.raises(OperationFailure) as lost, collection.watch(resume_after=early):
+            pass
+        assert lost.value.code == HISTORY_LOST
+
+        collection.delete_one({"_id": 1})
+        collection.insert_one(api("b", datetime.now(UTC), _id=2))
+        with App(settings) as app, following(app, batches):
+            assert eventually(is_true(redis_client, collection))
+        assert [one.restarted for one in batches if one.restarted] == []
+        assert redis_client.llen(KEYS.history) == cycles
+
+
+def end_of_oplog(client: MongoClient[Document], order: int) -> Timestamp:
+    """The time of its oldest entry, or with -1 of its newest."""
+    [entry] = client.local["oplog.rs"].find({}, {"ts": 1}).sort("$natural", order).limit(1)
+    moment: Timestamp = entry["ts"]
+    return moment
+
+
+def test_a_follower_a_backfill_and_a_sync_do_not_block_each_other(
+    collection: Collection[Document], redis_client: redis.Redis, apps: Apps, seed: int
+) -> None:
+    """Among changes of all kinds each of them ends well, and `etl verify` finds nothing at any time."""
+    follower, filling, other = (apps(page_size=20) for _ in range(3))
+    batches: list[Followed] = []
+    with following(follower, batches), Writer(collection, seed) as writer:
+        assert eventually(lambda: has_begun(redis_client))
+        for _ in range(20 if LONG else 2):
+            done, applied = sum(writer.done.values()), len(batches)
+            with ThreadPoolExecutor(1) as beside:
+                backfill = beside.submit(filling.backfill, NAME, BackfillOrder(), no_progress)
+                synced = cycle(other)  # waits for the cycle of the backfill, as one cycle runs at a time
+                verified = other.verify(NAME)
+            for report in (backfill.result(), synced):
+                assert (report.status, report.error) == ("ok", None)
+            assert verified.true, verified
+            assert eventually(lambda done=done: sum(writer.done.values()) > done)  # type: ignore[misc]
+            assert eventually(lambda applied=applied: len(batches) > applied)  # type: ignore[misc]
+    # The follower has ended within a batch: another one goes on there.
+    with following(apps()):
+        assert eventually(is_true(redis_client, collection))
+    assert other.verify(NAME).true

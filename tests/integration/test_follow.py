@@ -16,7 +16,7 @@ from etl.errors import StreamRefusedError
 from etl.settings import Settings
 from etl.sync.follow import Followed
 from tests.support.failpoint import fail_command
-from tests.support.pipeline import NAME, OpenApp, api, campaign, sync
+from tests.support.pipeline import NAME, OpenApp, api, campaign
 from tests.support.truth import held, truth
 from tests.support.types import Document, StartMongo
 from tests.support.waiting import eventually
@@ -231,23 +231,6 @@ def test_a_killed_cursor_is_opened_again(
         assert eventually(is_reopened)
         collection.insert_one(api("a", now(), _id=1))
         assert eventually(is_true(redis_client, collection))
-
-
-def test_a_follower_a_backfill_and_a_sync_do_not_block_each_other(
-    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
-) -> None:
-    """All three end, and Redis holds what MongoDB says."""
-    collection.insert_many([api(f"p{n % 50}", now(), _id=n) for n in range(400)])
-    app = open_app(page_size=20)
-    with following(open_app(page_size=20)):
-        assert eventually(lambda: follows(redis_client))  # it begins with a cycle, which takes the lease
-        for number in range(5):
-            collection.update_many(
-                {"_id": {"$mod": [5, number]}}, {"$set": {"status": f"v{number}", "updated_at": now()}}
-            )
-            sync(app)
-        assert eventually(is_true(redis_client, collection))
-    assert app.verify(NAME).true
 
 
 def test_the_status_tells_of_the_follower(
