@@ -116,11 +116,17 @@ class Follower:
             EtlError: a server does not answer, or refuses.
         """
         stop = self.stages.stop
+        standby = False
         while not stop.is_set():
             try:
                 with self.lease.hold() as token:
+                    standby = False
                     self._follow(token)
             except LeaseHeldError as error:
+                if not standby:
+                    text = "another follower is at work, this one stands by: %s"
+                    _log.warning(text, error.holder, extra=logs.event("follow", reason="standby"))
+                standby = True
                 stop.wait(min(1.0, error.seconds))
             except Interrupted:
                 return
