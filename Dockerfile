@@ -21,7 +21,8 @@ LABEL org.opencontainers.image.title="promptcontent-etl" \
 RUN pip uninstall --yes setuptools wheel pip && useradd --system --no-create-home --uid 10001 etl
 COPY --from=build /opt/etl /opt/etl
 ENV PATH=/opt/etl/bin:$PATH PYTHONUNBUFFERED=1
-USER etl
+# By number, so that runAsNonRoot of Kubernetes can tell.
+USER 10001
 WORKDIR /app
 EXPOSE 8088
 # Of the daemon: both servers answer, and each collection had a success within two cycles. It asks where the settings of

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from bench.documents import MAPPING
 from bench.insertion import Packed
 from bench.meter import ROOT, Failed, Measured, Meter
 from bench.servers import COLLECTION, SLOW_MS, Bench, Source
@@ -78,8 +79,9 @@ def sync(bench: Bench, source: Source) -> Contender:
 
 
 def variables(bench: Bench, source: Source, root: Path = ROOT) -> dict[str, str]:
-    """The settings of `etl`: both servers, and defaults otherwise."""
-    return {
+    """The settings of `etl`: both servers, the mapping of documents that need one, and defaults otherwise."""
+    mapped = {"ETL_COLLECTIONS": json.dumps([{"name": COLLECTION, "fields": MAPPING}])}
+    return (mapped if source.shape.mapped else {}) | {
         "PYTHONPATH": str(root),
         "ETL_MONGO__URI": bench.mongod.uri,
         "ETL_MONGO__DATABASE": source.database,
@@ -118,7 +120,7 @@ def run(bench: Bench, meter: Meter, contender: Contender) -> Run:
     started = None
     if contender.has_start:
         bench.flush()
-        started = once(meter, contender, {"ETL_MONGO__DATABASE": START.database})
+        started = once(meter, contender, {"ETL_MONGO__DATABASE": START.database, "ETL_COLLECTIONS": ""})
     bench.flush()
     with _beside(contender.reader) as reads:
         measured = once(meter, contender)

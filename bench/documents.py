@@ -26,6 +26,8 @@ class Shape(NamedTuple):
     """How many documents claim the same two keys. They are not neighbours, but several of them are in one page."""
     embedding: int = 0
     """How many floats each document has in a field outside the contract, 13 bytes each."""
+    mapped: bool = False
+    """Whether the documents have other names, one level deeper, and are read by `MAPPING`."""
 
     def claim(self, number: int) -> int:
         """The number of the pair of keys that a document claims."""
@@ -42,6 +44,20 @@ class Shape(NamedTuple):
 PLAIN: Final = Shape("plain")
 LARGE: Final = Shape("12 KB beside the contract", embedding=940)
 SHARED: Final = Shape("100 documents per key", documents_a_key=100)
+MAPPED: Final = Shape("mapped from other names", mapped=True)
+
+MAPPING: Final[Document] = {
+    "tipo": {"$literal": "generacion"},
+    "campana_id": "$campaign.id",
+    "segmento": "$campaign.segment",
+    "estado": {"$cond": ["$ready", "generado", "pendiente"]},
+    "eliminado": {"$not": ["$active"]},
+    "mensajes": {
+        "$map": {"input": "$texts", "as": "t", "in": {"numero": "$$t.n", "texto": "$$t.t", "tono": "$$t.s"}}
+    },
+    "metadata": "$costs.metadata",
+}
+"""The fields of the contract from a document of the shape `MAPPED`."""
 
 _SEED: Final = 20_250_115
 _FIRST: Final = datetime(2025, 1, 15, 10, 30, tzinfo=UTC)
@@ -85,9 +101,9 @@ _CLOSINGS: Final = (
 
 
 def documents(start: int, stop: int, shape: Shape = PLAIN) -> Iterator[Document]:
-    """The documents of these numbers, in the order of `(updated_at, _id)`."""
+    """The documents of these numbers as they are inserted, in the order of `(updated_at, _id)`."""
     for number in range(start, stop):
-        yield document(number, shape)
+        yield stored(number, shape)
 
 
 def document(number: int, shape: Shape = PLAIN) -> Document:
@@ -110,6 +126,22 @@ def document(number: int, shape: Shape = PLAIN) -> Document:
     if shape.embedding:
         made["embedding"] = [random.random() for _ in range(shape.embedding)]
     return made
+
+
+def stored(number: int, shape: Shape = PLAIN) -> Document:
+    """The same document as it is inserted."""
+    made = document(number, shape)
+    if not shape.mapped:
+        return made
+    return {
+        "_id": made["_id"],
+        "campaign": {"id": made["campana_id"], "segment": made["segmento"]},
+        "ready": True,
+        "active": True,
+        "texts": [{"n": one["numero"], "t": one["texto"], "s": one["tono"]} for one in made["mensajes"]],
+        "costs": {"metadata": made["metadata"]},
+        "updated_at": made["updated_at"],
+    }
 
 
 def moment(number: int) -> datetime:

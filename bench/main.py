@@ -12,7 +12,7 @@ import psutil
 
 from bench import before, chart, contenders, follow, report, results
 from bench.contenders import BEFORE, ONE, START, TWO, Contender
-from bench.documents import LARGE, PLAIN, SHARED
+from bench.documents import LARGE, MAPPED, PLAIN, SHARED
 from bench.insertion import Refused, pack
 from bench.meter import Failed, Meter
 from bench.results import Figures
@@ -94,7 +94,7 @@ def measure(extent: Extent, parts: tuple[str, ...]) -> Figures:
         if "speed" in parts or "readers" in parts:
             _measure_speed(bench, meter, extent, parts, old, figures)
         if "shapes" in parts:
-            _say(f"Shapes: three collections of {extent.shaped:,} documents, {extent.rounds} rounds")
+            _say(f"Shapes: four collections of {extent.shaped:,} documents, {extent.rounds} rounds")
             taking_part = _shapes(bench, extent.shaped, old)
             figures["shapes"] = results.summary(contenders.rounds(bench, meter, taking_part, extent.rounds))
         if "sizes" in parts:
@@ -135,10 +135,10 @@ def _measure_speed(
 def _shapes(bench: Bench, count: int, old: Path | None) -> list[Contender]:
     """The product and the version before, on documents of each shape."""
     taking_part = []
-    for number, shape in enumerate((PLAIN, LARGE, SHARED)):
+    for number, shape in enumerate((PLAIN, LARGE, SHARED, MAPPED)):
         source = Source(f"shape_{number}", count, shape)
         bench.fill(source)
-        if old:
+        if old and not shape.mapped:  # the version before has no mapping
             taking_part.append(contenders.backfill(bench, source, shape.name + results.OLD, root=old))
         taking_part.append(contenders.backfill(bench, source, shape.name))
     return taking_part

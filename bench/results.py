@@ -5,7 +5,7 @@ from statistics import median
 from typing import Any, Final, NamedTuple
 
 from bench.contenders import BEFORE, INSERTION, SCRIPT, TWO, Rounds
-from bench.documents import LARGE, PLAIN
+from bench.documents import LARGE, MAPPED, PLAIN
 from bench.follow import FOLLOW
 from bench.sizes import Size
 
@@ -100,6 +100,8 @@ def _shape_targets(shapes: Figures) -> Iterator[Target]:
     rate = "own_documents_per_second"
     before, now = (ratio(shapes, LARGE.name + old, rate, PLAIN.name + old) for old in (OLD, ""))
     yield from _at_least("documents/s with 12 KB beside the contract / without", before, now, 0.9)
+    now = ratio(shapes, MAPPED.name, rate, PLAIN.name)
+    yield from _at_least("documents/s with a mapping / without", None, now, 0.8)
 
 
 def _size_targets(found: Sequence[Figures]) -> Iterator[Target]:

@@ -13,6 +13,7 @@ from etl.cache.inspector import Inspector, Shown
 from etl.checkpoint.dead_letters import DeadLetters
 from etl.checkpoint.history import Entry, History
 from etl.checkpoint.lease import Lease
+from etl.checkpoint.origin import refuse_other_source
 from etl.checkpoint.purge import delete, own_keys
 from etl.container import Container
 from etl.doctor import Finding, examine
@@ -20,13 +21,16 @@ from etl.errors import ConfigurationError, EtlError, TransientError
 from etl.model.report import ProgressCallback, RefreshReport, Report, no_progress
 from etl.monitoring.history import read_recent
 from etl.monitoring.status import CollectionStatus, read_status
+from etl.proposal import propose
 from etl.settings import CollectionSettings, Settings
 from etl.sync.follow import Followed
 from etl.sync.refresh import refresh
+from etl.transform.preview import Preview, preview
 from etl.verify.report import VerifyReport
 from etl.verify.trace import KeyStory, Trace, trace_document
 from etl.verify.verifier import VerifyProgress, verify
 from schemas.documents import KINDS
+from schemas.ids import id_from_text, id_text
 
 RECONCILED: Final = ("documents", "different", "missing", "orphaned", "repaired", "duration_ms")
 """The counts of a reconciliation that are kept: see `VerifyReport`."""
@@ -38,6 +42,7 @@ __all__ = [
     "Entry",
     "Finding",
     "KeyStory",
+    "Preview",
     "Shown",
     "Trace",
     "VerifyReport",
@@ -46,9 +51,9 @@ __all__ = [
 _log = logging.getLogger("etl")
 
 
-def _complaint(ask: Callable[[], object]) -> str | None:
+def _error_of(call: Callable[[], object]) -> str | None:
     try:
-        ask()
+        call()
     except EtlError as error:
         return str(error)
     return None
@@ -99,19 +104,13 @@ class App:
 
     def away(self) -> dict[str, str]:
         """The servers (`redis`, `mongodb`) that do not answer, each with the reason; may be called from any thread."""
-        reader, seconds = (
-            self._parts.reader(self._settings.collections[0]),
-            self._settings.mongo.timeout_seconds,
-        )
-        with ThreadPoolExecutor(1) as beside:
-            mongodb = beside.submit(
-                _complaint, lambda: reader.ping(seconds)
-            )  # in parallel: one time limit, not two
-            asked = {
-                "redis": _complaint(lambda: self._wire.exchange([("PING",)])),
-                "mongodb": mongodb.result(),
-            }
-        return {server: problem for server, problem in asked.items() if problem is not None}
+        reader = self._parts.reader(self._settings.collections[0])
+        seconds = self._settings.mongo.timeout_seconds
+        with ThreadPoolExecutor(1) as executor:  # in parallel, so that the time limits do not add up
+            mongodb = executor.submit(_error_of, lambda: reader.ping(seconds))
+            redis = _error_of(lambda: self._wire.exchange([("PING",)]))
+            errors = {"redis": redis, "mongodb": mongodb.result()}
+        return {server: error for server, error in errors.items() if error is not None}
 
     def retry_dead_letters(self, name: str, ids: Sequence[str]) -> Report:
         """One cycle that also reads these documents again (`_id`s as canonical Extended JSON)."""
@@ -145,15 +144,19 @@ class App:
         """Write a family, or its entries called `name`, again from MongoDB.
 
         Raises:
-            ConfigurationError: no document fills the family, or it has no names.
+            ConfigurationError: no document fills the family, or it has no names, or the state in Redis is of
+                another source.
             EtlError: a server does not answer, or refuses.
         """
         kinds = [kind for kind in KINDS.values() if family in {f.name for f in kind.families}]
         if not kinds:
             raise ConfigurationError(f"no document fills {family!r}, so it cannot be refreshed")
+        if name is not None and any(kind.name_field is None for kind in kinds):
+            raise ConfigurationError(f"the documents of {family!r} have no names: refresh the whole family")
         report = RefreshReport(family, name)
         for collection in self._settings.collections:
             stages = self._parts.stages(collection, self._parts.keys(collection))
+            refuse_other_source(stages)
             refresh(stages, collection.tipo, report)
         return report
 
@@ -174,11 +177,12 @@ class App:
             progress: called with the progress.
 
         Raises:
-            ConfigurationError: the name is not in the settings.
+            ConfigurationError: the name is not in the settings, or the state in Redis is of another source.
             EtlError: a server does not answer, or refuses.
         """
         report = VerifyReport(name)
         scope = self._parts.scope(self._settings.collection(name))
+        refuse_other_source(scope.stages)
         store = self._parts.store(self._settings.collection(name))
         due = store.reconciliation_due() if repair and sample is None else 0
         verify(scope, report, progress, sample, repair=repair)
@@ -197,7 +201,7 @@ class App:
         self._parts.follower(self._settings.collection(name), on_batch).follow()
 
     def reconciliation_due(self, name: str) -> bool:
-        """Whether keys were removed although older documents may claim them: `reconcile` writes them again.
+        """Whether keys were removed that older documents may still claim: `reconcile` writes them again.
 
         Raises:
             ConfigurationError: the name is not in the settings.
@@ -235,6 +239,38 @@ class App:
         scope = self._parts.scope(self._settings.collection(name))
         return trace_document(scope, self.dead_letters(name).find, ids)
 
+    def preview(self, name: str, ids: Sequence[str], limit: int) -> list[Preview]:
+        """Documents of a collection beside what they become; writes nothing, and asks MongoDB only.
+
+        Args:
+            name: the collection.
+            ids: their `_id`s as canonical Extended JSON; those that exist are shown. None for a random sample.
+            limit: the size of the sample.
+
+        Raises:
+            ConfigurationError: the name is not in the settings, or MongoDB refuses an expression of the mapping.
+            EtlError: MongoDB does not answer, or refuses.
+        """
+        collection = self._settings.collection(name)
+        reader, transform = self._parts.reader(collection), self._parts.transform(collection)
+        self._retry(reader.check_mapping)
+        chosen = ids or self._retry(lambda: reader.sample(limit))
+        wanted = [*map(id_from_text, chosen)]
+        whole = {id_text(reader.position(raw).id): raw for raw in self._retry(lambda: reader.whole(wanted))}
+        mapped = self._retry(lambda: reader.fetch(wanted))
+        ttls = {family: life.ttl for family, life in self._settings.families.items()}
+        results = [*zip(mapped, transform(mapped), strict=True)]
+        return [preview(whole[one.id], raw, one, ttls) for raw, one in results if one.id in whole]
+
+    def propose(self) -> str:
+        """A settings file for the collections of the database, as YAML with comments.
+
+        Raises:
+            EtlError: MongoDB does not answer, or refuses.
+        """
+        database = self._settings.mongo.database
+        return propose(database, self._retry(self._parts.survey))
+
     def show(self, key: str) -> Shown | None:
         """The value of `key` in Redis; None if it does not exist.
 
@@ -246,7 +282,7 @@ class App:
     def status(self, names: Sequence[str] = (), *, mongodb_away: str | None = None) -> list[CollectionStatus]:
         """The state of each collection, all of them by default; may be called from any thread.
 
-        `mongodb_away` is the reason why MongoDB does not answer, if known: it is not asked again.
+        If `mongodb_away`, the reason why MongoDB does not answer, is given, MongoDB is not queried.
 
         Raises:
             ConfigurationError: a name is not in the settings.

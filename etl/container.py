@@ -2,7 +2,7 @@
 
 import pickle
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -14,7 +14,7 @@ from etl.backfill.worker import work
 from etl.cache.client import AutoWire, SentinelService, Wire
 from etl.cache.inspector import Inspector
 from etl.cache.keys import StateKeys, of_backfill, of_follower, state_keys
-from etl.cache.writer import DEADLINE_SECONDS, CacheWriter
+from etl.cache.writer import DEADLINE_SECONDS, CacheWriter, refuse_unsendable
 from etl.checkpoint.checkpoint import CheckpointStore, FollowStore
 from etl.checkpoint.lease import Lease, LeaseKeys
 from etl.checkpoint.upgrade import upgrade
@@ -25,8 +25,10 @@ from etl.model.scan import Scan
 from etl.mongo.change_stream import ChangeStream, Session
 from etl.mongo.client import close, connect
 from etl.mongo.reader import Source
+from etl.mongo.survey import Survey, survey
 from etl.retry import Retry
 from etl.settings import CollectionSettings, RedisSettings, Settings
+from etl.settings.kinds import load_kinds
 from etl.sync.follow import Followed, Follower
 from etl.sync.planner import Limits
 from etl.sync.processor import Processor
@@ -35,13 +37,13 @@ from etl.transform.transform import Transform
 from etl.verify.recheck import Scope
 from etl.verify.report import VerifyReport
 from etl.verify.verifier import verify
-from schemas.documents import FAMILIES, FIELDS
+from schemas.documents import fields
 from schemas.families import LAST_SYNC
 from schemas.ids import id_from_text
 from schemas.keys import component
 
-_FEW: Final = 5000
-"""Collections with fewer documents are read without worker processes."""
+_MIN_DOCUMENTS_FOR_WORKERS: Final = 5000
+"""Smaller collections are read without worker processes."""
 
 
 class Container:
@@ -55,7 +57,7 @@ class Container:
         mongo, redis = settings.mongo, settings.redis
         self.settings = settings
         self._client = connect(mongo.uri.get_secret_value(), mongo.timeout_seconds, connect=False)
-        self._ttls = {family: settings.ttl(family) for family in FAMILIES}
+        self._ttls = {family: life.ttl for family, life in settings.families.items()}
         self.stop = threading.Event()
         self.retry = Retry(settings.retry.seconds, self.stop, on_retry)
         self.wire: Wire = AutoWire(redis.url.get_secret_value(), redis.timeout_seconds, _sentinel(redis))
@@ -76,12 +78,26 @@ class Container:
 
     def reader(self, collection: CollectionSettings) -> Source:
         """Stage 1."""
-        database = self.settings.mongo.database
-        return Source(self._client, database, collection.name, collection.timestamp_field, FIELDS)
+        return Source(
+            self._client,
+            self.settings.mongo.database,
+            collection.name,
+            collection.timestamp_field,
+            fields(),
+            collection.fields,
+            f"collections.{self.settings.collections.index(collection)}.fields",
+        )
 
-    def transform(self, collection: CollectionSettings) -> Transform:
-        """Stage 2."""
-        return Transform(self.source(collection), collection.tipo, collection.timestamp_field)
+    def survey(self) -> list[Survey]:
+        """What the collections of the database hold."""
+        return survey(self._client, self.settings.mongo.database)
+
+    def transform(self, collection: CollectionSettings) -> Callable[[Sequence[bytes]], list[TransformResult]]:
+        """Stage 2; it asks Redis for its limit where a document is large."""
+        most = self.settings.transform.document_bytes
+        transform = Transform(self.source(collection), collection.tipo, collection.timestamp_field, most)
+        longest = partial(self.retry, self.wire.longest_argument)
+        return lambda documents: refuse_unsendable(transform(documents), longest)
 
     def processor(self, collection: CollectionSettings) -> Processor:
         """Stage 3."""
@@ -107,7 +123,7 @@ class Container:
         return sorted(found, key=lambda one: (one.position.order(), one.document))
 
     def store(self, collection: CollectionSettings, keys: StateKeys | None = None) -> CheckpointStore:
-        """Stage 4; `keys` for a backfill's."""
+        """Stage 4; `keys` are those of a cycle by default."""
         published = self._ttls[LAST_SYNC.name] or 2 * self.settings.schedule.cycle_seconds
         keys = keys or self.keys(collection)
         return CheckpointStore(self.wire, keys, published, self.retry)
@@ -205,13 +221,13 @@ class Container:
     def _start_workers(
         self, collection: CollectionSettings, order: BackfillOrder, scan: Scan
     ) -> Iterator[Workers | None]:
-        """Start workers: always if they were asked for, else for large collections only."""
+        """Start workers: always if the order names an executor, else for large collections only."""
         reader = self.reader(collection)
         alone = scan.mode == "delta" or (scan.mode == "cold_start" and collection.cold_start == "now")
         if alone or order.rate or not self.retry(reader.prepare):
             yield None
             return
-        if order.executors is None and self.retry(reader.count) < _FEW:
+        if order.executors is None and self.retry(reader.count) < _MIN_DOCUMENTS_FOR_WORKERS:
             yield None
             return
         start = order.executors or processes(self.settings.workers())
@@ -245,7 +261,7 @@ class RemoteWork:
     dry: bool
 
     def __call__(self, task: Task) -> RangeProgress:
-        """Work on a range, for a while."""
+        """Work on the range of the task for the time of the task."""
         stages = _stages(self.settings, self.collection, self.dry)
         process = partial(stages.processor.process, remember_from=self.remember_from, trust=False)
         return work(stages, process, task)
@@ -254,7 +270,9 @@ class RemoteWork:
 @lru_cache(maxsize=4)
 def _stages(settings: bytes, name: str, dry: bool) -> Stages:  # noqa: FBT001
     """The stages of a worker process, cached so that connections are kept from task to task."""
-    container = Container(pickle.loads(settings), lambda _: None)  # noqa: S301 (made by the coordinator)
+    loaded: Settings = pickle.loads(settings)  # noqa: S301 (made by the coordinator)
+    load_kinds(loaded.kinds)
+    container = Container(loaded, lambda _: None)
     collection = container.settings.collection(name)
     keys = container.keys(collection)
     stages = container.dry_stages(collection, BackfillOrder()) if dry else container.stages(collection, keys)

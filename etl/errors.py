@@ -1,12 +1,12 @@
 """All errors, by what the caller should do.
 
-| class            | what to do                                         | exit code |
-|------------------|----------------------------------------------------|-----------|
-| `TransientError`      | retry: the server does not answer, is busy or full | 1         |
-| `CycleFailed`    | end this run; the next one may succeed             | 1         |
-| `LeaseLost`      | stop immediately: another holder has taken over    | 1         |
-| `ConfigurationError`  | change a setting, a role or the command            | 2         |
-| `LeaseHeldError` | try again later: another holder is working         | 75        |
+| class                | what to do                                         | exit code |
+|----------------------|----------------------------------------------------|-----------|
+| `TransientError`     | retry: the server does not answer, is busy or full | 1         |
+| `CycleFailed`        | end this run; the next one may succeed             | 1         |
+| `LeaseLost`          | stop immediately: another holder has taken over    | 1         |
+| `ConfigurationError` | change a setting, a role or the command            | 2         |
+| `LeaseHeldError`     | try again later: another holder is working         | 75        |
 
 A document that cannot be applied is not an error but a `schemas.operations.Reject`. Messages are one line, name the
 address and what to do, and contain no secret and no content of a document.

@@ -67,8 +67,8 @@ class Reader(Protocol):
         """The documents with these `_id`s that exist, in order."""
         ...
 
-    def of_kind(self, criteria: Mapping[str, Any], limit: int) -> Iterator[list[bytes]]:
-        """All documents that match, the newest first, a page at a time."""
+    def of_kind(self, criteria: Mapping[str, Sequence[Any]], limit: int) -> Iterator[list[bytes]]:
+        """All documents whose fields have one of these values each, the newest first, a page at a time."""
         ...
 
     def count(self) -> int:

@@ -124,6 +124,24 @@ def number_text(value: float | Decimal | Decimal128) -> str:
     return digits.rstrip("0").rstrip(".") if "." in digits else digits
 
 
+def digits(value: Any) -> int:
+    """The number of characters that the numbers within a BSON value take: up to 6,178 for one of 16 bytes.
+
+    Each is written and dropped again, so that they need not be in memory together to be counted.
+    """
+    kind = type(value)
+    if kind is dict:
+        return sum(map(digits, value.values()))
+    if kind is list:
+        return sum(map(digits, value))
+    if kind is float or kind is Decimal128:
+        try:
+            return len(number_text(value))
+        except ValueError:
+            return 0  # refused where it is read
+    return 0
+
+
 def exact(value: float | Decimal | Decimal128) -> Decimal:
     """A finite number as a Decimal: for a float, the shortest one that reads back as the same float.
 

@@ -7,8 +7,11 @@ A test that stops, kills, freezes or configures a server starts one for itself.
 import itertools
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -21,6 +24,7 @@ from etl.demo import MongoServer, RedisServer
 from etl.demo.process import Server
 from etl.demo.redis_server import DATABASES
 from etl.errors import EtlError
+from tests.support.command import Etl, Result, StartEtl, end_of
 from tests.support.proxy import Proxy
 from tests.support.types import Document, ProxyTo, StartMongo, StartRedis
 
@@ -125,6 +129,51 @@ def loggers_as_they_were() -> Iterator[None]:
     root.setLevel(level)
     logging.getLogger("etl").setLevel(etl_level)
     logging.captureWarnings(capture=False)
+
+
+@pytest.fixture
+def environment(mongod: MongoServer, database: Database[Document], redis_url: str) -> dict[str, str]:
+    """The variables that point a command at this test's databases, and at no settings of the developer's."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ETL_")}
+    return inherited | {
+        "ETL_MONGO__URI": mongod.uri,
+        "ETL_MONGO__DATABASE": database.name,
+        "ETL_REDIS__URL": redis_url,
+        "ETL_HTTP__PORT": "0",
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+    }
+
+
+@pytest.fixture
+def start_etl(environment: Mapping[str, str], tmp_path: Path) -> Iterator[StartEtl]:
+    """Start a command as a process of its own, in an empty folder; it is gone when the test ends."""
+    with ExitStack() as stack:
+
+        def start(*arguments: str, **variables: str) -> subprocess.Popen[str]:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "etl", *arguments],
+                cwd=tmp_path,
+                env={**environment, **variables},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process
+
+        yield start
+
+
+@pytest.fixture
+def etl(start_etl: StartEtl) -> Etl:
+    """Run a command to its end."""
+
+    def run(*arguments: str, **variables: str) -> Result:
+        return end_of(start_etl(*arguments, **variables))
+
+    return run
 
 
 def _start(stack: ExitStack, make: Callable[[], AnyServer]) -> AnyServer:

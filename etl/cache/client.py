@@ -1,14 +1,16 @@
-"""The client of Redis: pipelines of commands, every reply read, every error sorted.
+"""Redis clients: pipelines of commands, and errors translated by what the caller should do.
 
 The only module that opens Redis connections: to a single server, to the primary that Sentinel names, or to the nodes of
-a cluster. A batch is one round trip: all commands are packed, sent, and then exactly as many replies are read. Nothing
-here retries but what a cluster redirects; the caller knows what is safe to repeat.
+a cluster. A pipeline is one round trip: all commands are sent at once, then one reply per command is read. Only
+commands that a cluster redirects are sent again here; the caller decides what else is safe to retry.
 """
 
 import contextlib
 import re
+import ssl
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -18,7 +20,7 @@ from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
 from redis.exceptions import RedisClusterException
 from redis.retry import Retry
-from redis.sentinel import MasterNotFoundError, Sentinel
+from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 
 from etl.cache import slots
 from etl.cache.scripts import SCRIPTS
@@ -28,7 +30,12 @@ Command = slots.Command
 """A command and its arguments."""
 
 OLDEST: Final = (6, 2)
-"""The oldest Redis that has all commands."""
+"""The oldest supported version of Redis."""
+
+_LONGEST_ARGUMENT: Final = 512 * 1024 * 1024
+
+_SENTINEL_SECONDS: Final = 2.0
+"""How long one Sentinel is waited for before the next one is asked."""
 
 _REDIRECTED: Final = (
     redis.exceptions.MovedError,
@@ -51,7 +58,7 @@ _TRANSIENT_ERRORS: Final = (
 _TRANSIENT_CODES: Final = re.compile(
     r"(?:^|-)(?:OOM|LOADING|READONLY|MISCONF|BUSY|MASTERDOWN|NOREPLICAS|TRYAGAIN|CLUSTERDOWN) "
 )
-# A cluster whose slots are not all served, or whose nodes are all away, raises what is no RedisError.
+# A cluster raises RedisClusterException, which is no RedisError, if slots are not served or no node answers.
 _AWAY: Final = (
     redis.ConnectionError,
     redis.TimeoutError,
@@ -64,12 +71,12 @@ _CREDENTIALS: Final = (
     redis.exceptions.AuthorizationError,
     redis.exceptions.NoPermissionError,
 )
-# Redis wraps what a script is denied into the script's own error.
+# Redis wraps the denial of a command in a script into an error of the script.
 _DENIED: Final = re.compile(
     r"^(?:NOAUTH|WRONGPASS|NOPERM)|-NOPERM|can't run this command or subcommand|No permission"
 )
 
-# What only another setting mends, by the words of the server or of Python.
+# Errors that only a change of the settings fixes, by a part of the message from the server or from Python.
 _SETTINGS: Final = {
     "certificate verify failed": "has a certificate that is not trusted: see ssl_ca_certs in redis.url",
     "DB index is out of range": "has no such database: correct the number in redis.url",
@@ -78,22 +85,22 @@ _SETTINGS: Final = {
 
 
 class SentinelService(NamedTuple):
-    """A primary that Sentinel names."""
+    """The name of a primary, and the Sentinels that know its address."""
 
     service: str
     nodes: Sequence[tuple[str, int]]
     username: str | None = None
-    """Of the Sentinels themselves."""
+    """For the Sentinels themselves, as is the password."""
     password: str | None = None
 
 
 def open_pool(
     url: str, timeout_seconds: float, sentinel: SentinelService | None = None
 ) -> redis.ConnectionPool:
-    """A pool for `url`, or for the primary that Sentinel names with the options of `url`; nothing is connected yet.
+    """A pool for `url`, or for the primary that Sentinel names with the options of `url`; it does not connect yet.
 
     Raises:
-        ConfigurationError: the URL is malformed. The message never holds the URL.
+        ConfigurationError: the URL is malformed. The message does not contain the URL.
     """
     scheme = urlsplit(url).scheme
     try:
@@ -104,17 +111,58 @@ def open_pool(
     except (ValueError, redis.RedisError) as error:
         reason = str(error) if scheme not in {"redis", "rediss", "unix"} else "not a Redis URL"
         raise ConfigurationError(f"redis.url: {reason}") from None
+    _check_files(pool.connection_kwargs)
     if sentinel is None:
         return pool
     kept = {
         name: value for name, value in pool.connection_kwargs.items() if name not in {"host", "port", "path"}
     }
-    own = {"username": sentinel.username, "password": sentinel.password, "socket_timeout": timeout_seconds}
+    # Asked once each, and not for long: a Sentinel often fails with the machine of the primary.
+    soon = min(timeout_seconds, _SENTINEL_SECONDS)
+    own = {
+        **{name: value for name, value in kept.items() if name.startswith("ssl_")},
+        "ssl": scheme == "rediss",
+        "username": sentinel.username,
+        "password": sentinel.password,
+        "socket_timeout": soon,
+        "socket_connect_timeout": soon,
+        "retry": Retry(NoBackoff(), 0),
+    }
     make: Any = Sentinel  # which has no annotations
-    sentinels = make([*sentinel.nodes], sentinel_kwargs={**own, "socket_connect_timeout": timeout_seconds})
+    sentinels = make([*sentinel.nodes], sentinel_kwargs=own)
     named: Any = sentinels.master_for(sentinel.service, ssl=scheme == "rediss", **kept)
     found: redis.ConnectionPool = named.connection_pool
     return found
+
+
+def _check_files(options: Mapping[str, Any]) -> None:
+    """Check the files of TLS: redis-py would report an unreadable one as a server that does not answer.
+
+    Raises:
+        ConfigurationError: a file cannot be read, or is not what it should be. The message names it.
+    """
+    if not any(name.startswith("ssl_") for name in options):
+        return
+    folder = options.get("ssl_ca_path")
+    if folder is not None and not Path(folder).is_dir():
+        raise ConfigurationError(f"redis.url: ssl_ca_path: {folder} is no folder")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authorities, certificate, key = map(options.get, ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"))
+    name, file = "ssl_ca_certs", authorities
+    try:
+        if authorities is not None:
+            context.load_verify_locations(authorities)
+        if certificate is not None:
+            name, file = "ssl_certfile, ssl_keyfile", f"{certificate}, {key or certificate}"
+            # An empty password, as OpenSSL would ask on the terminal for one.
+            context.load_cert_chain(certificate, key, options.get("ssl_password") or "")
+    except OSError as error:
+        problem = "no such PEM file" if isinstance(error, ssl.SSLError) else error.strerror
+        raise ConfigurationError(f"redis.url: {name}: {file}: {problem}") from None
+    try:
+        context.set_ciphers(options.get("ssl_ciphers") or "DEFAULT")
+    except ssl.SSLError:
+        raise ConfigurationError("redis.url: ssl_ciphers: OpenSSL knows no such cipher") from None
 
 
 def _options(scheme: str, timeout_seconds: float) -> dict[str, Any]:
@@ -138,16 +186,18 @@ class Wire:
 
     @property
     def address(self) -> str:
-        """Where Redis is, without credentials."""
+        """The address of Redis without credentials."""
         known = self._pool.connection_kwargs
+        if isinstance(self._pool, SentinelConnectionPool):
+            return f"{self._pool.service_name} of the Sentinels"
         return str(known.get("path") or f"{known.get('host', 'localhost')}:{known.get('port', 6379)}")
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """Send all commands, read all replies, and return them when none is an error.
 
         Raises:
-            TransientError: Redis is away, loading, full or failing over. What was sent may or may not have been
-                carried out.
+            TransientError: Redis does not answer, is loading, full or failing over. The commands may or may not have
+                been executed.
             ConfigurationError: Redis refuses the login or a command.
             CycleFailed: any other error reply, such as a key of the wrong type.
         """
@@ -158,30 +208,43 @@ class Wire:
                     raise reply
         return replies
 
+    def longest_argument(self) -> int:
+        """Bytes that Redis takes as one argument, as it says itself; its default where it may not be asked.
+
+        Beyond that it does not answer with an error but closes the connection, whatever else is in the batch.
+        """
+        try:
+            [found] = self.exchange([("CONFIG", "GET", "proto-max-bulk-len")])
+        except (ConfigurationError, CycleFailed):  # CONFIG is denied, or was renamed
+            found = []
+        return int(found[1]) if found else _LONGEST_ARGUMENT
+
     def now(self) -> int:
         """The clock of Redis in microseconds since the epoch."""
         return _micros(self.exchange([("TIME",)])[0])
 
     def together(self, keys: Sequence[str], most: int) -> Iterator[Sequence[int]]:
-        """The places of keys that may go into one call, in groups of at most `most`."""
+        """Groups of indices of keys that one script call may use, each of at most `most` keys."""
         for start in range(0, len(keys), most):
             yield range(start, min(start + most, len(keys)))
 
     def close(self) -> None:
-        """Give all connections back."""
+        """Close all connections."""
         self._pool.disconnect()
 
     @contextlib.contextmanager
     def _translated_errors(self) -> Iterator[None]:
-        """Sort the errors of Redis by what the caller should do about them."""
+        """Translate the errors of Redis into those of `etl.errors`."""
         try:
             yield
         except (redis.RedisError, RedisClusterException, OSError) as error:
-            raise self._sorted(error) from error
+            raise self._translated(error) from error
 
-    def _sorted(self, error: Exception) -> EtlError:
+    def _translated(self, error: Exception) -> EtlError:
         where = f"Redis at {self.address}"
         text = str(error).replace("\n", " ")
+        if isinstance(error, MasterNotFoundError):
+            return _no_primary(where, text)
         if isinstance(error, _CREDENTIALS) or _DENIED.search(text):
             return ConfigurationError(f"{where} refuses: {text} (check user, password and ACL in redis.url)")
         problem = next((problem for words, problem in _SETTINGS.items() if words in text), None)
@@ -197,47 +260,47 @@ class Wire:
 
 
 class ClusterWire(Wire):
-    """Sends commands to the nodes of a Redis Cluster: by slot, pipelined by node."""
+    """Sends each command to the node of its slot, in one pipeline per node of a Redis Cluster."""
 
     def __init__(self, url: str, timeout_seconds: float) -> None:
         super().__init__(open_pool(url, timeout_seconds))
         with super()._translated_errors():
             options = _options(urlsplit(url).scheme, timeout_seconds)
-            del options["retry"]  # redis-py's own follows redirections
+            del options["retry"]  # the default of redis-py follows redirections
             self._cluster: Any = RedisCluster.from_url(url, **options)
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """As `Wire.exchange`; a scan goes through the primaries one after the other."""
+        """As `Wire.exchange`; SCAN iterates over the primaries one after the other."""
         with self._translated_errors():
             if len(commands) == 1 and commands[0][0] == "SCAN":
                 return [self._scan(commands[0])]
-            cut = [*slots.pieces(commands)]
-            replies = self._ask([piece.command for piece in cut], [piece.slot for piece in cut])
+            pieces = [*slots.pieces(commands)]
+            replies = self._ask([piece.command for piece in pieces], [piece.slot for piece in pieces])
         parts: list[list[Any]] = [[] for _ in commands]
-        for piece, reply in zip(cut, replies, strict=True):
+        for piece, reply in zip(pieces, replies, strict=True):
             parts[piece.number].append(reply)
         return [
             slots.joined(command, some) if some else [] for command, some in zip(commands, parts, strict=True)
         ]
 
     def now(self) -> int:
-        """The earliest clock of all primaries: a read after it was made after that moment of each of them."""
+        """The earliest clock of all primaries: a read that starts now is later than this time on each of them."""
         with self._translated_errors():
             pools = [node.redis_connection.connection_pool for node in self._cluster.get_primaries()]
             return min(_micros(round_trip(pool, [("TIME",)])[0]) for pool in pools)
 
     def together(self, keys: Sequence[str], most: int) -> Iterator[Sequence[int]]:
-        """Those of one slot."""
+        """As `Wire.together`; the keys of a group are in one slot."""
         return slots.together(keys, most)
 
     def close(self) -> None:
-        """Give all connections back."""
+        """Close all connections."""
         super().close()
         self._cluster.close()
 
     @contextlib.contextmanager
     def _translated_errors(self) -> Iterator[None]:
-        """As `Wire._translated_errors`; after a node did not answer, the cluster is asked which nodes it has."""
+        """As `Wire._translated_errors`; if a node does not answer, the topology of the cluster is loaded again."""
         try:
             with super()._translated_errors():
                 yield
@@ -247,7 +310,7 @@ class ClusterWire(Wire):
             raise
 
     def _ask(self, commands: Sequence[Command], where: Sequence[int | None]) -> list[Any]:
-        """The reply to each; what a node redirects, or does not answer, is asked again by redis-py's own rules."""
+        """The reply to each command; one that is redirected or not answered is sent again by redis-py."""
         by_node: dict[Any, list[int]] = {}
         for place, slot in enumerate(where):
             by_node.setdefault(self._node(slot), []).append(place)
@@ -282,7 +345,7 @@ class ClusterWire(Wire):
         return self._cluster.nodes_manager.get_node_from_slot(slot)
 
     def _scan(self, command: Command) -> list[Any]:
-        """One step; the cursor also says which primary it is of."""
+        """One step of a scan; its cursor is `<index of the primary>/<cursor of that primary>`."""
         number, _, cursor = str(command[1]).rpartition("/")
         primaries = sorted(self._cluster.get_primaries(), key=lambda node: str(node.name))
         place = int(number or 0)
@@ -299,7 +362,7 @@ class ClusterWire(Wire):
 
 
 class AutoWire(Wire):
-    """Finds out at its first use whether the address is that of a cluster."""
+    """Detects at its first use whether the address belongs to a cluster."""
 
     def __init__(self, url: str, timeout_seconds: float, sentinel: SentinelService | None = None) -> None:
         super().__init__(open_pool(url, timeout_seconds, sentinel))
@@ -321,7 +384,7 @@ class AutoWire(Wire):
         return self._found().together(keys, most)
 
     def close(self) -> None:
-        """Give all connections back."""
+        """Close all connections."""
         super().close()
         if self._real is not None:
             self._real.close()
@@ -332,10 +395,8 @@ class AutoWire(Wire):
                 single = Wire(self._pool)
                 try:
                     [info] = single.exchange([("INFO", "server")])
-                except (
-                    ConfigurationError
-                ):  # INFO is denied, as on managed servers: then it is taken for a single server
-                    info = ""
+                except ConfigurationError:
+                    info = ""  # INFO is denied, as on managed servers: assume a single server
                 version = re.search(r"redis_version:(\d+)\.(\d+)", info)
                 if version and (int(version[1]), int(version[2])) < OLDEST:
                     wanted = ".".join(map(str, OLDEST))
@@ -347,17 +408,28 @@ class AutoWire(Wire):
             return self._real
 
 
+def _no_primary(where: str, text: str) -> EtlError:
+    """What to do about Sentinels that name no primary; `text` has the error of each that was asked."""
+    if "AuthenticationError" in text:
+        return ConfigurationError(
+            f"{where}: the Sentinels refuse the login (check redis.sentinel.username and redis.sentinel.password)"
+        )
+    return RedisUnavailable(
+        f"{where} does not answer: no Sentinel names a primary (are redis.sentinel.service and .nodes right?)"
+    )
+
+
 def round_trip(pool: redis.ConnectionPool, commands: Sequence[Command]) -> list[Any]:
-    """The reply to each command over a connection of the pool; error replies are among them."""
+    """The reply to each command over one connection of the pool; an error reply is returned, not raised."""
     connection: Any = pool.get_connection()
     try:
         replies = _sent(connection, commands)
         if any(isinstance(reply, redis.exceptions.NoScriptError) for reply in replies):
-            # A server that was restarted, or promoted, has no scripts. Every one may be repeated.
+            # A restarted or promoted server has no scripts. Every command sent with a script may be repeated.
             _sent(connection, [("SCRIPT", "LOAD", script.source) for script in SCRIPTS.values()])
             replies = _sent(connection, commands)
     except BaseException:
-        connection.disconnect()  # its replies are out of step
+        connection.disconnect()  # unread replies would be taken for those of the next commands
         raise
     finally:
         pool.release(connection)
@@ -365,7 +437,7 @@ def round_trip(pool: redis.ConnectionPool, commands: Sequence[Command]) -> list[
 
 
 def _sent(connection: Any, commands: Sequence[Command]) -> list[Any]:
-    # Packed by hiredis: redis-py's own packing of a call with hundreds of arguments takes 10 µs a document.
+    # Packed by hiredis: redis-py takes 10 µs per document to pack a call with hundreds of arguments.
     connection.send_packed_command([b"".join([hiredis.pack_command(command) for command in commands])])  # type: ignore[arg-type]
     return [_reply(connection) for _ in commands]
 

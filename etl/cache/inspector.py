@@ -1,7 +1,6 @@
-"""What Redis holds: contract keys, and the two registers beside them. Nothing here writes.
+"""Reads contract keys and their two registers, and writes nothing.
 
-`lua/apply.lua` and `lua/record.lua` say how the registers are written. This is the one place that parses
-them.
+The formats of the registers are described in `lua/apply.lua` and `lua/record.lua`; they are parsed only here.
 """
 
 import re
@@ -18,13 +17,13 @@ from etl.retry import Retry
 from schemas.position import Position, position_from_text
 
 SURPLUS: Final = 16
-"""How many members beyond the expected ones are read of a key; of a hash with more, none is read."""
+"""Members that are read beyond the expected number; a larger hash is not read at all."""
 
 START: Final = "0"
-"""The cursor at which a scan begins and ends."""
+"""The cursor at the start and at the end of a scan."""
 
-_KEYS_A_CALL: Final = 250  # Redis serves no other client during one
-_KEYS_A_SCAN: Final = 500
+_KEYS_PER_CALL: Final = 250  # Redis serves no other client during a call
+_KEYS_PER_SCAN: Final = 500
 _CLAIM: Final = re.compile(r"^\+(\d+) (\S+) (.+)$", re.MULTILINE)
 _RECORD: Final = re.compile(r"([01])\d+ (\S+) (.*)")
 _OWNER: Final = re.compile(r"\{(.*)\}:owner", re.DOTALL)
@@ -39,7 +38,7 @@ _READ: Final[Mapping[str, tuple[str, tuple[int, ...]]]] = {
 
 
 class Shown(NamedTuple):
-    """One key: its Redis type, the milliseconds it has left (None: it stays), and its value."""
+    """One key: its Redis type, remaining TTL in milliseconds (None: no TTL), and value."""
 
     key: str
     type: str
@@ -48,9 +47,9 @@ class Shown(NamedTuple):
 
 
 class Content(NamedTuple):
-    """What a key holds: its type, milliseconds left (None: it stays), size and value.
+    """The content of a key: its type, remaining TTL in milliseconds (None: no TTL), size and value.
 
-    The value is None for types that no document fills, and for a hash far larger than it should be.
+    The value is None for types that no document writes, and for a hash far larger than expected.
     """
 
     type: str
@@ -60,23 +59,23 @@ class Content(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A document that claims a key, as the register of the key says."""
+    """A document that claims a key, from the owner register of the key."""
 
     document: str
     """Its name among the documents of all collections: `<collection> <_id as canonical Extended JSON>`."""
     timestamp: str
-    """Of the version that was applied."""
+    """The timestamp of the applied version."""
     written_at: str
-    """Redis' clock when that was, in microseconds since the epoch."""
+    """When it was applied: Redis' clock in microseconds since the epoch."""
 
     @property
     def position(self) -> Position:
-        """Where that version stands in the index."""
+        """The position of that version in the index."""
         return position_from_text(f"{self.timestamp} {self.document.partition(' ')[2]}")
 
 
 class Record(NamedTuple):
-    """The newest version of a document that a writer has met."""
+    """The newest version of a document that a writer has recorded."""
 
     timestamp: str
     done: bool
@@ -86,14 +85,14 @@ class Record(NamedTuple):
 
 
 class Inspector:
-    """Reads Redis for `verify`, `trace` and `show`. Methods raise `EtlError` where it stays away, or refuses."""
+    """Reads Redis for `verify`, `trace` and `show`. Methods raise `EtlError` if it does not answer, or refuses."""
 
     def __init__(self, wire: Wire, retry: Retry) -> None:
         self._wire = wire
         self._retry = retry
 
     def show(self, key: str) -> Shown | None:
-        """All that `key` holds; None where there is no such key."""
+        """The whole content of `key`; None if it does not exist."""
         [kind] = self._exchange([("TYPE", key)])
         if kind not in _READ:
             return None
@@ -106,9 +105,9 @@ class Inspector:
         return Shown(key, kind, ttl if ttl >= 0 else None, value)
 
     def contents(self, keys: Mapping[str, int]) -> dict[str, Content]:
-        """What these keys hold, given how many members each should have; absent keys are left out."""
+        """The contents of these keys, given the expected number of members of each; without absent keys."""
         names = [*keys]
-        groups = [*self._wire.together(names, _KEYS_A_CALL)]
+        groups = [*self._wire.together(names, _KEYS_PER_CALL)]
         calls = []
         for places in groups:
             some = [names[place] for place in places]
@@ -127,39 +126,39 @@ class Inspector:
         return {key: _claims(text) for key, text in zip(keys, texts, strict=True)}
 
     def records(self, documents: Sequence[str]) -> dict[str, Record]:
-        """The records of these documents, as far as there are any."""
+        """The records of these documents that exist."""
         texts = self._texts([record_key(document) for document in documents])
         records = zip(documents, map(_record, texts), strict=True)
         return {document: record for document, record in records if record is not None}
 
     def owned(self, cursor: str) -> tuple[str, list[str]]:
-        """One step over the keys that have a register of claims, of all collections; a key may be met twice.
+        """One step of a scan over the keys of all collections that have an owner register; a key may come twice.
 
         Args:
-            cursor: `START`, then what the step before returned.
+            cursor: `START`, then the cursor that the previous step returned.
 
         Returns:
-            The next cursor, `START` after the last step; and keys.
+            The next cursor, `START` after the last step; and the keys.
         """
-        scan: Command = ("SCAN", cursor, "MATCH", owner_key("*"), "COUNT", _KEYS_A_SCAN)
+        scan: Command = ("SCAN", cursor, "MATCH", owner_key("*"), "COUNT", _KEYS_PER_SCAN)
         [(cursor, found)] = self._exchange([scan])
         return cursor, [match[1] for name in found if (match := _OWNER.fullmatch(name))]
 
     def holder(self, lock: str) -> tuple[str, int | None] | None:
-        """The value of a lock, and how many milliseconds it is held yet (None: until it is released)."""
+        """The value of a lock and its remaining TTL in milliseconds (None: no TTL); None if it is free."""
         value, ttl = self._exchange([("GET", lock), ("PTTL", lock)])
         return None if value is None else (value, ttl if ttl >= 0 else None)
 
     def exists(self, key: str) -> bool:
-        """Whether there is such a key."""
+        """Whether the key exists."""
         return bool(self._exchange([("EXISTS", key)])[0])
 
     def _exchange(self, commands: Sequence[Command]) -> list[Any]:
         return self._retry(partial(self._wire.exchange, commands))
 
     def _texts(self, keys: Sequence[str]) -> list[str]:
-        """What these strings hold; empty for an absent one."""
-        pieces = [keys[start : start + _KEYS_A_CALL] for start in range(0, len(keys), _KEYS_A_CALL)]
+        """The values of these strings; empty for an absent one."""
+        pieces = [keys[start : start + _KEYS_PER_CALL] for start in range(0, len(keys), _KEYS_PER_CALL)]
         replies = self._exchange([("MGET", *some) for some in pieces]) if pieces else []
         return [text or "" for text in chain.from_iterable(replies)]
 
@@ -179,7 +178,7 @@ def _record(text: str) -> Record | None:
 
 
 def _contents(reply: Sequence[Any]) -> Iterator[Content | None]:
-    """What `lua/look.lua` says of each key."""
+    """The content of each key from the reply of `lua/look.lua`."""
     place = 0
     while place < len(reply):
         kind = reply[place]

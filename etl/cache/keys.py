@@ -41,18 +41,20 @@ def of_backfill(keys: StateKeys) -> StateKeys:
 
 
 def of_follower(keys: StateKeys) -> StateKeys:
-    """The keys of a follower, likewise."""
+    """The keys of a follower: fence, checkpoint and lease of its own; the others are shared."""
     return keys._replace(fence=keys.follow_fence, checkpoint=keys.follow, lease=keys.follow_lease)
 
 
 def state_keys(collection: str, namespace: str = "") -> StateKeys:
     """All state keys of `collection`, except the registers of documents and contract keys.
 
-    The `namespace` keeps two installations apart that share one Redis.
+    The `namespace` separates installations that share one Redis. Their watermarks too: a cycle without a checkpoint
+    resumes from the published one, so it must not be that of the other installation.
     """
-    prefix = f"{_VERSION}:{namespace}:" if namespace else f"{_VERSION}:"
-    published = LAST_SYNC.key(collection=collection)
-    roles = {role: slot_key(published, prefix + role) for role in StateKeys._fields if role != "published"}
+    published = LAST_SYNC.key(collection=f"{namespace}/{collection}" if namespace else collection)
+    roles = {
+        role: slot_key(published, f"{_VERSION}:{role}") for role in StateKeys._fields if role != "published"
+    }
     return StateKeys(published=published, **roles)
 
 
@@ -67,5 +69,5 @@ def record_key(document: str) -> str:
 
 
 def requests_key(queue: str) -> str:
-    """The record of queued documents of a queue: see `lua/enqueue.lua`."""
+    """The record of the requests to a queue: see `lua/enqueue.lua`."""
     return f"{{{queue}}}:requests"

@@ -14,7 +14,7 @@ class Script:
         self.sha = sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
     def call(self, keys: Sequence[str], *arguments: str | bytes | int) -> tuple[str | bytes | int, ...]:
-        """The command that runs it."""
+        """The command that calls the script."""
         return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
 
 

@@ -1,4 +1,4 @@
-"""Commands in a Redis Cluster: which slot each belongs to, and those that span slots in pieces. Pure.
+"""Commands in a Redis Cluster: the slot of each, and the splitting of those that span slots. Pure.
 
 See "Redis cluster specification", key distribution model.
 """
@@ -17,17 +17,17 @@ _MANY: Final[dict[str, Callable[[Sequence[Any]], Any]]] = {
     "UNLINK": sum,
     "MGET": lambda replies: [value for reply in replies for value in reply],
 }
-"""Commands on keys of any slots, and how the replies to one command for each key are put together."""
+"""Commands whose keys may be in several slots, and the function that merges their replies per key."""
 
 
 class Piece(NamedTuple):
-    """A part of a command that one node can carry out."""
+    """The part of a command that goes to one node."""
 
     number: int
-    """Which command it is of."""
+    """The index of the whole command."""
     command: Command
     slot: int | None
-    """None where any node will do."""
+    """The slot of its keys; None if any node can execute it."""
 
 
 def slot(command: Command) -> int | None:
@@ -39,7 +39,7 @@ def slot(command: Command) -> int | None:
 
 
 def pieces(commands: Sequence[Command]) -> Iterator[Piece]:
-    """Every command, cut where its keys may be on several nodes."""
+    """Every command, split by key if its keys may be on several nodes."""
     for number, command in enumerate(commands):
         if command[0] in _MANY:
             for key in command[1:]:
@@ -50,13 +50,13 @@ def pieces(commands: Sequence[Command]) -> Iterator[Piece]:
 
 
 def joined(command: Command, replies: Sequence[Any]) -> Any:
-    """The reply to a command, of the replies to its pieces."""
+    """The reply to a command, merged from the replies to its pieces."""
     join = _MANY.get(str(command[0]))
     return replies[0] if join is None else join(replies)
 
 
 def together(keys: Sequence[str], most: int) -> Iterator[list[int]]:
-    """The places of keys that may go into one call: those of one slot, in groups of at most `most`."""
+    """Groups of indices of keys in one slot, each of at most `most` keys."""
     by_slot: dict[int, list[int]] = {}
     for place, key in enumerate(keys):
         by_slot.setdefault(key_slot(key.encode()), []).append(place)

@@ -1,10 +1,10 @@
-"""Stage 3, write: the contract keys, and the two registers that decide about them.
+"""Stage 3, write: the contract keys, and the two registers that decide which document a key holds.
 
-Any number of processes may write at once. What keeps them apart is in the scripts: see `lua/record.lua`,
-`lua/apply.lua` and docs/guarantees.md. Each call is short, so that no reader of the cache waits for it.
+Any number of processes may write at the same time: `lua/record.lua` and `lua/apply.lua` make every write atomic,
+idempotent and commutative (docs/guarantees.md). Each call is short, so that it does not delay readers of the cache.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
@@ -12,41 +12,43 @@ from etl.cache.client import Command, Wire
 from etl.cache.keys import owner_key, record_key, requests_key
 from etl.cache.scripts import SCRIPTS
 from etl.model.result import TransformResult
-from schemas.operations import Evict, Put
+from schemas.operations import Evict, Put, Reject
 
 DEADLINE_SECONDS: Final = 30.0
-"""How old a read may be when it is written: documents that were read earlier are read again."""
+"""Maximum age of a read when it is written; documents that were read earlier are read again."""
 
-# One call occupies Redis for less than a millisecond: see the slow log in docs/bench.json.
-_DOCUMENTS_A_CALL: Final = 50
-_CHANGES_A_CALL: Final = 50
-_REQUESTS_A_CALL: Final = 100
-_BYTES_A_CALL: Final = 256 * 1024
-_CLAIMS_A_KEY: Final = 8  # as many lines as `lua/apply.lua` keeps
+# These limits keep a call of Redis below one millisecond: see the slow log in docs/bench.json.
+_DOCUMENTS_PER_CALL: Final = 50
+_CHANGES_PER_CALL: Final = 50
+_REQUESTS_PER_CALL: Final = 100
+_BYTES_PER_CALL: Final = 256 * 1024
+_CLAIMS_PER_KEY: Final = 8  # as many lines as `lua/apply.lua` keeps
+# Redis accepts no limit below 1 MiB, and a character takes at most four bytes.
+_LARGE: Final = 256 * 1024
 _LEFT_OUT: Final = "- -"
 
 QUEUED: Final = ">"
-"""What the name of a queue begins with among the claims of a document."""
+"""Prefix of a queue among the claims of a document."""
 
 DONE: Final = 1
 STALE: Final = 2
 Answer = int | str
-"""About a document: `DONE`, `STALE` (read it again), 0 (go on), or the keys that it gives up, with spaces between."""
+"""For a document: `DONE`, `STALE` (read it again), 0 (write it), or the keys that it releases, separated by spaces."""
 
 
 class KeyWrite(NamedTuple):
-    """What one document does to a key: it writes it, or leaves it where `write` is None."""
+    """The change of one key by one document: a write, or its release if `write` is None."""
 
     document: str
     line: str
-    """Its timestamp and its name."""
+    """The timestamp and the name of the document."""
     write: Put | Evict | None
     loses: bool = False
-    """Whether it is known to claim the key below the document that holds it."""
+    """Whether the document that holds the key is known to be newer."""
 
 
 class QueuePush(NamedTuple):
-    """What one document asks of a queue: an item, or nothing any more where `item` is empty."""
+    """The request of one document to a queue; an empty `item` withdraws an earlier request."""
 
     queue: str
     document: str
@@ -55,36 +57,37 @@ class QueuePush(NamedTuple):
 
 
 class WriteConflict(NamedTuple):
-    """A key that was not changed, as a document that is not in the call decides about it, or a read was too old."""
+    """A key that was not changed: another document decides its content, or the read was too old."""
 
     key: str
     blocker: str
-    """The document to read too; empty where it is one of the changes that was read too early."""
+    """The other document, which must be read too; empty if the read was too old."""
     holds: bool
-    """Whether what the key holds is of that document."""
+    """Whether the key holds the content of that document."""
 
 
 class Recorded(NamedTuple):
-    """What the records said of some documents, in their order."""
+    """The result of `CacheWriter.record`: one answer per document, in the same order."""
 
     answers: list[Answer]
     at: list[str]
-    """When each was recorded, by the clock of Redis in microseconds; empty where it is stale."""
+    """When each was recorded, in microseconds of Redis' clock; empty for a stale one."""
     held: frozenset[str]
-    """Those of their locks that exist."""
+    """The locks of these documents that exist."""
 
 
 class Applied(NamedTuple):
-    """What came of a plan."""
+    """The result of `CacheWriter.apply`."""
 
     conflicts: list[WriteConflict]
     stale: list[str]
-    """Documents whose requests were read too early."""
+    """Documents whose queue requests were not made because their read is too old."""
     pushed: int
+    """Number of queue requests pushed."""
     refused: list[str]
-    """Documents whose queue is no list."""
+    """Documents whose queue key has another type than list."""
     incomplete: list[str]
-    """Keys that their newest document gave up, and whose heir may be one that was not kept."""
+    """Keys released by their newest document; an older document may claim them that the register has dropped."""
 
 
 class CacheWriter:
@@ -92,9 +95,9 @@ class CacheWriter:
 
     Args:
         wire: the connection.
-        ttls: the life of each family in seconds, None for ever.
-        memory_seconds: how long the record of a document lives at least.
-        track_keys: whether it lives as long as the keys that the document claims.
+        ttls: the TTL of each family in seconds; None for no TTL.
+        memory_seconds: the minimum TTL of the record of a document.
+        track_keys: whether the record outlives the keys that the document claims.
     """
 
     def __init__(
@@ -102,16 +105,16 @@ class CacheWriter:
     ) -> None:
         self._wire = wire
         self._ttls = {family: ttl or 0 for family, ttl in ttls.items()}
-        self._least = int((memory_seconds + 2 * DEADLINE_SECONDS) * 1000)
+        self._min_record_ms = int((memory_seconds + 2 * DEADLINE_SECONDS) * 1000)
         tracked = ttls.items() if track_keys else ()
-        self._lives = {family: (ttl or 0) * 1000 + self._least for family, ttl in tracked}
+        self._record_ms = {family: (ttl or 0) * 1000 + self._min_record_ms for family, ttl in tracked}
 
     def now(self) -> int:
-        """The clock of Redis in microseconds since the epoch: take it before documents are read."""
+        """The clock of Redis in microseconds since the epoch; call this before documents are read."""
         return self._wire.now()
 
     def record(self, results: Sequence[TransformResult], read_at: int, *, confirmed: bool) -> Recorded:
-        """Record these versions, and look which of their locks exist.
+        """Record these versions, and check which of their locks exist.
 
         Args:
             results: valid documents, each once.
@@ -120,13 +123,13 @@ class CacheWriter:
         """
         deadline = int(DEADLINE_SECONDS * 1_000_000)
         keys = [record_key(result.document) for result in results]
-        groups = [*self._wire.together(keys, _DOCUMENTS_A_CALL)]
+        groups = [*self._wire.together(keys, _DOCUMENTS_PER_CALL)]
         calls: list[Command] = []
         for places in groups:
             arguments: list[str | bytes | int] = [read_at, deadline, int(confirmed)]
             for place in places:
                 result = results[place]
-                arguments += (self._life(result), statement(result))
+                arguments += (self._ttl_ms(result), statement(result))
             calls.append(SCRIPTS["record"].call([keys[place] for place in places], *arguments))
         locks = list({result.lock for result in results if result.lock is not None})
         count: list[Command] = [("EXISTS", *locks)] if locks else []
@@ -140,7 +143,7 @@ class CacheWriter:
         return Recorded(answers, at, self.held(locks) if held else frozenset())
 
     def held(self, locks: Sequence[str]) -> frozenset[str]:
-        """Which of these locks exist."""
+        """The locks that exist."""
         replies = self._wire.exchange([("EXISTS", lock) for lock in locks]) if locks else []
         return frozenset(lock for lock, exists in zip(locks, replies, strict=True) if exists)
 
@@ -154,10 +157,10 @@ class CacheWriter:
         """Change these keys, each in one step, and push these requests.
 
         Args:
-            changes: by key, in ascending order of the documents.
-            requests: likewise.
-            read_at: the clock of Redis before their documents were read.
-            largest: bytes that one of the documents becomes at most, so that a call stays short.
+            changes: the changes by key, in ascending order of their documents.
+            requests: the requests, in the same order.
+            read_at: the clock of Redis before these documents were read.
+            largest: the size of the largest document in bytes; it limits the number of keys per call.
         """
         pieces, calls = [], []
         for keys, call in self._calls(changes, read_at, largest):
@@ -188,42 +191,45 @@ class CacheWriter:
         )
 
     def mark_done(self, results: Sequence[tuple[TransformResult, str]]) -> None:
-        """Remember that these versions need not be applied again, and what they gave up as given up.
+        """Record that these versions are written and their former keys released.
 
         Args:
-            results: each with the moment when it was recorded, as `record` returned it.
+            results: each with the time at which it was recorded, as `record` returned it.
         """
         keys = [record_key(result.document) for result, _ in results]
         calls: list[Command] = []
-        for places in self._wire.together(keys, _DOCUMENTS_A_CALL):
-            said = [f"{at} {statement(result)}" for result, at in map(results.__getitem__, places)]
-            calls.append(SCRIPTS["done"].call([keys[place] for place in places], *said))
+        for places in self._wire.together(keys, _DOCUMENTS_PER_CALL):
+            statements = [f"{at} {statement(result)}" for result, at in map(results.__getitem__, places)]
+            calls.append(SCRIPTS["done"].call([keys[place] for place in places], *statements))
         if calls:
             self._wire.exchange(calls)
 
     def requests(self, queue: str, cursor: str) -> tuple[str, dict[str, str]]:
-        """Some of the requests that documents have made of a queue: by document, as `lua/enqueue.lua` keeps them.
+        """One page of the recorded requests to a queue, by document, in the format of `lua/enqueue.lua`.
 
         Args:
-            queue: its key.
-            cursor: "0", then the one that the call before returned; "0" again after the last.
+            queue: the key of the queue.
+            cursor: "0" for the first page, else the cursor that the previous call returned.
+
+        Returns:
+            The next cursor, "0" after the last page; and the requests.
         """
-        scan: Command = ("HSCAN", requests_key(queue), cursor, "COUNT", _REQUESTS_A_CALL)
+        scan: Command = ("HSCAN", requests_key(queue), cursor, "COUNT", _REQUESTS_PER_CALL)
         [(cursor, found)] = self._wire.exchange([scan])
         return cursor, dict(zip(found[::2], found[1::2], strict=True))
 
     def forget(self, queue: str, requests: Mapping[str, str]) -> None:
-        """Forget these requests, as far as each is still as `requests` has returned it."""
+        """Delete these records of requests, except those that have changed since `requests` returned them."""
         entries = [*requests.items()]
-        pieces = [entries[i : i + _REQUESTS_A_CALL] for i in range(0, len(entries), _REQUESTS_A_CALL)]
+        pieces = [entries[i : i + _REQUESTS_PER_CALL] for i in range(0, len(entries), _REQUESTS_PER_CALL)]
         script, key = SCRIPTS["forget"], requests_key(queue)
         if pieces:
             self._wire.exchange([script.call([key], *chain.from_iterable(some)) for some in pieces])
 
-    def _life(self, result: TransformResult) -> int:
-        """Milliseconds that the record of a document lives."""
-        lives, least = self._lives, self._least
-        return max([lives.get(one.family, least) for one in result.writes + result.keeps], default=least)
+    def _ttl_ms(self, result: TransformResult) -> int:
+        """The TTL of the record of a document in milliseconds."""
+        ttls, minimum = self._record_ms, self._min_record_ms
+        return max([ttls.get(one.family, minimum) for one in result.writes + result.keeps], default=minimum)
 
     def _calls(
         self, changes: Mapping[str, Sequence[KeyWrite]], read_at: int, largest: int
@@ -231,20 +237,20 @@ class CacheWriter:
         """The keys of each call of `lua/apply.lua`, and the call."""
         script, ttls = SCRIPTS["apply"], self._ttls
         head: tuple[str | bytes | int, ...] = (read_at, int(DEADLINE_SECONDS * 1_000_000))
-        widest = min(_CLAIMS_A_KEY, max(map(len, changes.values()), default=1))
-        most = max(1, min(_CHANGES_A_CALL // widest, _BYTES_A_CALL // max(1, largest)))
+        widest = min(_CLAIMS_PER_KEY, max(map(len, changes.values()), default=1))
+        most = max(1, min(_CHANGES_PER_CALL // widest, _BYTES_PER_CALL // max(1, largest)))
         names = [*changes]
         for places in self._wire.together(names, most):
             keys: list[str] = []
             arguments: list[str | bytes | int] = [*head]
             for key in map(names.__getitem__, places):
-                several = changes[key]
+                writes = changes[key]
                 keys += (owner_key(key), key)
-                shown = several if len(several) == 1 else _newest(several)
-                arguments.append(len(shown))
-                # Only the newest claim can decide, so only its content is carried.
-                claims = [place for place, change in enumerate(shown) if change.write is not None]
-                for place, (_, line, write, loses) in enumerate(shown):
+                sent = writes if len(writes) == 1 else _newest(writes)
+                arguments.append(len(sent))
+                # Only the newest claim can decide, so only its content is sent.
+                claims = [place for place, change in enumerate(sent) if change.write is not None]
+                for place, (_, line, write, loses) in enumerate(sent):
                     if write is None:
                         arguments += (line, "-")
                     elif loses:
@@ -265,17 +271,47 @@ class CacheWriter:
 
 
 def _newest(changes: Sequence[KeyWrite]) -> Sequence[KeyWrite]:
-    """The changes without the oldest claims, in the same order: a key keeps only the newest few."""
+    """The changes without the oldest claims, in the same order: the register of a key keeps the newest ones only."""
     claiming = [change for change in changes if change.write is not None]
-    if len(claiming) <= _CLAIMS_A_KEY:
+    if len(claiming) <= _CLAIMS_PER_KEY:
         return changes
-    left_out = {change.document for change in claiming[:-_CLAIMS_A_KEY]}
+    left_out = {change.document for change in claiming[:-_CLAIMS_PER_KEY]}
     mark = claiming[0]._replace(line=_LEFT_OUT)
     return [mark, *(change for change in changes if change.document not in left_out)]
 
 
+def refuse_unsendable(
+    results: Sequence[TransformResult], longest_argument: Callable[[], int]
+) -> list[TransformResult]:
+    """The same results; a document with an argument longer than Redis takes is rejected.
+
+    Args:
+        results: of the transform.
+        longest_argument: asks Redis for the most bytes of one argument; called where a document is large.
+    """
+    large = [result for result in results if result.size >= _LARGE]
+    if not large:
+        return [*results]
+    most = longest_argument()
+    refused = {id(result) for result in large if _longest(result) > most}
+    reject = Reject(f"it has a value longer than Redis takes: proto-max-bulk-len is {most:,} bytes")
+    return [
+        one._replace(writes=(), pushes=(), keeps=(), reject=reject) if id(one) in refused else one
+        for one in results
+    ]
+
+
+def _longest(result: TransformResult) -> int:
+    """The bytes of the longest argument of all calls about a document."""
+    arguments: list[str | bytes] = [statement(result), *(push.item for push in result.pushes)]
+    for write in result.writes:
+        if isinstance(write, Put):
+            arguments += write.value.values() if isinstance(write.value, Mapping) else write.value
+    return max(len(one) if isinstance(one, bytes) else len(one.encode()) for one in arguments)
+
+
 def statement(result: TransformResult) -> str:
-    """What a document says: its timestamp and the keys that it claims, queues too, each followed by a space."""
+    """The text of a record: the timestamp, the keys and the queues that a document claims, each followed by a space."""
     keys = [result.timestamp, *[write.key for write in result.writes]]
     if result.pushes:
         keys += [QUEUED + push.key for push in result.pushes]
@@ -285,24 +321,24 @@ def statement(result: TransformResult) -> str:
 
 
 def _by_queue(requests: Sequence[QueuePush]) -> Iterator[list[QueuePush]]:
-    """The requests of each queue, as many as one call takes."""
+    """The requests in groups for one call each: of one queue, up to the maximum number."""
     queues: dict[str, list[QueuePush]] = {}
     for request in requests:
         queues.setdefault(request.queue, []).append(request)
-    for asked in queues.values():
-        for start in range(0, len(asked), _REQUESTS_A_CALL):
-            yield asked[start : start + _REQUESTS_A_CALL]
+    for some in queues.values():
+        for start in range(0, len(some), _REQUESTS_PER_CALL):
+            yield some[start : start + _REQUESTS_PER_CALL]
 
 
 def _enqueue(requests: Sequence[QueuePush], read_at: int) -> Command:
     queue = requests[0].queue
-    said = chain.from_iterable((one.document, one.timestamp, one.item) for one in requests)
+    arguments = chain.from_iterable((one.document, one.timestamp, one.item) for one in requests)
     deadline = int(DEADLINE_SECONDS * 1_000_000)
-    return SCRIPTS["enqueue"].call((queue, requests_key(queue)), read_at, deadline, *said)
+    return SCRIPTS["enqueue"].call((queue, requests_key(queue)), read_at, deadline, *arguments)
 
 
 def _answers(
     queued: Iterable[Sequence[QueuePush]], replies: Sequence[Any]
 ) -> Iterator[tuple[QueuePush, int]]:
-    for asked, reply in zip(queued, replies, strict=True):
-        yield from zip(asked, [STALE] * len(asked) if reply == 0 else reply, strict=True)
+    for some, reply in zip(queued, replies, strict=True):
+        yield from zip(some, [STALE] * len(some) if reply == 0 else reply, strict=True)

@@ -1,10 +1,11 @@
-"""Stage 4, remember: the watermark and all that moves with it, in one fenced step.
+"""Stage 4, checkpoint: the watermark and the state that moves with it, in one fenced atomic step.
 
-It lives in Redis beside the data, so that a Redis restored to any moment has the position that
-belongs to it. See `lua/commit.lua` for the keys and their types.
+It is stored in Redis beside the data, so that a restored backup of Redis has the position that belongs to its data.
+The keys and their types are listed in `lua/commit.lua`.
 """
 
 import json
+import logging
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -13,6 +14,7 @@ from typing import Any, Final, cast
 import bson
 from bson.datetime_ms import DatetimeMS
 
+from etl import logs
 from etl.cache.client import Command, Wire
 from etl.cache.keys import StateKeys
 from etl.cache.scripts import SCRIPTS
@@ -28,36 +30,37 @@ from schemas.ids import id_from_readable
 from schemas.position import Position, position_from_text
 
 HISTORY_CAP: Final = 1000
-"""How many reports of past runs are kept per collection."""
+"""Maximum number of reports of past runs per collection."""
 
-# The numbers by which `lua/commit.lua` knows the keys.
+_log = logging.getLogger("etl")
+
+# The indices of the keys in `lua/commit.lua`.
 _KEYS: Final = {name: number for number, name in enumerate(StateKeys._fields[:8], start=1)}
-_ARGUMENTS_A_COMMAND: Final = 2000  # Lua takes some 8,000 at once
+_ARGUMENTS_PER_COMMAND: Final = 2000  # Lua takes some 8,000 at once
 
 
 class Step:
-    """The commands of one atomic step, in the order `lua/commit.lua` carries them out."""
+    """The commands of one atomic step, in the order in which `lua/commit.lua` executes them."""
 
     def __init__(self) -> None:
         self.arguments: list[str | int] = []
 
     def add(self, key: str, name: str, *arguments: str | int) -> None:
-        """One command on the key of that role."""
+        """Add one command on the key with this role."""
         self.arguments += [_KEYS[key], name, len(arguments), *arguments]
 
     def each(self, key: str, name: str, arguments: Sequence[str | int]) -> None:
-        """One command for many arguments, cut where Lua would overflow; none for none."""
-        for start in range(0, len(arguments), _ARGUMENTS_A_COMMAND):
-            self.add(key, name, *arguments[start : start + _ARGUMENTS_A_COMMAND])
+        """Add one command with many arguments, split into several for Lua's stack; none without arguments."""
+        for start in range(0, len(arguments), _ARGUMENTS_PER_COMMAND):
+            self.add(key, name, *arguments[start : start + _ARGUMENTS_PER_COMMAND])
 
 
 class CheckpointStore:
-    """The position of one collection and what belongs to it.
+    """The checkpoint of one collection, with deferrals, dead letters and history.
 
-    A step is built once and its sending repeated, so the retries are in here; it is numbered, so that
-    it is carried out once however often it arrives. Every method raises `TransientError`, `ConfigurationError` or
-    `CycleFailed` (see `Wire`); those that move the checkpoint also `LeaseLost` where another holder has
-    taken over.
+    A step is built once and sent until it is answered, so the retries are in here. Its number makes it idempotent: it
+    is executed once even if it arrives several times. Every method raises `TransientError`, `ConfigurationError` or
+    `CycleFailed` (see `Wire`); those that move the checkpoint also raise `LeaseLost` if another holder has taken over.
     """
 
     def __init__(self, wire: Wire, keys: StateKeys, published_ttl: int, retry: Retry) -> None:
@@ -69,7 +72,10 @@ class CheckpointStore:
         self._dead = DeadLetters(wire, keys, retry)
 
     def load(self) -> State:
-        """All that is known of the collection, in one round trip."""
+        """The state of the collection, read in one round trip.
+
+        A checkpoint that cannot be read counts as none, so that the next cycle replaces it.
+        """
         own = self._own
         commands: list[Command] = [
             ("HGETALL", own.checkpoint),
@@ -82,34 +88,40 @@ class CheckpointStore:
         replies = self._retry(lambda: self._wire.exchange(commands))
         kept, published, deferred, dead, queues, (seconds, micros) = replies
         fields = _mapping(kept)
+        try:
+            checkpoint, sweeps = _checkpoint(fields), json.loads(fields.get("sweeps", "{}"))
+        except (ValueError, KeyError):
+            text = "%s cannot be read: the next cycle begins at the published watermark, or anew"
+            _log.warning(text, own.checkpoint, extra=logs.event("unreadable"))
+            fields, checkpoint, sweeps = {}, None, {}
         return State(
-            checkpoint=_checkpoint(fields) or _from_published(_mapping(published)),
+            checkpoint=checkpoint or _from_published(_mapping(published)),
             origin=Origin(fields["source"], fields["uuid"]) if "source" in fields else None,
             now=int(seconds) * 1000 + int(micros) // 1000,
             deferred={i: deferral_from_text(text) for i, text in _mapping(deferred).items()},
             dead_letters=dead,
-            sweeps=json.loads(fields.get("sweeps", "{}")),
+            sweeps=sweeps,
             queues=frozenset(queues),
         )
 
     def reconciliation_due(self) -> int:
-        """How many keys may lack their newest remaining document, counted since the last full repair."""
+        """Number of keys that may lack their newest remaining document, since the last full repair."""
         [count] = self._retry(lambda: self._wire.exchange([("GET", self._own.reconciliation_due)]))
         return int(count or 0)
 
     def reconciled(self, count: int) -> None:
-        """Subtract the keys that had been counted when a full repair began: it has checked all of them."""
+        """Subtract the keys that were counted when a full repair began, because it has checked all of them."""
         self._wire.exchange([("DECRBY", self._own.reconciliation_due, count)])
 
     def identify(self, token: str, origin: Origin) -> None:
-        """Record which documents the checkpoint is about, and forget how far another collection was read."""
+        """Record the source of the checkpoint, and delete the checkpoint of an earlier source."""
         step = Step()
         step.add("checkpoint", "DEL")
         step.add("checkpoint", "HSET", *_flat(origin._asdict().items()))
         self._commit(token, None, step)
 
     def waiting(self) -> frozenset[str]:
-        """The `_id`s that are deferred or dead letters: those that a commit has to clear once they are applied."""
+        """The `_id`s that are deferred or dead letters; a commit clears them once they are applied."""
         own = self._own
         commands: list[Command] = [("HKEYS", own.deferred), ("HKEYS", own.dead_letters)]
         deferred, dead = self._retry(lambda: self._wire.exchange(commands))
@@ -124,9 +136,9 @@ class CheckpointStore:
         *,
         retried: bool = False,
     ) -> list[DeadLetter]:
-        """Record one batch that Redis has taken: what was handled, deferred, refused, and how far the scan is.
+        """Record one written batch: its documents handled, deferred and rejected, and the cursor of the scan.
 
-        A version that is a dead letter already is none again, unless a person has it `retried`.
+        A version that is a dead letter already is not counted again, unless `retried` says that a person retries it.
 
         Returns:
             The new dead letters of the batch.
@@ -138,7 +150,7 @@ class CheckpointStore:
         return letters
 
     def follow(self, token: str, fields: Mapping[str, str | int], outcome: BatchOutcome) -> None:
-        """Record one batch of a follower, and what it says of itself."""
+        """Record one written batch of a follower, and these fields of its checkpoint."""
         step = Step()
         self._note(step, outcome, retried=False)
         step.add("checkpoint", "HSET", *_flat(fields.items()))
@@ -154,7 +166,7 @@ class CheckpointStore:
     def finish(
         self, token: str, scan: Scan, position: Position | None, report: Report, sweeps: Mapping[str, str]
     ) -> None:
-        """End the cycle: the scan is done and the watermark published."""
+        """End the cycle: delete the finished scan, and publish the watermark."""
         step = Step()
         self._record(step, report, scan.clocks.mongo)
         step.add("published", "DEL")
@@ -166,7 +178,7 @@ class CheckpointStore:
         self._commit(token, position, step)
 
     def end(self, token: str, scan: Scan, report: Report) -> None:
-        """End a backfill: its scan is done, and a cycle has caught up with what changed meanwhile."""
+        """End a backfill: delete the finished scan. Called after the cycle that applies the changes made meanwhile."""
         step = Step()
         self._record(step, report, scan.clocks.mongo)
         step.add("checkpoint", "HDEL", *_SCAN_FIELDS)
@@ -182,7 +194,7 @@ class CheckpointStore:
         step.add("history", "LTRIM", 0, HISTORY_CAP - 1)
 
     def _note(self, step: Step, outcome: BatchOutcome, *, retried: bool) -> list[DeadLetter]:
-        """What was handled, deferred and refused; returns the new dead letters."""
+        """Add the documents handled, deferred and rejected to the step; return the new dead letters."""
         step.each("deferred", "HDEL", outcome.handled)
         step.each("dead_letters", "HDEL", outcome.handled)
         letters = self._refuse(step, outcome, retried=retried)
@@ -193,7 +205,7 @@ class CheckpointStore:
         return letters
 
     def _defer(self, step: Step, outcome: BatchOutcome) -> None:
-        """Keep what waits for a lock, each since when it began to wait."""
+        """Add the documents that wait for a lock, with the time since when each has waited."""
         if not outcome.deferred:
             return
         names = [one.id for one in outcome.deferred]
@@ -206,7 +218,7 @@ class CheckpointStore:
             step.add("deferred", "HSET", one.id, Deferral(one.lock, since).text())
 
     def _refuse(self, step: Step, outcome: BatchOutcome, *, retried: bool) -> list[DeadLetter]:
-        """Keep the new dead letters as far as there is room, and take what is refused off what waits."""
+        """Add dead letters up to the maximum, and remove rejected documents from the deferred ones."""
         if not outcome.rejected:
             return []
         rejected = {one.id: one for one in outcome.rejected}
@@ -241,13 +253,13 @@ class CheckpointStore:
 
 
 class FollowStore:
-    """Where a follower is: a checkpoint of its own. Methods raise as those of `CheckpointStore`."""
+    """The checkpoint of a follower. Methods raise as those of `CheckpointStore`."""
 
     def __init__(self, store: CheckpointStore) -> None:
         self._store = store
 
     def token(self) -> Mapping[str, Any] | None:
-        """The resume token; None before the first, or where it cannot be read."""
+        """The resume token; None before the first batch, or if it cannot be decoded."""
         text = self._store.field("token")
         try:
             return None if text is None else bson.decode(b64decode(text))
@@ -271,14 +283,14 @@ class FollowStore:
         *,
         caught_up: bool,
     ) -> None:
-        """Record one batch that Redis has taken, and where to resume.
+        """Record one written batch and its resume token.
 
         Args:
             token: the fencing token.
             resume: the resume token.
-            seconds: when the last event happened, in seconds since the epoch.
-            outcome: what became of its documents.
-            caught_up: whether no event was left.
+            seconds: the time of the last event, in seconds since the epoch.
+            outcome: the outcome of the batch.
+            caught_up: whether no further event was available.
         """
         fields: dict[str, str | int] = {
             "token": b64encode(bson.encode(resume)).decode(),
@@ -329,7 +341,7 @@ def _flat(pairs: Iterable[tuple[Any, Any]]) -> list[str | int]:
 
 
 def _mapping(reply: Sequence[str]) -> dict[str, str]:
-    """A hash as RESP2 sends it: fields and values in turn."""
+    """A hash from its RESP2 reply, in which fields and values alternate."""
     return dict(zip(reply[::2], reply[1::2], strict=True))
 
 
@@ -359,7 +371,7 @@ def _clocks(kept: Mapping[str, str], prefix: str) -> ServerTimes:
 
 
 def _from_published(published: Mapping[str, str]) -> Checkpoint | None:
-    """A checkpoint from `etl:last_sync` alone, as another tool or a lost checkpoint leaves it."""
+    """A checkpoint derived from `etl:last_sync`, for a watermark written by another tool or a lost checkpoint."""
     try:
         moment = DatetimeMS(datetime.fromisoformat(published["last_timestamp"]))
         position = Position(moment, id_from_readable(published["last_id"]))

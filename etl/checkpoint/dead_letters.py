@@ -42,7 +42,7 @@ class DeadLetters:
         return int(self._ask(("HDEL", self._own.dead_letters, "", *ids)))
 
     def purge_all(self) -> int:
-        """Delete all of them and the number beyond; return how many existed."""
+        """Delete all of them, and reset the number beyond the maximum; return how many existed."""
         count: Command = ("HLEN", self._own.dead_letters)
         forget: list[Command] = [("DEL", self._own.dead_letters), ("HDEL", self._own.checkpoint, _BEYOND)]
         return int(self._retry(lambda: self._wire.exchange([count, *forget]))[0])

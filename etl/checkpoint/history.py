@@ -12,7 +12,7 @@ from schemas.values import date_text
 Entry = Mapping[str, Any]
 """A `Report` as JSON, and `began`: when the run began, ISO 8601 in UTC."""
 
-_A_PAGE: Final = 100
+_PAGE_SIZE: Final = 100
 
 
 class History:
@@ -54,7 +54,7 @@ class History:
         start, count = 0, 1
         while page := self._read(start, count):
             yield from page
-            start, count = start + count, _A_PAGE
+            start, count = start + count, _PAGE_SIZE
 
     def _read(self, start: int, count: int) -> list[Entry]:
         [texts] = self._wire.exchange([("LRANGE", self._key, start, start + count - 1)])

@@ -21,7 +21,7 @@ from etl.cache.scripts import SCRIPTS
 from etl.errors import EtlError, LeaseHeldError
 from etl.retry import Retry
 
-RENEWALS_A_LEASE: Final = 3
+RENEWALS_PER_LEASE: Final = 3
 _RELEASE_TRIES: Final = 2
 """The first attempt may fail on a lost idle connection; the lease expires anyway."""
 
@@ -53,8 +53,8 @@ class Lease:
 
     Args:
         wire: the connection to Redis.
-        keys: where the lease is, and its fence.
-        seconds: how long it lasts unless it is renewed.
+        keys: the keys of the lease and of its fence.
+        seconds: its TTL; it is renewed while it is held.
         retry: retries while Redis does not answer.
     """
 
@@ -98,17 +98,18 @@ class Lease:
             self._holder = new_holder()
         command = SCRIPTS["acquire"].call(self._keys, self._holder, self._ms)
         asked = time.monotonic()
-        [(taken, told, left)] = self._retry(lambda: self._wire.exchange([command]))
-        if not taken:
+        # The second value is the fencing token, or the other holder if the lease was not acquired.
+        [(acquired, token, left)] = self._retry(lambda: self._wire.exchange([command]))
+        if not acquired:
             self._forget()
-            raise LeaseHeldError(str(told), max(0, left) / 1000)
+            raise LeaseHeldError(str(token), max(0, left) / 1000)
         self._until = asked + self._seconds
         if self._renewal is None:
             self._done = threading.Event()
-            arguments = (self._done, str(told))
+            arguments = (self._done, str(token))
             self._renewal = threading.Thread(target=self._renew_until, args=arguments, daemon=True)
             self._renewal.start()
-        return str(told)
+        return str(token)
 
     def release(self) -> None:
         """Release it; it expires if Redis does not answer. Does nothing if it is not held."""
@@ -131,7 +132,7 @@ class Lease:
     def _renew_until(self, done: threading.Event, token: str) -> None:
         """Renew until done or lost; a holder with a fence learns of the loss at its next commit."""
         command = SCRIPTS["renew"].call(self._keys, self._holder, self._ms, token)
-        while not done.wait(self._seconds / RENEWALS_A_LEASE):
+        while not done.wait(self._seconds / RENEWALS_PER_LEASE):
             asked = time.monotonic()
             with suppress(EtlError):
                 [renewed] = self._wire.exchange([command])

@@ -1,4 +1,4 @@
-"""The source of a checkpoint: a checkpoint of another source is refused, of a recreated collection discarded."""
+"""The source of a checkpoint. That of another source is refused; that of a recreated collection is discarded."""
 
 import logging
 from dataclasses import replace
@@ -26,11 +26,7 @@ def load_state(stages: Stages, token: str) -> tuple[State, Origin]:
     known = state.origin
     if known == origin:
         return state, origin
-    if known is not None and known.source != origin.source:
-        raise ConfigurationError(
-            f"its state in Redis is about {known.source}, not {origin.source}: set `namespace` to keep two sources"
-            " apart, or remove that state with etl purge"
-        )
+    _refuse_other(known, origin.source)
     if known is not None and known.uuid:
         if not origin.uuid:
             if stages.retry(stages.reader.count):  # it exists, but the user may not list collections any more
@@ -44,6 +40,24 @@ def load_state(stages: Stages, token: str) -> tuple[State, Origin]:
     if known is None or state.checkpoint is None:
         stages.store.identify(token, origin)
     return state, origin
+
+
+def refuse_other_source(stages: Stages) -> None:
+    """Refuse to work on a collection whose state in Redis is about another source.
+
+    Raises:
+        ConfigurationError: it belongs to another database, collection or timestamp field.
+        EtlError: Redis does not answer, or refuses.
+    """
+    _refuse_other(stages.store.load().origin, stages.source)
+
+
+def _refuse_other(known: Origin | None, source: str) -> None:
+    if known is not None and known.source != source:
+        raise ConfigurationError(
+            f"its state in Redis is about {known.source}, not {source}: set `namespace` to keep two sources"
+            " apart, or remove that state with etl purge"
+        )
 
 
 def check_origin(stages: Stages, origin: Origin) -> None:

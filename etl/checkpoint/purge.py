@@ -14,21 +14,20 @@ _KEYS_AT_A_TIME: Final = 100
 
 
 def own_keys(wire: Wire, own: StateKeys, source: str, *, queues: bool) -> list[str]:
-    """The keys that Redis holds only because of this collection's ETL, sorted.
+    """The keys of the ETL's own state for this collection, sorted.
 
-    Entries of the cache, and the registers of who fills them, are not among them: they expire. The notes
-    about a queue are, unless another collection feeds it too; with `queues` also the queue itself, with the
-    requests that wait in it.
+    Cache entries and their owner registers are not included, because they expire. The records of requests to a queue
+    are included unless another collection pushes to that queue too; with `queues` also the queue and its requests.
 
     Args:
         wire: the connection to Redis.
         own: the keys of the collection.
-        source: what the names of its documents begin with.
-        queues: whether the queues go too.
+        source: the prefix of the names of its documents.
+        queues: whether to include the queues.
 
     Raises:
         LeaseHeldError: another holder works on the collection.
-        EtlError: Redis is away, or refuses.
+        EtlError: Redis does not answer, or refuses.
     """
     for lease in (own.leader, own.lease, own.backfill_lease, own.follow_lease):
         holder, left = wire.exchange([("GET", lease), ("PTTL", lease)])
@@ -47,10 +46,10 @@ def own_keys(wire: Wire, own: StateKeys, source: str, *, queues: bool) -> list[s
 
 
 def delete(wire: Wire, keys: Sequence[str]) -> int:
-    """Delete these keys; returns how many there still were.
+    """Delete these keys; return how many existed.
 
     Raises:
-        EtlError: Redis is away, or refuses.
+        EtlError: Redis does not answer, or refuses.
     """
     parts = [keys[start : start + _KEYS_AT_A_TIME] for start in range(0, len(keys), _KEYS_AT_A_TIME)]
     # One command each: in a Redis Cluster they are in different slots.
@@ -67,5 +66,5 @@ def _scan(wire: Wire, pattern: str) -> list[str]:
 
 
 def _literal(text: str) -> str:
-    """A pattern of Redis that matches this text only."""
+    """A Redis pattern that matches only this text."""
     return re.sub(r"([\\*?\[\]])", r"\\\1", text)

@@ -46,7 +46,7 @@ def demo(runtime: Runtime, *, keep: bool) -> None:
     with embedded_servers.servers() as servers:
         output.say(f"{servers.mongo.uri}\n{servers.redis.url}\n")
         with runtime.start(_settings(servers)) as app:
-            _tell(app, servers.mongo.uri)
+            _run_demo(app, servers.mongo.uri)
         if keep:
             _wait(servers)
 
@@ -56,7 +56,7 @@ def _settings(servers: "Servers") -> Settings:
     return Settings.model_validate({"mongo": {"uri": servers.mongo.uri}, "redis": {"url": servers.redis.url}})
 
 
-def _tell(app: "App", uri: str) -> None:
+def _run_demo(app: "App", uri: str) -> None:
     from etl.mongo.client import connect  # noqa: PLC0415 (the driver loads slowly, and `--help` does not need it)
 
     documents = sample_documents()

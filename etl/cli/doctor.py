@@ -15,8 +15,8 @@ FOUND_SOMETHING = 3
 def doctor(runtime: Runtime, *, as_json: bool) -> int:
     """Check the settings and both servers; print a command for each problem.
 
-    Connections, versions, role, index, types of the timestamps, clocks, Redis eviction and persistence, TTLs
-    against the cycle, the ETL's own keys. Changes nothing. Ends with 3 when it finds a problem.
+    Connections, versions, role, mapping, index, types of the timestamps, clocks, Redis eviction and persistence,
+    TTLs against the cycle, the ETL's own keys. Changes nothing. Ends with 3 when it finds a problem.
     """
     with runtime.app() as app, output.progress("Checking"):
         found = app.doctor()

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from etl.errors import ConfigurationError
-from schemas.documents import FAMILIES
+from schemas.documents import FAMILIES, family_of
 from schemas.families import Family
 
 
@@ -39,11 +39,6 @@ def key_of(words: Sequence[str]) -> str:
         return family.key(**{name: _part(name, part) for name, part in zip(family.parts, parts, strict=True)})
     except ValueError as error:
         raise ConfigurationError(f"{family.name}: {error}") from None
-
-
-def family_of(key: str) -> str | None:
-    """The name of the family that `key` belongs to; None for a key of the ETL's own state."""
-    return next((family.name for family in FAMILIES.values() if key.startswith(family.prefix)), None)
 
 
 def decoded(value: Any) -> Any:

@@ -24,7 +24,7 @@ def follow(runtime: Runtime, /, collection: str, *, as_json: bool) -> int:
     """
     begun = False
 
-    def tell(batch: "Followed") -> None:
+    def show(batch: "Followed") -> None:
         nonlocal begun
         counts = dict(batch.operations)
         if not begun and not as_json:
@@ -38,5 +38,5 @@ def follow(runtime: Runtime, /, collection: str, *, as_json: bool) -> int:
             output.say(", ".join(f"{count} {operation}" for operation, count in sorted(counts.items())))
 
     with runtime.app() as app:
-        app.follow(collection, tell)
+        app.follow(collection, show)
     return 0

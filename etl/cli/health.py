@@ -14,7 +14,7 @@ from etl.errors import ConfigurationError, EtlError
 NOT_READY: Final = 1
 """Exit code."""
 
-_SECONDS: Final = 8.0
+_TIMEOUT_SECONDS: Final = 8.0
 
 
 @click.command()
@@ -29,7 +29,7 @@ def health(runtime: Runtime, *, as_json: bool) -> int:
     """
     settings = runtime.loaded().settings.http
     if settings.port == 0:
-        raise ConfigurationError("http.port is 0: only the daemon knows which port it took; set one")
+        raise ConfigurationError("http.port is 0, so the port of the daemon is unknown: set a port")
     found = _ask(_reachable(settings.host), settings.port)
     if as_json:
         output.document(found)
@@ -50,7 +50,7 @@ def _reachable(host: str) -> str:
 
 def _ask(host: str, port: int) -> dict[str, Any]:
     where = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    connection = http.client.HTTPConnection(host, port, timeout=_SECONDS)
+    connection = http.client.HTTPConnection(host, port, timeout=_TIMEOUT_SECONDS)
     try:
         connection.request("GET", "/readyz")
         found: dict[str, Any] = json.loads(connection.getresponse().read())
@@ -61,6 +61,6 @@ def _ask(host: str, port: int) -> dict[str, Any]:
             f"no daemon answers at {where}: {reason} (is `etl run` up, with these settings?)"
         ) from None
     except (http.client.HTTPException, ValueError, TypeError, KeyError):
-        raise EtlError(f"what answers at {where} is no daemon of this ETL: see http.port") from None
+        raise EtlError(f"another program answers at {where}, not the daemon: see http.port") from None
     finally:
         connection.close()

@@ -43,7 +43,7 @@ def readings(words: str) -> list[str]:
 
 
 def find(words: str, ids: Iterable[str]) -> str | None:
-    """The one of these `_id`s (as `id_text`) that `words` means, compared as MongoDB does; None without."""
+    """The `_id` among these (as `id_text`) that `words` stands for, compared as in MongoDB; None if there is none."""
     places = {}
     for text in ids:
         with suppress(MalformedText):
@@ -68,7 +68,7 @@ def _values(words: str) -> Iterator[Any]:
 
 
 def _numbers(digits: str) -> Iterator[Any]:
-    """The number in every type that can hold it: to MongoDB all of them are one `_id`."""
+    """The number in every type that can hold it: MongoDB treats them as the same `_id`."""
     number = Decimal(digits)
     if number == number.to_integral_value() and abs(number) < _INT64:
         if abs(number) < _INT32:
@@ -88,7 +88,7 @@ def _is_query(value: Any) -> bool:
 
 
 class IdCommand(click.Command):
-    """A command with an ID argument, which may begin with a dash like an option."""
+    """A command with an ID argument, which may start with a dash."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does.

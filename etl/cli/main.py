@@ -20,6 +20,7 @@ from etl.cli.doctor import doctor
 from etl.cli.follow import follow
 from etl.cli.health import health
 from etl.cli.history import history
+from etl.cli.init import init
 from etl.cli.purge import purge
 from etl.cli.refresh import refresh
 from etl.cli.run import run as run_
@@ -28,12 +29,13 @@ from etl.cli.show import show
 from etl.cli.status import status
 from etl.cli.sync import sync
 from etl.cli.trace import trace
+from etl.cli.try_ import try_
 from etl.cli.verify import verify
 from etl.errors import EtlError, Interrupted, error_location
 
 _COMMANDS = (
     *(run_, sync, follow, backfill, status, history, show, trace, verify),
-    *(refresh, dead_letters, doctor, health, config, purge, demo),
+    *(refresh, dead_letters, init, try_, doctor, health, config, purge, demo),
 )
 
 

@@ -15,13 +15,13 @@ from etl.text import printable
 if TYPE_CHECKING:
     from etl.cli.terminal import Drawn
 
-PATIENCE_SECONDS: Final = 2.0
-"""Commands that end sooner show no progress."""
+DELAY_SECONDS: Final = 2.0
+"""Commands that end within this time show no progress."""
 
 _LINE_SECONDS: Final = 5.0
 
 Show = Callable[[int, int | None, Sequence[str]], None]
-"""Shows how many are done, of how many, and facts for people, the most important first."""
+"""Shows the number done, the total, and facts as text, the most important first."""
 
 
 class Bar:
@@ -67,7 +67,7 @@ class Bar:
 
     def _update(self, done: int, total: int | None, notes: Sequence[str], before: int = 0) -> None:
         seconds = time.monotonic() - self._began
-        if seconds < PATIENCE_SECONDS or not done:
+        if seconds < DELAY_SECONDS or not done:
             return
         rate, done = done / seconds, before + done
         of = "" if total is None else f" of {total:,}"

@@ -4,6 +4,7 @@ import click
 
 from etl.cli import entries, output
 from etl.cli.runtime import Runtime, json_option, pass_runtime
+from etl.errors import EtlError
 
 
 @click.command()
@@ -20,9 +21,11 @@ def refresh(runtime: Runtime, family: str, name: str | None, *, as_json: bool) -
       etl refresh config:api
       etl refresh config:api openai
     """  # noqa: D301 (click keeps the lines of a paragraph that starts with a backspace)
-    entries.family_named(family)
     with runtime.app() as app, output.progress(f"Refreshing {family}"):
+        entries.family_named(family)  # the settings name further families
         report = app.refresh(family, name)
+    if name is not None and not report.documents:
+        raise EtlError(f"{family} {name}: no document in MongoDB has this name, so nothing was written")
     if as_json:
         output.document(report.as_dict())
         return
@@ -32,4 +35,5 @@ def refresh(runtime: Runtime, family: str, name: str | None, *, as_json: bool) -
         f"{report.rejected} rejected",
         f"{report.deferred} deferred",
     )
-    output.say(f"{family}{f' {name}' if name else ''}: {', '.join(counts)}")
+    nothing = "" if report.documents else "; MongoDB has no document of this family"
+    output.say(f"{family}{f' {name}' if name else ''}: {', '.join(counts)}{nothing}")

@@ -22,17 +22,17 @@ def run(runtime: Runtime, *, follow: bool) -> None:
     Ctrl-C, SIGTERM or SIGHUP ends it after the current batch, a second signal immediately.
     """
     daemon: Any = None
-    asked = False
+    stopping_already = False
 
-    def ask(number: int, _: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            os._exit(128 + number)  # not by the signal's own action: a container's first process has none
-        asked = True
+    def stop(number: int, _: FrameType | None) -> None:
+        nonlocal stopping_already
+        if stopping_already:
+            os._exit(128 + number)  # the default action of the signal is ignored for PID 1 of a container
+        stopping_already = True
         if daemon is not None:
             daemon.stop()
 
-    with stopping.handling(ask):
+    with stopping.handling(stop):
         from etl.daemon.daemon import Daemon  # noqa: PLC0415 (loads slowly, and `--help` does not need it)
         from etl.mongo.client import end_without_waiting  # noqa: PLC0415
 
@@ -45,5 +45,5 @@ def run(runtime: Runtime, *, follow: bool) -> None:
         detailed = logging.getLogger("etl").isEnabledFor(logging.DEBUG)
         logs.configure(logging.DEBUG if detailed else logging.INFO, settings.log.format)
         daemon = Daemon(settings)
-        if not asked:
+        if not stopping_already:
             daemon.run()

@@ -133,8 +133,8 @@ _OPTIONS: tuple[Callable[[bool], Callable[[Any], Any]], ...] = (
 
 
 def _stop_first(app: "App") -> Callable[[int, FrameType | None], None]:
-    def ask(number: int, _: FrameType | None) -> None:
+    def stop(number: int, _: FrameType | None) -> None:
         signal.signal(number, signal.default_int_handler)
         app.stop()
 
-    return ask
+    return stop

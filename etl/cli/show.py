@@ -7,6 +7,7 @@ import click
 from etl.cli import entries, output
 from etl.cli.runtime import Runtime, json_option, pass_runtime
 from etl.errors import EtlError
+from schemas.documents import family_of
 
 if TYPE_CHECKING:
     from etl.app import Shown
@@ -26,8 +27,8 @@ def show(runtime: Runtime, words: tuple[str, ...], *, as_json: bool) -> None:
       etl show mcp:tool content getContent '{"limit":10}'
       etl show config:api:openai
     """  # noqa: D301 (click keeps the lines of a paragraph that starts with a backspace)
-    key = entries.key_of(words)
     with runtime.app() as app:
+        key = entries.key_of(words)  # the settings name further families
         shown = app.show(key)
     if shown is None:
         raise EtlError(f"{key}: no such key in Redis: it has expired or was never written (try: etl sync)")
@@ -39,9 +40,10 @@ def show(runtime: Runtime, words: tuple[str, ...], *, as_json: bool) -> None:
 
 def as_document(shown: "Shown") -> dict[str, object]:
     """The entry as `--json` prints it; `ttl_ms` is null for one that does not expire."""
+    family = family_of(shown.key)
     return {
         "key": shown.key,
-        "family": entries.family_of(shown.key),
+        "family": family.name if family else None,
         "type": shown.type,
         "ttl_ms": shown.ttl_ms,
         "value": entries.decoded(shown.value),

@@ -13,10 +13,10 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
 
-_UNBROKEN: Final = 24  # a terminal too narrow for a table breaks longer cells than this
+_UNBROKEN: Final = 24  # longer cells are wrapped if the terminal is too narrow
 _GAP: Final = 2  # between two columns
 _BAR: Final = 20
-_ENOUGH: Final = 30  # room for the first facts beside a bar
+_MIN_TEXT: Final = 30  # columns for the text beside a bar
 _STYLES: Final = {"ok": "green", "failed": "red", "locked": "yellow", "note": "yellow"}
 
 
@@ -41,7 +41,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequen
 
 
 def _widths(rows: Sequence[Sequence[str]], total: int) -> list[int] | None:
-    """The width of each column; None where not even the cells that are not to be broken fit.
+    """The width of each column; None if the table is too wide even with wrapped cells.
 
     The remaining width goes to the columns with longer cells, from left to right.
     """
@@ -81,8 +81,8 @@ class Drawn:
 
     def __init__(self, what: str) -> None:
         console = Console(stderr=True)
-        bar = [BarColumn(_BAR)] if console.width >= cell_len(what) + _BAR + _ENOUGH else []
-        # The columns are one character apart, and the last one stays free: some terminals wrap when it is written.
+        bar = [BarColumn(_BAR)] if console.width >= cell_len(what) + _BAR + _MIN_TEXT else []
+        # One character between columns. The last one stays empty, because some terminals wrap when it is written.
         self._room = console.width - cell_len(what) - 2 - (_BAR + 1 if bar else 0)
         text = TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=True))
         columns = (TextColumn("{task.description}", markup=False), *bar, text)
@@ -90,7 +90,7 @@ class Drawn:
         self._task = self.bar.add_task(what, total=None, visible=False, text="")
 
     def show(self, done: int, total: int | None, facts: Sequence[str]) -> None:
-        """Draw it anew, with as many of the facts as there is room for: a number is shown whole or not at all."""
+        """Redraw it with as many of the facts as fit: a number is shown whole or not at all."""
         texts = [", ".join(facts[:count]) for count in range(len(facts), -1, -1)]
         text = next(text for text in texts if cell_len(text) <= max(0, self._room))
         self.bar.update(self._task, completed=done, total=total, text=text, visible=True)

@@ -49,11 +49,11 @@ class Daemon:
 
     def __init__(self, settings: Settings) -> None:
         # Unlike an Event, it may be used by a signal handler that interrupts the thread which waits for it.
-        self._asked: SimpleQueue[None] = SimpleQueue()
+        self._stop_requests: SimpleQueue[None] = SimpleQueue()
         self._stop = threading.Event()
         self._postponing = threading.Lock()
         metrics = Metrics(settings)
-        self._monitoring_app = App(_impatient(settings))
+        self._monitoring_app = App(_with_short_timeouts(settings))
         context = JobContext(settings, metrics, self._postpone)
         self._jobs = jobs(context)
         self._following = [Following(one.name, context) for one in settings.collections if one.follow]
@@ -89,13 +89,13 @@ class Daemon:
             one.start()
         tasks = [job.task for job in self._jobs]
         _log.info("started: %s", ", ".join(tasks), extra=logs.event("started", tasks=tasks))
-        self._asked.get()
+        self._stop_requests.get()
         _log.info("stopping", extra=logs.event("stopping"))
         self._end()
 
     def stop(self) -> None:
-        """Ask for the end, before or after `run` has begun; may be called from a signal handler."""
-        self._asked.put(None)
+        """Request the end, before or after `run` has begun; may be called from a signal handler."""
+        self._stop_requests.put(None)
 
     def _postpone(self, task: str, seconds: float) -> None:
         """Move the next run of a task; not while the scheduler shuts down, which would deadlock."""
@@ -111,13 +111,13 @@ class Daemon:
             job.app.stop()
         for one in self._following:
             one.stop()
-        for watching in (self._health, self._recent, self._queues):
-            watching.stop()
-        waiting = threading.Thread(target=self._shut_down, daemon=True)
-        waiting.start()
-        waiting.join(GRACE_SECONDS)
-        if waiting.is_alive():
-            # A thread waits for a server until its time-out, and Python would wait for the thread.
+        for cache in (self._health, self._recent, self._queues):
+            cache.stop()
+        shutdown = threading.Thread(target=self._shut_down, daemon=True)
+        shutdown.start()
+        shutdown.join(GRACE_SECONDS)
+        if shutdown.is_alive():
+            # A thread waits for a server until its time-out, and a normal exit would wait for the thread.
             _log.warning("stopped while waiting for a server", extra=logs.event("stopped"))
             os._exit(0)
         _log.info("stopped", extra=logs.event("stopped"))
@@ -142,8 +142,8 @@ def _scheduler(workers: int) -> BackgroundScheduler:
     )
 
 
-def _impatient(settings: Settings) -> Settings:
-    """The settings for HTTP answers: short time limits."""
+def _with_short_timeouts(settings: Settings) -> Settings:
+    """The settings of the application behind the HTTP endpoints."""
     mongo = {"timeout_seconds": min(settings.mongo.timeout_seconds, SNAPSHOT_TIMEOUT_SECONDS)}
     redis = {"timeout_seconds": min(settings.redis.timeout_seconds, SNAPSHOT_TIMEOUT_SECONDS)}
     sections: Mapping[str, object] = {

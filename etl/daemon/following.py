@@ -10,7 +10,7 @@ from etl.daemon.jobs import JobContext
 from etl.errors import EtlError, Interrupted, StreamRefusedError, TransientError
 from etl.sync.follow import Followed
 
-_AGAIN_SECONDS: Final = 5.0
+_RETRY_SECONDS: Final = 5.0
 """Pause of a follower after a failure."""
 
 _log = logging.getLogger("etl.daemon")
@@ -36,7 +36,7 @@ class Following:
         self.app.stop()
 
     def close(self) -> None:
-        """Wait until it has ended."""
+        """Wait for the end of the thread, and close its connections."""
         self._thread.join()
         self.app.close()
 
@@ -48,11 +48,13 @@ class Following:
                 except Interrupted:
                     return
                 except StreamRefusedError as error:
-                    _log.warning("%s: cycles only", error, extra=logs.event("follow", reason="refused"))
+                    _log.warning(
+                        "%s; the daemon runs cycles only", error, extra=logs.event("follow", reason="refused")
+                    )
                     return
                 except EtlError as error:
                     _log.warning("%s", error, extra=logs.event("trouble"))
-                    self._stop.wait(_AGAIN_SECONDS)
+                    self._stop.wait(_RETRY_SECONDS)
 
     def _count(self, batch: Followed) -> None:
         self._metrics.followed(self._collection, batch)

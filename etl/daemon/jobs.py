@@ -12,14 +12,14 @@ from typing import Final, NamedTuple
 
 from etl import logs
 from etl.app import App
-from etl.checkpoint.lease import RENEWALS_A_LEASE
+from etl.checkpoint.lease import RENEWALS_PER_LEASE
 from etl.errors import EtlError, Interrupted, LeaseHeldError, TransientError, error_location
 from etl.model.report import Report
 from etl.monitoring.metrics import Metrics
 from etl.settings import Settings
 
-_BACK_SECONDS: Final = 5.0
-"""Interval of checking the servers after a failure."""
+_CHECK_SECONDS: Final = 5.0
+"""Interval between checks of the servers after a failure."""
 
 _LINES_PER_OUTAGE: Final = 5
 """Maximum of log lines per outage: a server that goes down causes several errors."""
@@ -72,7 +72,7 @@ class Job(ABC):
 
     @abstractmethod
     def count_failure(self) -> None:
-        """Count a failed run without report."""
+        """Count a failed run that has no report."""
 
     @abstractmethod
     def yield_leadership(self) -> None:
@@ -92,7 +92,7 @@ class Job(ABC):
             for problem in problems:
                 self._log_problem(problem)
             if not problems:
-                self._well()
+                self._log_recovery()
 
     def postpone(self, seconds: float) -> None:
         """Run next in this many seconds."""
@@ -100,21 +100,21 @@ class Job(ABC):
 
     def _run(self) -> list[str]:
         """The problems; empty after a successful run."""
-        again, self._waiting = self._waiting, False
-        if again and (away := self.app.away()):
+        retrying, self._waiting = self._waiting, False
+        if retrying and (away := self.app.away()):
             self._retry_soon()
             return list(away.values())
-        problem = self._worked()
+        problem = self._work()
         if problem is None:
             return []
         self.yield_leadership()
-        if again:  # it failed although both servers answer
+        if retrying:  # it failed although both servers answer
             self.postpone(self.seconds)
         else:
             self._retry_soon()
         return [problem]
 
-    def _worked(self) -> str | None:
+    def _work(self) -> str | None:
         try:
             return self.work()
         except (Interrupted, NothingDone):
@@ -129,8 +129,8 @@ class Job(ABC):
 
     def _retry_soon(self) -> None:
         self._waiting = True
-        if self.seconds > _BACK_SECONDS:
-            self.postpone(_BACK_SECONDS)
+        if self.seconds > _CHECK_SECONDS:
+            self.postpone(_CHECK_SECONDS)
 
     def _retried(self, error: TransientError) -> None:
         self.metrics.retried(self.task)
@@ -143,10 +143,10 @@ class Job(ABC):
             self._logged.add(problem)
             _log.warning("%s", problem, extra=logs.event("trouble"))
 
-    def _well(self) -> None:
+    def _log_recovery(self) -> None:
         if self._logged:
             self._logged.clear()
-            _log.info("well again", extra=logs.event("recovered"))
+            _log.info("recovered", extra=logs.event("recovered"))
 
 
 class Cycles(Job):
@@ -156,11 +156,11 @@ class Cycles(Job):
         super().__init__(collection, context.settings.schedule.cycle_seconds, context)
         self._leader = self.app.leader_lease(collection)
         # The cycle's lease of a dead leader may have been renewed this much later than the leader lease.
-        self._margin = context.settings.lease.seconds / RENEWALS_A_LEASE
+        self._margin = context.settings.lease.seconds / RENEWALS_PER_LEASE
         self._first = True
         self._standing_by = False
         self.repair_is_due = False
-        """Whether a run has left something to repair, as far as the last cycle could tell."""
+        """Whether a reconciliation was due at the end of the last cycle."""
 
     def fields(self) -> dict[str, str]:
         """The collection, and an id of the run."""
@@ -196,9 +196,12 @@ class Cycles(Job):
         if report.exit_code == Interrupted.exit_code:
             raise Interrupted(report.error)
         self.metrics.cycle(report)
-        self._say(report)
+        self._log_report(report)
         if report.status == "ok":
-            self.repair_is_due = self.app.reconciliation_due(self.task)
+            try:
+                self.repair_is_due = self.app.reconciliation_due(self.task)
+            except EtlError as error:
+                return str(error)  # the cycle went well, and is counted already
             if self.repair_is_due:
                 self._context.postpone(_reconciliation(self.task), 0)
         return report.error if report.status == "failed" else None
@@ -208,28 +211,28 @@ class Cycles(Job):
             self._leader.acquire()
         if self._standing_by:
             self._standing_by = False
-            _log.info("leads now, and runs the cycles", extra=logs.event("leader"))
+            _log.info("leads now and runs the cycles", extra=logs.event("leader"))
 
     def _stand_by(self, other: LeaseHeldError) -> None:
         """Run again when the leader lease would end, to take over if it does."""
         if not self._standing_by:
             self._standing_by = True
-            text = "standing by: %s leads, and runs the cycles"
+            text = "standing by: %s leads and runs the cycles"
             _log.info(text, other.holder, extra=logs.event("standby", leader=other.holder))
         self.postpone(other.seconds + self._margin)
 
-    def _say(self, report: Report) -> None:
+    def _log_report(self, report: Report) -> None:
         if report.status == "locked":
             _log.info("%s", report.error, extra=logs.event("locked"))
         if report.status == "ok":
-            self._say_counts(report)
+            self._log_counts(report)
         seconds = report.sync_duration_ms / 1000
         if seconds > self.seconds:
-            text = "it took %.1f s, longer than its interval of %s s"
+            text = "the cycle took %.1f s, longer than its interval of %s s"
             _log.warning(text, seconds, self.seconds, extra=logs.event("overrun", seconds=seconds))
 
-    def _say_counts(self, report: Report) -> None:
-        """Log a cycle that found nothing at debug level."""
+    def _log_counts(self, report: Report) -> None:
+        """Log the counts; at debug level if the cycle found nothing."""
         counts = {
             "processed": report.records_processed,
             "dead_lettered": report.dead_lettered,
@@ -299,8 +302,9 @@ class Reconciliations(Job):
             raise NothingDone from other
         self._cycles.repair_is_due = False
         if report and report.wrong:
-            told = ("different", "missing", "orphaned", "repaired")
-            counts = {name: getattr(report, name) for name in told}
+            counts = {
+                name: getattr(report, name) for name in ("different", "missing", "orphaned", "repaired")
+            }
             text = "%d different, %d missing, %d orphaned, %d repaired"
             _log.info(text, *counts.values(), extra=logs.event("reconciliation", **counts))
         return None
@@ -313,9 +317,11 @@ def _reconciliation(collection: str) -> str:
 def jobs(context: JobContext) -> list[Job]:
     """All jobs: one per collection, one per refreshed family, one reconciliation per collection."""
     cycles = [Cycles(collection.name, context) for collection in context.settings.collections]
-    lives = context.settings.families.items()
-    often = {family: life.refresh_seconds for family, life in lives if life.refresh_seconds is not None}
-    refreshes = [Refreshes(family, seconds, context) for family, seconds in often.items()]
+    refreshes = [
+        Refreshes(name, family.refresh_seconds, context)
+        for name, family in context.settings.families.items()
+        if family.refresh_seconds is not None
+    ]
     interval = context.settings.reconcile.interval_seconds
     reconciliations = [Reconciliations(one, interval, context) for one in cycles]
     return [*cycles, *refreshes, *reconciliations]

@@ -30,7 +30,7 @@ class MisfireListener:
         self._busy: set[str] = set()
 
     def moved(self, task: str, due: datetime) -> None:
-        """Note that the next run of a task was moved to this time: earlier ones are not missed."""
+        """Record that the next run of a task was moved to this time, so that earlier ones do not count as missed."""
         self._expected[task] = due
 
     def __call__(self, event: JobSubmissionEvent) -> None:
@@ -41,7 +41,7 @@ class MisfireListener:
         # The job may have moved its next run before this event arrived.
         self._expected[task] = max(due + interval, self._expected.get(task, due))
         if missed > 0:
-            self._skip(task, missed, "the process was stopped or asleep, or had no processor, when due")
+            self._skip(task, missed, "the process was suspended or got no CPU time when it was due")
         if event.code == EVENT_JOB_MAX_INSTANCES:
             self._still_busy(task)
         else:
@@ -54,7 +54,7 @@ class MisfireListener:
             self._metrics.skipped(task, 1)
         else:
             self._busy.add(task)
-            self._skip(task, 1, "still busy with the one before when it was due")
+            self._skip(task, 1, "the previous run was still in progress when it was due")
 
     def _begun(self, task: str, late: float) -> None:
         if late > LATE_SECONDS:

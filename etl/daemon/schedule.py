@@ -14,10 +14,10 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class _Monotonic(tzinfo):
-    """A time zone whose present is the monotonic clock; its dates are valid within the scheduler only."""
+    """A time zone whose current time is the monotonic clock; its dates are valid within the scheduler only."""
 
     def fromutc(self, _: datetime) -> datetime:
-        """The present; the argument of `datetime.now`, the wall clock, is ignored."""
+        """The current time; the wall clock, which `datetime.now` passes, is ignored."""
         return (_EPOCH + timedelta(seconds=time.monotonic())).replace(tzinfo=self)
 
     def utcoffset(self, _: datetime | None) -> timedelta:
@@ -25,10 +25,10 @@ class _Monotonic(tzinfo):
         return timedelta(0)
 
     def dst(self, _: datetime | None) -> None:
-        """There is none."""
+        """No daylight saving time."""
 
     def tzname(self, _: datetime | None) -> str:
-        """For people."""
+        """Shown in logs."""
         return "monotonic"
 
 
@@ -36,12 +36,12 @@ MONOTONIC: Final = _Monotonic()
 
 
 def present() -> datetime:
-    """The present of the scheduler's clock."""
+    """The current time of the scheduler's clock."""
     return datetime.now(MONOTONIC)
 
 
 class Every(BaseTrigger):  # type: ignore[misc]  # a class without types
-    """Fires at an interval in seconds; of missed runs only the last one."""
+    """Fires at an interval in seconds; missed runs are merged into one."""
 
     def __init__(self, seconds: float) -> None:
         self._interval = timedelta(seconds=seconds)

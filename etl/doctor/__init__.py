@@ -18,7 +18,7 @@ __all__ = ["Finding", "Level", "examine"]
 def examine(
     settings: Settings, sources: Mapping[str, mongodb.Source], wire: Wire, here: clocks.Clock = time.time
 ) -> list[Finding]:
-    """Run every check; a server that does not answer is a finding, and is waited for only once.
+    """Run every check; a server that does not answer is a finding, and further checks of it are skipped.
 
     Args:
         settings: the settings to check the servers against.

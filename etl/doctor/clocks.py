@@ -12,45 +12,45 @@ from etl.doctor.finding import Finding, note, well, wrong
 from etl.errors import EtlError
 
 Clock = Callable[[], float]
-"""Gives seconds since the epoch; may raise an EtlError."""
+"""Returns seconds since the epoch; may raise an EtlError."""
 
 TOLERANCE_SECONDS: Final = 1.0
 _TRIES: Final = 3
 
 
 class _Reading(NamedTuple):
-    """Offset of a clock from this machine's, and the error of that, in seconds."""
+    """Offset of a clock from this machine's clock, and the maximum error of the offset, in seconds."""
 
-    ahead: float
-    doubt: float
+    offset: float
+    error: float
 
 
 def examine(clocks: Mapping[str, Clock], here: Clock) -> Iterator[Finding]:
-    """All clocks that can be read, and which cannot."""
+    """Compare all clocks; one that cannot be read is a note."""
     readings = {"this machine": _Reading(0.0, 0.0)}
     for name, clock in clocks.items():
         try:
-            readings[name] = min((_read(clock, here) for _ in range(_TRIES)), key=lambda r: r.doubt)
+            readings[name] = min((_read(clock, here) for _ in range(_TRIES)), key=lambda r: r.error)
         except EtlError as error:
-            yield note("clocks", name, f"not looked at: {error}")
-    told = ", ".join(f"{name} {r.ahead:+.1f} s" for name, r in readings.items() if name in clocks)
+            yield note("clocks", name, f"not checked: {error}")
+    offsets = ", ".join(f"{name} {r.offset:+.1f} s" for name, r in readings.items() if name in clocks)
     if any(_apart(a, b) for a, b in combinations(readings.values(), 2)):
         yield wrong(
             "clocks",
             "clocks",
-            f"they differ by more than {TOLERANCE_SECONDS:.0f} s; against this machine: {told}",
+            f"they differ by more than {TOLERANCE_SECONDS:.0f} s; against this machine: {offsets}",
             "sudo timedatectl set-ntp true, on the machine whose clock is off",
         )
-    elif told:
-        yield well("clocks", "clocks", f"against this machine: {told}")
+    elif offsets:
+        yield well("clocks", "clocks", f"against this machine: {offsets}")
 
 
 def _read(clock: Clock, here: Clock) -> _Reading:
-    asked = here()
-    told = clock()
-    doubt = (here() - asked) / 2
-    return _Reading(told - asked - doubt, doubt)
+    sent = here()
+    answer = clock()
+    error = (here() - sent) / 2
+    return _Reading(answer - sent - error, error)
 
 
 def _apart(one: _Reading, other: _Reading) -> bool:
-    return abs(one.ahead - other.ahead) - one.doubt - other.doubt > TOLERANCE_SECONDS
+    return abs(one.offset - other.offset) - one.error - other.error > TOLERANCE_SECONDS

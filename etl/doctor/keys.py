@@ -34,12 +34,12 @@ TYPES: Final[Mapping[str, str]] = {
 
 
 def examine(wire: Wire, collections: Mapping[str, StateKeys]) -> Iterator[Finding]:
-    """The keys of each collection, and the queues it feeds; a note where Redis does not say."""
+    """Check the keys of each collection and of its queues; a note if Redis refuses."""
     for collection, own in collections.items():
         try:
             yield from _collection(wire, collection, own)
         except EtlError as error:
-            yield note("keys", collection, f"not looked at: {error}")
+            yield note("keys", collection, f"not checked: {error}")
 
 
 def _collection(wire: Wire, collection: str, own: StateKeys) -> Iterator[Finding]:
@@ -49,17 +49,17 @@ def _collection(wire: Wire, collection: str, own: StateKeys) -> Iterator[Finding
     kinds = wire.exchange([("TYPE", key) for key in wanted])
     odd = [(key, kind) for key, kind in zip(wanted, kinds, strict=True) if kind not in {wanted[key], "none"}]
     if not odd:
-        yield well("keys", collection, "every key of the ETL is of its type")
+        yield well("keys", collection, "every key of the ETL has the right type")
     for key, kind in odd:
         yield _wrong_type(key, kind, wanted[key])
 
 
 def _queues(wire: Wire, own: StateKeys) -> list[str]:
-    """The queues that the collection has fed; none where their key is of another type."""
+    """The queues that the collection has pushed to; none if the key that lists them has another type."""
     [kind] = wire.exchange([("TYPE", own.queues)])
     return sorted(wire.exchange([("SMEMBERS", own.queues)])[0]) if kind == TYPES["queues"] else []
 
 
 def _wrong_type(key: str, kind: str, wanted: str) -> Finding:
-    text = f"holds a {kind}, where the ETL keeps a {wanted}: its cycles fail or reject"
+    text = f"is a {kind}, but the ETL needs a {wanted}: cycles fail or reject documents"
     return wrong("keys", key, text, f"redis-cli RENAME {quote(key)} {quote(f'{key}:moved-away')}")

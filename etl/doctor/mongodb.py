@@ -1,4 +1,4 @@
-"""MongoDB: the connection, the version, the member, the role, the index, the types of the dates."""
+"""Checks of MongoDB: connection, version, primary, role, index, types of the timestamps."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,13 +11,14 @@ from etl.mongo.reader import COUNT_CAP
 from etl.settings import CollectionSettings, Settings
 
 OLDEST: Final = (4, 4, 2)
-"""`allowDiskUse` on a find came with 4.4, and the command `hello` with 4.4.2."""
+"""`allowDiskUse` of `find` is new in 4.4, the command `hello` in 4.4.2."""
 
+_REMEDIES: Final[Mapping[str, str]] = {"fields": "etl try COLLECTION, after a correction of this expression"}
 _CHECK_SETTINGS: Final = "etl config, and correct mongo.uri, mongo.database or collections"
 
 
 class Source(Protocol):
-    """One collection, as the doctor looks at it: see `etl.mongo.reader.Source`."""
+    """The part of `etl.mongo.reader.Source` that the checks use."""
 
     @property
     def index(self) -> Index:
@@ -25,11 +26,15 @@ class Source(Protocol):
         ...
 
     def ask(self, command: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The answer to one command on the database."""
+        """The reply to one command on the database."""
         ...
 
-    def fetch(self, ids: Sequence[Any]) -> list[bytes]:
-        """Documents by `_id`."""
+    def whole(self, ids: Sequence[Any]) -> list[bytes]:
+        """Documents by `_id`, with all their fields."""
+        ...
+
+    def check_mapping(self) -> None:
+        """Have MongoDB parse the mapping."""
         ...
 
     def prepare(self) -> bool:
@@ -37,7 +42,7 @@ class Source(Protocol):
         ...
 
     def timestamp_types(self) -> Counter[str]:
-        """How many documents have a timestamp of each type but date."""
+        """Number of documents per type of timestamp other than date."""
         ...
 
     def identity(self) -> str | None:
@@ -50,9 +55,9 @@ class Source(Protocol):
 
 
 def examine(settings: Settings, sources: Mapping[str, Source]) -> Iterator[Finding]:
-    """The server and each configured collection; nothing more when the server is away.
+    """Check the server and each configured collection; stop after the connection if the server does not answer.
 
-    Each check of a collection stands alone; but where nothing of it can be read, that is the one finding.
+    If a collection cannot be read, its other checks are skipped.
     """
     server = next(iter(sources.values()))
     try:
@@ -73,9 +78,9 @@ def _connection(server: Source) -> Finding:
     return wrong(
         "connection",
         "MongoDB",
-        f"{hello['me']} is no primary, and the only member that is asked: what it has may be old,"
-        " and documents that are in doubt cannot be read again",
-        f"take directConnection=true out of mongo.uri, or put replicaSet={hello['setName']} in its place",
+        f"{hello['me']} is not the primary, and mongo.uri connects to this member only: its data may be stale,"
+        " and documents cannot be read again with read concern linearizable",
+        f"replace directConnection=true in mongo.uri by replicaSet={hello['setName']}",
     )
 
 
@@ -86,32 +91,40 @@ def _version(text: str, numbers: Sequence[int]) -> Finding:
     return wrong(
         "version",
         "MongoDB",
-        f"{text} is not supported, it takes {wanted} or newer",
+        f"{text} is not supported: {wanted} or newer is required",
         "docker compose up --build (it has MongoDB 7), or upgrade: https://www.mongodb.com/docs/manual/release-notes/",
     )
 
 
 def _collection(database: str, settings: CollectionSettings, source: Source) -> Iterator[Finding]:
-    for check, look in {"role": _role, "index": _index, "dates": _dates}.items():
+    checks = {"role": _role, "fields": _fields, "index": _index, "dates": _dates}
+    if not settings.fields:
+        del checks["fields"]
+    for check, run in checks.items():
         try:
-            yield look(database, settings, source)
+            yield run(database, settings, source)
         except EtlError as error:
             denied = isinstance(error, AccessDenied)
-            remedy = _grant(database, source) if denied else _CHECK_SETTINGS
+            remedy = _grant(database, source) if denied else _REMEDIES.get(check, _CHECK_SETTINGS)
             yield wrong(check, settings.name, str(error), remedy)
-            if check == "role":
+            if check in {"role", "fields"}:
                 return
 
 
 def _role(database: str, settings: CollectionSettings, source: Source) -> Finding:
-    """A read of one document needs the same right as one of many."""
-    source.fetch([None])
+    """Reading one document requires the same right as reading all."""
+    source.whole([None])
     try:
         _listed(settings.name, source)
     except AccessDenied:
-        missing = "can be read, but not listed: that it was dropped and created again will go unnoticed"
-        return note("role", settings.name, f"{missing}; the role read on {database} is enough for both")
+        missing = "can be read, but not listed: a drop and re-creation of the collection cannot be noticed"
+        return note("role", settings.name, f"{missing}; the role read on {database} suffices for both")
     return well("role", settings.name, "can be read")
+
+
+def _fields(_: str, settings: CollectionSettings, source: Source) -> Finding:
+    source.check_mapping()
+    return well("fields", settings.name, f"MongoDB accepts the expressions of {', '.join(settings.fields)}")
 
 
 def _listed(collection: str, source: Source) -> bool:
@@ -137,10 +150,10 @@ def _index(database: str, settings: CollectionSettings, source: Source) -> Findi
     if remedy is None:
         return note("index", settings.name, text)
     try:
-        known = _listed(settings.name, source)
+        exists = _listed(settings.name, source)
     except AccessDenied:
-        known = True
-    if not known:
+        exists = True
+    if not exists:
         text = f"not in the database {database}: misspelt, or without its index until it has documents"
     return wrong("index", settings.name, text, remedy)
 
@@ -148,23 +161,23 @@ def _index(database: str, settings: CollectionSettings, source: Source) -> Findi
 def _dates(database: str, settings: CollectionSettings, source: Source) -> Finding:
     field = settings.timestamp_field
     if source.index.name is None:
-        text = f"types of {field} not counted: without the index that reads the whole collection"
+        text = f"types of {field} not counted: that would read the whole collection without the index"
         return note("dates", settings.name, text)
     types = source.timestamp_types()
     if not types:
-        return well("dates", settings.name, f"{field} is a date everywhere")
+        return well("dates", settings.name, f"{field} is a date in every document")
     total = sum(types.values())
     kinds = ", ".join(f"{count} {_KINDS.get(kind, kind)}" for kind, count in sorted(types.items()))
     others = f"{{$expr: {{$ne: [{{$type: '${field}'}}, 'date']}}}}"
     found = f"db.getSiblingDB({database!r}).getCollection({settings.name!r})"
     remedy = f"{found}.updateMany({others}, [{{$set: {{{field!r}: '$$NOW'}}}}])"
-    if "." in field:  # of a path through an array that would set each member
-        remedy = f"{found}.find({others}), and mend them, or name another timestamp_field"
+    if "." in field:  # if the path leads through an array, the update would set every member
+        remedy = f"{found}.find({others}), and correct them, or choose another timestamp_field"
     return wrong(
         "dates",
         settings.name,
-        f"{field} is no date in {total}{' or more' if total >= COUNT_CAP else ''} documents ({kinds}):"
-        " no delta applies them",
+        f"{field} is not a date in {total}{' or more' if total >= COUNT_CAP else ''} documents ({kinds}):"
+        " no cycle applies them",
         remedy,
     )
 

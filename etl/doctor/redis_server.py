@@ -1,19 +1,15 @@
-"""Redis: the connection, the version, the mode, what it may evict, what it keeps over a restart."""
+"""Checks of Redis: connection, version, mode, eviction, persistence."""
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Final
 
-from etl.cache.client import Wire
+from etl.cache.client import OLDEST, Wire
 from etl.doctor.finding import Finding, note, well, wrong
 from etl.errors import EtlError
 
-OLDEST: Final = (6, 2)
-"""ZMSCORE came with 6.2."""
-
 
 def examine(wire: Wire) -> Iterator[Finding]:
-    """The server; nothing more when it is away. What the user may not ask for is a note."""
+    """Check the server; stop after the connection if it does not answer. A command that is denied is a note."""
     try:
         wire.exchange([("PING",)])
     except EtlError as error:
@@ -28,7 +24,7 @@ def examine(wire: Wire) -> Iterator[Finding]:
         yield _mode(info)
         yield _eviction(info)
     except EtlError as error:
-        yield note("version", "Redis", f"version, mode and eviction not looked at: {error}")
+        yield note("version", "Redis", f"version, mode and eviction not checked: {error}")
     yield _persistence(info, wire)
 
 
@@ -46,14 +42,14 @@ def _fields(info: str) -> Mapping[str, str]:
 def _version(text: str) -> Finding:
     found = re.match(r"(\d+)\.(\d+)", text)
     if found is None:
-        return note("version", "Redis", "INFO does not say which it is")
+        return note("version", "Redis", "unknown: INFO does not contain it")
     if (int(found[1]), int(found[2])) >= OLDEST:
         return well("version", "Redis", text)
     wanted = ".".join(map(str, OLDEST))
     return wrong(
         "version",
         "Redis",
-        f"{text} is not supported, it takes {wanted} or newer",
+        f"{text} is not supported: {wanted} or newer is required",
         "docker compose up --build (it has Redis 7), or upgrade: https://redis.io/docs/latest/operate/",
     )
 
@@ -66,10 +62,10 @@ def _mode(info: Mapping[str, str]) -> Finding:
         return wrong(
             "mode",
             "Redis",
-            "is a replica, which takes no writes",
+            "is a replica, which accepts no writes",
             f"export ETL_REDIS__URL=redis://{primary}/0",
         )
-    return well("mode", "Redis", "takes writes")
+    return well("mode", "Redis", "accepts writes")
 
 
 def _eviction(info: Mapping[str, str]) -> Finding:
@@ -95,10 +91,10 @@ def _persistence(info: Mapping[str, str], wire: Wire) -> Finding:
         replies = []
     settings = dict(zip(*[iter(word for reply in replies for word in reply)] * 2, strict=True))
     if "save" not in settings:
-        text = "CONFIG GET is refused, as on managed servers: check there whether it keeps its data over a restart"
+        text = "CONFIG GET is refused, as on managed servers: check there whether data survives a restart"
         return note("persistence", "Redis", text)
     if settings.get("appendonly") == "yes":
         return well("persistence", "Redis", "append-only file")
     if settings["save"]:
         return well("persistence", "Redis", f"snapshots ({settings['save']})")
-    return note("persistence", "Redis", "keeps nothing over a restart: the next cycle is then a cold start")
+    return note("persistence", "Redis", "no data survives a restart: the next cycle is then a cold start")

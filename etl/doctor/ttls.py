@@ -8,27 +8,26 @@ from schemas.documents import KINDS
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Each family that documents fill."""
+    """Check each family that documents are written to."""
     cycle = settings.schedule.cycle_seconds
     for name in sorted({family.name for kind in KINDS.values() for family in kind.families}):
-        yield _life(name, settings.families[name], cycle)
+        yield _family(name, settings.families[name], cycle)
 
 
-def _life(name: str, life: FamilySettings, cycle: int) -> Finding:
-    if life.refresh_seconds is not None:
-        return well(
-            "ttl", name, f"lives {life.ttl} s, and the daemon refreshes it every {life.refresh_seconds} s"
-        )
-    if life.ttl is None or life.ttl >= cycle:
-        return well("ttl", name, "lives until it is taken" if life.ttl is None else f"lives {life.ttl} s")
+def _family(name: str, family: FamilySettings, cycle: int) -> Finding:
+    ttl, refresh = family.ttl, family.refresh_seconds
+    if refresh is not None:
+        return well("ttl", name, f"TTL {ttl} s, and the daemon refreshes it every {refresh} s")
+    if ttl is None or ttl >= cycle:
+        return well("ttl", name, "no TTL: kept until it is popped" if ttl is None else f"TTL {ttl} s")
     return wrong(
         "ttl",
         name,
-        f"lives {life.ttl} s, less than a cycle of {cycle} s, and nothing refreshes it in between",
-        f'in config/etl.yaml, families: "{name}": {{ttl: {life.ttl}, refresh_seconds: {_often(life.ttl)}}}',
+        f"TTL {ttl} s is less than a cycle of {cycle} s, and nothing refreshes it in between",
+        f'in config/etl.yaml, families: "{name}": {{ttl: {ttl}, refresh_seconds: {_refresh_interval(ttl)}}}',
     )
 
 
-def _often(ttl: int) -> int:
+def _refresh_interval(ttl: int) -> int:
     """A refresh interval with a margin of a fifth of the TTL: 240 of 300 seconds."""
     return max(1, ttl * 4 // 5)

@@ -83,6 +83,8 @@ class RefreshReport:
 
     family: str
     name: str | None
+    documents: int = 0
+    """Documents of that family, and of that name, in MongoDB."""
     written: int = 0
     evicted: int = 0
     rejected: int = 0

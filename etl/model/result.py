@@ -9,6 +9,10 @@ GONE = "gone"
 """The timestamp of a document that does not exist any more."""
 
 
+MAPPING_ERRORS = "etl mapping errors"
+"""The field of a document that could not be mapped: what is wrong, by contract field. It has no `tipo` that exists."""
+
+
 class TransformResult(NamedTuple):
     """The operations of one version of a document; text and numbers only, so that it can be pickled."""
 
@@ -27,7 +31,7 @@ class TransformResult(NamedTuple):
     reject: Reject | None = None
     """Why it cannot be applied."""
     size: int = 0
-    """Approximate bytes of all members."""
+    """Approximate bytes of its `_id`, its keys and their members."""
 
     @property
     def id(self) -> str:

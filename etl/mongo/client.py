@@ -1,7 +1,4 @@
-"""Opens MongoDB clients, and translates the driver's errors.
-
-With `source` the only module that imports `pymongo`.
-"""
+"""Opens MongoDB clients, and translates the driver's errors. The only module that opens them."""
 
 import atexit
 import re
@@ -9,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 import dns.exception
 import dns.resolver
@@ -20,6 +18,8 @@ from etl.errors import AccessDenied, ConfigurationError, CycleFailed, EtlError, 
 
 _FAREWELL_SECONDS: Final = 1.0
 _SECRET: Final = re.compile("pass|token|secret|properties", re.IGNORECASE)
+_FILES: Final = frozenset({"tlscafile", "tlscertificatekeyfile", "tlscrlfile"})
+_FILE_PROBLEM: Final = re.compile("file is not readable|X509|PEM|SSL")
 _DNS_IS_AWAY: Final = (dns.exception.Timeout, dns.resolver.NoNameservers)
 
 # Server error codes: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
@@ -40,7 +40,7 @@ class Client(MongoClient[dict[str, Any]]):
 
     def __init__(self, uri: str, **options: Any) -> None:
         super().__init__(uri, **options)
-        self.told_hosts = uri.partition("://")[2].partition("/")[0].partition("?")[0].rpartition("@")[2]
+        self.hosts_in_uri = uri.partition("://")[2].partition("/")[0].partition("?")[0].rpartition("@")[2]
 
 
 def connect(uri: str, timeout_seconds: float = 10.0, **options: Any) -> MongoClient[dict[str, Any]]:
@@ -58,7 +58,7 @@ def connect(uri: str, timeout_seconds: float = 10.0, **options: Any) -> MongoCli
     except UserWarning as warning:
         raise ConfigurationError(f"mongo.uri: {_option_problem(str(warning))}") from None
     except OSError as error:  # of a file that an option names
-        raise ConfigurationError(f"mongo.uri: {error.strerror}") from None
+        raise ConfigurationError(f"mongo.uri: {error.strerror}{_files(uri)}") from None
     except (errors.InvalidURI, errors.ConfigurationError, ValueError) as error:
         raise ConfigurationError(f"mongo.uri: {_safe(error, uri)}") from None
 
@@ -80,7 +80,7 @@ def end_without_waiting() -> None:
 
 
 def _option_problem(warning: str) -> str:
-    """What the driver says of an option, unless it may quote a secret."""
+    """The driver's warning about an option, unless it may contain a secret."""
     if warning.startswith("Unknown option") or _SECRET.search(warning):
         return "an option after the ? is unknown or has a wrong value"
     return warning.partition("\n")[0]
@@ -90,14 +90,23 @@ def _safe(error: Exception, uri: str) -> str:
     text = str(error).split("\n", maxsplit=1)[0]
     credentials = uri.partition("://")[2].rpartition("@")[0]
     parts = [part for part in (credentials, *credentials.split(":")) if part]
-    return "not a MongoDB URI" if any(part in text for part in parts) else text
+    if any(part in text for part in parts):
+        return "not a MongoDB URI"
+    return text + _files(uri) if _FILE_PROBLEM.search(text) else text
+
+
+def _files(uri: str) -> str:
+    """The files that the URI names: the driver's message does not say which one it could not use."""
+    options = parse_qsl(uri.partition("?")[2])
+    files = [f"{name} {value}" for name, value in options if name.lower() in _FILES]
+    return f" ({', '.join(files)})" if files else ""
 
 
 def address(client: MongoClient[Any]) -> str:
     """The address of MongoDB without credentials."""
     servers = sorted((host, port or 0) for host, port in client.topology_description.server_descriptions())
     found = ", ".join(f"{host}:{port}" if port else host for host, port in servers)
-    return found or (client.told_hosts if isinstance(client, Client) else "")
+    return found or (client.hosts_in_uri if isinstance(client, Client) else "")
 
 
 @contextmanager
@@ -114,7 +123,7 @@ def translated_errors(client: MongoClient[Any], namespace: str) -> Iterator[None
     except EtlError:
         raise
     except errors.PyMongoError as error:
-        raise _sorted(error, f"MongoDB at {address(client)}", namespace) from error
+        raise _translated(error, f"MongoDB at {address(client)}", namespace) from error
 
 
 def is_without_index(error: errors.OperationFailure) -> bool:
@@ -122,7 +131,7 @@ def is_without_index(error: errors.OperationFailure) -> bool:
     return error.code in _WITHOUT_INDEX
 
 
-def _sorted(error: errors.PyMongoError, where: str, namespace: str) -> EtlError:
+def _translated(error: errors.PyMongoError, where: str, namespace: str) -> EtlError:
     code = getattr(error, "code", None)
     if isinstance(error, errors.ConfigurationError):
         kind = TransientError if isinstance(error.__cause__, _DNS_IS_AWAY) else ConfigurationError

@@ -1,4 +1,4 @@
-"""Which index a collection is read by, and what a person can do where there is none. Pure."""
+"""The index that a collection is read by, and the command that creates a missing one. Pure."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -14,7 +14,7 @@ def wanted(timestamp_field: str) -> list[tuple[str, int]]:
 
 
 def candidates(indexes: Iterable[Mapping[str, Any]], timestamp_field: str) -> list[Mapping[str, Any]]:
-    """The indexes that hold every document in the order of positions; they may be hidden, or being built."""
+    """The indexes that contain every document in the order of positions; they may be hidden or still being built."""
     return [
         index
         for index in indexes
@@ -23,8 +23,8 @@ def candidates(indexes: Iterable[Mapping[str, Any]], timestamp_field: str) -> li
 
 
 def missing(namespace: str, timestamp_field: str) -> Index:
-    """There is no such index, and it can be created."""
-    # Named, as the same fields may have an index that is of no use, under the name MongoDB would choose.
+    """No suitable index exists; one can be created."""
+    # With a name of its own: an unsuitable index on the same fields may have MongoDB's default name.
     options = f"{{name: 'etl_{timestamp_field}', collation: {{locale: 'simple'}}}}"
     command = f"createIndex({{{timestamp_field!r}: 1, '_id': 1}}, {options})"
     return Index(
@@ -33,17 +33,17 @@ def missing(namespace: str, timestamp_field: str) -> Index:
 
 
 def hidden(namespace: str, name: str) -> Index:
-    """The index is there, and hidden from queries."""
+    """The index exists but is hidden from queries."""
     return Index(None, f"its index {name} is hidden", _in(namespace, f"unhideIndex({name!r})"))
 
 
 def building(name: str) -> Index:
-    """The index is listed, and queries cannot use it."""
+    """The index is listed, but queries cannot use it."""
     return Index(None, f"its index {name} cannot be used, probably as it is still being built")
 
 
 def unsupported() -> Index:
-    """A view or a time-series collection: an index does not help, as `min` is refused."""
+    """A view or a time-series collection: an index does not help, because the server refuses `min`."""
     return Index(None, "a view or a time-series collection cannot be read by an index")
 
 

@@ -1,24 +1,26 @@
-"""The commands that read documents, and what is in their replies. Pure.
+"""The commands that read documents, and the parsing of their replies. Pure.
 
-Values are put in as BSON, so that a position may be of any value that MongoDB holds.
+Values are inserted as raw BSON, so that a position may contain any value that MongoDB can store.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 
-from schemas.codec import ARRAY, DOCUMENT, RawValue, document_of, elements, python_value, raw_value
+from etl.model.result import MAPPING_ERRORS
+from schemas.codec import ARRAY, DOCUMENT, RawValue, decode, document_of, elements, python_value, raw_value
 from schemas.position import Position, position_of
 
 PAGE_BYTES: Final = 8 * 1024 * 1024
-"""A page ends early once its documents weigh this much, so that large ones stay few in memory."""
+"""A page ends early once its documents reach this size, which bounds memory."""
 
 Fields = Mapping[str, Any]
-"""A projection; an empty one for whole documents."""
+"""A projection; empty for whole documents."""
 
 NOTHING: Final[Fields] = {"_id": False, "n": {"$literal": 1}}
-"""The projection that makes every document small, to count them."""
+"""A projection to a minimal document, for counting."""
 
 _INDEX_KEY: Final = "etl index key"
 _SORT_KEY: Final = "etl sort key"
@@ -29,11 +31,11 @@ _BATCHES: Final = frozenset({b"firstBatch", b"nextBatch"})
 def by_index(
     index: str, timestamp_field: str, begin: Position, end: Position, fields: Fields
 ) -> dict[str, Any]:
-    """What finds the documents from `begin` on and before `end` by the bounds of the index.
+    """The options of `find` for the documents from `begin` (inclusive) to `end` (exclusive) by index bounds.
 
-    The bounds compare whole pairs over every BSON type: a `$gt` in a filter would bracket by type and hide
-    the other types of `_id`. There is no sort: once a document has an array for its timestamp, MongoDB would
-    not sort by the index, but all of the range, and by the least member.
+    Bounds compare whole `(timestamp, _id)` pairs across all BSON types, whereas `$gt` in a filter matches values of
+    one type only and would skip the other types of `_id`. There is no sort: once the timestamp of any document is an
+    array, MongoDB would sort the whole range in memory, and by the smallest member of the array.
     """
     lower, upper = (_document({timestamp_field: one.timestamp, "_id": one.id}) for one in (begin, end))
     return {
@@ -47,25 +49,50 @@ def by_index(
 
 
 def with_index_key(fields: Fields) -> Fields:
-    """The projection that adds the key of the index entry by which a document was found."""
+    """The projection that also returns the key of the index entry of each document."""
     return {**fields, _INDEX_KEY: {"$meta": "indexKey"}}
 
 
 def split_key(document: bytes) -> tuple[bytes, Position]:
-    """The document without what `with_index_key` has added, and the position that this is."""
+    """The document without the key that `with_index_key` has added, and the position in that key."""
     *fields, (_, _, key) = elements(document)
     timestamp, document_id = (python_value(RawValue(kind, data)) for kind, _, data in elements(key))
     rest = document_of((name, RawValue(kind, data)) for kind, name, data in fields)
     return rest, position_of(timestamp, document_id)
 
 
+def expression(value: Any) -> Mapping[str, Any]:
+    """The value as an aggregation expression: in a projection numbers, booleans and `$slice` mean something else."""
+    return {"$let": {"vars": {}, "in": value}}
+
+
+def matching(criteria: Mapping[str, Sequence[Any]], mapping: Fields) -> dict[str, Any]:
+    """The filter for documents whose fields, mapped ones by their expressions, have one of these values each."""
+    plain = {name: {"$in": [*values]} for name, values in criteria.items() if name not in mapping}
+    mapped = [
+        {"$in": [{"$ifNull": [mapping[name], None]}, {"$literal": [*values]}]}
+        for name, values in criteria.items()
+        if name in mapping
+    ]
+    return plain | ({"$expr": {"$and": mapped}} if mapped else {})
+
+
+def meets(document: bytes, criteria: Mapping[str, Sequence[Any]]) -> bool:
+    """Whether the fields of a document have one of these values each, as far as that can be told."""
+    try:
+        found = decode(document)
+    except (BSONError, ValueError, OverflowError):
+        return True
+    return MAPPING_ERRORS in found or all(found.get(name) in values for name, values in criteria.items())
+
+
 def by_sort(timestamp_field: str, after: Position, end: Position, limit: int, fields: Fields) -> list[Any]:
-    """The pipeline that sorts the documents between two positions; expressions do not bracket either."""
+    """The pipeline that sorts the documents between two positions; expressions compare across BSON types too."""
     path = f"${timestamp_field}"
-    # Not $ifNull: that makes null of `undefined`, which sorts before it.
+    # Not $ifNull: it would turn `undefined` into null, which sorts after it.
     timestamp = {"$cond": [{"$eq": [{"$type": path}, "missing"]}, None, path]}
     between = {"$and": [_beyond("$gt", timestamp, after), _beyond("$lt", timestamp, end)]}
-    # As the field of an object: there an array is compared as a whole, and not by its least member.
+    # Inside an object an array is compared as a whole, not by its smallest member.
     key = {_SORT_KEY: {"value": timestamp}}
     return [
         {"$match": {"$expr": between}},
@@ -82,17 +109,20 @@ def by_id(ids: Sequence[Any]) -> RawBSONDocument:
     return _document({"_id": RawValue(DOCUMENT, document_of([(b"$in", wanted)]))})
 
 
-def documents_in(cursor: RawBSONDocument) -> list[bytes]:
-    """The documents in the batch of a reply.
+def extended(document: bytes, fields: Mapping[str, Any]) -> bytes:
+    """The document with more fields behind its own."""
+    own = [(name, RawValue(kind, data)) for kind, name, data in elements(document)]
+    return document_of([*own, *((name.encode(), raw_value(value)) for name, value in fields.items())])
 
-    A `RawBSONDocument` of each, which the driver would make, takes ten times as long.
-    """
+
+def documents_in(cursor: RawBSONDocument) -> list[bytes]:
+    """The documents in the batch of a reply, as bytes: to build a `RawBSONDocument` of each takes ten times as long."""
     batch = next(data for _, name, data in elements(bytes(cursor.raw)) if name in _BATCHES)
     return [document for _, _, document in elements(batch)]
 
 
 def gather(found: Iterable[bytes], limit: int, weight: int = PAGE_BYTES) -> tuple[list[bytes], bool]:
-    """Up to `limit` documents or `weight` bytes, and whether there may be more."""
+    """Up to `limit` documents or `weight` bytes, and whether more may follow."""
     documents: list[bytes] = []
     for raw in found:
         documents.append(raw)

@@ -1,12 +1,11 @@
-"""Stage 1, read: short keyset pages of raw documents, in `(updated_at, _id)` order.
-
-It needs the role `read` and writes nothing.
-"""
+"""Stage 1, read: short keyset pages of raw documents in `(updated_at, _id)` order. Requires only the role `read`."""
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeVar, cast
 from uuid import UUID
 
@@ -25,6 +24,7 @@ from pymongo.read_concern import ReadConcern
 from etl import logs
 from etl.errors import AccessDenied, ConfigurationError, CycleFailed
 from etl.model.index import Index
+from etl.model.result import MAPPING_ERRORS
 from etl.mongo import indexes, queries
 from etl.mongo.client import address, is_without_index, translated_errors
 from etl.mongo.queries import Fields
@@ -33,19 +33,21 @@ from schemas.ids import id_text
 from schemas.position import AFTER_DATES, FIRST, FIRST_DATE, LAST, Position, at, position_in
 
 UNREACHABLE_CAP: Final = 10_000
-"""Counting documents without a usable date stops here: their number must not slow the cycle."""
+"""Maximum when documents without a usable date are counted, so that the count does not slow the cycle."""
 
 PING_SECONDS: Final = 2.0
-"""The longest time that a question of a person or a monitor waits for MongoDB."""
+"""Time limit for status queries and health checks."""
 
 COUNT_CAP: Final = 10_000
-"""Counting documents whose timestamp is of one type stops here."""
+"""Maximum when documents are counted by the type of their timestamp."""
 
 MOST_IDS: Final = 500
-"""How many documents are read by `_id` at once."""
+"""Maximum of `_id`s per query."""
 
 _UNINDEXED_PAGE: Final = 10_000
-_SAMPLES_A_CUT: Final = 5
+_CAREFUL_PAGE: Final = 50
+_NO_DOCUMENT: Final[Mapping[str, Any]] = {"_id": {"$in": []}}
+_SAMPLES_PER_CUT: Final = 5
 _LEAST_RANGE: Final = 1_000
 _ON_A_VIEW: Final = 166
 _SIMPLE: Final = Collation(locale="simple")
@@ -63,16 +65,16 @@ class Page(NamedTuple):
 
     documents: list[bytes]
     last: Position | None
-    """Where to read on; None without documents."""
+    """The position of the last document, to continue from; None without documents."""
     more: bool
-    """Whether there may be more."""
+    """Whether further documents may follow."""
 
 
 class Source:
-    """One collection of MongoDB as the ETL reads it.
+    """Reads one collection of MongoDB.
 
-    Every method raises `TransientError` where trying again may help, `ConfigurationError` for wrong
-    credentials or roles, and `CycleFailed` for every other error.
+    Every method raises `TransientError` if a retry may help, `ConfigurationError` for wrong credentials or roles, and
+    `CycleFailed` for every other error.
     """
 
     def __init__(
@@ -82,26 +84,33 @@ class Source:
         collection: str,
         timestamp_field: str = "updated_at",
         fields: Sequence[str] = (),
+        mapping: Mapping[str, Any] = MappingProxyType({}),
+        setting: str = "fields",
     ) -> None:
-        """A reader; nothing is asked of the server yet.
+        """Create a reader without contacting the server.
 
         Args:
             client: the connection.
-            database: its name.
-            collection: its name.
+            database: the name of the database.
+            collection: the name of the collection.
             timestamp_field: the name of a field, or a dotted path.
-            fields: the fields to read beside the timestamp and `_id`; whole documents where none are named.
+            fields: the fields to read besides the timestamp and `_id`; if empty, whole documents are read.
+            mapping: MongoDB expressions of those fields that are not taken as they are.
+            setting: the setting that holds the mapping, for messages.
         """
         self._client = client
         self._field = timestamp_field
-        # The whole of a field that a dotted path begins with: its path and itself would collide.
+        # A projection must not name both a field and a path inside it, so it names the first part of the path.
         timestamp = timestamp_field.partition(".")[0]
-        self._fields: Fields = dict.fromkeys((*fields, timestamp), True) if fields else {}
+        self._bare: Fields = {timestamp: True}
+        self._setting = setting
+        self._mapping: Fields = {name: queries.expression(value) for name, value in mapping.items()}
+        self._fields: Fields = dict.fromkeys((*fields, timestamp), True) | self._mapping if fields else {}
         self._database = client[database]
         read = self._database.get_collection(
             collection, codec_options=_RAW, read_concern=_MAJORITY, read_preference=ReadPreference.PRIMARY
         )
-        # The driver types a collection by its client, whatever class the codec options name.
+        # The driver derives the type of a collection from its client, and ignores the codec options.
         self._collection = cast("Collection[RawBSONDocument]", read)
         self._index = Index(None)
 
@@ -114,37 +123,52 @@ class Source:
             return int(DatetimeMS(hello["localTime"]))
 
     def prepare(self) -> bool:
-        """Look for the index on `(timestamp, _id)`; without it, reading works but scans: see `index`.
+        """Look for the index on `(timestamp, _id)`; without it each page scans the whole collection.
 
         Returns:
-            Whether the index is there, and can be used.
+            Whether the index exists and can be used; `index` gives the reason if not.
 
         Raises:
-            ConfigurationError: this is a sharded cluster, whose router would mix up the order of pages.
+            ConfigurationError: this is a sharded cluster, whose router does not keep the order of pages; or MongoDB
+                refuses an expression of the mapping.
         """
         with self._translated_errors():
             if self._client.is_mongos:
                 raise ConfigurationError(
                     f"MongoDB at {address(self._client)} is a sharded cluster: not supported"
                 )
+            self.check_mapping()
             self._index = self._find_index()
         return self._index.name is not None
 
+    def check_mapping(self) -> None:
+        """Have MongoDB parse the mapping.
+
+        Raises:
+            ConfigurationError: it refuses an expression; the message has the setting and MongoDB's own reason.
+        """
+        error = self._refusal(self._mapping) if self._mapping else None
+        if error is not None:
+            alone = {f".{name}": self._refusal({name: value}) for name, value in self._mapping.items()}
+            refused = {name: one for name, one in alone.items() if one} or {"": error}
+            reasons = (f"{self._setting}{name}: {_reason(one)}" for name, one in refused.items())
+            raise ConfigurationError("; ".join(reasons))
+
     @property
     def index(self) -> Index:
-        """The index that `prepare` has found, or why there is none."""
+        """The index that `prepare` has found, or the reason why there is none."""
         return self._index
 
     def ask(self, command: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The primary's answer to one command on the database, one that only reads."""
+        """The primary's reply to a read-only command on the database."""
         with self._translated_errors():
             answer: Mapping[str, Any] = self._command(command, DECODING)
             return answer
 
     def identity(self) -> str | None:
-        """The UUID of the collection: another one once it was dropped and created again.
+        """The UUID of the collection, which changes if it is dropped and created again.
 
-        None where there is no such collection, for a view, and where the user may not list collections.
+        None if the collection does not exist, is a view, or the user may not list collections.
         """
         wanted = {"name": self._collection.name}
         try:
@@ -156,48 +180,68 @@ class Source:
         return None if uuid is None else str(UUID(bytes=uuid))
 
     def page(self, after: Position, end: Position, limit: int) -> Page:
-        """At most `limit` documents after `after` and before `end`, in index order.
+        """At most `limit` documents after `after` and before `end`, both exclusive, in index order.
 
-        The document at `after` itself is left out. A page may end early by weight. Where the index
-        cannot be used any more, the page is read without it, and a warning says so.
+        A page may end early by its size in bytes. If the index cannot be used any more, the page is read without it
+        and a warning is logged.
         """
-        return self._page(after, end, limit, max(limit, _UNINDEXED_PAGE))
+        unindexed = max(limit, _UNINDEXED_PAGE)
+        try:
+            return self._page(after, end, limit, unindexed, self._fields)
+        except CycleFailed:
+            if not self._mapping:
+                raise
+        # An expression that fails for one document fails the whole command.
+        bare = self._page(after, end, min(limit, _CAREFUL_PAGE), unindexed, self._bare)
+        return bare._replace(documents=self._mapped(bare.documents))
 
     def fetch(self, ids: Sequence[Any], session: ClientSession | None = None) -> list[bytes]:
-        """The documents with these `_id`s that exist, in order of position.
+        """The documents with these `_id`s that exist, in order of position, in their current version.
 
-        As they are now: a primary of a replica set that was deposed without knowing it does not answer. With the
-        session of a change stream they are as the stream has shown them, or newer, which is read much faster: a
-        linearizable read waits for the journal, up to 100 ms.
+        Read concern linearizable: a primary that was deposed without noticing it does not answer. With the session
+        of a change stream they are as the stream has shown them, or newer, which is read much faster: a linearizable
+        read waits for the journal, up to 100 ms.
         """
+        level = _LINEARIZABLE if session is None else _MAJORITY
         found: list[bytes] = []
-        with self._translated_errors():
-            level = _LINEARIZABLE if session is None and self._is_replica_set() else _MAJORITY
-            collection = self._collection.with_options(read_concern=level)
-            for start in range(0, len(ids), MOST_IDS):
-                wanted = queries.by_id(ids[start : start + MOST_IDS])
-                # In one batch: each further one would wait for the journal again.
-                some = collection.find(wanted, self._fields, session=session, batch_size=MOST_IDS + 1)
-                found += [bytes(document.raw) for document in some]
+        for start in range(0, len(ids), MOST_IDS):
+            wanted = ids[start : start + MOST_IDS]
+            try:
+                found += self._by_id(wanted, self._fields, level, session)
+            except CycleFailed:
+                if not self._mapping:
+                    raise
+                found += self._mapped(self._by_id(wanted, self._bare, level, session), _LINEARIZABLE)
         return sorted(found, key=lambda raw: self.position(raw).order())
 
-    def of_kind(self, criteria: Mapping[str, Any], limit: int) -> Iterator[list[bytes]]:
-        """All documents that match `criteria`, the newest first, `limit` at a time."""
-        order = [(self._field, -1), ("_id", -1)]
-        with (
-            self._translated_errors(),
-            self._collection.find(criteria, self._fields, sort=order, allow_disk_use=True) as cursor,
-        ):
-            more = True
-            while more:
-                documents, more = queries.gather((bytes(document.raw) for document in cursor), limit)
-                yield documents
+    def whole(self, ids: Sequence[Any]) -> list[bytes]:
+        """The same documents with all their fields, not mapped."""
+        return self._by_id(ids, {})
+
+    def of_kind(self, criteria: Mapping[str, Sequence[Any]], limit: int) -> Iterator[list[bytes]]:
+        """All documents whose fields have one of these values each, the newest first, `limit` at a time."""
+        if not self._mapping:
+            yield from self._newest(queries.matching(criteria, {}), self._fields, limit)
+            return
+        reached = LAST
+        try:
+            for bare in self._newest(queries.matching(criteria, self._mapping), self._bare, limit):
+                yield self._mapped(bare)
+                reached = self.position(bare[-1]) if bare else reached
+        except CycleFailed:
+            self.check_mapping()
+        else:
+            return
+        # The filter fails for some document: look at the rest of them here.
+        unmapped = {name: values for name, values in criteria.items() if name not in self._mapping}
+        for bare in self._newest(queries.matching(unmapped, {}), self._bare, limit):
+            rest = [raw for raw in bare if self.position(raw).order() < reached.order()]
+            yield [raw for raw in self._mapped(rest) if queries.meets(raw, criteria)]
 
     def cuts(self, count: int) -> list[Position]:
-        """At most `count` positions that cut the collection into ranges of about one size, ascending.
+        """At most `count` positions that cut the collection into ranges of similar size, ascending.
 
-        They are sampled, so they are others each time. None where the collection is small, or is not
-        read by an index.
+        They are sampled, so they differ between calls. Empty if the collection is small or has no index to read by.
         """
         if self._index.name is None:
             return []
@@ -206,20 +250,20 @@ class Source:
             if wanted < 1:
                 return []
             samples: list[Mapping[str, Any]] = [
-                {"$sample": {"size": wanted * _SAMPLES_A_CUT}},
+                {"$sample": {"size": wanted * _SAMPLES_PER_CUT}},
                 {"$project": {self._field.partition(".")[0]: True}},
             ]
             found = [self.position(bytes(one.raw)) for one in self._collection.aggregate(samples)]
         distinct = {one.text(): one for one in found if not one.is_array()}
         ordered = sorted(distinct.values(), key=Position.order)
-        # Every fifth of five samples a cut: the ranges between single ones would differ much more in size.
-        return ordered[_SAMPLES_A_CUT // 2 :: _SAMPLES_A_CUT]
+        # One of every five samples: ranges between single samples would differ much more in size.
+        return ordered[_SAMPLES_PER_CUT // 2 :: _SAMPLES_PER_CUT]
 
     def unreachable(self) -> int:
-        """How many documents have no date to be reached by, at most `UNREACHABLE_CAP`."""
+        """Number of documents without a date, which no delta reads; at most `UNREACHABLE_CAP`."""
 
         def between(index: str, after: Position, end: Position, limit: int) -> int:
-            # A filter for types would walk all of the index.
+            # Bounds, because a filter by type would scan the whole index.
             return sum(1 for _ in self._between(index, after, end, limit, queries.NOTHING)) if limit else 0
 
         def by_index(index: str) -> int:
@@ -233,10 +277,10 @@ class Source:
         return self._by_index(by_index, by_filter)
 
     def timestamp_types(self) -> Counter[str]:
-        """How many documents have a timestamp of each type but date, up to about `COUNT_CAP` of each.
+        """Number of documents per type of timestamp other than date, up to about `COUNT_CAP` of each.
 
-        By MongoDB's names of types. Reads what the index has before and after all dates. Arrays may stand
-        among the dates, but only if MongoDB knows that it has indexed any: then all documents are looked at.
+        The keys are MongoDB's names of types. Reads the index entries before and after all dates. The entries of
+        arrays may be among the dates: if the index is marked as multikey, all documents are checked for arrays.
 
         Raises:
             CycleFailed: there is no index to read by.
@@ -259,27 +303,27 @@ class Source:
         return +types
 
     def count(self) -> int:
-        """About how many documents the collection has, as its metadata say."""
+        """The approximate number of documents, from the metadata of the collection."""
         with self._translated_errors():
             return self._collection.estimated_document_count()
 
     def sample(self, count: int) -> list[str]:
-        """A random sample of about `count` documents: the `_id` of each, once, as `id_text`."""
+        """The distinct `_id`s of a random sample of about `count` documents, as `id_text`."""
         stages: list[dict[str, Any]] = [{"$sample": {"size": count}}, {"$project": {"_id": True}}]
         with self._translated_errors():
             found = self._collection.aggregate(stages)
             return [*{id_text(self.position(bytes(one.raw)).id): None for one in found}]
 
     def waited(self, reached: Position) -> float:
-        """How long the oldest document after `reached` has waited, in seconds by MongoDB's clock.
+        """The age of the oldest document after `reached`, in seconds by MongoDB's clock.
 
-        0 where there is none; documents dated in the future do not count. Takes `PING_SECONDS` at most,
-        also while the server is away: this is for people and monitors, who ask again.
+        0 if there is none; documents dated in the future do not count. Takes at most `PING_SECONDS`, even if the
+        server does not answer, because status commands and monitors must not hang.
         """
         with pymongo.timeout(PING_SECONDS):
             clock = self.clock()
             self.prepare()
-            oldest = self._page(reached, at(clock + 1), 1, 1).last
+            oldest = self._page(reached, at(clock + 1), 1, 1, self._bare).last
         ms = None if oldest is None else oldest.ms
         return 0.0 if ms is None else max(0, clock - ms) / 1000
 
@@ -289,16 +333,80 @@ class Source:
             self.clock()
 
     def position(self, raw: bytes) -> Position:
-        """The position of a raw document, also of one that cannot be decoded."""
+        """The position of a raw document, which may be one that cannot be decoded."""
         return position_in(raw, self._field)
 
-    def _page(self, after: Position, end: Position, limit: int, unindexed: int) -> Page:
-        """The page of `limit` documents; of more without the index, as each reads the whole collection."""
+    def _newest(self, criteria: Mapping[str, Any], fields: Fields, limit: int) -> Iterator[list[bytes]]:
+        order = [(self._field, -1), ("_id", -1)]
+        with (
+            self._translated_errors(),
+            self._collection.find(criteria, fields, sort=order, allow_disk_use=True) as cursor,
+        ):
+            more = True
+            while more:
+                documents, more = queries.gather((bytes(document.raw) for document in cursor), limit)
+                yield documents
+
+    def _by_id(
+        self,
+        ids: Sequence[Any],
+        fields: Fields,
+        level: ReadConcern = _MAJORITY,
+        session: ClientSession | None = None,
+    ) -> list[bytes]:
+        with self._translated_errors():
+            if level == _LINEARIZABLE and not self._is_replica_set():
+                level = _MAJORITY
+            collection = self._collection.with_options(read_concern=level)
+            # In one batch: with read concern linearizable each further one would wait for the journal again.
+            found = collection.find(queries.by_id(ids), fields, session=session, batch_size=len(ids) + 1)
+            return [bytes(document.raw) for document in found]
+
+    def _mapped(self, bare: Sequence[bytes], level: ReadConcern = _MAJORITY) -> list[bytes]:
+        """These documents as they are now, mapped, in order; those for which that fails have `MAPPING_ERRORS`."""
+        if not bare:
+            return []
+        try:
+            found = self._by_id([self.position(raw).id for raw in bare], self._fields, level)
+        except CycleFailed as error:
+            if len(bare) == 1:
+                self.check_mapping()
+                return [self._unmapped(bare[0], error)]
+            middle = len(bare) // 2
+            found = self._mapped(bare[:middle], level) + self._mapped(bare[middle:], level)
+        return sorted(found, key=lambda raw: self.position(raw).order())
+
+    def _unmapped(self, bare: bytes, error: CycleFailed) -> bytes:
+        """What stands for a document that cannot be mapped: its position, and what fails."""
+        wanted = queries.by_id([self.position(bare).id])
+        failed = {name: self._refusal({name: value}, wanted) for name, value in self._mapping.items()}
+        errors = {name: self._failure(name, one) for name, one in failed.items() if one}
+        text = errors or {"fields": self._failure("", error)}
+        return queries.extended(bare, {"tipo": {}, MAPPING_ERRORS: text})
+
+    def _failure(self, name: str, error: CycleFailed) -> str:
+        """The name of MongoDB's error, and the operators it names; its message may quote the document."""
+        said, operators = _reason(error), re.findall(r"\$\w+", str(self._mapping.get(name)))
+        named = [one for one in dict.fromkeys(operators) if re.search(rf"{re.escape(one)}\b", said)]
+        code = (getattr(error.__cause__, "details", None) or {}).get("codeName", "error")
+        return f"its expression fails for this document: {' '.join((*named, code))}"
+
+    def _refusal(self, fields: Fields, wanted: Any = _NO_DOCUMENT) -> CycleFailed | None:
+        """The error of a read of these fields; None if there is none."""
+        try:
+            with self._translated_errors():
+                [*self._collection.find(wanted, fields)]
+        except CycleFailed as error:
+            return error
+        return None
+
+    def _page(self, after: Position, end: Position, limit: int, unindexed: int, fields: Fields) -> Page:
+        """A page of `limit` documents; of `unindexed` without the index, as each page reads the whole collection."""
         if after.order() >= end.order():
             return Page([], None, more=False)
         return self._by_index(
-            lambda index: self._indexed_page(index, after, end, limit),
-            lambda: self._sorted_page(after, end, unindexed),
+            lambda index: self._indexed_page(index, after, end, limit, fields),
+            lambda: self._sorted_page(after, end, unindexed, fields),
         )
 
     def _find_index(self) -> Index:
@@ -324,7 +432,7 @@ class Source:
             raise
 
     def _serves(self, index: str, fields: Sequence[str]) -> bool:
-        """Whether the server reads between bounds of an index: it lists one that it is still building."""
+        """Whether the server accepts bounds of an index; it also lists indexes that are still being built."""
         bounds = {"min": dict.fromkeys(fields, MinKey()), "max": dict.fromkeys(fields, MaxKey())}
         find = {"find": self._collection.name, "hint": index, **bounds, "limit": 1, "projection": {"_id": 1}}
         try:
@@ -336,7 +444,7 @@ class Source:
         return True
 
     def _by_index(self, indexed: Callable[[str], T], otherwise: Callable[[], T]) -> T:
-        """What `indexed` says, or `otherwise` where there is no index any more."""
+        """The result of `indexed`, or of `otherwise` if there is no usable index any more."""
         with self._translated_errors():
             if self._index.name is not None:
                 try:
@@ -350,14 +458,16 @@ class Source:
                 _log.warning("%s", self._index.warning, extra=logs.event("index"))
             return otherwise()
 
-    def _indexed_page(self, index: str, after: Position, end: Position, limit: int) -> Page:
-        documents, more = self._read(index, after, end, limit, self._fields, self.position)
+    def _indexed_page(self, index: str, after: Position, end: Position, limit: int, fields: Fields) -> Page:
+        documents, more = self._read(index, after, end, limit, fields, self.position)
         last = self.position(documents[-1]) if documents else None
         if last is None or not last.is_array():
             return Page(documents, last, more)
-        # The index has an entry for each member of the array: its key says at which one the page ends.
-        fields = queries.with_index_key(self._fields)
-        found, more = self._read(index, after, end, limit, fields, lambda raw: queries.split_key(raw)[1])
+        # The index has one entry per member of the array, so only the key of the entry tells where the page ends.
+        keyed_fields = queries.with_index_key(fields)
+        found, more = self._read(
+            index, after, end, limit, keyed_fields, lambda raw: queries.split_key(raw)[1]
+        )
         keyed = [queries.split_key(raw) for raw in found]
         return Page([raw for raw, _ in keyed], keyed[-1][1] if keyed else None, more)
 
@@ -370,8 +480,8 @@ class Source:
         fields: Fields,
         position: Callable[[bytes], Position],
     ) -> tuple[list[bytes], bool]:
-        """The documents of a page, without the one at `after`, and whether there may be more."""
-        # One more than asked for: index bounds are inclusive.
+        """The documents of a page, without the one at `after`, and whether more may follow."""
+        # One more than requested, because index bounds are inclusive.
         with closing(self._between(index, after, end, limit + 1, fields)) as found:
             beyond = (
                 raw for number, raw in enumerate(found) if number or position(raw).order() != after.order()
@@ -381,16 +491,16 @@ class Source:
     def _between(
         self, index: str, begin: Position, end: Position, limit: int, fields: Fields
     ) -> Generator[bytes, None, None]:
-        """The documents from one position on and before another; to be closed."""
+        """The documents from `begin` (inclusive) to `end` (exclusive). The generator must be closed."""
         find = queries.by_index(index, self._field, begin, end, fields)
         command = {"find": self._collection.name, **find, "limit": limit, "batchSize": limit}
         with self._client.start_session(causal_consistency=False) as session:
             reply = self._command(command | {"readConcern": _MAJORITY.document}, _RAW, session)["cursor"]
             try:
                 yield from queries.documents_in(reply)
-                while reply["id"]:  # there are more than one reply may hold
+                while reply["id"]:  # a reply holds at most 16 MB
                     more = {"getMore": reply["id"], "collection": self._collection.name}
-                    # Not repeated where the reply is lost: the cursor has moved on then.
+                    # Not retried: if only the reply was lost, the cursor has advanced.
                     reply = self._database.command(more, codec_options=_RAW, session=session)["cursor"]
                     yield from queries.documents_in(reply)
             finally:
@@ -398,9 +508,9 @@ class Source:
                     kill = {"killCursors": self._collection.name, "cursors": [reply["id"]]}
                     self._database.command(kill, session=session)
 
-    def _sorted_page(self, after: Position, end: Position, limit: int) -> Page:
-        """The same page without the index: every page reads the whole collection, so they are long."""
-        pipeline = queries.by_sort(self._field, after, end, limit, self._fields)
+    def _sorted_page(self, after: Position, end: Position, limit: int, fields: Fields) -> Page:
+        """A page without the index. Each reads the whole collection, so it has more documents."""
+        pipeline = queries.by_sort(self._field, after, end, limit, fields)
         with self._collection.aggregate(pipeline, collation=_SIMPLE, allowDiskUse=True) as cursor:
             documents, more = queries.gather((bytes(document.raw) for document in cursor), limit)
         return Page(documents, self.position(documents[-1]) if documents else None, more)
@@ -408,7 +518,7 @@ class Source:
     def _command(
         self, command: Mapping[str, Any], options: CodecOptions[Any], session: ClientSession | None = None
     ) -> Any:
-        """The primary's answer to a command; asked again where the connection was lost, as drivers do."""
+        """The primary's reply to a command; it is sent once more if the connection is lost, as drivers do."""
 
         def ask() -> Any:
             return self._database.command(
@@ -426,10 +536,16 @@ class Source:
             return ask()
 
     def _is_replica_set(self) -> bool:
-        if self._client.is_mongos:  # asks a server, where none was asked yet
+        if self._client.is_mongos:  # connects to a server if the client has not done so yet
             return False
         servers = self._client.topology_description.server_descriptions().values()
         return any(server.replica_set_name for server in servers)
 
     def _translated_errors(self) -> AbstractContextManager[None]:
         return translated_errors(self._client, self._collection.full_name)
+
+
+def _reason(error: CycleFailed) -> str:
+    """What MongoDB itself says."""
+    details = getattr(error.__cause__, "details", None) or {}
+    return str(details.get("errmsg", error)).replace("\n", " ")

@@ -7,6 +7,7 @@ docs/settings.md shows the descriptions.
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
+from bson.errors import BSONError
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -22,11 +23,11 @@ from pydantic_core import PydanticCustomError
 from etl.errors import ConfigurationError
 from etl.settings import urls
 from etl.settings.cpus import usable_cpus
+from etl.settings.kinds import UnusableKinds, load_kinds
+from schemas.codec import raw_value
 from schemas.documents import FAMILIES, KINDS
+from schemas.documents import fields as contract_fields
 from schemas.families import LAST_SYNC, Family
-
-#: The families that documents fill: only those can be warmed again from MongoDB.
-_REFRESHABLE = frozenset(family.name for kind in KINDS.values() for family in kind.families)
 
 
 def _contradiction(path: str, problem: str) -> PydanticCustomError:
@@ -135,6 +136,10 @@ class CollectionSettings(Section):
         pattern=r"^[^$\x00][^\x00]*$",
         description="Date field that every write sets to the present; may be a dotted path.",
     )
+    fields: dict[str, Any] = Field(
+        {},
+        description="Contract field to MongoDB expression, evaluated by the server; others are taken as they are.",
+    )
     overlap_seconds: Whole = Field(
         120,
         ge=0,
@@ -153,6 +158,26 @@ class CollectionSettings(Section):
         default=True,
         description="Remember the keys of each document, so that moves and deletes remove them.",
     )
+
+    @field_validator("fields")
+    @classmethod
+    def _can_be_mapped(cls, fields: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        known = contract_fields()
+        if fields and not known:
+            unnamed = ", ".join(kind.tipo for kind in KINDS.values() if not kind.fields)
+            problem = f"a mapping needs the fields of every kind, and {unnamed} does not name its own"
+            raise PydanticCustomError("fields", "{problem}", {"problem": problem})
+        timestamp = info.data.get("timestamp_field", "updated_at").partition(".")[0]
+        for name, expression in fields.items():
+            if name in {"_id", timestamp}:
+                raise _contradiction(name, "the index orders documents by it, so it cannot be mapped")
+            if name not in known:
+                raise _contradiction(name, f"no field of the contract, {urls.nearest(name, known)}")
+            try:
+                raw_value(expression)
+            except (ValueError, OverflowError, BSONError):
+                raise _contradiction(name, "expected a MongoDB expression") from None
+        return fields
 
 
 class FamilySettings(Section):
@@ -185,13 +210,19 @@ class LogSettings(Section):
 
 
 class TransformSettings(Section):
-    """Worker processes."""
+    """Worker processes, and the bound on one document."""
 
     workers: Whole | None = Field(
         None,
         ge=1,
         le=256,
         description="Worker processes of a cold start or a backfill; null: one per usable CPU.",
+    )
+    document_bytes: Whole = Field(
+        64 * 1024 * 1024,
+        ge=1,
+        le=1024**3,
+        description="Most bytes of Redis that one document may take; a larger one is a dead letter.",
     )
 
 
@@ -230,6 +261,11 @@ class Settings(Section):
         pattern=r"^[A-Za-z0-9_-]{0,32}$",
         description="Prefix of the ETL's own keys, for two installations on one Redis.",
     )
+    kinds: tuple[str, ...] = Field(
+        (),
+        validate_default=True,
+        description="Modules with document kinds of your own, each with `KIND` or `KINDS`.",
+    )
     mongo: MongoSettings = MongoSettings()
     redis: RedisSettings = RedisSettings()
     schedule: ScheduleSettings = ScheduleSettings()
@@ -243,6 +279,15 @@ class Settings(Section):
     lease: LeaseSettings = LeaseSettings()
     retry: RetrySettings = RetrySettings()
     reconcile: ReconcileSettings = ReconcileSettings()
+
+    @field_validator("kinds")
+    @classmethod
+    def _loaded(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            load_kinds(kinds)
+        except UnusableKinds as error:
+            raise _contradiction(error.place, str(error)) from None
+        return kinds
 
     @field_validator("collections")
     @classmethod
@@ -320,7 +365,8 @@ def _check_life(name: str, life: FamilySettings) -> None:
         raise _contradiction(f"{name}.ttl", "expected seconds: an entry must not outlive its document")
     if life.refresh_seconds is None:
         return
-    if name not in _REFRESHABLE or life.ttl is None:
+    filled = {family.name for kind in KINDS.values() for family in kind.families}
+    if name not in filled or life.ttl is None:  # only what documents fill can be warmed again from MongoDB
         raise _contradiction(f"{name}.refresh_seconds", "this family cannot be warmed again; leave it out")
     if life.refresh_seconds >= life.ttl:
         raise _contradiction(f"{name}.refresh_seconds", f"must be less than its ttl ({life.ttl})")

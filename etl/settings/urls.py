@@ -46,7 +46,7 @@ _VALUES: Final = {
     "socket_connect_timeout": r"\d+(\.\d+)?",
     "health_check_interval": r"\d{1,9}",
     "ssl_cert_reqs": "none|optional|required",
-    "ssl_min_version": r"\d{1,9}",
+    "ssl_min_version": "771|772",  # TLS 1.2 and 1.3, as Python's ssl.TLSVersion numbers them
 }
 _OURS: Final = frozenset(
     {

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from etl import logs
 from etl.checkpoint.checkpoint import FollowStore
 from etl.checkpoint.lease import Lease
+from etl.checkpoint.origin import refuse_other_source
 from etl.errors import (
     CycleFailed,
     Interrupted,
@@ -136,6 +137,7 @@ class Follower:
                 self.stream.close()
 
     def _follow(self, token: str) -> None:
+        refuse_other_source(self.stages)
         self.store.begin(token)
         resume = self.store.token() or self._begin(token, None)
         events = self._open(token, resume)

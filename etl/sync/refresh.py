@@ -4,7 +4,8 @@ It runs beside the cycles and takes no lease, so that a long cycle cannot let a 
 documents first and skips the older ones that claim the same keys.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from unicodedata import normalize
 
 from etl.interfaces import Stages
 from etl.model.report import RefreshReport
@@ -29,13 +30,16 @@ def refresh(stages: Stages, default_tipo: str, report: RefreshReport) -> None:
 
 
 def _warm(stages: Stages, kind: Kind, untyped: bool, report: RefreshReport) -> None:  # noqa: FBT001
-    criteria: dict[str, Any] = {"tipo": {"$in": [kind.tipo, None]} if untyped else kind.tipo}
+    criteria: dict[str, Sequence[str | None]] = {"tipo": [kind.tipo, None] if untyped else [kind.tipo]}
     if report.name is not None and kind.name_field is not None:
-        criteria[kind.name_field] = report.name
+        # A key is the same however accents are composed, so a document may have either form.
+        forms = {report.name, normalize("NFC", report.name), normalize("NFD", report.name)}
+        criteria[kind.name_field] = sorted(forms)
     seen: set[str] = set()
     # The cursor sorts at its start: later pages were read at that time too.
     read_at = stages.retry(stages.processor.now)
     for documents in stages.reader.of_kind(criteria, stages.page_size):
+        report.documents += len(documents)
         newest = []
         for result in stages.transform(documents):
             keys = {write.key for write in result.writes}

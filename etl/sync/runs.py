@@ -15,6 +15,7 @@ from etl import logs
 from etl.backfill.backfill import BackfillOrder, run_backfill
 from etl.backfill.rate_limit import RateLimiter
 from etl.checkpoint.lease import Lease
+from etl.checkpoint.origin import refuse_other_source
 from etl.errors import CycleFailed, EtlError, Interrupted, LeaseHeldError, RedisUnavailable
 from etl.interfaces import Process, Stages
 from etl.model.report import ProgressCallback, Report, no_progress
@@ -69,6 +70,7 @@ class Runs:
                 report.failed(str(error), error.exit_code)
             return report
         with self._recorded(report), self.backfill_lease.hold() as token:
+            refuse_other_source(self.cycle_stages)  # its own checkpoint says so only after its first run
             self.upgrade()
             scan, read = run_backfill(stages, process, order, token, report, progress)
             if order.is_whole or self.cycle_stages.store.load().checkpoint:

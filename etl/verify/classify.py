@@ -12,8 +12,8 @@ from etl.cache.inspector import Claim, Content, Record
 from etl.model.result import TransformResult
 from etl.model.scan import Checkpoint
 from etl.verify.compare import differences
-from schemas.documents import FAMILIES
-from schemas.families import GENERATION_LOCK, Family
+from schemas.documents import family_of
+from schemas.families import GENERATION_LOCK
 from schemas.ids import readable_id
 from schemas.operations import Evict, Put
 from schemas.position import Position
@@ -46,7 +46,7 @@ class State:
     checkpoint: Checkpoint | None = None
     """None if the next cycle is a cold start."""
     overlap: int = 0
-    """How late documents are committed."""
+    """The overlap in milliseconds: documents are committed at most this long after their date."""
     records: Mapping[str, Record] = field(default_factory=dict)
     """By the name of the document."""
     deferred: frozenset[str] = frozenset()
@@ -97,12 +97,6 @@ class KeyFacts(NamedTuple):
         return owner.position.order() > newest.position.order()
 
 
-def family_of(key: str) -> Family | None:
-    """The family of a key: the one with the longest matching prefix."""
-    fitting = [family for family in FAMILIES.values() if key.startswith(family.prefix)]
-    return max(fitting, key=lambda family: len(family.prefix), default=None)
-
-
 def lock_of(key: str) -> str | None:
     """The campaign lock of a key, derived from the key itself: its document may be deleted."""
     family = family_of(key)
@@ -114,12 +108,12 @@ def lock_of(key: str) -> str | None:
 def classify_alone(
     write: Put | Evict, ms: int | None, content: Content | None, ttls: TTLs, now: int
 ) -> Name | None:
-    """The verdict if document and key alone decide it: matching, absent or expired; else None."""
+    """The verdict if the document and the key suffice for it (matching, absent or expired); else None."""
     if not isinstance(write, Put):
         return "absent" if content is None else None
     ttl = ttls.get(write.family)
     if content is None:
-        return None if _alive(ms, ttl, now) else "expired"
+        return None if _within_ttl(ms, ttl, now) else "expired"
     return None if differences(write, content, ttl) else "matching"
 
 
@@ -162,12 +156,12 @@ def _mismatch(
     if not applied and (state.scheduled or isinstance(write, Put)):
         return _PENDING
     if isinstance(write, Evict):
-        return Verdict("orphaned", f"{_named(newest.position)} is archived, deleted, or has nothing for it")
+        return Verdict("orphaned", f"{_named(newest.position)} is archived, deleted or has no content for it")
     if facts.content is not None:
         why = "; ".join(differences(write, facts.content, ttls.get(write.family)))
         return Verdict("different", why)
     # The time of change of a document dated in the future is unknown.
-    return Verdict("expired") if (newest.ms or 0) > state.now else Verdict("missing", "it is not there")
+    return Verdict("expired") if (newest.ms or 0) > state.now else Verdict("missing", "it does not exist")
 
 
 def _unclaimed(facts: KeyFacts, state: State, ttls: TTLs) -> Verdict:
@@ -175,21 +169,21 @@ def _unclaimed(facts: KeyFacts, state: State, ttls: TTLs) -> Verdict:
     owner, owning = facts.owner, facts.owning
     if facts.content is None:
         return Verdict("absent")
-    if owner is None or facts.shared or not _looks_ours(facts.key, facts.content, ttls):
+    if owner is None or facts.shared or not _looks_like_ours(facts.key, facts.content, ttls):
         return _UNKNOWN
     if lock_of(facts.key) in state.held or (owning is not None and state.waits(owning)):
         return _DEFERRED
     if owning is None:
-        return Verdict("orphaned", f"{_named(owner.position)} is gone")
+        return Verdict("orphaned", f"{_named(owner.position)} was deleted")
     if owning.reject is not None:
         return _INVALID
-    moved = Verdict("orphaned", f"{_named(owning.position)} no longer fills it")
+    moved = Verdict("orphaned", f"{_named(owning.position)} does not fill it any more")
     return _PENDING if state.scheduled and not state.reached(owning) else moved
 
 
 _DEFERRED: Final = Verdict("deferred", "its campaign is being generated")
 _INVALID: Final = Verdict("left_alone", "the document that filled it last is invalid now")
-_PENDING: Final = Verdict("pending", "its document has not been reached yet")
+_PENDING: Final = Verdict("pending", "no cycle has reached its document yet")
 _UNKNOWN: Final = Verdict("left_alone", "no document is known to have filled it")
 
 
@@ -197,7 +191,7 @@ def _is_of(owner: Claim, result: TransformResult) -> bool:
     return (owner.document, owner.timestamp) == (result.document, result.timestamp)
 
 
-def _looks_ours(key: str, content: Content, ttls: TTLs) -> bool:
+def _looks_like_ours(key: str, content: Content, ttls: TTLs) -> bool:
     """Whether the key looks like one of the ETL: the type of its family, and a TTL not longer than the family's."""
     family = family_of(key)
     if family is None or content.type != family.type:
@@ -206,8 +200,8 @@ def _looks_ours(key: str, content: Content, ttls: TTLs) -> bool:
     return ttl is None or (content.ttl_ms is not None and content.ttl_ms <= ttl * 1000)
 
 
-def _alive(ms: int | None, ttl: int | None, now: int) -> bool:
-    """Whether a key filled at the date of the document must still exist."""
+def _within_ttl(ms: int | None, ttl: int | None, now: int) -> bool:
+    """Whether a key written at the date of the document must still exist."""
     if ms is None:  # time of change unknown
         return False
     return ttl is None or now - ms < ttl * 1000 - CLOCK_TOLERANCE_MS

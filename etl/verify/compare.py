@@ -46,7 +46,7 @@ def _fields(wanted: Mapping[str, str], held: Mapping[str, str]) -> Iterator[str]
     for name in wanted.keys() - held.keys():
         yield f"field {name} is missing, and should be {_short(wanted[name])}"
     for name in held.keys() - wanted.keys():
-        yield f"field {_short(name)} is too many: {_short(held[name])}"
+        yield f"field {_short(name)} should not exist: {_short(held[name])}"
     for name in wanted.keys() & held.keys():
         if wanted[name] != held[name]:
             yield f"field {name} {_changed(wanted[name], held[name])}"
@@ -66,7 +66,7 @@ def _members(wanted: Sequence[str], held: Sequence[str], size: int) -> Iterator[
 
 
 def _changed(wanted: str, held: str) -> str:
-    """Both texts from shortly before their first difference: long ones usually begin alike."""
+    """Both texts from shortly before their first difference, since long ones usually have a common start."""
     same = next((i for i, pair in enumerate(zip(wanted, held, strict=False)) if len({*pair}) > 1), None)
     start = max(0, (min(len(wanted), len(held)) if same is None else same) - _LONGEST // 3)
     return f"is {_short(held, start)}, and should be {_short(wanted, start)}"

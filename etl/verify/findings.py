@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from etl.verify.classify import Name
 
 _CACHE_KIB: Final = 16 * 1024
-_KEYS_A_QUESTION: Final = 500
+_KEYS_PER_QUERY: Final = 500
 
 
 class Finding(NamedTuple):
@@ -21,14 +21,14 @@ class Finding(NamedTuple):
     key: str
     verdict: Name | None
     document: str | None = None
-    """The `_id`, as canonical Extended JSON, of the newest document that claims it, where one does."""
+    """The `_id`, as canonical Extended JSON, of the newest document that claims it; None if none does."""
 
 
 class Findings:
     """The findings of one run, by the 64-bit hash of the key. Must be closed."""
 
     def __init__(self) -> None:
-        self._db = sqlite3.connect(_place(), isolation_level=None)
+        self._db = sqlite3.connect(_database(), isolation_level=None)
         self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         self._db.execute("PRAGMA journal_mode = OFF")
         self._db.execute(
@@ -45,10 +45,10 @@ class Findings:
     def unknown(self, keys: Sequence[str]) -> list[str]:
         """The keys without a finding."""
         hashes = {hash(key): key for key in keys}
-        for start in range(0, len(keys), _KEYS_A_QUESTION):
-            some = [*map(hash, keys[start : start + _KEYS_A_QUESTION])]
-            question = f"SELECT hash FROM keys WHERE hash IN ({','.join('?' * len(some))})"  # noqa: S608 (question marks)
-            for (known,) in self._db.execute(question, some):
+        for start in range(0, len(keys), _KEYS_PER_QUERY):
+            some = [*map(hash, keys[start : start + _KEYS_PER_QUERY])]
+            query = f"SELECT hash FROM keys WHERE hash IN ({','.join('?' * len(some))})"  # noqa: S608 (placeholders)
+            for (known,) in self._db.execute(query, some):
                 hashes.pop(known, None)
         return [*hashes.values()]
 
@@ -58,17 +58,17 @@ class Findings:
         return int(number)
 
     def some(self, verdict: Name, limit: int) -> list[str]:
-        """The first few keys that have this verdict; none of those that need no explanation."""
-        question = "SELECT key FROM keys WHERE verdict = ? AND key IS NOT NULL LIMIT ?"
-        return [key for (key,) in self._db.execute(question, (verdict, limit))]
+        """Up to `limit` keys with this verdict; for `matching` and `absent` names are not stored."""
+        query = "SELECT key FROM keys WHERE verdict = ? AND key IS NOT NULL LIMIT ?"
+        return [key for (key,) in self._db.execute(query, (verdict, limit))]
 
     def unsettled(self, limit: int) -> Iterator[list[Finding]]:
         """The keys without a verdict, up to `limit` at a time; verdicts may be added during the iteration."""
         last = -(2**63)
-        question = (
+        query = (
             "SELECT hash, key, document FROM keys WHERE verdict IS NULL AND hash > ? ORDER BY hash LIMIT ?"
         )
-        while rows := self._db.execute(question, (last, limit)).fetchall():
+        while rows := self._db.execute(query, (last, limit)).fetchall():
             last = rows[-1][0]
             yield [Finding(key, None, document) for _, key, document in rows]
 
@@ -78,8 +78,8 @@ class Findings:
             pass
 
 
-def _place() -> str:
-    """The database: one that spills to an unnamed temporary file, or stays in memory where none can be."""
+def _database() -> str:
+    """The path for SQLite: empty for an unnamed temporary file; memory if no temporary file can be created."""
     try:
         with tempfile.TemporaryFile():
             return ""
@@ -88,6 +88,6 @@ def _place() -> str:
 
 
 def _row(finding: Finding) -> tuple[str | None, str | None, str | None]:
-    # A key that is well is never asked for by its name: most are, so that this keeps the database small.
+    # The names of keys that match are not needed. They are the majority, so this keeps the database small.
     key, verdict, document = finding
     return verdict, None if verdict in {"matching", "absent"} else key, document

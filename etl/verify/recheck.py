@@ -65,13 +65,13 @@ def recheck(scope: Scope, findings: Sequence[Finding]) -> list[Rechecked]:
     rechecked: dict[str, Rechecked] = {}
     for _ in range(_TRIES):
         if scope.stages.stop.is_set():
-            raise Interrupted("stopped while verifying; nothing is half done")
+            raise Interrupted("stopped while verifying")
         rechecked |= _at_one_moment(scope, [*waiting.values()])
         waiting = {key: finding for key, finding in waiting.items() if key not in rechecked}
         if not waiting:
             break
-    hasty = Verdict("pending", "it changes faster than it can be looked at")
-    return [rechecked.get(f.key) or Rechecked(KeyFacts(f.key, None), hasty) for f in findings]
+    unstable = Verdict("pending", "it changes faster than it can be checked")
+    return [rechecked.get(f.key) or Rechecked(KeyFacts(f.key, None), unstable) for f in findings]
 
 
 def write_of(result: TransformResult | None, key: str) -> Put | Evict | None:

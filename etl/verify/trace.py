@@ -107,8 +107,8 @@ def trace_document(scope: Scope, find_dead: FindDead, ids: Sequence[str]) -> Tra
     trace.dead_letter = letter.as_dict() if letter else None
     if not found:
         left = sum(one.verdict == "orphaned" for one in trace.keys)
-        rest = f"{left} of its keys are still there: etl verify --repair removes them"
-        end = rest if left else "nothing of it is left"
+        rest = f"keys that remain: {left}; etl verify --repair removes them"
+        end = rest if left else "none of its keys is left"
         trace.story = f"not in MongoDB: no document has this _id; {end}"
         return trace
     trace.updated_at = None if result.ms is None else iso_utc(result.ms)
@@ -176,7 +176,7 @@ def _story(trace: Trace) -> str:
     match trace.outcome:
         case "invalid":
             errors = "; ".join(f"{error['field']} {error['problem']}" for error in trace.errors)
-            return f"invalid: {errors or trace.reason}; nothing of it is applied until it is valid"
+            return f"invalid: {errors or trace.reason}; it is not applied until it is valid"
         case "deferred":
             return f"deferred: {_lock(trace)}"
         case "superseded":
@@ -189,23 +189,23 @@ def _story(trace: Trace) -> str:
 def _lock(trace: Trace) -> str:
     if trace.lock_holder is None:
         lock = trace.lock or "the lock of its campaign"
-        return f"it waited for {lock}, which is free by now; the next cycle applies it"
+        return f"it waited for {lock}, which is free now; the next cycle applies it"
     left = "" if trace.lock_ttl_ms is None else f" for {-(-trace.lock_ttl_ms // 1000)} s more"
     held = f"its campaign is being generated, {trace.lock} is held by {trace.lock_holder}{left}"
-    return f"{held}; the first cycle after that applies it"
+    return f"{held}; the first cycle after its release applies it"
 
 
 _STORIES: Final[Mapping[str, str]] = {
-    "pending": "not yet reached: it changed after the last cycle had read; the next cycle applies it",
-    "overwritten": "overwritten: it was applied, and someone else has changed its key since;"
+    "pending": "not yet reached: it changed after the read of the last cycle; the next cycle applies it",
+    "overwritten": "overwritten: it was applied, and its key was changed by another program since;"
     " etl verify --repair writes it again",
-    "missing": "lost: it was applied less than its TTL ago, and someone has removed its key, or Redis had to"
-    " make room; etl verify --repair writes it again",
-    "left_behind": "left behind: a key is still there that its document does not fill any more;"
+    "missing": "lost: it was applied less than its TTL ago, but its key was removed by another program, or Redis"
+    " evicted it; etl verify --repair writes it again",
+    "left_behind": "left behind: a key still exists that its document does not fill any more;"
     " etl verify --repair removes it",
     "evicted": "evicted: it is archived or marked as deleted, so its keys are removed on purpose",
-    "expired": "expired: it changed longer ago than its keys live; a change or a refresh warms them again",
+    "expired": "expired: it changed longer ago than the TTL of its keys; a change or a refresh writes them again",
     "shared": "not judged: another collection claims its key too, or no document is known to have filled it",
-    "queued": "queued: it asks for a generation, and fills no key",
-    "well": "all well: its keys hold what it says",
+    "queued": "queued: it requests a generation and fills no key",
+    "well": "all well: its keys match it",
 }

@@ -56,7 +56,7 @@ def verify(
         else:
             report.sampled = True
             ids = stages.retry(partial(stages.reader.sample, sample))
-            total, found = len(ids), _of(scope, ids)
+            total, found = len(ids), _sampled(scope, ids)
         for results in found:
             findings.add(_compared(scope, results, present))
             report.documents += len(results)
@@ -73,7 +73,7 @@ def verify(
             if name != "absent":
                 report.count(name, findings.count(name))
         for key in findings.some("expired", SHOWN):
-            report.example("expired", key, "its document changed longer ago than it lives")
+            report.example("expired", key, "its document changed longer ago than the TTL")
     report.duration_ms = round((time.monotonic() - began) * 1000)
 
 
@@ -83,11 +83,11 @@ def _all(scope: Scope, present: int) -> Iterator[list[TransformResult]]:
     found = pages(stages.reader, everything, stages.page_size, present, lambda: 0, stages.retry)
     for page in read_ahead(found):
         if stages.stop.is_set():
-            raise Interrupted("stopped while verifying; nothing is half done")
+            raise Interrupted("stopped while verifying")
         yield stages.transform(page.documents)
 
 
-def _of(scope: Scope, ids: Sequence[str]) -> Iterator[list[TransformResult]]:
+def _sampled(scope: Scope, ids: Sequence[str]) -> Iterator[list[TransformResult]]:
     """The documents with these `_id`s that exist."""
     size = scope.stages.page_size
     for start in range(0, len(ids), size):

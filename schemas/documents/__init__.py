@@ -1,15 +1,17 @@
 """The kinds of documents, chosen by `tipo`: one file each.
 
-A new kind is one file here that exports `KIND` (see `schemas.documents.kind`), and its name below.
+A new kind is one file here that exports `KIND` (see `schemas.documents.kind`), and its name below; or a module
+outside of the package, which `register` adds (see `etl.settings.kinds`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from importlib import import_module
 from typing import Final
 
 from schemas.documents.kind import Document, InvalidDocument, Kind
 from schemas.families import CONTRACT, Family
 from schemas.operations import FieldError, Projection, Reject
+from schemas.values import digits
 
 _FILES: Final = (
     "generacion",
@@ -22,30 +24,76 @@ _FILES: Final = (
 # By name, so that a kind takes one line here.
 _KINDS: Final[tuple[Kind, ...]] = tuple(import_module(f"{__name__}.{file}").KIND for file in _FILES)
 
-KINDS: Final[Mapping[str, Kind]] = {kind.tipo: kind for kind in _KINDS}
-"""Every kind of document, by its `tipo`."""
+KINDS: Final[dict[str, Kind]] = {kind.tipo: kind for kind in _KINDS}
+"""Every kind of document, by its `tipo`; only `register` changes it."""
 
-FAMILIES: Final[Mapping[str, Family]] = {
+FAMILIES: Final[dict[str, Family]] = {
     family.name: family for families in (CONTRACT, *(kind.families for kind in _KINDS)) for family in families
 }
-"""Every family by name: those of the users' design first, then those of other kinds."""
-
-FIELDS: Final[tuple[str, ...]] = (
-    tuple(dict.fromkeys(("tipo", "eliminado", *(field for kind in _KINDS for field in kind.fields))))
-    if all(kind.fields for kind in _KINDS)
-    else ()
-)
-"""The top-level fields that documents of any kind are made of; none where a kind does not name its own."""
+"""Every family by name: those of the users' design first, then those of other kinds; only `register` changes it."""
 
 
-def project(document: Document, default_tipo: str) -> Projection | Reject:
+def register(kinds: Iterable[Kind]) -> None:
+    """Add kinds and their families; one that is there already changes nothing.
+
+    Raises:
+        ValueError: a kind has the `tipo`, or one of its families the name or keys, of another one.
+    """
+    for kind in kinds:
+        if KINDS.get(kind.tipo) is kind:
+            continue
+        if kind.tipo in KINDS:
+            raise ValueError(f"another kind has the tipo {kind.tipo}")
+        for family in kind.families:
+            other = next((one for one in FAMILIES.values() if _clash(one, family)), None)
+            if other is not None:
+                raise ValueError(f"the keys {family.pattern} may be those of the family {other.name}")
+            if family.prefix.partition(":")[0] in _RESERVED:
+                raise ValueError(f"the keys {family.pattern} may be the ETL's own: begin with another word")
+        KINDS[kind.tipo] = kind
+        FAMILIES.update({family.name: family for family in kind.families})
+
+
+_RESERVED: Final = frozenset({"", "etl"})
+
+
+def _clash(one: Family, other: Family) -> bool:
+    """Whether both have one name, or a key could be of both: no component of a key contains a colon."""
+    parts, others = one.pattern.split(":"), other.pattern.split(":")
+    same = all(x == y or "{" in x + y for x, y in zip(parts, others, strict=False))
+    return one.name == other.name or (len(parts) == len(others) and same)
+
+
+def fields() -> tuple[str, ...]:
+    """The top-level fields that documents of any kind are made of; none where a kind does not name its own."""
+    kinds = KINDS.values()
+    if not all(kind.fields for kind in kinds):
+        return ()
+    return tuple(dict.fromkeys(("tipo", "eliminado", *(field for kind in kinds for field in kind.fields))))
+
+
+def family_of(key: str) -> Family | None:
+    """The family of a key: the one with the longest matching prefix; None for a key outside the contract."""
+    matching = [family for family in FAMILIES.values() if key.startswith(family.prefix)]
+    return max(matching, key=lambda family: len(family.prefix), default=None)
+
+
+def project(document: Document, default_tipo: str, most_digits: int | None = None) -> Projection | Reject:
     """The operations of a decoded document, or why it cannot be applied.
 
     A document without `tipo` is of `default_tipo`. This never raises, and a `Reject` contains no value of the
     document.
+
+    Args:
+        document: with the fields of its kind at least.
+        default_tipo: the kind of documents without `tipo`.
+        most_digits: characters that its numbers may take together; None for a document too small to matter.
     """
     try:
-        return _kind(document, default_tipo).project(document)
+        kind = _kind(document, default_tipo)
+        if most_digits is not None and _digits(document, kind) > most_digits:
+            return Reject(f"its numbers would take more than {most_digits:,} bytes of Redis")
+        return kind.project(document)
     except InvalidDocument as invalid:
         return Reject(invalid.reason, invalid.errors)
     except RecursionError:
@@ -53,6 +101,10 @@ def project(document: Document, default_tipo: str) -> Projection | Reject:
     except ValueError:
         # An unexpected error of a kind. Its text is left out: it may quote the document.
         return Reject("a value has no form in Redis")
+
+
+def _digits(document: Document, kind: Kind) -> int:
+    return sum(digits(document.get(field)) for field in kind.fields or document)
 
 
 def _kind(document: Document, default_tipo: str) -> Kind:

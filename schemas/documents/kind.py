@@ -1,6 +1,7 @@
 """A kind of document: the extension point of the product.
 
-A new kind is one file beside this one, exporting `KIND`, and one line in `schemas.documents`.
+A new kind is one file beside this one, exporting `KIND`, and one line in `schemas.documents`; or a module of
+another package, which the setting `kinds` or an entry point names.
 """
 
 from collections.abc import Callable, Mapping

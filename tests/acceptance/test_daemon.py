@@ -19,7 +19,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from etl.demo import MongoServer, RedisServer
-from tests.acceptance.conftest import StartEtl
+from tests.support.command import StartEtl
 from tests.support.daemons import (
     Writer,
     ended,

@@ -6,7 +6,7 @@ import redis
 from bson import ObjectId
 from pymongo.collection import Collection
 
-from tests.acceptance.conftest import Etl
+from tests.support.command import Etl
 from tests.support.types import Document
 
 OID = ObjectId("65a5000000000000000000a1")

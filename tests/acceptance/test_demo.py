@@ -3,7 +3,7 @@ import socket
 import time
 
 from etl.cli.demo import NEW_TEXT
-from tests.acceptance.conftest import Etl, StartEtl, interrupt
+from tests.support.command import Etl, StartEtl, interrupt
 
 
 def answers(address: str) -> bool:

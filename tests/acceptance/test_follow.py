@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import redis
 from pymongo.collection import Collection
 
-from tests.acceptance.conftest import StartEtl, interrupt
+from tests.support.command import StartEtl, interrupt
 from tests.support.daemons import Process
 from tests.support.pipeline import NAME, api
 from tests.support.types import Document

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import Etl, StartEtl
+from tests.support.command import Etl, StartEtl
 from tests.support.daemons import every, health_check, is_ready, url_of
 from tests.support.waiting import eventually
 
 
-def test_the_health_check_of_the_image(start_etl: StartEtl, etl: Etl, tmp_path: Path) -> None:
+def test_the_health_check_of_the_image(start_etl: StartEtl, typed: Etl, tmp_path: Path) -> None:
     """It fails without a daemon, and passes once that is ready; it knows the port from the settings file."""
     name, *words = health_check()
     assert name == "etl"
@@ -23,32 +23,32 @@ def test_the_health_check_of_the_image(start_etl: StartEtl, etl: Etl, tmp_path: 
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "etl.yaml").write_text(f"http: {{port: {port}, host: '0.0.0.0'}}\n")
     unset = {"ETL_HTTP__PORT": ""}
-    before = etl(*words, **unset)
+    before = typed(*words, **unset)
     assert before.code == 1
     assert before.err.startswith(
         f"error: no daemon answers at http://127.0.0.1:{port}: Connection refused (is "
     )
     start_etl("run", **settings, **unset)
     assert eventually(lambda: is_ready(f"http://127.0.0.1:{port}"))
-    ready = etl(*words, **unset)
+    ready = typed(*words, **unset)
     assert (ready.code, ready.out, ready.err) == (0, "ready\n", "")
-    assert etl("health", "--json", **unset).json == {"ready": True, "problems": []}
+    assert typed("health", "--json", **unset).json == {"ready": True, "problems": []}
 
 
-def test_what_is_wrong_is_told(start_etl: StartEtl, etl: Etl) -> None:
+def test_what_is_wrong_is_told(start_etl: StartEtl, typed: Etl) -> None:
     """A daemon whose servers are away is not ready."""
     settings = every(60) | {"ETL_REDIS__URL": "redis://127.0.0.1:1/0"}
     start_etl("run", **settings)
-    assert eventually(lambda: "no daemon" not in etl("health", **settings).err)
-    found = etl("health", **settings)
+    assert eventually(lambda: "no daemon" not in typed("health", **settings).err)
+    found = typed("health", **settings)
     assert (found.code, found.err) == (1, "")
     assert found.out.startswith("not ready\n  Redis at 127.0.0.1:1 does not answer")
-    found = etl("health", "--json", **settings)
+    found = typed("health", "--json", **settings)
     assert (found.code, found.json["ready"]) == (1, False)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::", "::1", "localhost"])  # noqa: S104 (to be tried)
-def test_it_asks_where_the_settings_say(start_etl: StartEtl, etl: Etl, host: str) -> None:
+def test_it_asks_where_the_settings_say(start_etl: StartEtl, typed: Etl, host: str) -> None:
     """An address that stands for all of them is asked over the loopback interface; where there is IPv6."""
     if ":" in host:
         try:
@@ -57,7 +57,7 @@ def test_it_asks_where_the_settings_say(start_etl: StartEtl, etl: Etl, host: str
             return
     settings = every(60) | {"ETL_HTTP__HOST": host}
     start_etl("run", **settings)
-    assert eventually(lambda: etl("health", **settings).code == 0)
+    assert eventually(lambda: typed("health", **settings).code == 0)
     if host == "::":
         assert is_ready(url_of(settings)), "the wildcard of IPv6 includes IPv4"
 
@@ -66,7 +66,7 @@ def test_a_port_that_only_the_daemon_knows(typed: Etl) -> None:
     """It cannot be asked for."""
     result = typed("health", ETL_HTTP__PORT="0")
     assert result.code == 2
-    assert result.err == "error: http.port is 0: only the daemon knows which port it took; set one\n"
+    assert result.err == "error: http.port is 0, so the port of the daemon is unknown: set a port\n"
 
 
 @pytest.fixture(params=[b"hello", b"[1]", b'{"ready": 1}', b"{}"])
@@ -96,7 +96,7 @@ def test_another_server_on_that_port(typed: Etl, another: int) -> None:
     assert result.code == 1
     assert (
         result.err
-        == f"error: what answers at http://127.0.0.1:{another} is no daemon of this ETL: see http.port\n"
+        == f"error: another program answers at http://127.0.0.1:{another}, not the daemon: see http.port\n"
     )
 
 
@@ -116,4 +116,4 @@ def test_a_server_that_does_not_speak_http(typed: Etl) -> None:
         result = typed("health", ETL_HTTP__PORT=str(port))
         thread.join()
     assert result.code == 1
-    assert "is no daemon of this ETL" in result.err
+    assert "not the daemon: see http.port" in result.err

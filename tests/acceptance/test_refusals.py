@@ -11,8 +11,7 @@ import redis
 from pymongo.collection import Collection
 
 from etl.demo import RedisServer
-from tests.acceptance.conftest import Etl
-from tests.support.command import Result
+from tests.support.command import Etl, Result
 from tests.support.daemons import key, provider
 from tests.support.types import Document, StartMongo, StartRedis
 
@@ -145,40 +144,73 @@ def test_a_socket_of_this_machine(
 
 
 @pytest.mark.parametrize("option", ["readPreference=hunter2", "hunter2=hunter2", "maxPoolSize=hunter2"])
-def test_a_wrong_option_of_a_uri(etl: Etl, option: str) -> None:
+def test_a_wrong_option_of_a_uri(typed: Etl, option: str) -> None:
     """What the driver has to say about an option does not reach the terminal in the driver's words."""
-    result = etl("sync", **IMPATIENT, ETL_MONGO__URI=f"mongodb://u:hunter2@127.0.0.1:1/?{option}")
+    result = typed("sync", **IMPATIENT, ETL_MONGO__URI=f"mongodb://u:hunter2@127.0.0.1:1/?{option}")
 
     assert result.code in {1, 2}
     line(result, result.code)
 
 
-def test_a_wrong_mongodb_password(etl: Etl, start_mongod: StartMongo) -> None:
+@pytest.mark.parametrize(
+    ("setting", "scheme", "option"),
+    [
+        ("ETL_REDIS__URL", "rediss", "ssl_ca_certs=FILE"),
+        ("ETL_REDIS__URL", "rediss", "ssl_certfile=FILE"),
+        ("ETL_REDIS__URL", "rediss", "ssl_ca_path=FILE"),
+        ("ETL_MONGO__URI", "mongodb", "tls=true&tlsCAFile=FILE"),
+        ("ETL_MONGO__URI", "mongodb", "tls=true&tlsCertificateKeyFile=FILE"),
+    ],
+)
+@pytest.mark.parametrize("text", [None, "no certificate"], ids=["missing", "of something else"])
+def test_a_certificate_that_cannot_be_used(
+    typed: Etl, tmp_path: Path, setting: str, scheme: str, option: str, text: str | None
+) -> None:
+    """The file is named, and no server is blamed for it."""
+    file = tmp_path / "file.pem"
+    if text is not None:
+        file.write_text(text)
+    uri = f"{scheme}://127.0.0.1:1/?{option.replace('FILE', str(file))}"
+    problem = line(typed("sync", **IMPATIENT, **{setting: uri}), 2)
+    assert str(file) in problem
+    assert problem.startswith({"ETL_REDIS__URL": "redis.url: ", "ETL_MONGO__URI": "mongo.uri: "}[setting])
+    assert "does not answer" not in problem
+
+
+def test_a_cipher_that_is_unknown(typed: Etl) -> None:
+    """It is no server that does not answer either."""
+    url = "rediss://127.0.0.1:1/0?ssl_ciphers=none-such"
+    assert (
+        line(typed("sync", ETL_REDIS__URL=url), 2) == "redis.url: ssl_ciphers: OpenSSL knows no such cipher"
+    )
+
+
+def test_a_wrong_mongodb_password(typed: Etl, start_mongod: StartMongo) -> None:
     """The address and the way out are named at once: trying again would not help."""
     server = start_mongod(password="correct")
     uri = server.uri.replace("correct", SECRET)
 
-    problem = line(etl("sync", ETL_MONGO__URI=uri), 2)
+    problem = line(typed("sync", ETL_MONGO__URI=uri), 2)
 
     assert server.address in problem
     assert "mongo.uri" in problem
     assert "correct" not in problem
 
 
-def test_no_mongodb_password(etl: Etl, start_mongod: StartMongo) -> None:
+def test_no_mongodb_password(typed: Etl, start_mongod: StartMongo) -> None:
     """A server that wants a login, and gets none, is told apart from one that is away."""
     server = start_mongod(password=SECRET)
 
-    assert server.address in line(etl("sync", ETL_MONGO__URI=f"mongodb://{server.address}/"), 2)
+    assert server.address in line(typed("sync", ETL_MONGO__URI=f"mongodb://{server.address}/"), 2)
 
 
 @pytest.mark.parametrize("password", ["wr0ng hunter2", ""])
-def test_a_wrong_redis_password(etl: Etl, start_redis: StartRedis, password: str) -> None:
+def test_a_wrong_redis_password(typed: Etl, start_redis: StartRedis, password: str) -> None:
     """A wrong password and none at all are both told with the address and the way out."""
     server = start_redis(password="correct")
     url = f"redis://:{quote(password)}@{server.address}/0" if password else f"redis://{server.address}/0"
 
-    problem = line(etl("sync", ETL_REDIS__URL=url), 2)
+    problem = line(typed("sync", ETL_REDIS__URL=url), 2)
 
     assert server.address in problem
     assert "redis.url" in problem
@@ -192,9 +224,9 @@ def test_a_wrong_redis_password(etl: Etl, start_redis: StartRedis, password: str
     ],
     ids=["mongodb", "redis"],
 )
-def test_no_server(etl: Etl, variables: dict[str, str]) -> None:
+def test_no_server(typed: Etl, variables: dict[str, str]) -> None:
     """After the configured time the address and the reason are told, and the exit code is 1."""
-    problem = line(etl("sync", **IMPATIENT, **variables), 1)
+    problem = line(typed("sync", **IMPATIENT, **variables), 1)
 
     assert "127.0.0.1:1" in problem
     assert "refused" in problem
@@ -202,16 +234,16 @@ def test_no_server(etl: Etl, variables: dict[str, str]) -> None:
 
 @pytest.mark.usefixtures("samples")
 @pytest.mark.parametrize("command", [("show", "config:api", "x"), ("refresh", "config:api")])
-def test_no_redis_for_the_other_commands(etl: Etl, command: tuple[str, ...]) -> None:
+def test_no_redis_for_the_other_commands(typed: Etl, command: tuple[str, ...]) -> None:
     """Every command that needs Redis says so in the same way."""
-    result = etl(*command, **IMPATIENT, ETL_REDIS__URL="redis://:hunter2@127.0.0.1:1/0")
+    result = typed(*command, **IMPATIENT, ETL_REDIS__URL="redis://:hunter2@127.0.0.1:1/0")
 
     assert "127.0.0.1:1" in line(result, 1)
 
 
-def test_no_mongodb_for_a_refresh(etl: Etl) -> None:
+def test_no_mongodb_for_a_refresh(typed: Etl) -> None:
     """A refresh reads MongoDB, and says when it cannot."""
-    result = etl("refresh", "config:api", **IMPATIENT, ETL_MONGO__URI="mongodb://u:hunter2@127.0.0.1:1/")
+    result = typed("refresh", "config:api", **IMPATIENT, ETL_MONGO__URI="mongodb://u:hunter2@127.0.0.1:1/")
 
     assert "127.0.0.1:1" in line(result, 1)
 
@@ -232,19 +264,19 @@ def test_an_absent_key(typed: Etl) -> None:
     assert "config:api:nobody" in line(typed("show", "config:api", "nobody"), 1)
 
 
-def test_a_failure_is_json_too(etl: Etl) -> None:
+def test_a_failure_is_json_too(typed: Etl) -> None:
     """With `--json` stdout is one document, whatever went wrong."""
-    failed = etl("sync", "--json", **IMPATIENT, ETL_MONGO__URI="mongodb://127.0.0.1:1/")
+    failed = typed("sync", "--json", **IMPATIENT, ETL_MONGO__URI="mongodb://127.0.0.1:1/")
     assert failed.json["collections"][0]["status"] == "failed"
     assert "127.0.0.1:1" in failed.json["collections"][0]["error"]
-    assert "http.port" in etl("sync", "--json", ETL_HTTP__PORT="x").json["error"]
+    assert "http.port" in typed("sync", "--json", ETL_HTTP__PORT="x").json["error"]
 
 
-def test_nothing_shows_a_password(etl: Etl, start_redis: StartRedis) -> None:
+def test_nothing_shows_a_password(typed: Etl, start_redis: StartRedis) -> None:
     """A command that works shows it neither, even in detail."""
     server = start_redis(password=SECRET)
 
     for command in (("config",), ("config", "--json"), ("sync", "--verbose")):
-        result = etl(*command, ETL_REDIS__URL=server.url)
+        result = typed(*command, ETL_REDIS__URL=server.url)
         assert result.code == 0
         assert SECRET not in result.out + result.err

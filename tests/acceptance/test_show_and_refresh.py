@@ -4,7 +4,8 @@ import pytest
 import redis
 from pymongo.collection import Collection
 
-from tests.acceptance.conftest import Etl, contract_keys
+from tests.support.command import Etl
+from tests.support.redis_dump import contract_keys
 from tests.support.types import Document
 
 SHOWN = {
@@ -63,6 +64,7 @@ def test_a_refresh_warms_an_entry_again(etl: Etl, redis_client: redis.Redis) -> 
     assert result.json == {
         "family": "config:api",
         "name": "openai",
+        "documents": 1,
         "written": 1,
         "evicted": 0,
         "rejected": 0,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.acceptance.conftest import StartEtl, end_of
+from tests.support.command import StartEtl, end_of
 from tests.support.daemons import HISTORY, LEADER, entry_point, every
 from tests.support.waiting import eventually
 
@@ -138,7 +138,7 @@ def test_a_daemon_under_nohup_goes_on(environment: Mapping[str, str], redis_clie
 def test_an_answer_that_cannot_be_written_is_one_line(in_shell: "InShell", arguments: str) -> None:
     """The disk is full: exit code 1, no traceback."""
     code, err = in_shell(f"{arguments} >{FULL}")
-    assert (code, err) == (1, "error: cannot write the answer to stdout: No space left on device\n")
+    assert (code, err) == (1, "error: cannot write to stdout: No space left on device\n")
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ import redis
 from pymongo.collection import Collection
 
 from etl.demo import MongoServer
-from tests.acceptance.conftest import DATA, Etl, StartEtl, contents, contract_keys, interrupt
+from tests.support.command import Etl, StartEtl, interrupt
 from tests.support.daemons import LEASE
-from tests.support.types import Document, ProxyTo
+from tests.support.redis_dump import contents, contract_keys
+from tests.support.types import DATA, Document, ProxyTo
 from tests.support.waiting import eventually
 
 MESSAGES = "ai:campaign_messages:camp_2025_tech:f6b35068c7d8b26da3ac7573d2658ca0"

@@ -13,7 +13,7 @@ from pymongo.database import Database
 from etl.app import App
 from etl.demo import MongoServer
 from etl.settings import ScheduleSettings
-from tests.acceptance.conftest import Etl, StartEtl
+from tests.support.command import Etl, StartEtl
 from tests.support.pipeline import campaign, settings_for
 from tests.support.types import Document
 from tests.support.waiting import eventually
@@ -38,21 +38,21 @@ def test_a_true_cache_ends_with_0(typed: Etl) -> None:
 
 
 def test_what_is_wrong_ends_with_3_until_it_is_repaired(
-    etl: Etl, collection: Collection[Document], redis_client: redis.Redis
+    typed: Etl, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """Each key is named with what is wrong; after a complete repair nothing is."""
     redis_client.hset("config:api:openai", "status", "spoiled")
     redis_client.delete("mcp:server:status:content")
     collection.delete_one({"tipo": "cliente_mcp"})
-    wrong = etl("verify", NAME)
+    wrong = typed("verify", NAME)
     assert wrong.code == 3
     assert 'config:api:openai: field status is "spoiled", and should be' in wrong.out
-    assert "mcp:server:status:content: it is not there" in wrong.out
-    assert re.search(r"config:client:marketing-web: document .* is gone", wrong.out)
+    assert "mcp:server:status:content: it does not exist" in wrong.out
+    assert re.search(r"config:client:marketing-web: document .* was deleted", wrong.out)
     assert "promptContent: 3 keys do not match;" in wrong.out
-    repaired = etl("verify", NAME, "--repair")
+    repaired = typed("verify", NAME, "--repair")
     assert (repaired.code, "promptContent: 3 keys repaired;" in repaired.out) == (0, True)
-    assert etl("verify", NAME).code == 0
+    assert typed("verify", NAME).code == 0
     assert not redis_client.exists("config:client:marketing-web")
 
 

@@ -1,6 +1,6 @@
 """Servers, a collection and the product, as the benchmark uses them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
@@ -12,10 +12,7 @@ from bench.servers import Bench, Source
 from etl.app import App
 from etl.demo import MongoServer
 from tests.support.pipeline import settings_for, sync
-from tests.support.types import Document, StartRedis
-
-Warm = Callable[[str], None]
-"""Fills the Redis at a URL from the collection of this test, in this process."""
+from tests.support.types import Document, StartRedis, Warm
 
 
 @pytest.fixture

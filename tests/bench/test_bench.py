@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bench.contenders import BEFORE, INSERTION, ONE, SCRIPT, TWO
-from bench.documents import LARGE, PLAIN, SHARED
+from bench.documents import LARGE, MAPPED, PLAIN, SHARED
 from bench.follow import FOLLOW, RATES, WATCH
 
 pytestmark = [
@@ -58,8 +58,8 @@ def test_a_reader_is_measured(figures: Any) -> None:
 
 
 def test_every_shape_is_measured(figures: Any) -> None:
-    """Plain, large and shared."""
-    names = {PLAIN.name, LARGE.name, SHARED.name}
+    """Plain, large, shared and mapped."""
+    names = {PLAIN.name, LARGE.name, SHARED.name, MAPPED.name}
     assert names <= figures["shapes"].keys()
     assert all(figures["shapes"][name]["median"]["documents_per_second"] > 0 for name in names)
 

@@ -9,8 +9,8 @@ from bench.documents import SHARED
 from bench.insertion import Refused, pack, send
 from bench.servers import Bench, Source, Wrong
 from etl.demo.process import HOST
-from tests.bench.conftest import Warm
 from tests.support.truth import held
+from tests.support.types import Warm
 
 COUNT = 300
 

@@ -9,7 +9,7 @@ import pytest
 
 from bench import chart, contenders, readme, report, results
 from bench.contenders import BEFORE, INSERTION, ONE, SCRIPT, START, TWO, Contender, Rounds, Run, figures_of
-from bench.documents import LARGE, PLAIN
+from bench.documents import LARGE, MAPPED, PLAIN
 from bench.follow import FOLLOW, RATES, WATCH
 from bench.meter import Measured, Meter
 from bench.results import OLD, Figures
@@ -54,7 +54,7 @@ def figures(**parts: Any) -> Figures:
     """The figures of a whole run."""
     machine = {"cores": 2, "memory_gb": 8, "system": "s", "python": "3", "mongodb": "6", "redis": "6"}
     extent = {"documents": 1_200, "shaped": 500, "rounds": 2, "cycles": 1}
-    shapes = {shape.name + old: [run(9_000)] for shape in (PLAIN, LARGE) for old in (OLD, "")}
+    shapes = {shape.name + old: [run(9_000)] for shape in (PLAIN, LARGE, MAPPED) for old in (OLD, "")}
     found: Figures = {
         "machine": machine,
         "extent": extent,
@@ -66,6 +66,11 @@ def figures(**parts: Any) -> Figures:
         **parts,
     }
     return found | {"targets": [target._asdict() for target in results.targets(found)]}
+
+
+def mapped(share: float) -> Figures:
+    """The shapes, the mapped one so much slower."""
+    return results.summary({PLAIN.name: [run(1_000)], MAPPED.name: [run(1_000 * share)]})
 
 
 def missed(found: Figures) -> list[str]:
@@ -132,6 +137,8 @@ def test_contenders_take_turns(bench: Bench, monkeypatch: pytest.MonkeyPatch) ->
         ({"speed": results.summary(rounds(cpu_redis=3.01))}, ["CPU of Redis"]),
         ({"readers": results.summary(rounds(slowest_ms=2.01))}, ["longest command"]),
         ({"readers": results.summary(rounds(read_p99_ms=1.01))}, ["a reader's p99"]),
+        ({"shapes": mapped(0.79)}, ["documents/s with a mapping"]),
+        ({"shapes": mapped(0.81)}, []),
         ({"sizes": results.sizes([size(50_000), size(90_000, pss_mb=121)])}, ["memory of all processes"]),
         ({"sizes": results.sizes([size(50_000, worker_pss_mb=61)])}, ["memory of a worker"]),
         ({"sizes": results.sizes([size(50_000), size(90_000, cpu_redis=3.7)])}, ["CPU per document"]),

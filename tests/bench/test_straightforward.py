@@ -7,9 +7,8 @@ import redis
 
 from bench import straightforward
 from bench.servers import COLLECTION, Bench, Source
-from tests.bench.conftest import Warm
 from tests.support.truth import held
-from tests.support.types import Document
+from tests.support.types import Document, Warm
 
 TTLS = range(10_700, 10_801)
 

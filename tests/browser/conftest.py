@@ -1,119 +1,26 @@
 """The page in a real Chromium, on a daemon's own HTTP server with a made-up status."""
 
-import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from importlib.resources import files
-from typing import Any, Final
+from typing import Final
 
 import pytest
 from selenium import webdriver
-from selenium.webdriver.common.by import By
-from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.remote.webelement import WebElement
 
 from etl.demo.process import HOST
 from etl.monitoring.history import QueueLengths
 from etl.monitoring.server import Serving
 from etl.settings import Settings
 from tests.browser.scenes import Scene
+from tests.browser.visit import OpenPage, Visit
 from tests.support.statuses import endpoints
 from tests.support.tools import program
-from tests.support.waiting import eventually
-
-OpenPage = Callable[..., "Visit"]
-
-AXE: Final = files("axe_core_python").joinpath("axe.min.js").read_text("utf-8")
 
 _ARGUMENTS: Final = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
 )
-_CARD: Final = (
-    "const [name, part] = arguments; const card = [...document.querySelectorAll('.collection')]"
-    ".find(one => one.querySelector('.name').innerText === name); return "
-)
-_LOADED: Final = (
-    "return !!document.querySelector('.collection')"
-    " && performance.getEntriesByType('resource').some(one => one.name.endsWith('/history'))"
-)
-
-
-class Visit:
-    """The page, open in a browser, and the daemon that it looks at."""
-
-    def __init__(self, scene: Scene, serving: Serving, browser: webdriver.Chrome) -> None:
-        self.scene = scene
-        self.serving = serving
-        self.browser = browser
-
-    def load(self) -> None:
-        """Load it, and wait until it has shown the status and the history."""
-        self.browser.get("about:blank")
-        self.complaints(), self.requests()  # of the page before
-        self.browser.get(f"{self.serving.url}/")
-        assert eventually(lambda: bool(self.script(_LOADED)))
-
-    def script(self, code: str, *arguments: Any) -> Any:
-        """What the browser answers."""
-        return self.browser.execute_script(code, *arguments)
-
-    def text(self, selector: str) -> str:
-        """What a person reads in the first element that fits."""
-        return str(self.script("return document.querySelector(arguments[0]).innerText", selector))
-
-    def find(self, selector: str) -> list[WebElement]:
-        """All elements that fit."""
-        return self.browser.find_elements(By.CSS_SELECTOR, selector)
-
-    def card(self, name: str = "promptContent") -> WebElement:
-        """What is shown of a collection."""
-        found: WebElement = self.script(f"{_CARD} card", name)
-        return found
-
-    def read(self, name: str = "promptContent", part: str = ".body") -> str:
-        """What a person reads of a collection."""
-        return str(self.script(f"{_CARD} card.querySelector(part).innerText", name, part))
-
-    def sentence(self, name: str = "promptContent") -> str:
-        """How it says that a collection fares."""
-        return self.read(name, ".sentence")
-
-    def level(self, name: str = "promptContent") -> str:
-        """The colour of a collection."""
-        return str(self.card(name).get_dom_attribute("class")).split()[-1]
-
-    def press(self, key: str) -> None:
-        """Press a key where the focus is."""
-        self.browser.switch_to.active_element.send_keys(getattr(Keys, key))
-
-    def complaints(self) -> list[str]:
-        """Errors and warnings in the console since this was last asked."""
-        log = self.browser.get_log("browser")  # type: ignore[no-untyped-call]
-        return [entry["message"] for entry in log if entry["level"] in {"SEVERE", "WARNING"}]
-
-    def requests(self) -> list[str]:
-        """The addresses that were asked since this was last asked."""
-        log = self.browser.get_log("performance")  # type: ignore[no-untyped-call]
-        messages = [json.loads(entry["message"])["message"] for entry in log]
-        sent = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-        return [one["request"]["url"] for one in sent]
-
-    def violations(self) -> list[str]:
-        """What axe-core finds that keeps somebody from using the page."""
-        self.script(AXE)
-        found: dict[str, Any] = self.browser.execute_async_script(
-            "axe.run(document, {resultTypes: ['violations']}).then(arguments[0])"
-        )
-        grave = [one for one in found["violations"] if one["impact"] in {"serious", "critical"}]
-        return [f"{one['id']}: {json.dumps([node['html'] for node in one['nodes']])}" for one in grave]
-
-    def overflow(self) -> int:
-        """By how many pixels the page is wider than its window."""
-        return int(
-            self.script("const page = document.documentElement; return page.scrollWidth - page.clientWidth")
-        )
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ from selenium.webdriver.common.action_chains import ActionChains
 
 from etl.demo.process import HOST
 from etl.monitoring.server import Serving
-from tests.browser.conftest import OpenPage
 from tests.browser.scenes import HOSTILE, Scene, ago, dead_letter, healthy, past, run
+from tests.browser.visit import OpenPage
 from tests.support.statuses import endpoints
 from tests.support.waiting import eventually
 

@@ -1,8 +1,6 @@
 """The stages over real servers and over their twins: each fact of this folder is shown of both."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 import redis
@@ -12,37 +10,12 @@ from pymongo import MongoClient
 from etl.cache.client import Wire, open_pool
 from etl.cache.writer import CacheWriter
 from etl.mongo.reader import Source
-from schemas.codec import document_of, raw_value
-from schemas.position import FIRST, LAST, Position
+from etl.sync.processor import Processor
+from tests.support.batches import KNOWN, Documents
 from tests.support.results import TTLS
-from tests.support.twins import NAME, ReaderTwin, fake_documents, fake_redis
+from tests.support.store import Store
+from tests.support.twins import NAME, Insistent, ReaderTwin, fake_documents, fake_redis
 from tests.support.types import Document
-
-
-@dataclass
-class Store:
-    """A collection, to arrange, and the reader of it."""
-
-    reader: Source | ReaderTwin
-    documents: Any
-    add_raw: Callable[[bytes], Any]
-
-    def add(self, *documents: Document) -> None:
-        """Insert documents, of any types: mongomock itself knows but the usual ones."""
-        for document in documents:
-            self.add_raw(document_of((name.encode(), raw_value(value)) for name, value in document.items()))
-
-    def pages(self, limit: int, after: Position = FIRST, end: Position = LAST) -> list[list[bytes]]:
-        """All pages from one position to another."""
-        pages = []
-        while True:
-            page = self.reader.page(after, end, limit)
-            pages.append(page.documents)
-            if not page.more:
-                return pages
-            assert page.last is not None
-            assert page.last.order() > after.order()
-            after = page.last
 
 
 @pytest.fixture(params=["twin", "real", "unindexed"])
@@ -92,3 +65,17 @@ def wire(kind: str, client: redis.Redis, request: pytest.FixtureRequest) -> Iter
 def writer(wire: Wire) -> CacheWriter:
     """Stage 3, with the lives that families have by default."""
     return CacheWriter(wire, TTLS, memory_seconds=1_440)
+
+
+@pytest.fixture
+def documents() -> Documents:
+    """No document yet."""
+    return Documents()
+
+
+@pytest.fixture
+def processor(writer: CacheWriter, documents: Documents) -> Processor:
+    """Of one collection; a second one is known too."""
+    return Processor(
+        writer, NAME, documents.reread, lambda name: name.partition(" ")[0] in KNOWN, Insistent()
+    )

@@ -1,4 +1,4 @@
-"""Contract keys as the newest documents that claim them say, over a fake Redis and a real one."""
+"""Which claim decides the content of a contract key, over a fake Redis and a real one."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,70 +7,34 @@ import pytest
 import redis
 from bson import ObjectId
 
-from etl.cache.keys import owner_key
-from etl.cache.writer import DEADLINE_SECONDS, Applied, CacheWriter, KeyWrite, WriteConflict
-from etl.model.result import TransformResult
-from schemas.families import CAMPAIGN_MESSAGES, CONFIG_API, GENERATION_QUEUE
-from schemas.operations import Evict, Put
+from etl.cache.writer import CacheWriter, KeyWrite, WriteConflict
+from schemas.families import CONFIG_API
+from schemas.operations import Put
+from tests.support.claims import (
+    ABOUT,
+    IDS,
+    KEY,
+    LATE,
+    NOTHING,
+    OWNER,
+    apply,
+    blocked,
+    change,
+    claim,
+    leave,
+    line,
+    name,
+    says,
+    status,
+)
 from tests.support.results import result
-
-KEY = "config:api:a"
-OWNER = owner_key(KEY)
-LATE = int(DEADLINE_SECONDS * 1_000_000)
-ABOUT = 2_000_000  # microseconds that a slow machine may lose
-NOTHING = Applied([], [], 0, [], [])
-IDS = [ObjectId(f"{number:024x}") for number in range(20)]
-
-
-def says(text: str) -> Put:
-    """A hash that tells which claim it is of."""
-    return Put(CONFIG_API.name, KEY, {"status": text})
-
-
-def claim(document_id: Any, ms: int = 1_000, text: str | None = None) -> KeyWrite:
-    """A document claims the key."""
-    return change(document_id, says(text or f"{document_id} {ms}"), ms)
-
-
-def leave(document_id: Any, ms: int = 1_000) -> KeyWrite:
-    """A document leaves the key."""
-    return change(document_id, None, ms)
-
-
-def change(document_id: Any, write: Put | Evict | None, ms: int = 1_000) -> KeyWrite:
-    """What a document does to a key."""
-    version = result(document_id, ms=ms)
-    return KeyWrite(version.document, line(version), write)
-
-
-def line(version: TransformResult) -> str:
-    """By which the scripts compare versions."""
-    return f"{version.timestamp} {version.document}"
-
-
-def name(document_id: Any) -> str:
-    """The name of a document."""
-    return result(document_id).document
-
-
-def apply(writer: CacheWriter, *changes: KeyWrite, read_at: int | None = None, key: str = KEY) -> Applied:
-    """Change the key, by default by documents that are read now."""
-    return writer.apply({key: changes}, [], read_at or writer.now(), 100)
-
-
-def blocked(document_id: Any = None, *, holds: bool = False) -> Applied:
-    """The key was not changed: this document decides and is not in the call; or a read was too old."""
-    return NOTHING._replace(conflicts=[WriteConflict(KEY, name(document_id) if document_id else "", holds)])
-
-
-def status(client: redis.Redis) -> Any:
-    """What the key says."""
-    return client.hget(KEY, "status")
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0), (2, 0, 1), (0, 2, 1), (1, 0, 2)])
-def test_the_newest_claim_is_written(writer: CacheWriter, client: redis.Redis, order: Sequence[int]) -> None:
-    """In whatever order claims come, with the holder in the call where it decides."""
+def test_the_newest_claim_wins_in_any_order(
+    writer: CacheWriter, client: redis.Redis, order: Sequence[int]
+) -> None:
+    """The holder is in the call where it decides."""
     newest = -1
     for number in order:
         one = claim(IDS[number], 1_000 + number)
@@ -85,8 +49,7 @@ def test_the_newest_claim_is_written(writer: CacheWriter, client: redis.Redis, o
     assert lines.count("+") == 3
 
 
-def test_of_one_date_the_greatest_id_decides(writer: CacheWriter, client: redis.Redis) -> None:
-    """ObjectIds are compared as MongoDB does, wherever they differ."""
+def test_at_one_date_the_greatest_object_id_decides(writer: CacheWriter, client: redis.Redis) -> None:
     low, middle, high = ObjectId("0" * 23 + "9"), ObjectId("0" * 23 + "a"), ObjectId("a" + "0" * 23)
     apply(writer, claim(middle))
     assert apply(writer, claim(low)) == blocked(middle, holds=True)
@@ -102,7 +65,7 @@ def test_of_one_date_the_greatest_id_decides(writer: CacheWriter, client: redis.
 def test_ids_of_other_types_are_compared_by_the_caller(
     writer: CacheWriter, client: redis.Redis, other: Any
 ) -> None:
-    """Of one date: the script asks for the document that it cannot place, and takes the order of the call."""
+    """At one date the script returns the document that it cannot compare, and follows the order of the call."""
     held, asked = ("x", other) if isinstance(other, ObjectId) else (other, "x")
     apply(writer, claim(held))
     assert apply(writer, claim(asked)) == blocked(held, holds=True)
@@ -112,8 +75,7 @@ def test_ids_of_other_types_are_compared_by_the_caller(
     assert status(client) == f"{held} 1000"
 
 
-def test_all_may_leave_whatever_their_order(writer: CacheWriter, client: redis.Redis) -> None:
-    """Of one date and of types that the script cannot compare: the key goes."""
+def test_documents_that_cannot_be_compared_may_all_leave(writer: CacheWriter, client: redis.Redis) -> None:
     apply(writer, claim(7), claim("x"))
     assert apply(writer, leave(7, 2_000), leave("x", 2_000)) == NOTHING
     assert not client.exists(KEY)
@@ -122,7 +84,6 @@ def test_all_may_leave_whatever_their_order(writer: CacheWriter, client: redis.R
 def test_documents_of_two_collections_are_compared_by_the_caller(
     writer: CacheWriter, client: redis.Redis
 ) -> None:
-    """Where their dates are the same."""
     ours, theirs = result(IDS[1], source="a"), result(IDS[2], source="b")
     one, other = (KeyWrite(v.document, line(v), says(v.document)) for v in (ours, theirs))
     apply(writer, one)
@@ -135,10 +96,10 @@ def test_documents_of_two_collections_are_compared_by_the_caller(
     ("older", "newer"),
     [("-6", "-5"), ("-1", "1"), ("99", "100"), ("<null", "-5"), ("5", ">timestamp"), ("<null", ">timestamp")],
 )
-def test_dates_are_numbers_and_what_is_no_date_is_before_or_after(
+def test_other_values_sort_before_or_after_dates(
     writer: CacheWriter, client: redis.Redis, older: str, newer: str
 ) -> None:
-    """As MongoDB orders values."""
+    """As in MongoDB."""
     first, second = (KeyWrite(name(n), f"{t} {name(n)}", says(t)) for n, t in [(1, older), (2, newer)])
     apply(writer, second)
     assert apply(writer, first) == blocked(2, holds=True)
@@ -148,15 +109,15 @@ def test_dates_are_numbers_and_what_is_no_date_is_before_or_after(
     assert status(client) == newer
 
 
-def test_a_document_that_moves_on_takes_its_claim_along(writer: CacheWriter, client: redis.Redis) -> None:
-    """Its newer version is written, an older one too where it is read later: dates may go back."""
+def test_a_later_read_of_the_holder_is_written(writer: CacheWriter, client: redis.Redis) -> None:
+    """Its date may be earlier: dates can be set back."""
     for ms in (1_000, 3_000, 2_000):
         assert apply(writer, claim(1, ms)) == NOTHING
         assert status(client) == f"1 {ms}"
 
 
 def test_an_older_read_of_a_document_is_refused(writer: CacheWriter, client: redis.Redis) -> None:
-    """Whatever it says, but for a repetition of what is there."""
+    """Unless it repeats the recorded claim."""
     early = writer.now()
     apply(writer, claim(1, 2_000))
     for late in (claim(1, 1_000), claim(1, 3_000), leave(1, 3_000)):
@@ -165,16 +126,16 @@ def test_an_older_read_of_a_document_is_refused(writer: CacheWriter, client: red
     assert status(client) == "1 2000"
 
 
-def test_a_read_at_the_moment_of_a_write_is_refused(writer: CacheWriter, client: redis.Redis) -> None:
-    """It may have been before it: a microsecond is long."""
+def test_a_read_in_the_microsecond_of_a_write_is_refused(writer: CacheWriter, client: redis.Redis) -> None:
+    """It may have happened before the write."""
     apply(writer, claim(1, 2_000))
     written: Any = client.get(OWNER)
     assert apply(writer, claim(1, 3_000), read_at=int(written[1:].partition(" ")[0])) == blocked()
     assert apply(writer, claim(1, 3_000), read_at=int(written[1:].partition(" ")[0]) + 1) == NOTHING
 
 
-def test_one_refused_change_refuses_all_of_the_key(writer: CacheWriter, client: redis.Redis) -> None:
-    """Its documents are read again together; other keys of the call are written."""
+def test_one_refused_change_refuses_all_changes_of_its_key(writer: CacheWriter, client: redis.Redis) -> None:
+    """Other keys of the call are written."""
     early = writer.now()
     apply(writer, claim(1, 2_000))
     other = change(3, Put(CONFIG_API.name, "config:api:b", {"status": "b"}))
@@ -184,10 +145,8 @@ def test_one_refused_change_refuses_all_of_the_key(writer: CacheWriter, client: 
     assert client.hgetall("config:api:b") == {"status": "b"}
 
 
-def test_a_document_that_has_left_cannot_come_back_by_an_older_read(
-    writer: CacheWriter, client: redis.Redis
-) -> None:
-    """A slow writer that has read it before: the key stays away; a younger read brings it back."""
+def test_an_older_read_does_not_restore_a_released_claim(writer: CacheWriter, client: redis.Redis) -> None:
+    """A later read does."""
     apply(writer, claim(1))
     early = writer.now()
     assert apply(writer, leave(1, 2_000)) == NOTHING
@@ -198,23 +157,22 @@ def test_a_document_that_has_left_cannot_come_back_by_an_older_read(
     assert status(client) == "1 3000"
 
 
-def test_a_document_that_leaves_a_key_it_never_had_is_noted(writer: CacheWriter, client: redis.Redis) -> None:
-    """The write of an older version may still be under way."""
+def test_a_release_is_recorded_before_its_claim_arrives(writer: CacheWriter, client: redis.Redis) -> None:
+    """The write of an older version may still be in progress."""
     early = writer.now()
     assert apply(writer, leave(1, 2_000)) == NOTHING
     assert apply(writer, claim(1), read_at=early) == blocked()
     assert not client.exists(KEY)
 
 
-def test_a_key_of_which_nothing_is_known_is_not_removed(writer: CacheWriter, client: redis.Redis) -> None:
-    """Where its register is lost: what it holds may be of another document."""
+def test_a_release_does_not_remove_a_key_without_register(writer: CacheWriter, client: redis.Redis) -> None:
+    """The content may be from another document."""
     client.hset(KEY, "status", "unknown")
     assert apply(writer, leave(1, 2_000)) == NOTHING
     assert status(client) == "unknown"
 
 
-def test_a_repeated_leave_renews_its_moment(writer: CacheWriter, client: redis.Redis) -> None:
-    """What was read in between is refused."""
+def test_a_repeated_release_refuses_reads_made_before_it(writer: CacheWriter, client: redis.Redis) -> None:
     apply(writer, claim(1))
     apply(writer, leave(1, 2_000))
     between = writer.now()
@@ -223,16 +181,14 @@ def test_a_repeated_leave_renews_its_moment(writer: CacheWriter, client: redis.R
     assert not client.exists(KEY)
 
 
-def test_a_leave_whose_answer_was_lost_may_be_sent_again(writer: CacheWriter) -> None:
-    """It says the same."""
+def test_a_release_may_be_sent_twice(writer: CacheWriter) -> None:
     apply(writer, claim(1))
     read_at = writer.now()
     for _ in range(2):
         assert apply(writer, leave(1, 2_000), read_at=read_at) == NOTHING
 
 
-def test_who_has_left_is_forgotten_after_the_deadline(writer: CacheWriter, client: redis.Redis) -> None:
-    """No read as old as that is written any more; a line that is younger stays."""
+def test_a_release_is_deleted_after_the_deadline(writer: CacheWriter, client: redis.Redis) -> None:
     now = writer.now()
     client.set(OWNER, f"-{now - LATE - ABOUT} 1000 {name(1)}\n-{now - LATE + ABOUT} 1000 {name(2)}")
     apply(writer, claim(3))
@@ -241,8 +197,7 @@ def test_who_has_left_is_forgotten_after_the_deadline(writer: CacheWriter, clien
     assert kept == {f"1000 {name(2)}", f"1000 {name(3)}"}
 
 
-def test_a_repeated_claim_renews_its_moment(writer: CacheWriter, client: redis.Redis) -> None:
-    """A leave that was read between two claims is refused."""
+def test_a_repeated_claim_refuses_a_release_read_before_it(writer: CacheWriter, client: redis.Redis) -> None:
     apply(writer, claim(1))
     between = writer.now()
     apply(writer, claim(1))
@@ -250,8 +205,10 @@ def test_a_repeated_claim_renews_its_moment(writer: CacheWriter, client: redis.R
     assert client.exists(KEY)
 
 
-def test_the_heir_is_asked_for_before_the_holder_leaves(writer: CacheWriter, client: redis.Redis) -> None:
-    """Nothing changes before its content is there, so no reader finds a gap."""
+def test_the_holder_leaves_only_with_the_next_content_in_the_call(
+    writer: CacheWriter, client: redis.Redis
+) -> None:
+    """So no reader sees the key absent."""
     apply(writer, claim(1, 1_000))
     apply(writer, claim(1, 1_000), claim(2, 2_000), claim(3, 3_000))
     before: Any = client.get(OWNER)
@@ -264,8 +221,8 @@ def test_the_heir_is_asked_for_before_the_holder_leaves(writer: CacheWriter, cli
     assert status(client) == "1 1000"
 
 
-def test_one_that_does_not_hold_the_key_may_leave_it(writer: CacheWriter, client: redis.Redis) -> None:
-    """Nothing is asked for, and the data is not touched: not even its life."""
+def test_a_claim_below_the_holder_may_leave(writer: CacheWriter, client: redis.Redis) -> None:
+    """The content and its TTL stay unchanged."""
     apply(writer, claim(1), claim(2, 2_000))
     client.expire(KEY, 77)
     assert apply(writer, leave(1, 3_000)) == NOTHING
@@ -275,18 +232,19 @@ def test_one_that_does_not_hold_the_key_may_leave_it(writer: CacheWriter, client
     assert not client.exists(KEY)
 
 
-def test_a_holder_that_goes_back_below_another_makes_room(writer: CacheWriter, client: redis.Redis) -> None:
-    """Its date was set back: the one below it has to be read, and is written."""
+def test_a_holder_dated_back_below_another_claim_loses_the_key(
+    writer: CacheWriter, client: redis.Redis
+) -> None:
     apply(writer, claim(1, 1_000), claim(2, 9_000))
     assert apply(writer, claim(2, 500)) == blocked(1)
     assert apply(writer, claim(2, 500), claim(1, 1_000)) == NOTHING
     assert status(client) == "1 1000"
 
 
-def test_a_claim_below_the_holder_changes_nothing_unless_it_is_known_to_lose(
+def test_a_claim_below_the_holder_is_recorded_only_if_it_is_known_to_lose(
     writer: CacheWriter, client: redis.Redis
 ) -> None:
-    """Its holder is read again first; where that cannot be had, the claim is noted below it and inherits later."""
+    """Otherwise the holder must be read first."""
     apply(writer, claim(2, 2_000))
     assert apply(writer, claim(1, 1_000)) == blocked(2, holds=True)
     assert apply(writer, leave(2, 3_000)) == NOTHING, "the other was not noted"
@@ -296,10 +254,8 @@ def test_a_claim_below_the_holder_changes_nothing_unless_it_is_known_to_lose(
     assert apply(writer, leave(2, 3_000)) == blocked(1)
 
 
-def test_a_claim_that_was_to_lose_and_wins_by_now_is_read_again(
-    writer: CacheWriter, client: redis.Redis
-) -> None:
-    """The one that it was to lose against has left, or its register has expired: its content is needed."""
+def test_a_losing_claim_that_wins_now_is_read_again(writer: CacheWriter, client: redis.Redis) -> None:
+    """The holder has left, or the register has expired: the content of the claim is required."""
     other = change(3, Put(CONFIG_API.name, "config:api:b", {"status": "b"}))
     losing = claim(1)._replace(loses=True)
     for _ in range(2):
@@ -312,129 +268,8 @@ def test_a_claim_that_was_to_lose_and_wins_by_now_is_read_again(
         apply(writer, leave(2, 2_000))
 
 
-def test_an_eviction_is_a_claim(writer: CacheWriter, client: redis.Redis) -> None:
-    """Of an absent key: older claims do not bring it back, and are its heirs."""
-    apply(writer, claim(1, 1_000))
-    evict = change(2, Evict(CONFIG_API.name, KEY), 2_000)
-    assert apply(writer, evict) == NOTHING
-    assert not client.exists(KEY)
-    assert apply(writer, claim(1, 1_500)) == blocked(2, holds=True)
-    assert apply(writer, claim(1, 1_500), evict) == NOTHING
-    assert not client.exists(KEY)
-    assert apply(writer, claim(1, 1_500), leave(2, 3_000)) == NOTHING
-    assert status(client) == "1 1500"
-
-
-def test_a_value_without_members_is_an_eviction(writer: CacheWriter, client: redis.Redis) -> None:
-    """Redis has no empty hashes and lists."""
-    apply(writer, claim(1, 1_000))
-    assert apply(writer, change(1, Put(CONFIG_API.name, KEY, {}), 2_000)) == NOTHING
-    assert not client.exists(KEY)
-
-
-@pytest.mark.parametrize("before", [{"x": "1"}, ["1"], None, "a string"])
-@pytest.mark.parametrize("after", [{"y": "2"}, ["2"]])
-def test_the_type_of_a_key_may_change(
-    writer: CacheWriter, client: redis.Redis, before: Any, after: Any
-) -> None:
-    """Whatever was there, a string included, gives way."""
-    if isinstance(before, str):
-        client.set(KEY, before)
-    elif before is not None:
-        apply(writer, change(1, Put(CONFIG_API.name, KEY, before)))
-    apply(writer, change(1, Put(CONFIG_API.name, KEY, after), 2_000))
-    assert client.hgetall(KEY) == after if isinstance(after, dict) else client.lrange(KEY, 0, -1) == after
-
-
-def test_a_hash_is_replaced_as_a_whole(writer: CacheWriter, client: redis.Redis) -> None:
-    """Fields that the new value has not are gone, those of the holder before and those of others."""
-    apply(writer, change(1, Put(CONFIG_API.name, KEY, {"status": "a", "rate_limit": "5"})))
-    client.hset(KEY, "foreign", "1")
-    apply(writer, change(1, Put(CONFIG_API.name, KEY, {"status": "b", "endpoints": "[]"}), 2_000))
-    assert client.hgetall(KEY) == {"status": "b", "endpoints": "[]"}
-
-
-@pytest.mark.parametrize("lengths", [(3, 2), (2, 3), (3, 3), (1, 1), (9_000, 9_000), (9_000, 1), (1, 9_000)])
-def test_a_list_is_replaced_as_a_whole(
-    writer: CacheWriter, client: redis.Redis, lengths: Sequence[int]
-) -> None:
-    """It is as long as the new value, in its order, also where Lua takes it in pieces only."""
-    for ms, length in enumerate(lengths):
-        members = [f"{ms} {number}" for number in range(length)]
-        apply(writer, change(1, Put(CAMPAIGN_MESSAGES.name, KEY, members), ms))
-        assert client.lrange(KEY, 0, -1) == members
-
-
-@pytest.mark.parametrize("sizes", [(9_000, 9_001), (9_001, 9_000), (9_000, 1)])
-def test_a_large_hash_is_replaced_as_a_whole(
-    writer: CacheWriter, client: redis.Redis, sizes: Sequence[int]
-) -> None:
-    """Also where Lua takes it in pieces only."""
-    for ms, size in enumerate(sizes):
-        fields = {f"{ms if number % 2 else ''} {number}": f"{ms}" for number in range(size)}
-        apply(writer, change(1, Put(CONFIG_API.name, KEY, fields), ms))
-        assert client.hgetall(KEY) == fields
-
-
-def test_members_are_bytes_or_texts(writer: CacheWriter, client: redis.Redis) -> None:
-    """As the writer of JSON gives them, whatever they hold."""
-    apply(writer, change(1, Put(CAMPAIGN_MESSAGES.name, KEY, ["ñ\n \x00", "ñ\n \x00".encode()])))
-    assert client.lrange(KEY, 0, -1) == ["ñ\n \x00"] * 2
-
-
-def test_keys_live_as_long_as_their_family_says(writer: CacheWriter, client: redis.Redis) -> None:
-    """Each write begins their life anew; the register of a key lives twice the deadline longer."""
-    margin = 2 * DEADLINE_SECONDS
-    for write, life in [(says("a"), 3_600), (Put(CAMPAIGN_MESSAGES.name, KEY, ["1"]), 10_800)]:
-        for number in range(3):
-            apply(writer, change(1, write, number))
-            lives: list[Any] = [client.ttl(KEY), client.ttl(OWNER)]
-            assert lives == pytest.approx([life, life + margin], abs=2)
-            client.expire(KEY, 5)
-            client.expire(OWNER, 5)
-
-
-def test_a_family_without_a_life_stays(writer: CacheWriter, client: redis.Redis) -> None:
-    """Its keys get no TTL, and lose the one they had; their register neither."""
-    client.hset(KEY, "x", "1")
-    client.expire(KEY, 5)
-    for ms in (1_000, 2_000):
-        apply(writer, change(1, Put(GENERATION_QUEUE.name, KEY, {"status": "a"}), ms))
-        assert (client.ttl(KEY), client.ttl(OWNER)) == (-1, -1)
-    apply(writer, leave(2, 3_000))
-    assert client.ttl(OWNER) == -1
-    apply(writer, leave(1, 3_000))
-    assert 0 < int(str(client.pttl(OWNER))) <= 2_000 * DEADLINE_SECONDS
-
-
-def test_what_a_document_has_left_is_known_for_the_deadline(writer: CacheWriter, client: redis.Redis) -> None:
-    """However soon the register of the key would have expired."""
-    apply(writer, claim(1), claim(2, 2_000))
-    client.pexpire(OWNER, 1_000)
-    apply(writer, leave(1, 3_000))
-    life: Any = client.pttl(OWNER)
-    assert life >= 1_000 * DEADLINE_SECONDS
-
-
-def test_the_register_of_an_evicted_key_lives_as_long_as_that_would(
-    writer: CacheWriter, client: redis.Redis
-) -> None:
-    """So that older claims do not fill it anew."""
-    apply(writer, change(1, Evict(CONFIG_API.name, KEY)))
-    life: Any = client.ttl(OWNER)
-    assert life == pytest.approx(3_600 + 2 * DEADLINE_SECONDS, abs=2)
-
-
-def test_a_register_that_has_expired_makes_room(writer: CacheWriter, client: redis.Redis) -> None:
-    """Nothing is known of the key then, whatever it still holds."""
-    apply(writer, claim(2, 2_000))
-    client.delete(OWNER)
-    assert apply(writer, claim(1, 1_000)) == NOTHING
-    assert status(client) == "1 1000"
-
-
-def test_only_the_newest_claims_are_kept(writer: CacheWriter, client: redis.Redis) -> None:
-    """Eight of them; once they are all gone it is told that there were more."""
+def test_only_the_eight_newest_claims_are_kept(writer: CacheWriter, client: redis.Redis) -> None:
+    """After all of them have left, the reply says that there were more."""
     for number in range(12):
         assert apply(writer, claim(IDS[number], number)) == NOTHING
     for number in range(11, 4, -1):
@@ -446,10 +281,10 @@ def test_only_the_newest_claims_are_kept(writer: CacheWriter, client: redis.Redi
     assert apply(writer, leave(IDS[5], 101)) == NOTHING, "that was told already"
 
 
-def test_an_heir_that_is_older_than_a_claim_that_was_dropped(
+def test_a_claim_older_than_a_dropped_one_is_reported_as_incomplete(
     writer: CacheWriter, client: redis.Redis
 ) -> None:
-    """It is told, as the one that was dropped may be the heir; a newer one is the heir for certain."""
+    """The dropped claim may be the next one."""
     apply(writer, *[claim(IDS[number], number) for number in range(1, 12)])
     leaves = [leave(IDS[number], 100) for number in range(4, 11)]
     assert apply(writer, *leaves) == NOTHING
@@ -459,8 +294,7 @@ def test_an_heir_that_is_older_than_a_claim_that_was_dropped(
     assert status(client) == f"{IDS[0]} 0"
 
 
-def test_more_claims_at_once_than_are_kept(writer: CacheWriter, client: redis.Redis) -> None:
-    """The oldest are left out of the call, and it is told once the others are gone."""
+def test_a_call_with_too_many_claims_leaves_out_the_oldest(writer: CacheWriter, client: redis.Redis) -> None:
     claims = [claim(IDS[number], number) for number in range(12)]
     assert apply(writer, *claims) == NOTHING
     assert status(client) == f"{IDS[11]} 11"
@@ -469,8 +303,7 @@ def test_more_claims_at_once_than_are_kept(writer: CacheWriter, client: redis.Re
     assert not client.exists(KEY)
 
 
-def test_leaves_are_never_left_out(writer: CacheWriter, client: redis.Redis) -> None:
-    """However many claims are in the call beside them."""
+def test_releases_are_never_left_out(writer: CacheWriter, client: redis.Redis) -> None:
     apply(writer, claim(20, 50))
     claims = [claim(IDS[number], number) for number in range(12)]
     assert apply(writer, leave(20, 60), *claims) == NOTHING
@@ -478,10 +311,10 @@ def test_leaves_are_never_left_out(writer: CacheWriter, client: redis.Redis) -> 
 
 
 @pytest.mark.parametrize("moment", [-LATE - 1, ABOUT])
-def test_a_read_that_is_too_old_or_of_the_future_changes_nothing(
+def test_a_read_that_is_too_old_or_in_the_future_changes_nothing(
     writer: CacheWriter, client: redis.Redis, moment: int
 ) -> None:
-    """All keys of the call are to be read again: the clock of Redis may have been set back."""
+    """A read in the future means that the clock of Redis was set back."""
     keys = [f"config:api:{number}" for number in range(70)]
     changes = {key: [change(1, Put(CONFIG_API.name, key, {"status": "a"}))] for key in keys}
     reply = writer.apply(changes, [], writer.now() + moment, 100)
@@ -489,47 +322,9 @@ def test_a_read_that_is_too_old_or_of_the_future_changes_nothing(
     assert client.dbsize() == 0
 
 
-def test_a_line_of_the_future_refuses_nothing(writer: CacheWriter, client: redis.Redis) -> None:
+def test_a_register_entry_in_the_future_refuses_nothing(writer: CacheWriter, client: redis.Redis) -> None:
     """The clock of Redis was set back since it was written."""
     ahead = writer.now() + 3_600_000_000
     client.set(OWNER, f"+{ahead} 2000 {name(1)}\n-{ahead} 2000 {name(2)}")
     assert apply(writer, claim(1, 3_000), claim(2, 4_000)) == NOTHING
     assert status(client) == "2 4000"
-
-
-def test_many_keys_in_one_call(writer: CacheWriter, client: redis.Redis) -> None:
-    """All are written, those in conflict are named, whatever the calls that they are sent in."""
-    keys = [f"config:api:{number}" for number in range(180)]
-
-    def at(document_id: int, ms: int) -> dict[str, list[KeyWrite]]:
-        return {
-            key: [change(document_id, Put(CONFIG_API.name, key, {"status": f"{ms}"}), ms)] for key in keys
-        }
-
-    assert writer.apply(at(1, 1_000), [], writer.now(), 100) == NOTHING
-    assert writer.apply({key: at(2, 2_000)[key] for key in keys[::7]}, [], writer.now(), 100) == NOTHING
-    reply = writer.apply(at(1, 1_500), [], writer.now(), 100)
-    assert reply.conflicts == [WriteConflict(key, name(2), holds=True) for key in keys[::7]]
-    texts = [client.hget(key, "status") for key in keys]
-    assert texts == ["1500" if number % 7 else "2000" for number in range(180)]
-    assert writer.apply({}, [], writer.now(), 0) == NOTHING
-
-
-def test_large_documents_travel_in_calls_of_their_own(writer: CacheWriter, client: redis.Redis) -> None:
-    """So that no call keeps Redis busy for long."""
-    keys = [f"config:api:{number}" for number in range(5)]
-    text = "x" * 300_000
-    changes = {key: [change(1, Put(CONFIG_API.name, key, {"status": text}))] for key in keys}
-    before = calls(client)
-    assert writer.apply(changes, [], writer.now(), len(text)) == NOTHING
-    assert calls(client) - before in {5, 0}  # the twin counts none
-    assert all(client.hget(key, "status") == text for key in keys)
-
-
-def calls(client: redis.Redis) -> int:
-    """How many scripts Redis has run."""
-    try:
-        told: Any = client.info("commandstats")
-    except (redis.ResponseError, TypeError):
-        return 0
-    return int(told.get("cmdstat_evalsha", {}).get("calls", 0))

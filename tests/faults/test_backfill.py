@@ -23,8 +23,8 @@ from etl.backfill.executors import processes
 from etl.demo import RedisServer
 from etl.model.report import Report
 from schemas.position import position_from_text, position_of
-from tests.acceptance.conftest import StartEtl, end_of
-from tests.faults.conftest import Apps
+from tests.support.apps import Apps
+from tests.support.command import StartEtl, end_of
 from tests.support.daemons import ended, every
 from tests.support.failpoint import fail_command
 from tests.support.pipeline import STATE_PREFIX, api

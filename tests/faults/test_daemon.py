@@ -17,7 +17,7 @@ import redis
 from pymongo.collection import Collection
 
 from etl.demo import MongoServer, RedisServer
-from tests.acceptance.conftest import StartEtl
+from tests.support.command import StartEtl
 from tests.support.daemons import (
     HISTORY,
     Process,

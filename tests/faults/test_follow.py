@@ -31,8 +31,8 @@ from etl.cache.keys import state_keys
 from etl.demo import RedisServer
 from etl.model.report import no_progress
 from etl.sync.follow import Followed
-from tests.acceptance.conftest import StartEtl, interrupt
-from tests.faults.conftest import Apps, cycle
+from tests.support.apps import Apps, cycle
+from tests.support.command import StartEtl, interrupt
 from tests.support.daemons import Process
 from tests.support.pipeline import NAME, api, campaign, settings_for
 from tests.support.truth import held, truth

@@ -3,7 +3,7 @@
 import pytest
 from pymongo.collection import Collection
 
-from tests.acceptance.conftest import Etl, StartEtl
+from tests.support.command import Etl, StartEtl
 from tests.support.daemons import ended, every, provider, url_of
 from tests.support.http import get
 from tests.support.types import Document, StartRedis

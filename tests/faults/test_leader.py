@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.acceptance.conftest import StartEtl
+from tests.support.command import StartEtl
 from tests.support.daemons import HISTORY, LEADER, ended, every, leader
 from tests.support.waiting import eventually
 

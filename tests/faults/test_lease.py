@@ -15,8 +15,8 @@ from pymongo.collection import Collection
 
 from etl.cache.scripts import SCRIPTS
 from etl.demo import RedisServer
-from tests.acceptance.conftest import Etl, StartEtl, end_of
-from tests.faults.conftest import LEASE, Apps, cycle
+from tests.support.apps import LEASE, Apps, cycle
+from tests.support.command import Etl, StartEtl, end_of
 from tests.support.failpoint import fail_command
 from tests.support.generations import delta, written
 from tests.support.proxy import Proxy
@@ -122,7 +122,7 @@ def test_a_long_cycle_keeps_its_lease(
     It says in one line who the holder is, and the holder ends well.
     """
     collection.insert_many(delta(30))
-    slow: dict[str, Any] = {"blockConnection": True, "blockTimeMS": 6000, "appName": "promptcontent-etl"}
+    slow: dict[str, Any] = {"blockConnection": True, "blockTimeMS": 10_000, "appName": "promptcontent-etl"}
 
     with fail_command(mongo_client, "find", **slow) as failure:
         first = start_etl("sync", **SHORT)

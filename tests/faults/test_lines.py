@@ -12,8 +12,8 @@ from pymongo.collection import Collection
 from etl.app import App
 from etl.cache.writer import Applied, CacheWriter
 from etl.demo import MongoServer, RedisServer
-from tests.acceptance.conftest import StartEtl, end_of
-from tests.faults.conftest import Apps, cycle
+from tests.support.apps import Apps, cycle
+from tests.support.command import StartEtl, end_of
 from tests.support.generations import delta
 from tests.support.proxy import Proxy, Way
 from tests.support.truth import held, truth

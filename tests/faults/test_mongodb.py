@@ -8,7 +8,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from etl.cache.keys import state_keys
-from tests.faults.conftest import Apps, cycle
+from tests.support.apps import Apps, cycle
 from tests.support.failpoint import after, fail_command, times
 from tests.support.generations import delta
 from tests.support.truth import held, truth

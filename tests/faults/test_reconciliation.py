@@ -7,7 +7,7 @@ import redis
 from pymongo.collection import Collection
 
 from etl.demo import MongoServer
-from tests.acceptance.conftest import StartEtl
+from tests.support.command import StartEtl
 from tests.support.daemons import HISTORY, STATE_PREFIX, ended, every, key, provider
 from tests.support.types import Document, ProxyTo
 from tests.support.waiting import eventually

@@ -1,5 +1,6 @@
 """The application on the shared servers, each test on databases of its own."""
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -8,9 +9,12 @@ import pytest
 from pymongo.database import Database
 
 from etl.app import App
+from etl.cli import run
 from etl.demo import MongoServer
-from tests.support.pipeline import Clock, OpenApp, settings_for
+from tests.support.diagnosis import HEALTHY, Diagnosis, Doctor
+from tests.support.pipeline import Clock, OpenApp, settings_for, sync
 from tests.support.types import Document
+from tests.support.verification import Applied
 
 
 @pytest.fixture
@@ -35,3 +39,32 @@ def app(open_app: OpenApp) -> App:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """MongoDB's clock as the application sees it."""
     return Clock(monkeypatch)
+
+
+@pytest.fixture
+def doctor(
+    mongod: MongoServer, database: Database[Document], redis_url: str, capsys: pytest.CaptureFixture[str]
+) -> Doctor:
+    """Runs the command on this test's databases, or on other servers."""
+
+    def examine(*settings: str, mongo: str = mongod.uri, redis: str = redis_url) -> Diagnosis:
+        places = (f"mongo.uri={mongo}", f"mongo.database={database.name}", f"redis.url={redis}")
+        options = [word for setting in (*places, *settings) for word in ("--set", setting)]
+        code = run([*options, "doctor", "--json"])
+        answer = json.loads(capsys.readouterr().out)
+        assert answer["healthy"] == (code == HEALTHY)
+        return Diagnosis(code, answer["checks"])
+
+    return examine
+
+
+@pytest.fixture
+def applied(open_app: OpenApp) -> Applied:
+    """Apply what is in MongoDB; keyword arguments are settings of the collection."""
+
+    def apply(**settings: Any) -> App:
+        app = open_app(**settings)
+        sync(app)
+        return app
+
+    return apply

@@ -1,5 +1,6 @@
 """The transforms of a backfill on a Dask cluster: a scheduler and two workers, each a process of its own."""
 
+import json
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from pymongo.collection import Collection
 from etl.app import App, BackfillOrder
 from etl.backfill import executors as workers
 from etl.backfill.executors import OnDask, dask
+from etl.demo import MongoServer
 from etl.demo.process import free_port
 from etl.model.report import Report
 from tests.support.pipeline import OpenApp, api
@@ -27,6 +29,8 @@ from tests.support.truth import held, truth
 from tests.support.types import Document
 from tests.support.waiting import eventually
 
+ROOT = Path(__file__).parents[2]
+PYTHONPATH = os.pathsep.join((str(ROOT), str(ROOT / "examples" / "plantillas")))
 LONG_AGO = datetime(2025, 1, 15, tzinfo=UTC)
 COUNT = 1500
 
@@ -49,7 +53,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
             process = subprocess.Popen(
                 [sys.executable, "-m", "distributed.cli.dask_" + arguments[0], *arguments[1:]],
                 cwd=tmp_path,
-                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+                env={**os.environ, "PYTHONPATH": PYTHONPATH},
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
@@ -148,3 +152,39 @@ def test_no_scheduler(open_app: OpenApp) -> None:
 
     assert report.exit_code == 1
     assert str(report.error).startswith(f"no Dask scheduler at {address}: ")
+
+
+def test_dask_workers_have_the_kinds_and_the_mapping_of_the_settings(
+    cluster: Cluster,
+    mongod: MongoServer,
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    redis_url: str,
+    tmp_path: Path,
+) -> None:
+    """All documents are applied by the cluster: of a kind that only the settings name, and in a shape of their own."""
+    collection.insert_many(
+        [{"n": {"de": f"n{n}"}, "texto": "hola", "updated_at": LONG_AGO} for n in range(COUNT)]
+    )
+    fields = {"tipo": {"$literal": "plantilla"}, "nombre": "$n.de"}
+    variables = {
+        "PYTHONPATH": PYTHONPATH,
+        "ETL_MONGO__URI": mongod.uri,
+        "ETL_MONGO__DATABASE": collection.database.name,
+        "ETL_REDIS__URL": redis_url,
+        "ETL_KINDS": '["acme_plantillas"]',
+        "ETL_COLLECTIONS": json.dumps([{"name": collection.name, "fields": fields}]),
+    }
+    command = ["backfill", collection.name, "--executor", "dask", "--scheduler", cluster.address, "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "etl", *command],
+        env=os.environ | variables,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert "without workers" not in done.stderr
+    assert json.loads(done.stdout)["dead_lettered"] == 0
+    assert sum(1 for _ in redis_client.scan_iter("ai:template:*", count=1000)) == COUNT

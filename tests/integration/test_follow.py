@@ -83,6 +83,27 @@ def test_each_change_is_applied_without_a_cycle(
         assert redis_client.llen("queue:ai_generation:alta") == 1
 
 
+def test_a_mapped_change_is_applied_without_a_cycle(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """Also beside a document for which an expression fails; and a mapped tombstone."""
+    fields = {
+        "tipo": {"$literal": "integracion_api"},
+        "provider_name": "$de.nombre",
+        "status": {"$toString": {"$divide": [100, "$parte"]}},
+        "eliminado": {"$not": ["$activo"]},
+    }
+    document = {"de": {"nombre": "a"}, "parte": 4, "activo": True}
+    with following(open_app(fields=fields)):
+        assert eventually(lambda: follows(redis_client))
+        bad = document | {"_id": 2, "parte": 0, "updated_at": now()}
+        collection.insert_many([document | {"_id": 1, "updated_at": now()}, bad])
+        assert eventually(lambda: redis_client.hget("config:api:a", "status") == "25")
+        assert eventually(lambda: redis_client.hlen(KEYS.dead_letters) == 1)
+        collection.update_one({"_id": 1}, {"$set": {"activo": False, "updated_at": now()}})
+        assert eventually(lambda: not redis_client.exists("config:api:a"))
+
+
 def test_documents_under_a_lock_are_applied_once_it_is_gone(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:

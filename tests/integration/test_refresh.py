@@ -1,6 +1,7 @@
 """A refresh warms what has expired, and never puts an old value over a new one."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -8,9 +9,12 @@ import pytest
 import redis
 from pymongo.collection import Collection
 
+from etl.app import App
 from etl.cache.writer import Applied, CacheWriter
+from etl.errors import ConfigurationError
 from etl.model.report import RefreshReport
 from etl.mongo.reader import Source
+from schemas.documents import KINDS
 from tests.support.pipeline import Clock, OpenApp, api, campaign, hash_at, sync
 from tests.support.truth import held, truth
 from tests.support.types import Document
@@ -71,8 +75,34 @@ def test_one_entry_is_refreshed_by_its_name(
 ) -> None:
     """The others of its family stay as they are."""
     collection.insert_many([api(name, clock.ago(900)) for name in ("a", "b")])
-    assert open_app().refresh("config:api", "b") == RefreshReport("config:api", "b", written=1)
+    assert open_app().refresh("config:api", "b") == RefreshReport("config:api", "b", documents=1, written=1)
     assert set(held(redis_client)) == {"config:api:b"}
+
+
+@pytest.mark.parametrize("typed", ["Per\u00fa", "Peru\u0301"], ids=["composed", "decomposed"])
+@pytest.mark.parametrize("stored", ["Per\u00fa", "Peru\u0301"], ids=["of composed", "of decomposed"])
+def test_a_name_is_found_however_its_accents_are_composed(
+    app: App,
+    clock: Clock,
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    stored: str,
+    typed: str,
+) -> None:
+    """Their key is the same."""
+    collection.insert_one(api(stored, clock.ago(900)))
+    assert app.refresh("config:api", typed) == RefreshReport("config:api", typed, documents=1, written=1)
+    assert set(held(redis_client)) == {"config:api:Per\u00fa"}
+
+
+def test_a_family_whose_documents_have_no_names_is_not_refreshed_by_name(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be refreshed as a whole."""
+    kind = replace(KINDS["integracion_api"], name_field=None)
+    monkeypatch.setattr("etl.app.KINDS", {kind.tipo: kind})
+    with pytest.raises(ConfigurationError, match="have no names"):
+        app.refresh("config:api", "openai")
 
 
 def during_the_refresh(patch: pytest.MonkeyPatch, step: Any) -> list[bool]:

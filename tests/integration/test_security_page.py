@@ -1,30 +1,45 @@
-"""SECURITY.md holds: the Redis user that it shows is enough."""
+"""SECURITY.md holds: the Redis users that it shows are enough."""
 
-import re
-import shlex
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import redis
 from pymongo.collection import Collection
+from redis.cluster import RedisCluster
 
 from etl.app import App, BackfillOrder
-from etl.demo import MongoServer
+from etl.demo import MongoServer, RedisServer
+from tests.support.cluster import start_cluster
 from tests.support.pipeline import NAME, Clock, api, campaign, settings_for, sync
-from tests.support.types import Document, StartRedis
+from tests.support.security import as_user, create_user
+from tests.support.types import Document
 
-PAGE = (Path(__file__).parents[2] / "SECURITY.md").read_text("utf-8")
+
+@contextmanager
+def single_server() -> Iterator[tuple[str, Any]]:
+    """Its address, and a client of the administrator."""
+    with RedisServer() as server, redis.Redis.from_url(server.url) as client:
+        create_user(client, "single server")
+        yield server.url, client
 
 
+@contextmanager
+def cluster() -> Iterator[tuple[str, Any]]:
+    """The same of three primaries."""
+    with start_cluster() as started:
+        for node in started.nodes:
+            with redis.Redis.from_url(node.url) as client:
+                create_user(client, "cluster")
+        yield started.url, started.client()
+
+
+@pytest.mark.parametrize("start", [single_server, cluster])
 def test_the_redis_user_of_the_page_may_do_all_that_is_needed(
-    mongod: MongoServer, collection: Collection[Document], start_redis: StartRedis, clock: Clock
+    mongod: MongoServer, collection: Collection[Document], clock: Clock, start: Callable[[], Any]
 ) -> None:
-    """Cycle, backfill, refresh, verification with repair, trace, status, doctor; and nothing beyond these keys."""
-    server = start_redis()
-    [command] = re.findall(r"^ +(ACL SETUSER .*)$", PAGE, re.MULTILINE)
-    with redis.Redis.from_url(server.url) as client:
-        client.execute_command(*shlex.split(command.replace("PASSWORD", "secret")))
-    url = server.url.replace("redis://", "redis://etl:secret@")
+    """Every kind of run, and nothing beyond these keys."""
     collection.insert_many(
         [
             api("a", clock.ago(60)),
@@ -33,17 +48,22 @@ def test_the_redis_user_of_the_page_may_do_all_that_is_needed(
             {"tipo": "nada", "updated_at": clock.ago(60)},
         ]
     )
-    with App(settings_for(mongod.uri, collection.database.name, url)) as app:
-        report = sync(app)
-        assert (report.records_processed, report.dead_lettered) == (3, 1)
-        assert app.backfill(NAME, BackfillOrder(), lambda _: None).status == "ok"
-        assert app.refresh("config:api").written == 1
-        with redis.Redis.from_url(server.url) as client:
-            client.delete("config:api:a")
-        assert app.verify(NAME, repair=True).repaired == 1
-        assert app.reconcile(NAME)
-        assert app.trace(NAME, [str(1)]).outcome == "gone"
-        assert app.status()[0].dead_letters == 1
-        assert [one.check for one in app.doctor() if one.subject == "Redis" and one.level == "finding"] == []
-    with redis.Redis.from_url(url) as client, pytest.raises(redis.exceptions.NoPermissionError):
-        client.set("other", "x")
+    with start() as (address, admin):
+        url = as_user(address)
+        with App(settings_for(mongod.uri, collection.database.name, url)) as app:
+            report = sync(app)
+            assert (report.records_processed, report.dead_lettered) == (3, 1)
+            assert app.backfill(NAME, BackfillOrder(), lambda _: None).status == "ok"
+            assert app.refresh("config:api").written == 1
+            admin.delete("config:api:a")
+            assert app.verify(NAME, repair=True).repaired == 1
+            assert app.reconcile(NAME)
+            assert app.trace(NAME, [str(1)]).outcome == "gone"
+            assert app.status()[0].dead_letters == 1
+            assert app.show("config:api:a")
+            findings = [one for one in app.doctor() if one.subject == "Redis" and one.level == "finding"]
+            assert [one.check for one in findings] == []
+            app.delete_keys(app.own_keys(NAME, queues=True))
+        user: Any = RedisCluster if start is cluster else redis.Redis
+        with user.from_url(url) as client, pytest.raises(redis.exceptions.NoPermissionError):
+            client.set("other", "x")

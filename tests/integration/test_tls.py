@@ -44,6 +44,8 @@ def test_both_servers_are_reached_over_tls_and_only_with_the_right_authority(
         redis = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs="
 
         assert sync(f"{mongo}{trusted.authority}", f"{redis}{trusted.authority}").status == "ok"
+        newest = f"{trusted.authority}&ssl_min_version=772&ssl_ciphers=HIGH"
+        assert sync(f"{mongo}{trusted.authority}", f"{redis}{newest}").status == "ok"
 
         refused = sync(f"{mongo}{stranger}", f"{redis}{trusted.authority}")
         assert (refused.status, refused.exit_code) == ("failed", 2)

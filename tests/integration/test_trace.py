@@ -38,25 +38,25 @@ def generation(**changes: Any) -> Document:
         (
             None,
             lambda *_: None,
-            "not in MongoDB: no document has this _id; nothing of it is left",
+            "not in MongoDB: no document has this _id; none of its keys is left",
         ),
         (
             provider(),
             lambda documents, _: documents.delete_one({"_id": "d"}),
             (
-                "not in MongoDB: no document has this _id; 1 of its keys are still there: etl verify --repair"
+                "not in MongoDB: no document has this _id; keys that remain: 1; etl verify --repair"
                 " removes them"
             ),
         ),
         (
             provider(status=5),
             lambda *_: None,
-            "invalid: status should be text; nothing of it is applied until it is valid",
+            "invalid: status should be text; it is not applied until it is valid",
         ),
         (
             provider(),
             lambda documents, _: documents.replace_one({"_id": "d"}, provider(updated_at=NOW, status="x")),
-            "not yet reached: it changed after the last cycle had read; the next cycle applies it",
+            "not yet reached: it changed after the read of the last cycle; the next cycle applies it",
         ),
         (
             provider(eliminado=True),
@@ -71,13 +71,13 @@ def generation(**changes: Any) -> Document:
         (
             provider(updated_at=NOW - timedelta(seconds=7200)),
             lambda _, cache: cache.delete(KEY),
-            "expired: it changed longer ago than its keys live; a change or a refresh warms them again",
+            "expired: it changed longer ago than the TTL of its keys; a change or a refresh writes them again",
         ),
         (
             provider(),
             lambda _, cache: cache.hset(KEY, "status", "other"),
             (
-                "overwritten: it was applied, and someone else has changed its key since; etl verify --repair"
+                "overwritten: it was applied, and its key was changed by another program since; etl verify --repair"
                 " writes it again"
             ),
         ),
@@ -85,16 +85,16 @@ def generation(**changes: Any) -> Document:
             provider(),
             lambda _, cache: cache.delete(KEY),
             (
-                "lost: it was applied less than its TTL ago, and someone has removed its key, or Redis had to"
-                " make room; etl verify --repair writes it again"
+                "lost: it was applied less than its TTL ago, but its key was removed by another program, or Redis"
+                " evicted it; etl verify --repair writes it again"
             ),
         ),
-        (provider(), lambda *_: None, "all well: its keys hold what it says"),
-        (generation(), lambda *_: None, "all well: its keys hold what it says"),
+        (provider(), lambda *_: None, "all well: its keys match it"),
+        (generation(), lambda *_: None, "all well: its keys match it"),
         (
             generation(estado="pendiente"),
             lambda *_: None,
-            "queued: it asks for a generation, and fills no key",
+            "queued: it requests a generation and fills no key",
         ),
         (
             provider(updated_at=NOW - timedelta(seconds=900)),
@@ -138,11 +138,11 @@ def test_a_document_that_waits_names_the_holder_of_the_lock(
     assert told.deferred
     assert told.story == (
         "deferred: its campaign is being generated, lock:content_generation:c is held by host-1-aa for 30 s"
-        " more; the first cycle after that applies it"
+        " more; the first cycle after its release applies it"
     )
     redis_client.delete("lock:content_generation:c")
     assert app.trace(NAME, ids.readings("d")).story == (
-        "deferred: it waited for lock:content_generation:c, which is free by now; the next cycle applies it"
+        "deferred: it waited for lock:content_generation:c, which is free now; the next cycle applies it"
     )
 
 

@@ -25,7 +25,7 @@ from tests.support.slots import SLOTS, Slot
 from tests.support.truth import held, truth
 from tests.support.twins import FIELD, NAME, Insistent, assemble
 from tests.support.types import Document
-from tests.support.world import at_ms
+from tests.support.versions import at_ms
 
 WRITERS = 4
 

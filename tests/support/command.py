@@ -4,12 +4,16 @@ How a process starts, is stopped and ends is shown by those tests that start one
 """
 
 import json
-from collections.abc import Mapping
+import signal
+import subprocess
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import pytest
 
 from etl.cli import run
+
+LONG_ENOUGH = 60.0  # seconds for one command on a busy machine
 
 
 class Result(NamedTuple):
@@ -23,6 +27,25 @@ class Result(NamedTuple):
     def json(self) -> Any:
         """The one JSON document on stdout."""
         return json.loads(self.out)
+
+
+Etl = Callable[..., Result]
+"""Runs a command to its end."""
+
+StartEtl = Callable[..., "subprocess.Popen[str]"]
+"""Starts a command as a process."""
+
+
+def end_of(process: "subprocess.Popen[str]") -> Result:
+    """What a started command came to."""
+    out, err = process.communicate(timeout=LONG_ENOUGH)
+    return Result(process.returncode, out, err)
+
+
+def interrupt(process: "subprocess.Popen[str]") -> Result:
+    """Ctrl-C."""
+    process.send_signal(signal.SIGINT)
+    return end_of(process)
 
 
 class Typed:

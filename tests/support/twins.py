@@ -31,6 +31,7 @@ from etl.interfaces import Reader, Stages
 from etl.model.index import Index
 from etl.model.result import TransformResult
 from etl.mongo.change_stream import Events
+from etl.mongo.queries import matching
 from etl.mongo.reader import UNREACHABLE_CAP, Page
 from etl.retry import Retry
 from etl.sync.processor import Processor
@@ -156,9 +157,9 @@ class ReaderTwin:
         wanted = [Position(None, document_id).order() for document_id in ids]
         return [raw for raw in self._all() if Position(None, _position(raw).id).order() in wanted]
 
-    def of_kind(self, criteria: Mapping[str, Any], limit: int) -> Iterator[list[bytes]]:
+    def of_kind(self, criteria: Mapping[str, Sequence[Any]], limit: int) -> Iterator[list[bytes]]:
         """All documents that match, the newest first, `limit` at a time."""
-        found = self._sorted(map(_encoded, self._documents.find(criteria)))[::-1]
+        found = self._sorted(map(_encoded, self._documents.find(matching(criteria, {}))))[::-1]
         for start in range(0, len(found) + 1, limit):
             yield found[start : start + limit]
 
@@ -233,7 +234,7 @@ class MeddledReader:
         """As the reader does."""
         return self._around(lambda: self._reader.fetch(ids))
 
-    def of_kind(self, criteria: Mapping[str, Any], limit: int) -> Iterator[list[bytes]]:
+    def of_kind(self, criteria: Mapping[str, Sequence[Any]], limit: int) -> Iterator[list[bytes]]:
         """As the reader does, with the meddler before each page."""
         for documents in self._reader.of_kind(criteria, limit):
             yield self._around(lambda: documents)  # noqa: B023 (called at once)
@@ -361,7 +362,7 @@ def assemble(
 ) -> Stages:
     """The four stages of the collection `NAME`, as `etl.container` puts them together."""
     retry = retry or Insistent()
-    transform, prefix = Transform(NAME, "generacion", FIELD), f"{NAME} "
+    transform, prefix = Transform(NAME, "generacion", FIELD, 2**20), f"{NAME} "
 
     def reread(names: Collection[str]) -> list[TransformResult]:
         ids = [id_from_text(name.removeprefix(prefix)) for name in names if name.startswith(prefix)]

@@ -12,7 +12,6 @@ which it says what Redis must hold. What a cycle could never have promised it do
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import count
 from typing import Any, Final, NamedTuple
@@ -36,7 +35,7 @@ from etl.transform.transform import Transform
 from schemas.documents import project
 from schemas.families import GENERATION_LOCK, GENERATION_QUEUE
 from schemas.ids import id_from_text, id_text
-from schemas.operations import Enqueue, Evict, Keep, Projection, Put, Reject
+from schemas.operations import Projection, Reject
 from schemas.position import FIRST, LAST, Position, position_from_text, position_of
 from tests.support.slots import Slot, bulk
 from tests.support.twins import (
@@ -57,6 +56,7 @@ from tests.support.twins import (
     fake_redis,
     fake_redis_told_by,
 )
+from tests.support.versions import Value, Version, at_ms
 
 OVERLAP: Final = 20_000
 SLACK: Final = 1_000
@@ -78,15 +78,7 @@ _TTLS: Final = {
 
 # Redis is ahead by a little, as clocks are.
 _BEGIN = 1_750_000_000_000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LIMITS = Limits(OVERLAP + DEADLINE, 1_500_000, "full")
-
-Value = dict[str, str] | list[str] | None
-
-
-def at_ms(ms: int) -> datetime:
-    """So many milliseconds after the epoch."""
-    return _EPOCH + timedelta(milliseconds=ms)
 
 
 class Event(NamedTuple):
@@ -96,50 +88,6 @@ class Event(NamedTuple):
     after: bool
     what: str
     how: tuple[Any, ...] = ()
-
-
-@dataclass(eq=False)
-class Version:
-    """One version of a document, and what it asks for."""
-
-    slot: Slot
-    document: dict[str, Any]
-    position: Position
-    projection: Projection | Reject
-    must_be_queued: bool = False
-    committed: int = 0
-    """When it became visible: the number of that change of MongoDB."""
-    visible_at: int = 0
-    """The same by the clock of Redis, in milliseconds since the epoch."""
-    replaced: int = 0
-    """When another version took its place, or it was deleted: the number of that change."""
-
-    @property
-    def claims(self) -> dict[str, Value]:
-        """What it says of each key; None for one that is not to be."""
-        entries = () if isinstance(self.projection, Reject) else self.projection.entries
-        return {e.key: e.read if isinstance(e, Put) else None for e in entries if isinstance(e, (Put, Evict))}
-
-    @property
-    def keeps(self) -> set[str]:
-        """The keys that it leaves as they are."""
-        entries = () if isinstance(self.projection, Reject) else self.projection.entries
-        return {e.key for e in entries if isinstance(e, Keep)}
-
-    @property
-    def request(self) -> tuple[str, str] | None:
-        """The queue and the item it asks for."""
-        entries = () if isinstance(self.projection, Reject) else self.projection.entries
-        return next(((e.key, e.item) for e in entries if isinstance(e, Enqueue)), None)
-
-    def order(self) -> Any:
-        """By which the newest is told."""
-        return self.position.order()
-
-    @property
-    def lock(self) -> str | None:
-        """The lock it waits for."""
-        return None if isinstance(self.projection, Reject) else self.projection.lock
 
 
 def _plain(value: Mapping[str, str] | Sequence[str]) -> Value:
@@ -362,7 +310,7 @@ class World:
     def reread(self, meddler: Meddler) -> Reread:
         """How a follower reads documents."""
         reader = MeddledReader(self.reader, self.clocks, meddler)
-        transform = Transform(NAME, "generacion", FIELD)
+        transform = Transform(NAME, "generacion", FIELD, 2**20)
         return lambda names: transform(
             reader.fetch([id_from_text(name.removeprefix(f"{NAME} ")) for name in names])
         )

@@ -9,8 +9,9 @@ from bson.datetime_ms import DatetimeMS
 from etl.cache.inspector import Claim, Content, Record
 from etl.model.result import TransformResult
 from etl.model.scan import Checkpoint, ServerTimes
-from etl.verify.classify import KeyFacts, State, classify, family_of, lock_of
+from etl.verify.classify import KeyFacts, State, classify, lock_of
 from etl.verify.compare import differences
+from schemas.documents import family_of
 from schemas.ids import id_text
 from schemas.operations import Evict, Keep, Put, Reject
 from schemas.position import Position, timestamp_text

@@ -92,6 +92,6 @@ def test_the_daemon_is_asked_how_it_is(services: dict[str, Any]) -> None:
 def test_the_image_runs_the_command_itself_and_not_as_root() -> None:
     """A shell in between would keep the signals to itself."""
     dockerfile = (COMPOSE.parent / "Dockerfile").read_text("utf-8").splitlines()
-    assert "USER etl" in dockerfile
+    assert "USER 10001" in dockerfile
     assert entry_point()[-1] == "etl"
     assert entry_point()[0] == "env"

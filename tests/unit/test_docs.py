@@ -23,6 +23,7 @@ from etl.model.report import RefreshReport, Report
 from etl.model.state import DeadLetter
 from etl.monitoring.status import CollectionStatus
 from etl.settings import CollectionSettings, Effective, FamilySettings, Settings, load
+from etl.transform.preview import Effect, Preview
 from etl.verify.report import VerifyReport
 from etl.verify.trace import Trace
 from schemas.documents import FAMILIES
@@ -60,7 +61,7 @@ def code_in(rows: list[str], column: int = 1) -> list[str]:
 def settings() -> Iterator[tuple[str, FieldInfo]]:
     """Every setting: its path as docs/settings.md writes it, and its definition."""
     for name, field in Settings.model_fields.items():
-        if field.annotation is str:
+        if field.annotation in {str, tuple[str, ...]}:
             yield name, field
             continue
         for path, model in _models(name, field.annotation):
@@ -202,6 +203,7 @@ def test_every_field_of_json_is_explained(name: str, fields_of: list[str]) -> No
         ("etl refresh", list(RefreshReport("f", None).as_dict())),
         ("etl dead-letters list", ["collection", *(field.name for field in fields(DeadLetter)), "beyond"]),
         ("etl doctor", [field.name for field in fields(Finding)]),
+        ("etl try", [field.name for kind in (Preview, Effect) for field in fields(kind)]),
         ("etl config", [field.name for field in fields(Effective)]),
     ],
 )
@@ -292,7 +294,7 @@ def test_the_settings_file_names_every_setting() -> None:
     """Nothing that can be set is missing from config/etl.yaml."""
     content = yaml.safe_load((ROOT / "config" / "etl.yaml").read_text("utf-8"))
     content["collections[]"] = content["collections"][0]
-    plain = {name for name, value in content.items() if not isinstance(value, dict | list)}
+    plain = {name for name, value in content.items() if not value or not isinstance(value, dict | list)}
     written = plain | {f"{s}.{name}" for s in content.keys() - plain for name in content[s]}
     asked = {path for path, _ in settings() if not path.startswith(("families.", "redis.sentinel."))}
     assert asked <= written

@@ -72,7 +72,7 @@ def test_a_life_shorter_than_the_cycle_is_found_where_nothing_refreshes_it() -> 
     found = life({"mcp:server:status": {"refresh_seconds": None}})["mcp:server:status"]
 
     assert found.level == "finding"
-    assert "lives 300 s, less than a cycle of 660 s" in found.text
+    assert "TTL 300 s is less than a cycle of 660 s" in found.text
     assert '"mcp:server:status": {ttl: 300, refresh_seconds: 240}' in str(found.remedy)
     assert (
         life({"mcp:server:status": {"ttl": 300, "refresh_seconds": 240}})["mcp:server:status"].level == "ok"
@@ -104,7 +104,10 @@ class FakeSource:
             return {"version": ".".join(map(str, self._version[:3])), "versionArray": [*self._version]}
         return {"cursor": {"firstBatch": []}, "isWritablePrimary": True}
 
-    def fetch(self, ids: object) -> list[bytes]:
+    def check_mapping(self) -> None:
+        """It has none."""
+
+    def whole(self, ids: object) -> list[bytes]:
         """Nothing."""
         return []
 

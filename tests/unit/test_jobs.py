@@ -7,7 +7,14 @@ import pytest
 
 from etl.app import App
 from etl.daemon.jobs import Job, JobContext, jobs
-from etl.errors import ConfigurationError, Interrupted, LeaseHeldError, RedisUnavailable, TransientError
+from etl.errors import (
+    ConfigurationError,
+    EtlError,
+    Interrupted,
+    LeaseHeldError,
+    RedisUnavailable,
+    TransientError,
+)
 from etl.model.report import RefreshReport, Report
 from etl.monitoring.metrics import Metrics
 from etl.settings import Settings
@@ -49,7 +56,7 @@ class FakeApp:
         self.lease = FakeLease()
         self.closed = False
         self.cycles = 0
-        self.due = False
+        self.due: bool | EtlError = False
 
     def leader_lease(self, _: str) -> FakeLease:
         """As it was told."""
@@ -61,6 +68,8 @@ class FakeApp:
 
     def reconciliation_due(self, _: str) -> bool:
         """As it was told."""
+        if isinstance(self.due, EtlError):
+            raise self.due
         return self.due
 
     def reconcile(self, _: str) -> VerifyReport | None:
@@ -168,7 +177,7 @@ def test_after_an_outage_it_does_not_wait_for_the_next_interval(caplog: pytest.L
     desk.app.servers_away = {}
     desk.cycles()
     assert (desk.app.cycles, desk.postponed) == (2, [5, 5, 5, 5])
-    assert caplog.messages == ["MongoDB does not answer", "Redis does not answer", "well again"]
+    assert caplog.messages == ["MongoDB does not answer", "Redis does not answer", "recovered"]
 
 
 def test_what_fails_though_both_servers_answer_fails_once_an_interval() -> None:
@@ -201,7 +210,7 @@ def test_a_daemon_that_does_not_lead_stands_by(caplog: pytest.LogCaptureFixture)
     assert (desk.app.cycles, desk.postponed) == (1, [20 + LEASE / 3])
     desk.cycles()
     assert (desk.app.cycles, desk.postponed) == (1, [20 + LEASE / 3] * 2)
-    assert caplog.messages == ["standing by: host:7:ab leads, and runs the cycles"]
+    assert caplog.messages == ["standing by: host:7:ab leads and runs the cycles"]
 
 
 def test_a_daemon_takes_over_where_the_leader_is_gone(caplog: pytest.LogCaptureFixture) -> None:
@@ -213,11 +222,11 @@ def test_a_daemon_takes_over_where_the_leader_is_gone(caplog: pytest.LogCaptureF
     desk.app.lease.other = None
     desk.cycles()
     assert desk.app.cycles == 2
-    assert caplog.messages[1:] == ["leads now, and runs the cycles"]
+    assert caplog.messages[1:] == ["leads now and runs the cycles"]
     desk.app.lease.other, desk.app.lease.held = LeaseHeldError("host:8:cd", 20.0), False
     desk.cycles()
     assert desk.app.cycles == 2
-    assert caplog.messages[2:] == ["standing by: host:8:cd leads, and runs the cycles"]
+    assert caplog.messages[2:] == ["standing by: host:8:cd leads and runs the cycles"]
 
 
 def test_standing_by_is_no_recovery(caplog: pytest.LogCaptureFixture) -> None:
@@ -227,7 +236,7 @@ def test_standing_by_is_no_recovery(caplog: pytest.LogCaptureFixture) -> None:
     desk.cycles()
     desk.app.lease.other = LeaseHeldError("host:7:ab", 20.0)
     desk.cycles()
-    assert "well again" not in caplog.messages
+    assert "recovered" not in caplog.messages
 
 
 def test_the_lead_is_given_back_when_the_daemon_ends() -> None:
@@ -288,9 +297,9 @@ def test_a_reconciliation_that_failed_comes_back_when_the_servers_answer(
     job()
     assert (desk.postponed, caplog.messages) == ([5], ["MongoDB does not answer"])
     job()
-    assert "well again" not in caplog.messages
+    assert "recovered" not in caplog.messages
     job()
-    assert caplog.messages[1:] == ["well again"]
+    assert caplog.messages[1:] == ["recovered"]
 
 
 def test_many_complaints_are_few_lines(caplog: pytest.LogCaptureFixture) -> None:
@@ -302,7 +311,7 @@ def test_many_complaints_are_few_lines(caplog: pytest.LogCaptureFixture) -> None
     assert samples(desk.metrics)["etl_retries_total", NAME] == 1000
     desk.cycles()
     desk.app.on_retry(RedisUnavailable("Redis does not answer: 0"))
-    assert caplog.messages[5:] == ["well again", "Redis does not answer: 0"]
+    assert caplog.messages[5:] == ["recovered", "Redis does not answer: 0"]
 
 
 def test_a_cycle_under_the_lease_of_another_is_no_trouble(caplog: pytest.LogCaptureFixture) -> None:
@@ -319,7 +328,7 @@ def test_a_cycle_that_outlasts_its_interval_is_reported(caplog: pytest.LogCaptur
     desk = Desk()
     desk.app.results = [Report(NAME, sync_duration_ms=700_000)]
     desk.cycles()
-    assert caplog.messages == ["it took 700.0 s, longer than its interval of 660 s"]
+    assert caplog.messages == ["the cycle took 700.0 s, longer than its interval of 660 s"]
 
 
 @pytest.mark.parametrize("end", [Interrupted("stopped"), Report(NAME).failed("stopped", 130)])
@@ -351,6 +360,18 @@ def test_every_failure_is_counted_once() -> None:
     desk.cycles()
     desk.cycles()
     assert samples(desk.metrics)["etl_cycles_total", NAME, "failed"] == 2
+
+
+def test_a_redis_that_goes_right_after_a_cycle_makes_it_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+    """It is counted once, as the cycle that went well; the outage is told, and both servers are asked again soon."""
+    desk = Desk()
+    desk.app.due = RedisUnavailable("Redis does not answer")
+    desk.cycles()
+    counts = samples(desk.metrics)
+    assert counts["etl_cycles_total", NAME, "ok"] == 1
+    assert counts.get(("etl_cycles_total", NAME, "failed"), 0) == 0
+    assert caplog.messages == ["Redis does not answer"]
+    assert desk.postponed == [5]
 
 
 def test_a_refresh_that_fails_is_tried_again_before_the_family_expires() -> None:

@@ -62,11 +62,11 @@ def test_a_run_that_finds_the_one_before_at_work_is_skipped(
     listener(run(20, EVENT_JOB_MAX_INSTANCES))
     listener(run(10, EVENT_JOB_MAX_INSTANCES))
     assert counts(metrics) == (2, 1)
-    assert caplog.text.count("skipped 1: still busy with the one before") == 1
+    assert caplog.text.count("skipped 1: the previous run was still in progress") == 1
     listener(run(0))
     listener(run(-10, EVENT_JOB_MAX_INSTANCES))
     assert counts(metrics) == (3, 1)
-    assert caplog.text.count("skipped 1: still busy with the one before") == 2
+    assert caplog.text.count("skipped 1: the previous run was still in progress") == 2
 
 
 def test_runs_that_fell_due_while_the_process_slept_are_skipped(
@@ -76,7 +76,7 @@ def test_runs_that_fell_due_while_the_process_slept_are_skipped(
     listener(run(40))
     listener(run(0))
     assert counts(metrics)[0] == 3
-    assert "skipped 3: the process was stopped or asleep" in caplog.text
+    assert "skipped 3: the process was suspended" in caplog.text
 
 
 @pytest.mark.parametrize("told", ["before", "after"])

@@ -25,7 +25,7 @@ def refusal(uri: str) -> str:
         ("compressors=geheim", "Unsupported compressor"),
         ("directConnection=geheim", "must be 'true' or 'false'"),
         ("zlibCompressionLevel=99", "must be between -1 and 9"),
-        ("tlsCAFile=/geheim", "The tlscafile file is not readable"),
+        ("tlsCAFile=/missing.pem", "/missing.pem"),
         ("geheim=1", "an option after the ? is unknown or has a wrong value"),
         ("authMechanismProperties=geheim", "an option after the ? is unknown or has a wrong value"),
     ],

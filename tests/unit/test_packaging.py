@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from kubernetes_validate import validate
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -116,6 +117,19 @@ def test_the_deployment_of_kubernetes(manifests: dict[str, dict[str, Any]]) -> N
     assert volumes[mounts["/etc/etl"]]["configMap"] == {"name": "etl"}
 
 
+@pytest.mark.parametrize("release", ["1.25", "1.29", "1.32"])
+def test_kubernetes_accepts_every_manifest(manifests: dict[str, dict[str, Any]], release: str) -> None:
+    """By the schemas of several releases, which know no unknown field; those of other projects are not in them."""
+    checked = [
+        one["kind"]
+        for one in manifests.values()
+        if "kustomize" not in one["apiVersion"] and "monitoring.coreos.com" not in one["apiVersion"]
+    ]
+    for kind in checked:
+        validate(manifests[kind], release, strict=True)
+    assert sorted(checked) == ["Deployment", "NetworkPolicy", "PodDisruptionBudget", "Service"]
+
+
 def test_every_manifest_is_about_the_same_pods(manifests: dict[str, dict[str, Any]]) -> None:
     """Service, budget, policy and monitor choose those that the deployment makes, by the port that they have."""
     assert manifests["Deployment"]["spec"]["template"]["metadata"]["labels"] == NAME
@@ -163,5 +177,6 @@ def test_the_sdist_has_what_its_tests_read() -> None:
 
 def test_no_message_names_a_package_that_is_not_there() -> None:
     """This one is in no registry: what is typed installs a folder, a wheel, or a package of others."""
-    for path in (*ROOT.glob("etl/**/*.py"), *ROOT.glob("config/**/*.*")):
+    texts = ("etl/**/*.py", "config/**/*.*", "docs/**/*.md", "*.md", "examples/*")
+    for path in [path for pattern in texts for path in ROOT.glob(pattern)]:
         assert not re.search(r"pip install [^\n]*promptcontent-etl(?!-)", path.read_text("utf-8")), path

@@ -1,15 +1,16 @@
 """Raw documents become results, good, bad and broken ones alike."""
 
 import pickle
+import tracemalloc
 from typing import Any
 
 import bson
 import pytest
-from bson import Timestamp
+from bson import Decimal128, Timestamp
 from bson.datetime_ms import DatetimeMS
 
 from etl.transform.transform import Transform
-from schemas.operations import Enqueue, Evict, Keep, Put
+from schemas.operations import Enqueue, Evict, Keep, Put, Reject
 
 TRANSFORM = Transform("promptContent", "generacion", "updated_at", most_bytes=10_000)
 
@@ -59,7 +60,30 @@ def test_what_would_become_too_large_is_refused() -> None:
     """With its size."""
     [one] = TRANSFORM([api(1, status="x" * 10_001)])
     assert one.reject is not None
-    assert one.reject.reason.startswith("it would take 10,001 bytes")
+    size = 10_001 + len('{"$numberInt": "1"}config:api:a')
+    assert (
+        one.reject.reason
+        == f"it would take {size:,} bytes of Redis, more than transform.document_bytes (10,000)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "length"), [(Decimal128("1E+6000"), 6001), (2.2250738585072014e-308, 325)]
+)
+def test_numbers_are_counted_before_they_are_written(number: Any, length: int) -> None:
+    """Some take 300 times their bytes: a document of 16 MB would take 4 GB of memory."""
+    transform = Transform("promptContent", "generacion", "updated_at", most_bytes=1_000_000)
+    count = 10_000_000 // length
+    document = api(1, endpoints=[{"a": number}] * count)
+    tracemalloc.start()
+    [one] = transform([document])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert one.reject == Reject("its numbers would take more than 1,000,000 bytes of Redis")
+    assert peak < 1_000 * count + 1_000_000  # the decoded document, and no text of 10 MB
+
+    [one] = transform([api(1, endpoints=[{"a": number}] * (900_000 // length))])
+    assert one.reject is None
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.unit.cli.conftest import Etl
+from tests.support.command import Etl
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from etl.errors import LeaseHeldError
-from tests.unit.cli.conftest import Etl, FakeApp
+from tests.support.command import Etl
+from tests.unit.cli.fake_app import FakeApp
 
 COMMANDS = ("sync", "show", "refresh", "config", "demo")
 
@@ -75,7 +76,7 @@ def test_an_unforeseen_error_is_one_line_too(etl: Etl) -> None:
     app = FakeApp(RuntimeError("hunter2"))
     result = etl("show", "config:api:x", app=app)
     assert result.code == 1
-    assert result.err.startswith("error: unforeseen RuntimeError in conftest.py:")
+    assert result.err.startswith("error: unforeseen RuntimeError in fake_app.py:")
     assert "hunter2" not in result.err
     assert "Traceback" in etl("show", "config:api:x", "--verbose", app=app).err
 

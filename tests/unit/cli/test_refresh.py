@@ -1,10 +1,13 @@
 import json
 
+import pytest
+
 from etl.errors import ConfigurationError
 from etl.model.report import RefreshReport
-from tests.unit.cli.conftest import Etl, FakeApp
+from tests.support.command import Etl
+from tests.unit.cli.fake_app import FakeApp
 
-REPORT = RefreshReport(family="config:api", name="openai", written=1, evicted=0, rejected=0, deferred=0)
+REPORT = RefreshReport("config:api", "openai", documents=1, written=1)
 
 
 def test_a_refresh_is_told_in_one_line(etl: Etl) -> None:
@@ -28,11 +31,31 @@ def test_json_is_one_document(etl: Etl) -> None:
     assert json.loads(result.out) == {
         "family": "config:api",
         "name": "openai",
+        "documents": 1,
         "written": 1,
         "evicted": 0,
         "rejected": 0,
         "deferred": 0,
     }
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_name_that_no_document_has_is_an_error(etl: Etl, options: tuple[str, ...]) -> None:
+    """As an absent key is for `show`: a typing error must not look like success."""
+    result = etl(
+        "refresh", "config:api", "opnai", *options, app=FakeApp(RefreshReport("config:api", "opnai"))
+    )
+    assert result.code == 1
+    assert "config:api opnai: no document in MongoDB has this name, so nothing was written" in (
+        result.err if not options else json.loads(result.out)["error"]
+    )
+
+
+def test_a_family_without_documents_is_no_error_but_said(etl: Etl) -> None:
+    """It may be empty for good reasons."""
+    result = etl("refresh", "config:api", app=FakeApp(RefreshReport("config:api", None)))
+    assert result.code == 0
+    assert result.out.endswith(" 0 deferred; MongoDB has no document of this family\n")
 
 
 def test_an_unknown_family_is_refused(etl: Etl) -> None:

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from etl.app import Shown
-from tests.unit.cli.conftest import Etl, FakeApp
+from tests.support.command import Etl
+from tests.unit.cli.fake_app import FakeApp
 
 API = Shown(
     key="config:api:openai",

@@ -5,7 +5,8 @@ import signal
 import pytest
 
 from etl.model.report import Report
-from tests.unit.cli.conftest import Etl, FakeApp
+from tests.support.command import Etl
+from tests.unit.cli.fake_app import FakeApp
 
 LETTER = {
     "id": '{"$oid":"65a5000000000000000000a1"}',

@@ -53,7 +53,7 @@ def test_a_new_kind_is_one_file_and_one_line(tmp_path: Path) -> None:
 
 def test_the_page_shows_the_example() -> None:
     """What a user copies from examples/ is what the page explains."""
-    assert (ROOT / "examples" / "plantilla.py").read_text(encoding="utf-8") == NEW_KIND
+    assert (ROOT / "examples" / "plantillas" / "acme_plantillas.py").read_text(encoding="utf-8") == NEW_KIND
 
 
 def test_the_page_lists_the_families_as_they_are() -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from etl.settings import Settings, effective, load, load_with_origins
-from tests.unit.settings.conftest import Write, refusal
+from tests.unit.settings.files import Write, refusal
 
 
 class TestOrder:

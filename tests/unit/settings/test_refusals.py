@@ -4,7 +4,7 @@ import pytest
 
 from etl.errors import ConfigurationError
 from etl.settings import Settings, load
-from tests.unit.settings.conftest import Write, refusal
+from tests.unit.settings.files import Write, refusal
 
 
 class TestRefusals:

@@ -1,7 +1,7 @@
 import pytest
 
 from etl.settings import effective, load, load_with_origins, masked
-from tests.unit.settings.conftest import Write, refusal
+from tests.unit.settings.files import Write, refusal
 
 SECRET = "hunter2"
 
@@ -113,6 +113,7 @@ class TestSecrets:
             ("redis://h?ssl_cert_reqs=none", "options that begin with ssl_ go with rediss://"),
             ("rediss://h?ssl_cert_reqs=hunter2", "the option ssl_cert_reqs has a wrong value, or none"),
             ("rediss://h?ssl_hunter2=1", "an option after the ? is unknown, "),
+            ("rediss://h?ssl_min_version=99", "the option ssl_min_version has a wrong value, or none"),
             ("redis://h?socket_timeout=nan", "the option socket_timeout has a wrong value, or none"),
             ("redis://h?socket_timeout=0", "the option socket_timeout takes more than 0 and at most 86400"),
             (

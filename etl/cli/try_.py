@@ -1,0 +1,73 @@
+"""`etl try`: documents beside what they become."""
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from etl.cli import entries, ids, output
+from etl.cli.runtime import Runtime, json_option, pass_runtime
+from etl.errors import EtlError
+
+if TYPE_CHECKING:
+    from etl.transform.preview import Effect, Preview
+
+_LONGEST = 160
+"""A longer value is cut on a line."""
+
+
+@click.command("try", cls=ids.IdCommand)
+@click.argument("collection")
+@click.argument("words", nargs=-1, metavar="[ID]...")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 500),
+    default=5,
+    metavar="N",
+    help="Number of documents, chosen at random; without IDs only.",
+)
+@json_option
+@pass_runtime
+def try_(runtime: Runtime, collection: str, words: tuple[str, ...], limit: int, *, as_json: bool) -> None:
+    """Show documents beside what they become; writes nothing.
+
+    The way to write a mapping (`fields` of a collection): each document as MongoDB holds it, as it is read, and the
+    keys and values that it fills, or each error. ID is as in `etl trace`.
+    """
+    with runtime.app() as app:
+        found = app.preview(collection, [text for word in words for text in ids.readings(word)], limit)
+    if not found:
+        raise EtlError(f"{collection}: no such document" if words else f"{collection} has no documents")
+    if as_json:
+        output.document({"collection": collection, "documents": [one.as_dict() for one in found]})
+        return
+    for one in found:
+        output.heading(f"{collection} {one.id}")
+        for line in _lines(one):
+            output.say(f"  {line}")
+
+
+def _lines(one: "Preview") -> Iterator[str]:
+    yield "in MongoDB"
+    yield from (f"  {name}: {_short(value)}" for name, value in one.document.items())
+    yield "read as"
+    yield from (f"  {name}: {_short(value)}" for name, value in one.fields.items())
+    if one.reason is not None:
+        yield f"invalid: {one.reason}"
+        yield from (f"  {error['field']}: {error['problem']}" for error in one.errors)
+    for effect in one.effects:
+        yield f"{effect.does} {effect.key}{_life(effect)}"
+        if effect.value is not None:
+            yield from (f"  {line}" for line in entries.lines(entries.decoded(effect.value)))
+    if one.lock is not None:
+        yield f"deferred while {one.lock} exists"
+
+
+def _life(effect: "Effect") -> str:
+    return "" if effect.ttl is None else f" for {effect.ttl} s"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"

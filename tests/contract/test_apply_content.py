@@ -1,0 +1,182 @@
+"""The content and the TTLs that CacheWriter.apply writes, over a fake Redis and a real one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import redis
+
+from etl.cache.writer import DEADLINE_SECONDS, CacheWriter, KeyWrite, WriteConflict
+from schemas.families import CAMPAIGN_MESSAGES, CONFIG_API, GENERATION_QUEUE
+from schemas.operations import Evict, Put
+from tests.support.claims import (
+    KEY,
+    NOTHING,
+    OWNER,
+    apply,
+    blocked,
+    change,
+    claim,
+    leave,
+    name,
+    says,
+    status,
+)
+
+
+def test_an_eviction_is_a_claim(writer: CacheWriter, client: redis.Redis) -> None:
+    """Older claims do not restore the key."""
+    apply(writer, claim(1, 1_000))
+    evict = change(2, Evict(CONFIG_API.name, KEY), 2_000)
+    assert apply(writer, evict) == NOTHING
+    assert not client.exists(KEY)
+    assert apply(writer, claim(1, 1_500)) == blocked(2, holds=True)
+    assert apply(writer, claim(1, 1_500), evict) == NOTHING
+    assert not client.exists(KEY)
+    assert apply(writer, claim(1, 1_500), leave(2, 3_000)) == NOTHING
+    assert status(client) == "1 1500"
+
+
+def test_a_value_without_members_is_an_eviction(writer: CacheWriter, client: redis.Redis) -> None:
+    """Redis has no empty hashes and lists."""
+    apply(writer, claim(1, 1_000))
+    assert apply(writer, change(1, Put(CONFIG_API.name, KEY, {}), 2_000)) == NOTHING
+    assert not client.exists(KEY)
+
+
+@pytest.mark.parametrize("before", [{"x": "1"}, ["1"], None, "a string"])
+@pytest.mark.parametrize("after", [{"y": "2"}, ["2"]])
+def test_the_type_of_a_key_may_change(
+    writer: CacheWriter, client: redis.Redis, before: Any, after: Any
+) -> None:
+    if isinstance(before, str):
+        client.set(KEY, before)
+    elif before is not None:
+        apply(writer, change(1, Put(CONFIG_API.name, KEY, before)))
+    apply(writer, change(1, Put(CONFIG_API.name, KEY, after), 2_000))
+    assert client.hgetall(KEY) == after if isinstance(after, dict) else client.lrange(KEY, 0, -1) == after
+
+
+def test_a_hash_is_replaced_as_a_whole(writer: CacheWriter, client: redis.Redis) -> None:
+    apply(writer, change(1, Put(CONFIG_API.name, KEY, {"status": "a", "rate_limit": "5"})))
+    client.hset(KEY, "foreign", "1")
+    apply(writer, change(1, Put(CONFIG_API.name, KEY, {"status": "b", "endpoints": "[]"}), 2_000))
+    assert client.hgetall(KEY) == {"status": "b", "endpoints": "[]"}
+
+
+@pytest.mark.parametrize("lengths", [(3, 2), (2, 3), (3, 3), (1, 1), (9_000, 9_000), (9_000, 1), (1, 9_000)])
+def test_a_list_is_replaced_as_a_whole(
+    writer: CacheWriter, client: redis.Redis, lengths: Sequence[int]
+) -> None:
+    """Also a list longer than Lua's stack."""
+    for ms, length in enumerate(lengths):
+        members = [f"{ms} {number}" for number in range(length)]
+        apply(writer, change(1, Put(CAMPAIGN_MESSAGES.name, KEY, members), ms))
+        assert client.lrange(KEY, 0, -1) == members
+
+
+@pytest.mark.parametrize("sizes", [(9_000, 9_001), (9_001, 9_000), (9_000, 1)])
+def test_a_large_hash_is_replaced_as_a_whole(
+    writer: CacheWriter, client: redis.Redis, sizes: Sequence[int]
+) -> None:
+    """Larger than Lua's stack."""
+    for ms, size in enumerate(sizes):
+        fields = {f"{ms if number % 2 else ''} {number}": f"{ms}" for number in range(size)}
+        apply(writer, change(1, Put(CONFIG_API.name, KEY, fields), ms))
+        assert client.hgetall(KEY) == fields
+
+
+def test_members_may_be_bytes_or_text(writer: CacheWriter, client: redis.Redis) -> None:
+    apply(writer, change(1, Put(CAMPAIGN_MESSAGES.name, KEY, ["ñ\n \x00", "ñ\n \x00".encode()])))
+    assert client.lrange(KEY, 0, -1) == ["ñ\n \x00"] * 2
+
+
+def test_each_write_renews_the_ttl_of_the_key_and_of_its_register(
+    writer: CacheWriter, client: redis.Redis
+) -> None:
+    """The register outlives the key by twice the deadline."""
+    margin = 2 * DEADLINE_SECONDS
+    for write, life in [(says("a"), 3_600), (Put(CAMPAIGN_MESSAGES.name, KEY, ["1"]), 10_800)]:
+        for number in range(3):
+            apply(writer, change(1, write, number))
+            lives: list[Any] = [client.ttl(KEY), client.ttl(OWNER)]
+            assert lives == pytest.approx([life, life + margin], abs=2)
+            client.expire(KEY, 5)
+            client.expire(OWNER, 5)
+
+
+def test_keys_of_a_family_without_ttl_do_not_expire(writer: CacheWriter, client: redis.Redis) -> None:
+    """An earlier TTL is removed, that of the register too."""
+    client.hset(KEY, "x", "1")
+    client.expire(KEY, 5)
+    for ms in (1_000, 2_000):
+        apply(writer, change(1, Put(GENERATION_QUEUE.name, KEY, {"status": "a"}), ms))
+        assert (client.ttl(KEY), client.ttl(OWNER)) == (-1, -1)
+    apply(writer, leave(2, 3_000))
+    assert client.ttl(OWNER) == -1
+    apply(writer, leave(1, 3_000))
+    assert 0 < int(str(client.pttl(OWNER))) <= 2_000 * DEADLINE_SECONDS
+
+
+def test_a_release_is_kept_until_the_deadline(writer: CacheWriter, client: redis.Redis) -> None:
+    apply(writer, claim(1), claim(2, 2_000))
+    client.pexpire(OWNER, 1_000)
+    apply(writer, leave(1, 3_000))
+    life: Any = client.pttl(OWNER)
+    assert life >= 1_000 * DEADLINE_SECONDS
+
+
+def test_the_register_of_an_evicted_key_has_the_ttl_of_the_family(
+    writer: CacheWriter, client: redis.Redis
+) -> None:
+    """So older claims do not restore the key."""
+    apply(writer, change(1, Evict(CONFIG_API.name, KEY)))
+    life: Any = client.ttl(OWNER)
+    assert life == pytest.approx(3_600 + 2 * DEADLINE_SECONDS, abs=2)
+
+
+def test_any_claim_is_written_after_the_register_has_expired(
+    writer: CacheWriter, client: redis.Redis
+) -> None:
+    apply(writer, claim(2, 2_000))
+    client.delete(OWNER)
+    assert apply(writer, claim(1, 1_000)) == NOTHING
+    assert status(client) == "1 1000"
+
+
+def test_many_keys_are_written_and_those_in_conflict_are_named(
+    writer: CacheWriter, client: redis.Redis
+) -> None:
+    keys = [f"config:api:{number}" for number in range(180)]
+
+    def at(document_id: int, ms: int) -> dict[str, list[KeyWrite]]:
+        return {
+            key: [change(document_id, Put(CONFIG_API.name, key, {"status": f"{ms}"}), ms)] for key in keys
+        }
+
+    assert writer.apply(at(1, 1_000), [], writer.now(), 100) == NOTHING
+    assert writer.apply({key: at(2, 2_000)[key] for key in keys[::7]}, [], writer.now(), 100) == NOTHING
+    reply = writer.apply(at(1, 1_500), [], writer.now(), 100)
+    assert reply.conflicts == [WriteConflict(key, name(2), holds=True) for key in keys[::7]]
+    texts = [client.hget(key, "status") for key in keys]
+    assert texts == ["1500" if number % 7 else "2000" for number in range(180)]
+    assert writer.apply({}, [], writer.now(), 0) == NOTHING
+
+
+def test_large_documents_are_sent_in_separate_calls(writer: CacheWriter, client: redis.Redis) -> None:
+    keys = [f"config:api:{number}" for number in range(5)]
+    text = "x" * 300_000
+    changes = {key: [change(1, Put(CONFIG_API.name, key, {"status": text}))] for key in keys}
+    before = calls(client)
+    assert writer.apply(changes, [], writer.now(), len(text)) == NOTHING
+    assert calls(client) - before in {5, 0}  # the twin counts none
+    assert all(client.hget(key, "status") == text for key in keys)
+
+
+def calls(client: redis.Redis) -> int:
+    """How many scripts Redis has run."""
+    try:
+        told: Any = client.info("commandstats")
+    except (redis.ResponseError, TypeError):
+        return 0
+    return int(told.get("cmdstat_evalsha", {}).get("calls", 0))

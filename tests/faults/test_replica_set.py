@@ -1,0 +1,170 @@
+"""A replica set whose primary steps down, is killed, or is rolled back, while the daemon and a backfill read it."""
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import pytest
+import redis
+from pymongo.collection import Collection
+from pymongo.write_concern import WriteConcern
+
+from etl.app import App, BackfillOrder
+from etl.backfill.executors import processes
+from etl.model.report import Report
+from etl.settings import Settings
+from tests.support.command import StartEtl
+from tests.support.daemons import HISTORY, Process, ended, every, key, provider
+from tests.support.pipeline import NAME
+from tests.support.replica_set import Member, ReplicaSet, start_replica_set
+from tests.support.truth import held, truth
+from tests.support.types import Document
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.alone
+
+_MAJORITY = WriteConcern(w="majority", j=True)
+_ONE = WriteConcern(w=1, j=True)
+_DOCUMENTS = 2_000
+_MOVED, _LOST = 100_000, 200_000  # numbers of documents that moved, and of those that are rolled back
+
+
+@pytest.fixture(scope="module")
+def replica_set() -> Iterator[ReplicaSet]:
+    """Three members, for the tests of this module."""
+    with start_replica_set() as replica_set:
+        yield replica_set
+
+
+@pytest.fixture
+def documents(replica_set: ReplicaSet) -> Iterator[Collection[Document]]:
+    """A collection that a majority has."""
+    with replica_set.client() as client:
+        client.drop_database("campaigns")
+        documents = client["campaigns"].get_collection(NAME, write_concern=_MAJORITY)
+        documents.create_index([("updated_at", 1), ("_id", 1)])
+        documents.insert_many([{"_id": n, **provider(n)} for n in range(_DOCUMENTS)])
+        yield documents
+
+
+class Scene(NamedTuple):
+    """A replica set, its documents, and a daemon that has run a cycle over them."""
+
+    replica_set: ReplicaSet
+    documents: Collection[Document]
+    client: redis.Redis
+    daemon: Process
+    settings: Settings
+
+    def wait_for_cycles(self, number: int) -> None:
+        """Until the daemon has run some more."""
+        wanted = self.client.llen(HISTORY) + number
+        assert eventually(lambda: self.client.llen(HISTORY) >= wanted, 60)
+
+    def backfill_through(self, fault: Callable[[], Member]) -> Member:
+        """Inject a fault into a backfill, beside daemon and writer; returns the member that was the primary."""
+        stop, written, injected = threading.Event(), list[int](), list[Member]()
+
+        def write() -> None:
+            while not stop.wait(0.05):
+                number = len(written)
+                self.documents.insert_one({"_id": _DOCUMENTS + number, **provider(_DOCUMENTS + number)})
+                self.documents.replace_one({"_id": number}, provider(_MOVED + number))
+                written.append(number)
+
+        def inject(report: Report) -> None:
+            if report.records_processed > 300 and not injected:
+                injected.append(fault())
+
+        writing = threading.Thread(target=write)
+        writing.start()
+        with App(self.settings) as app:
+            report = app.backfill(NAME, BackfillOrder(executors=processes(2)), inject)
+        [old] = injected
+        assert report.status == "ok", report.error
+        if not self.replica_set.state(old):
+            old.start()
+        assert eventually(lambda: len(written) > 10)
+        stop.set()
+        writing.join()
+        assert self.replica_set.primary() is not old
+        return old
+
+    def check(self) -> None:
+        """What MongoDB says is there after two cycles; and nothing else after a reconciliation."""
+        self.wait_for_cycles(2)
+        ended(self.daemon)
+        expected = truth(self.documents)
+        contents = held(self.client)
+        assert {key for key, value in expected.items() if contents.get(key) != value} == set()
+        with App(self.settings) as app:
+            app.verify(NAME, repair=True)
+        assert held(self.client) == expected
+
+
+@pytest.fixture
+def scene(
+    replica_set: ReplicaSet,
+    documents: Collection[Document],
+    redis_url: str,
+    redis_client: redis.Redis,
+    start_etl: StartEtl,
+) -> Scene:
+    """A daemon with a cycle a second; pages are so small that a backfill lasts."""
+    redis_client.flushdb()
+    place = {"ETL_MONGO__URI": replica_set.uri, "ETL_MONGO__DATABASE": documents.database.name}
+    scene = Scene(
+        *(replica_set, documents, redis_client),
+        daemon=start_etl("run", **place, **every(1)),
+        settings=Settings.model_validate(
+            {
+                "mongo": {"uri": replica_set.uri, "database": documents.database.name},
+                "redis": {"url": redis_url},
+                "collections": [{"name": NAME, "page_size": 10}],
+                "lease": {"seconds": 2},
+            }
+        ),
+    )
+    scene.wait_for_cycles(1)
+    return scene
+
+
+def test_the_primary_steps_down(scene: Scene) -> None:
+    """Nothing is skipped, and nothing stays."""
+    scene.backfill_through(scene.replica_set.step_down)
+    scene.check()
+
+
+def test_the_primary_is_killed(scene: Scene) -> None:
+    """Likewise."""
+
+    def kill() -> Member:
+        primary = scene.replica_set.primary()
+        primary.kill()
+        return primary
+
+    scene.backfill_through(kill)
+    scene.check()
+
+
+def test_the_primary_is_cut_off_and_rolled_back(scene: Scene) -> None:
+    """What only a primary without followers has been written to never reaches the cache."""
+    primary = scene.replica_set.cut_off()
+    with scene.replica_set.direct(primary) as client:
+        alone = client[scene.documents.database.name].get_collection(NAME, write_concern=_ONE)
+        alone.insert_one({"_id": "lost", **provider(_LOST)})
+        alone.replace_one({"_id": _DOCUMENTS - 1}, provider(_LOST + 1))
+        alone.delete_one({"_id": _DOCUMENTS - 2})
+        assert alone.find_one({"_id": "lost"})
+    scene.wait_for_cycles(2)
+    assert not scene.client.exists(key(_LOST), key(_LOST + 1)), "read before a majority had it"
+
+    def depose() -> Member:
+        scene.replica_set.depose(primary)
+        return primary
+
+    scene.backfill_through(depose)
+    assert eventually(lambda: scene.replica_set.has_rolled_back(primary), 60), "nothing was rolled back"
+    scene.check()
+    assert not scene.client.exists(key(_LOST), key(_LOST + 1))
+    assert scene.client.exists(key(_DOCUMENTS - 1), key(_DOCUMENTS - 2)) == 2

@@ -1,0 +1,125 @@
+"""Redis behind Sentinel: the primary is killed, or freezes, while documents are written."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from pymongo.collection import Collection
+
+from etl.app import App, BackfillOrder
+from etl.demo import MongoServer
+from etl.settings import Settings
+from tests.support.command import StartEtl
+from tests.support.daemons import STATE_PREFIX, ended, every, is_ready, key, provider, url_of
+from tests.support.pipeline import NAME, api
+from tests.support.sentinel import DOWN_SECONDS, PASSWORD, SENTINEL_PASSWORD, Watched, start_sentinel
+from tests.support.truth import held, truth
+from tests.support.types import Document
+from tests.support.waiting import eventually
+
+
+@pytest.fixture
+def watched() -> Iterator[Watched]:
+    """A primary with a replica, three Sentinels."""
+    with start_sentinel() as watched:
+        yield watched
+
+
+def settings(mongod: MongoServer, collection: Collection[Document], redis: Any, **changes: Any) -> Settings:
+    """Settings of the one collection with this Redis."""
+    return Settings.model_validate(
+        {
+            "mongo": {"uri": mongod.uri, "database": collection.database.name},
+            "redis": redis,
+            "collections": [{"name": NAME, "page_size": 20}],
+            "lease": {"seconds": 2},
+            **changes,
+        }
+    )
+
+
+@pytest.mark.alone
+def test_a_primary_that_freezes_in_mid_cycle(
+    collection: Collection[Document],
+    watched: Watched,
+    start_etl: StartEtl,
+) -> None:
+    """The daemon is well again within the time-out of the Sentinels plus ten seconds; nothing is missing."""
+    redis = watched.settings()
+    collection.insert_many([provider(number) for number in range(3_000)])
+    options = every(1) | {
+        "ETL_REDIS__URL": redis["url"],
+        "ETL_REDIS__SENTINEL__SERVICE": redis["sentinel"]["service"],
+        "ETL_REDIS__SENTINEL__NODES": json.dumps(redis["sentinel"]["nodes"]),
+        "ETL_REDIS__SENTINEL__PASSWORD": redis["sentinel"]["password"],
+        "ETL_REDIS__TIMEOUT_SECONDS": "3",
+        "ETL_COLLECTIONS": json.dumps([{"name": NAME, "page_size": 20}]),
+    }
+    daemon = start_etl("run", **options)
+    old = watched.primary()
+    with watched.client() as client:
+        assert eventually(lambda: bool(client.hexists(f"{STATE_PREFIX}checkpoint", "scan_cursor")))
+        assert not client.hexists(f"{STATE_PREFIX}checkpoint", "mongo_clock"), "the cycle has ended already"
+    old.pause()
+    frozen = time.monotonic()
+    collection.insert_one(provider(3_000))
+    assert eventually(lambda: watched.primary() is not old)
+    with watched.client() as client:
+        assert eventually(lambda: bool(client.exists(key(3_000))), 60)
+        assert eventually(lambda: is_ready(url_of(options)))
+        took = time.monotonic() - frozen
+        assert took < DOWN_SECONDS + 10, took
+        old.resume()
+        ended(daemon)
+        assert held(client) == truth(collection)
+
+
+def test_a_failover_in_mid_backfill_goes_on(
+    mongod: MongoServer, collection: Collection[Document], watched: Watched
+) -> None:
+    """The same run ends well; after a reconciliation nothing is missing, and each request is queued once."""
+    now = datetime.now(UTC)
+    collection.insert_many([api(f"p{n}", now, _id=n) for n in range(5_200)])
+    collection.insert_many(
+        [
+            {"_id": f"r{n}", "campana_id": f"c{n}", "segmento": "s", "estado": "pendiente", "updated_at": now}
+            for n in range(200)
+        ]
+    )
+    old, killed = watched.primary(), threading.Event()
+
+    def kill(report: Any) -> None:
+        if report.records_processed > 1_000 and not killed.is_set():
+            killed.set()
+            old.kill()
+
+    with App(settings(mongod, collection, watched.settings())) as app:
+        report = app.backfill(NAME, BackfillOrder(), kill)
+        assert killed.is_set()
+        assert watched.primary() is not old
+        assert report.status == "ok", report.error
+        app.verify(NAME, repair=True)
+        assert app.verify(NAME).true
+    with watched.client() as client:
+        assert held(client) == truth(collection)
+
+
+def test_wrong_settings_of_the_sentinels(
+    mongod: MongoServer, collection: Collection[Document], watched: Watched
+) -> None:
+    """One line names the setting and no secret."""
+    section = watched.settings()
+    cases = [({"password": "wrong"}, 2, "redis.sentinel.password"), ({"service": "other"}, 1, ".service")]
+    for changes, status, words in cases:
+        redis = section | {"sentinel": section["sentinel"] | changes}
+        with App(settings(mongod, collection, redis, retry={"seconds": 0.5})) as app:
+            [report] = app.sync()
+        error = str(report.error)
+        assert report.exit_code == status, error
+        assert words in error
+        assert "\n" not in error
+        assert not any(secret in error for secret in (PASSWORD, SENTINEL_PASSWORD, "wrong"))

@@ -1,0 +1,117 @@
+"""What is larger than Redis takes, or than the settings allow, is a dead letter, and its neighbours are written."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import redis
+from bson import Decimal128
+from pymongo.collection import Collection
+
+from etl.app import App, BackfillOrder
+from etl.demo import MongoServer
+from etl.settings.model import RetrySettings, TransformSettings
+from tests.support.pipeline import NAME, Clock, api, campaign, settings_for, sync
+from tests.support.types import Document, StartRedis
+
+MB = 1024 * 1024
+
+
+def tool(name: str, updated_at: Any, result: Any) -> Document:
+    """A `resultado_mcp`: one hash, whose `result` is any value."""
+    fields = {"tipo": "resultado_mcp", "server": "s", "tool": name, "result": result}
+    return fields | {"_id": name, "updated_at": updated_at}
+
+
+@contextmanager
+def app_on(mongod: MongoServer, database: str, url: str) -> Iterator[App]:
+    """The application on a Redis of this test's own; a lost connection is no reason to wait here."""
+    settings = settings_for(mongod.uri, database, url)
+    with App(settings.model_copy(update={"retry": RetrySettings(seconds=0.5)})) as app:
+        yield app
+
+
+def letters(app: App) -> dict[str, str]:
+    """The reason of each dead letter, by `_id`."""
+    return {letter.id.strip('"'): letter.reason for letter in app.dead_letters(NAME).list()}
+
+
+def test_what_redis_does_not_take_is_a_dead_letter(
+    mongod: MongoServer, collection: Collection[Document], start_redis: StartRedis, clock: Clock
+) -> None:
+    """The server breaks the connection when an argument is longer than it takes, be it a value, a key or a request.
+
+    So it is told apart before it is sent: the others of its page are written, by every kind of run.
+    """
+    url = start_redis(args=("--proto-max-bulk-len", "1mb")).url
+    now = clock.now()
+    message = {"numero": 1, "texto": "ñ" * (MB // 2), "tono": "casual"}
+    collection.insert_many(
+        [
+            tool("first", now, "x"),
+            tool("value", now, "x" * (2 * MB)),
+            tool("fits", now, "x" * (MB - 10)),
+            campaign("member", now, _id="member", mensajes=[message]),
+            campaign("request", now, _id="request", segmento="x" * MB, estado="pendiente"),
+            api("x" * MB, now, _id="key"),
+            tool("last", now, "x"),
+        ]
+    )
+    with app_on(mongod, collection.database.name, url) as app, redis.Redis.from_url(url) as client:
+        report = sync(app)
+        assert (report.records_processed, report.dead_lettered) == (3, 4)
+        assert letters(app).keys() == {"value", "member", "request", "key"}
+        assert set(letters(app).values()) == {
+            "it has a value longer than Redis takes: proto-max-bulk-len is 1,048,576 bytes"
+        }
+        written = sorted(key.split(b":")[3] for key in client.scan_iter("mcp:tool:*"))
+        assert written == [b"first", b"fits", b"last"]
+        assert app.backfill(NAME, BackfillOrder(), lambda _: None).records_processed == 3
+        assert app.refresh("mcp:tool").rejected == 1
+        verified = app.verify(NAME)
+        assert (verified.true, verified.invalid) == (True, 4)
+
+
+def test_where_redis_tells_no_limit_its_default_counts(
+    mongod: MongoServer, collection: Collection[Document], start_redis: StartRedis, clock: Clock
+) -> None:
+    """As on managed servers, which deny CONFIG."""
+    server = start_redis()
+    with redis.Redis.from_url(server.url) as client:
+        client.execute_command("ACL", "SETUSER", "etl", "on", ">secret", "~*", "+@all", "-config")
+    collection.insert_one(tool("value", clock.now(), "x" * (2 * MB)))
+    url = server.url.replace("redis://", "redis://etl:secret@")
+    with app_on(mongod, collection.database.name, url) as app:
+        assert sync(app).records_processed == 1
+
+
+def test_what_a_document_may_become_is_a_setting(
+    app: App, mongod: MongoServer, collection: Collection[Document], redis_url: str, clock: Clock
+) -> None:
+    """16 bytes of a decimal are 6,001 in Redis: 30,000 of them are 180 MB, more than the default."""
+    collection.insert_many(
+        [
+            tool("bomb", clock.now(), [Decimal128("1E+6000")] * 30_000),
+            tool("one", clock.now(), Decimal128("1E+6000")),
+        ]
+    )
+    report = sync(app)
+    assert (report.records_processed, report.dead_lettered) == (1, 1)
+    assert letters(app) == {"bomb": "its numbers would take more than 67,108,864 bytes of Redis"}
+
+    settings = settings_for(mongod.uri, collection.database.name, redis_url)
+    less = TransformSettings(document_bytes=6000)
+    with App(settings.model_copy(update={"transform": less})) as other:
+        assert other.backfill(NAME, BackfillOrder(), lambda _: None).dead_lettered == 1
+        assert letters(other)["one"] == "its numbers would take more than 6,000 bytes of Redis"
+
+
+@pytest.mark.parametrize("unrelated", [{"mensajes": 1}, {"note": 1}])
+def test_what_is_not_read_does_not_count(
+    app: App, collection: Collection[Document], clock: Clock, unrelated: Document
+) -> None:
+    """Neither fields of no kind, nor those of another kind."""
+    bomb = {name: [Decimal128("1E+6000")] * 30_000 for name in unrelated}
+    collection.insert_one(api("p", clock.now()) | bomb)
+    assert sync(app).records_processed == 1

@@ -1,0 +1,350 @@
+"""`collections[].fields`: documents of any shape become the same cache entries."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from bson import json_util
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from etl.app import App, BackfillOrder
+from etl.backfill.executors import processes
+from etl.demo import MongoServer
+from etl.errors import ConfigurationError
+from etl.model.report import RefreshReport, no_progress
+from etl.settings import Settings
+from schemas.documents import fields as contract_fields
+from tests.support.pipeline import NAME, Clock, OpenApp, hash_at, sync
+from tests.support.types import Document
+
+DATA = Path(__file__).parents[1] / "data"
+EXPECTED = {
+    key: entry
+    for key, entry in json.loads((DATA / "sample_expected.json").read_text("utf-8")).items()
+    if not key.startswith("etl:")
+}
+
+KINDS = ("generacion", "resultado_mcp", "estado_servidor", "integracion_api", "cliente_mcp")
+MESSAGES = {
+    "$map": {"input": "$textos", "as": "t", "in": {"numero": "$$t.n", "texto": "$$t.t", "tono": "$$t.s"}}
+}
+
+
+def samples() -> list[Document]:
+    """The users' sample documents."""
+    found: list[Document] = json_util.loads((DATA / "sample_documents.json").read_text("utf-8"))
+    return found
+
+
+def position(document: Document) -> Document:
+    """The two fields of a document that cannot be mapped."""
+    return {"_id": document["_id"], "updated_at": document["updated_at"]}
+
+
+def flat() -> tuple[dict[str, list[Document]], list[Document]]:
+    """Other names, in one flat collection, with the messages under other names and a queue in figures."""
+    documents = []
+    for one in samples():
+        renamed = {f"x_{name}": value for name, value in one.items() if name not in position(one)}
+        if "mensajes" in one:
+            del renamed["x_mensajes"]
+            renamed["textos"] = [{"n": m["numero"], "t": m["texto"], "s": m["tono"]} for m in one["mensajes"]]
+        documents.append(position(one) | renamed | {"activo": True})
+    names = {name for one in samples() for name in one} & {*contract_fields()}
+    fields: Document = {name: f"$x_{name}" for name in names}
+    fields["mensajes"] = {"$cond": [{"$isArray": "$textos"}, MESSAGES, "$$REMOVE"]}
+    fields["eliminado"] = {"$not": ["$activo"]}
+    return {"flat": documents}, [{"name": "flat", "fields": fields}]
+
+
+def nested() -> tuple[dict[str, list[Document]], list[Document]]:
+    """Everything one level deeper, under the name of the kind."""
+    documents = []
+    for one in samples():
+        inner = {name: value for name, value in one.items() if name not in {*position(one), "tipo"}}
+        documents.append(position(one) | {"kind": {"es": one["tipo"]}, "datos": inner})
+    names = {name for one in samples() for name in one} & {*contract_fields()}
+    fields = {name: f"$datos.{name}" for name in names} | {"tipo": "$kind.es"}
+    return {"nested": documents}, [{"name": "nested", "fields": fields}]
+
+
+def by_kind() -> tuple[dict[str, list[Document]], list[Document]]:
+    """One collection per kind, without `tipo`, each with another name for what names its keys."""
+    names = {"generacion": "campana_id", "resultado_mcp": "tool", "estado_servidor": "server_name"}
+    names |= {"integracion_api": "provider_name", "cliente_mcp": "client_name"}
+    filled: dict[str, list[Document]] = {f"c_{tipo}": [] for tipo in KINDS}
+    for one in samples():
+        rest = {name: value for name, value in one.items() if name not in {"tipo", names[one["tipo"]]}}
+        filled[f"c_{one['tipo']}"].append(rest | {"nombre": {"de": one[names[one["tipo"]]]}})
+    settings = [
+        {"name": f"c_{tipo}", "fields": {"tipo": {"$literal": tipo}, names[tipo]: "$nombre.de"}}
+        for tipo in KINDS
+    ]
+    return filled, settings
+
+
+Shape = Callable[[], tuple[dict[str, list[Document]], list[Document]]]
+
+
+@pytest.fixture
+def open_mapped(mongod: MongoServer, database: Database[Document], redis_url: str) -> Callable[..., App]:
+    """The application on these collections."""
+
+    def opened(collections: list[Document]) -> App:
+        return App(
+            Settings.model_validate(
+                {
+                    "mongo": {"uri": mongod.uri, "database": database.name},
+                    "redis": {"url": redis_url},
+                    "collections": collections,
+                    "retry": {"seconds": 5},
+                }
+            )
+        )
+
+    return opened
+
+
+def held(client: redis.Redis) -> dict[str, dict[str, Any]]:
+    """The contract keys in Redis: type, TTL rounded up to that of the family, value."""
+    found = {}
+    for key in client.scan_iter():
+        if key.startswith(("{", "etl:")):
+            continue
+        kind = str(client.type(key))
+        value: Any = client.hgetall(key) if kind == "hash" else client.lrange(key, 0, -1)
+        ttl = client.ttl(key)
+        wanted = EXPECTED.get(key, {}).get("ttl")
+        found[key] = {
+            "type": kind,
+            "ttl": wanted if wanted and wanted - 60 < ttl <= wanted else ttl,
+            "value": value,
+        }
+        if ttl == -1:
+            found[key]["ttl"] = None
+    return found
+
+
+@pytest.mark.parametrize("shape", [flat, nested, by_kind])
+@pytest.mark.parametrize("indexed", [True, False], ids=["indexed", "unindexed"])
+def test_documents_of_any_shape_give_the_same_cache(
+    shape: Shape,
+    indexed: bool,  # noqa: FBT001 (of the parametrisation)
+    open_mapped: Callable[..., App],
+    database: Database[Document],
+    redis_client: redis.Redis,
+) -> None:
+    """That of the users' samples, key for key; `verify` and a refresh agree."""
+    filled, collections = shape()
+    for name, documents in filled.items():
+        database[name].insert_many(documents)
+        if indexed:
+            database[name].create_index([("updated_at", 1), ("_id", 1)])
+    with open_mapped(collections) as app:
+        reports = [*app.sync()]
+        assert [report.error for report in reports] == [None] * len(collections)
+        assert sum(report.records_processed for report in reports) == len(samples())
+        assert held(redis_client) == EXPECTED
+        assert all(app.verify(one["name"]).true for one in collections)
+
+        redis_client.delete("config:api:openai", "config:client:marketing-web")
+        assert app.refresh("config:api", "openai").written == 1
+        assert app.refresh("config:api", "other").written == 0
+        assert app.refresh("config:client").written == 1
+        assert held(redis_client) == EXPECTED
+
+
+MAPPING: Mapping[str, Any] = {
+    "tipo": {"$literal": "integracion_api"},
+    "provider_name": "$quien.nombre",
+    "status": {"$toString": {"$divide": [100, "$parte"]}},
+    "eliminado": {"$not": ["$activo"]},
+}
+"""What `provider` is read by."""
+
+
+def provider(name: str, updated_at: Any, **changes: Any) -> Document:
+    """A document in a shape of its own."""
+    return {"quien": {"nombre": name}, "parte": 4, "activo": True, "updated_at": updated_at} | changes
+
+
+@pytest.fixture
+def app(open_app: OpenApp) -> App:
+    """The application with that mapping."""
+    return open_app(fields=dict(MAPPING))
+
+
+def test_a_mapped_tombstone_evicts(
+    app: App, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
+) -> None:
+    """`activo: false` is `eliminado: true`."""
+    collection.insert_one(provider("a", clock.ago(2), _id=1))
+    sync(app)
+    assert hash_at(redis_client, "config:api:a") == {"status": "25"}
+    collection.replace_one({"_id": 1}, provider("a", clock.ago(1), activo=False))
+    assert sync(app).records_processed == 1
+    assert not redis_client.exists("config:api:a")
+    assert app.verify(NAME).true
+
+
+@pytest.fixture(params=["indexed", "unindexed"])
+def some(request: pytest.FixtureRequest, database: Database[Document]) -> Collection[Document]:
+    """The collection, with the index and without."""
+    found: Collection[Document] = (
+        request.getfixturevalue("collection") if request.param == "indexed" else database[NAME]
+    )
+    return found
+
+
+def test_a_document_that_cannot_be_mapped_is_a_dead_letter(
+    app: App, some: Collection[Document], redis_client: redis.Redis, clock: Clock
+) -> None:
+    """Its neighbours go through; it clears itself when it is mended; nothing of it is quoted."""
+    some.insert_many(
+        [provider(f"n{n}", clock.ago(300 - n), _id=n, parte=4 if n % 60 else 0) for n in range(200)]
+    )
+    report = sync(app)
+    assert (report.records_processed, report.dead_lettered) == (196, 4)
+    assert len([*redis_client.scan_iter("config:api:n*")]) == 196
+    trace = app.trace(NAME, ["0"])
+    assert trace.outcome == "invalid"
+    [error] = trace.errors
+    assert error["field"] == "status"
+    assert error["problem"] == "its expression fails for this document: $divide BadValue"
+    assert trace.dead_letter is not None
+    verified = app.verify(NAME)
+    assert (verified.true, verified.invalid, verified.matching) == (True, 4, 196)
+
+    some.update_one({"_id": 0}, {"$set": {"parte": 2, "updated_at": clock.ago(1)}})
+    sync(app)
+    assert hash_at(redis_client, "config:api:n0") == {"status": "50"}
+    assert app.trace(NAME, ["0"]).dead_letter is None
+    some.update_one({"_id": 60}, {"$set": {"parte": 2}})
+    assert app.retry_dead_letters(NAME, ["60"]).status == "ok"
+    assert hash_at(redis_client, "config:api:n60") == {"status": "50"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"$nope": 1}, "Unrecognized expression '$nope'"),
+        ({"$divide": [1, 0]}, "can't $divide by zero"),
+        ("$$nope.x", "Use of undefined variable: nope"),
+    ],
+    ids=["operator", "constant", "variable"],
+)
+def test_a_wrong_expression_is_refused_at_the_start(
+    wrong: Any, reason: str, open_app: OpenApp, collection: Collection[Document], clock: Clock
+) -> None:
+    """By every command, with MongoDB's own reason and the setting; no document becomes a dead letter."""
+    collection.insert_one(provider("a", clock.ago(1), _id=1))
+    app = open_app(fields=dict(MAPPING) | {"status": wrong})
+    message = f"collections.0.fields.status: {reason}"
+    [report] = app.sync()
+    assert (report.status, report.error, report.exit_code) == (
+        "failed",
+        message,
+        ConfigurationError.exit_code,
+    )
+    backfill = app.backfill(NAME, BackfillOrder(), no_progress)
+    assert (backfill.error, backfill.exit_code) == (message, ConfigurationError.exit_code)
+    for ask in (
+        lambda: app.refresh("config:api"),
+        lambda: app.verify(NAME),
+        lambda: app.trace(NAME, ["1"]),
+    ):
+        with pytest.raises(ConfigurationError) as refused:
+            ask()
+        assert str(refused.value) == message
+    assert app.dead_letters(NAME).list() == []
+    [finding] = [one for one in app.doctor() if one.level == "finding" and one.subject == NAME]
+    assert (finding.check, finding.text) == ("fields", message)
+    collection.delete_many({})
+    [report] = app.sync()
+    assert report.error == message
+
+
+def test_a_refresh_goes_on_where_its_filter_fails(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
+) -> None:
+    """The name of one document cannot be told: the others are found by theirs."""
+    fields = dict(MAPPING) | {"provider_name": {"$concat": ["$quien.nombre", "_x"]}}
+    app = open_app(fields=fields, page_size=7)
+    documents = [provider(f"n{n}", clock.ago(300 - n), _id=n) for n in range(40)]
+    collection.insert_many([*documents, provider("", clock.ago(280), _id=99) | {"quien": {"nombre": 5}}])
+    found = RefreshReport("config:api", "n3_x", documents=2, written=1, rejected=1)
+    assert app.refresh("config:api", "n3_x") == found
+    assert [*redis_client.scan_iter("config:api:*")] == ["config:api:n3_x"]
+    assert app.refresh("config:api").written == 40
+
+
+def test_a_backfill_with_workers_maps_too(
+    app: App, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
+) -> None:
+    """In processes of their own, a document that cannot be mapped among the others."""
+    documents = [provider(f"n{n}", clock.ago(5000 - n), _id=n) for n in range(3000)]
+    collection.insert_many([*documents, provider("bad", clock.ago(10), _id=-1, parte=0)])
+    report = app.backfill(NAME, BackfillOrder(executors=processes(2)), no_progress)
+    assert (report.error, report.dead_lettered) == (None, 1)
+    assert len([*redis_client.scan_iter("config:api:*", count=5000)]) == 3000
+
+
+def test_an_array_of_timestamps_is_rejected_and_passed(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
+) -> None:
+    """Where a page ends with one, its place is taken from the index, with a mapping too."""
+    app = open_app(fields=dict(MAPPING), page_size=1)
+    collection.insert_one(provider("array", [clock.ago(9), clock.ago(3)]))
+    collection.insert_many([provider("a", clock.ago(6)), provider("b", clock.ago(1))])
+    assert sync(app).dead_lettered == 1
+    assert sorted(redis_client.scan_iter("config:api:*")) == ["config:api:a", "config:api:b"]
+
+
+def test_a_constant_is_a_constant(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
+) -> None:
+    """Also a number or a boolean, which a projection would take for "this field"; and a part of an array."""
+    fields = {
+        "tipo": "cliente_mcp",
+        "client_name": "web",
+        "tools_acceso": {"$slice": ["$tools", 1]},
+        "estado": "$estado.actual",
+        "max_requests_hora": 0,
+        "rate_limit": "$$REMOVE",
+        "eliminado": False,
+    }
+    document = {"tools": ["a", "b"], "estado": {"actual": "activo"}, "rate_limit": 7, "max_requests_hora": 9}
+    collection.insert_one(document | {"eliminado": True, "updated_at": clock.ago(1)})
+    sync(open_app(fields=fields))
+    assert hash_at(redis_client, "config:client:web") == {
+        "tools_acceso": '["a"]',
+        "max_requests_hora": "0",
+        "estado": "activo",
+    }
+
+
+def test_the_lag_of_documents_that_cannot_be_mapped_is_known(
+    app: App, collection: Collection[Document], clock: Clock
+) -> None:
+    """It depends on their dates only."""
+    collection.insert_one(provider("a", clock.ago(90)))
+    sync(app)
+    collection.insert_one(provider("bad", clock.ago(60), parte=0))
+    [status] = app.status()
+    assert status.error is None
+    assert status.lag_seconds is not None
+    assert 59 < status.lag_seconds < 120
+
+
+def test_reading_goes_on_page_by_page_where_every_document_fails(
+    open_app: OpenApp, collection: Collection[Document], clock: Clock
+) -> None:
+    """Each is a dead letter, also when there are more of them than one careful page takes."""
+    collection.insert_many([provider(f"n{n}", clock.ago(300 - n), _id=n, parte=0) for n in range(70)])
+    app = open_app(fields=dict(MAPPING))
+    assert sync(app).dead_lettered == 70
+    assert [one.errors[0].field for one in app.dead_letters(NAME).list()] == ["status"] * 70

@@ -1,0 +1,211 @@
+"""A checkpoint is about one source: another one is refused, and a collection that is another by now is read anew."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+from pymongo import MongoClient
+from pymongo.collection import Collection
+
+from etl.app import App, BackfillOrder
+from etl.demo import MongoServer
+from etl.errors import ConfigurationError
+from etl.mongo.reader import Source
+from tests.support.pipeline import NAME, STATE_PREFIX, Clock, OpenApp, api, settings_for, sync
+from tests.support.types import Document
+
+COUNT = 40
+
+
+def names(client: redis.Redis) -> set[str]:
+    """The entries in Redis."""
+    return {str(key).removeprefix("config:api:") for key in client.scan_iter("config:api:*")}
+
+
+def many(clock: Clock, prefix: str = "p", seconds: float = 900) -> list[Document]:
+    """Documents with keys of their own, dated one after the other."""
+    return [api(f"{prefix}{n}", clock.ago(seconds - n), _id=f"{prefix}{n}") for n in range(COUNT)]
+
+
+def test_another_database_does_not_inherit_the_watermark(
+    app: App,
+    mongod: MongoServer,
+    mongo_client: MongoClient[Document],
+    collection: Collection[Document],
+    redis_url: str,
+    redis_client: redis.Redis,
+    clock: Clock,
+) -> None:
+    """It would lose its older documents; it is refused with a way out, and with a namespace both are whole."""
+    collection.insert_one(api("new", clock.ago(60)))
+    sync(app)
+    name = f"{collection.database.name}_b"
+    other = mongo_client[name][NAME]
+    try:
+        other.insert_many([api("old", clock.ago(3600)), api("older", clock.ago(7200))])
+        settings = settings_for(mongod.uri, name, redis_url)
+        with App(settings) as second:
+            runs = [second.backfill(NAME, BackfillOrder(), lambda _: None), *second.sync()]
+            for report in runs:
+                assert (report.status, report.exit_code) == ("failed", 2)
+                assert f"is about {collection.database.name}.{NAME} by updated_at, not {name}." in str(
+                    report.error
+                )
+                assert "set `namespace`" in str(report.error)
+            with pytest.raises(ConfigurationError, match="set `namespace`"):
+                second.verify(NAME, repair=True)
+            with pytest.raises(ConfigurationError, match="set `namespace`"):
+                second.refresh("config:api")
+            with pytest.raises(ConfigurationError, match="set `namespace`"):
+                second.follow(NAME, lambda _: None)
+        assert names(redis_client) == {"new"}
+        with App(settings.model_copy(update={"namespace": "b"})) as second:
+            assert sync(second).records_processed == 2
+            assert second.verify(NAME).true
+        assert names(redis_client) == {"new", "old", "older"}
+        collection.insert_one(api("newest", clock.now()))
+        assert sync(app).records_processed == 1
+        assert app.verify(NAME).true
+    finally:
+        mongo_client.drop_database(name)
+
+
+def test_another_timestamp_field_does_not_inherit_the_watermark(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
+) -> None:
+    """After the state of the old one was removed, everything is read by the new one."""
+    collection.insert_one(api("a", clock.ago(60), changed=clock.ago(7200)))
+    sync(open_app())
+    app = open_app(timestamp_field="changed")
+    [report] = app.sync()
+    assert (report.exit_code, report.records_processed) == (2, 0)
+    assert "etl purge" in str(report.error)
+    app.delete_keys(app.own_keys(NAME, queues=False))
+    redis_client.delete("config:api:a")
+    assert sync(app).records_processed == 1
+    assert names(redis_client) == {"a"}
+
+
+def recreate(collection: Collection[Any], documents: list[Document]) -> None:
+    """Drop it, and make another of the same name."""
+    collection.drop()
+    collection.create_index([("updated_at", 1), ("_id", 1)])
+    collection.insert_many(documents)
+
+
+def replace(collection: Collection[Any], documents: list[Document]) -> None:
+    """Rename it, and rename another into its place."""
+    other = collection.database["other"]
+    recreate(other, documents)
+    collection.rename("before")
+    other.rename(collection.name)
+
+
+@pytest.mark.parametrize("change", [recreate, replace])
+def test_a_collection_that_is_another_by_the_next_cycle(
+    app: App,
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+    change: Callable[..., None],
+) -> None:
+    """Its documents are older than the watermark, and all come."""
+    collection.insert_many(many(clock))
+    sync(app)
+    older = many(clock, "older", 7200)
+    change(collection, older)
+    report = sync(app)
+    assert (report.mode, report.records_processed) == ("cold_start", COUNT)
+    assert names(redis_client) >= {str(one["_id"]) for one in older}
+    assert caplog.messages == [
+        "the collection was dropped and created again: everything is read once (a cold start)"
+    ]
+    assert sync(app).records_processed == 0
+
+
+def test_a_collection_that_is_gone(app: App, collection: Collection[Document], clock: Clock) -> None:
+    """No cycle says that it is in sync; once it is back it is read as a whole."""
+    collection.insert_many(many(clock))
+    sync(app)
+    collection.drop()
+    [report] = app.sync()
+    assert report.status == "failed"
+    assert "the collection is gone (dropped or renamed)" in str(report.error)
+    recreate(collection, many(clock))
+    assert sync(app).mode == "cold_start"
+
+
+@pytest.mark.parametrize("how", ["drop", "rename", "recreate"])
+@pytest.mark.parametrize("run", ["sync", "backfill"])
+def test_a_collection_that_goes_while_it_is_read(
+    open_app: OpenApp,
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+    run: str,
+) -> None:
+    """The run fails and says so, instead of "in sync" with what it had; the next one reads what is there."""
+    collection.insert_many(many(clock))
+    app = open_app(page_size=5)
+    newer, happened = many(clock, "newer"), []
+    real = Source.page
+
+    def page(self: Source, *arguments: Any) -> Any:
+        found = real(self, *arguments)
+        happened.append(how)
+        if len(happened) == 3:
+            if how == "recreate":
+                recreate(collection, newer)
+            elif how == "drop":
+                collection.drop()
+            else:
+                collection.rename("elsewhere")
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Source, "page", page)
+        report = (
+            app.backfill(NAME, BackfillOrder(), lambda _: None) if run == "backfill" else next(app.sync())
+        )
+    assert len(happened) >= 3
+    assert report.status == "failed", report
+    assert "dropped" in str(report.error)
+    if how != "recreate":
+        recreate(collection, newer)
+    assert sync(app).records_processed == COUNT
+    assert names(redis_client) >= {str(one["_id"]) for one in newer}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("position", "zz {"), ("mongo_clock", "soon"), ("sweeps", "{"), ("scan_mongo_clock", "1")],
+)
+@pytest.mark.parametrize("published", [True, False])
+def test_a_checkpoint_that_cannot_be_read(  # as another program may leave it
+    app: App,
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+    field: str,
+    value: str,
+    published: bool,  # noqa: FBT001 (a case)
+) -> None:
+    """It counts as none, which one line says; the cycle after that has a new one."""
+    collection.insert_many(many(clock))
+    sync(app)
+    redis_client.hset(f"{STATE_PREFIX}checkpoint", field, value)
+    if not published:
+        redis_client.delete(f"etl:last_sync:{NAME}")
+    collection.insert_one(api("later", clock.now()))
+    report = sync(app)
+    assert report.mode == ("delta" if published else "cold_start")
+    assert "later" in names(redis_client)
+    assert "cannot be read" in caplog.messages[0]
+    caplog.clear()
+    assert sync(app).mode == "delta"
+    assert caplog.messages == []

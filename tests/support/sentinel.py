@@ -1,0 +1,102 @@
+"""A primary, its replica and three Sentinels on loopback; passwords for both kinds."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final
+
+import redis
+
+from etl.demo import RedisServer
+from etl.demo.process import HOST
+from tests.support.waiting import eventually
+
+SERVICE: Final = "mymaster"
+PASSWORD: Final = "secret of the data"
+SENTINEL_PASSWORD: Final = "secret of the Sentinels"
+DOWN_SECONDS: Final = 1
+"""How long the primary must be away before the Sentinels elect another."""
+
+
+class SentinelServer(RedisServer):
+    """A `redis-server --sentinel`; it keeps what it learns in its file."""
+
+    def __init__(self, primary: RedisServer) -> None:
+        super().__init__()
+        self._watched = primary
+
+    def _options(self) -> list[str]:
+        path = self.folder / "sentinel.conf"
+        if not path.exists():
+            lines = [
+                *(f"port {self.port}", f"bind {HOST}", f'dir "{self.folder}"'),
+                f"sentinel monitor {SERVICE} {HOST} {self._watched.port} 2",
+                f'sentinel auth-pass {SERVICE} "{PASSWORD}"',
+                f"sentinel down-after-milliseconds {SERVICE} {DOWN_SECONDS * 1000}",
+                f"sentinel failover-timeout {SERVICE} 3000",
+                f'requirepass "{SENTINEL_PASSWORD}"',
+                f'sentinel sentinel-pass "{SENTINEL_PASSWORD}"',
+            ]
+            path.write_text("\n".join(lines) + "\n")
+        return [str(path), "--sentinel"]
+
+
+class Watched:
+    """The servers; which of the two holds the data as the primary changes."""
+
+    def __init__(self, servers: list[RedisServer], sentinels: list[SentinelServer]) -> None:
+        self.servers = servers
+        self.sentinels = sentinels
+
+    def settings(self) -> dict[str, Any]:
+        """The section `redis` of the settings."""
+        return {
+            "url": f"redis://:{PASSWORD.replace(' ', '%20')}@ignored:1/0",
+            "sentinel": {
+                "service": SERVICE,
+                "nodes": [one.address for one in self.sentinels],
+                "password": SENTINEL_PASSWORD,
+            },
+        }
+
+    def primary(self) -> RedisServer:
+        """The server that the Sentinels name, by a majority of those that answer."""
+        named = [_named(one) for one in self.sentinels]
+        port = max(set(named), key=named.count)
+        return next(one for one in self.servers if one.port == port)
+
+    def client(self) -> redis.Redis:
+        """A client of the present primary, to arrange and to look; it speaks text; close it."""
+        return redis.Redis.from_url(self.primary().url, decode_responses=True)
+
+
+@contextmanager
+def start_sentinel() -> Iterator[Watched]:
+    """Start a primary, a replica that has copied it, and Sentinels that know one another; gone after the block."""
+    with ExitStack() as stack:
+        options = ("--masterauth", PASSWORD, "--repl-diskless-sync-delay", "0", "--repl-diskless-sync", "yes")
+        primary = stack.enter_context(RedisServer(password=PASSWORD, args=options))
+        following = ("--replicaof", HOST, str(primary.port))
+        replica = stack.enter_context(RedisServer(password=PASSWORD, args=(*options, *following)))
+        client = stack.enter_context(redis.Redis.from_url(replica.url))
+        assert eventually(lambda: client.info("replication").get("master_link_status") == "up")
+        sentinels = [stack.enter_context(SentinelServer(primary)) for _ in range(3)]
+        assert eventually(lambda: all(_knows_all(one) for one in sentinels))
+        yield Watched([primary, replica], sentinels)
+
+
+def _named(sentinel: SentinelServer) -> int:
+    with _client(sentinel) as client:
+        found: Any = client.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", SERVICE)
+        return int(found[1])
+
+
+def _knows_all(sentinel: SentinelServer) -> bool:
+    with _client(sentinel) as client:
+        state: Any = client.execute_command("SENTINEL MASTER", SERVICE)
+    return bool(state["num-other-sentinels"] == 2 and state["num-slaves"] == 1)
+
+
+def _client(sentinel: SentinelServer) -> redis.Redis:
+    return redis.Redis.from_url(
+        f"redis://:{SENTINEL_PASSWORD.replace(' ', '%20')}@{sentinel.address}", decode_responses=True
+    )

@@ -1,0 +1,37 @@
+"""A collection and its reader, real or a twin."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from etl.mongo.reader import Source
+from schemas.codec import document_of, raw_value
+from schemas.position import FIRST, LAST, Position
+from tests.support.twins import ReaderTwin
+from tests.support.types import Document
+
+
+@dataclass
+class Store:
+    """A collection, to arrange, and the reader of it."""
+
+    reader: Source | ReaderTwin
+    documents: Any
+    add_raw: Callable[[bytes], Any]
+
+    def add(self, *documents: Document) -> None:
+        """Insert documents, of any types: mongomock itself knows but the usual ones."""
+        for document in documents:
+            self.add_raw(document_of((name.encode(), raw_value(value)) for name, value in document.items()))
+
+    def pages(self, limit: int, after: Position = FIRST, end: Position = LAST) -> list[list[bytes]]:
+        """All pages from one position to another."""
+        pages = []
+        while True:
+            page = self.reader.page(after, end, limit)
+            pages.append(page.documents)
+            if not page.more:
+                return pages
+            assert page.last is not None
+            assert page.last.order() > after.order()
+            after = page.last
