@@ -216,6 +216,7 @@ def test_a_follower_is_killed_at_any_moment(
     assert (
         min(writer.done[change] for change in ("insert", "update", "move", "bury", "delete", "ask")) > KILLS
     )
+    assert eventually(lambda: holder(redis_client) in followers)  # the last victim may hold it still
     assert interrupt(followers[holder(redis_client) or 0]).code == 0
     print(f"{killed} kills among {sum(writer.done.values())} changes: {dict(writer.done)}")  # noqa: T201
 
