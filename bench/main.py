@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import click
 import psutil
 
-from bench import before, chart, contenders, report, results
+from bench import before, chart, contenders, follow, report, results
 from bench.contenders import BEFORE, ONE, START, TWO, Contender
 from bench.documents import LARGE, MAPPED, PLAIN, SHARED
 from bench.insertion import Refused, pack
@@ -19,7 +19,7 @@ from bench.results import Figures
 from bench.servers import Bench, Source, Wrong, start
 from bench.sizes import sizes
 
-PARTS: Final = ("speed", "readers", "shapes", "sizes")
+PARTS: Final = ("speed", "readers", "shapes", "sizes", "follow")
 
 
 class Extent(NamedTuple):
@@ -30,10 +30,12 @@ class Extent(NamedTuple):
     rounds: int
     sizes: tuple[int, ...]
     cycles: int
+    follow_seconds: int
+    """How long a follower is measured at each rate."""
 
 
-WHOLE: Final = Extent(200_000, 50_000, 3, (50_000, 1_000_000, 2_000_000), 7)
-QUICK: Final = Extent(6_000, 3_000, 1, (3_000, 6_000), 1)
+WHOLE: Final = Extent(200_000, 50_000, 3, (50_000, 1_000_000, 2_000_000), 7, 10)
+QUICK: Final = Extent(6_000, 3_000, 1, (3_000, 6_000), 1, 2)
 
 _COUNT: Final = click.IntRange(START.documents + 1)
 
@@ -60,7 +62,7 @@ _COUNT: Final = click.IntRange(START.documents + 1)
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Write bench.json and bench.svg there."
 )
 def main(*, quick: bool, only: tuple[str, ...], out: Path | None, **extent: Any) -> None:
-    """Measure `etl backfill` and `etl sync` on real servers.
+    """Measure `etl backfill`, `etl sync` and `etl follow` on real servers.
 
     Without options this takes about half an hour on two cores.
     """
@@ -98,6 +100,9 @@ def measure(extent: Extent, parts: tuple[str, ...]) -> Figures:
         if "sizes" in parts:
             _say(f"Sizes: {', '.join(f'{size:,}' for size in sorted(extent.sizes))} documents")
             figures["sizes"] = results.sizes([*sizes(bench, meter, extent.sizes, extent.cycles)])
+        if "follow" in parts:
+            _say(f"Latency of a follower: {extent.rounds} rounds of {extent.follow_seconds} s at each rate")
+            figures["follow"] = results.summary(follow.rounds(bench, extent.follow_seconds, extent.rounds))
     figures["targets"] = [target._asdict() for target in results.targets(figures)]
     rounded: Figures = json.loads(json.dumps(figures), parse_float=lambda text: float(f"{float(text):.4g}"))
     return rounded

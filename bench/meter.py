@@ -62,7 +62,7 @@ class Meter:
             tempfile.TemporaryFile("w+") as err,
         ):
             began = time.perf_counter()
-            process = _start(command, variables or {}, cwd=folder, stdout=out, stderr=err)
+            process = start_command(command, variables or {}, cwd=folder, stdout=out, stderr=err)
             with _Watch(process.pid) as watch:
                 os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # its times can still be read
                 seconds = time.perf_counter() - began
@@ -80,7 +80,9 @@ class Meter:
         return {name: sum(process.cpu_times()[:2]) for name, process in self._servers.items()}
 
 
-def _start(command: Sequence[str], variables: Mapping[str, str], **places: Any) -> "subprocess.Popen[bytes]":
+def start_command(
+    command: Sequence[str], variables: Mapping[str, str], **places: Any
+) -> "subprocess.Popen[bytes]":
     """Start a command without the `ETL_` variables of this process."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ETL_")}
     env = {**inherited, "PYTHONPATH": str(ROOT), **variables}

@@ -11,7 +11,7 @@ from typing import Final
 from bench.contenders import BEFORE, INSERTION, SCRIPT
 from bench.documents import MEAN_BYTES
 from bench.meter import ROOT
-from bench.report import heading, number
+from bench.report import heading, latencies, number
 from bench.results import Figures, ratio
 
 FIGURES: Final = ROOT / "docs" / "bench.json"
@@ -51,6 +51,9 @@ def _parts(figures: Figures) -> Iterator[str]:
             "memory, MB",
         ]
         yield _table(columns, (_row(speed, name) for name in speed))
+    if followed := figures.get("follow"):
+        columns = ["latency from an acknowledged write to the value in Redis, ms", *followed, "ratio"]
+        yield _table(columns, latencies(followed))
     rows = ([t["what"], number(t["before"]), number(t["measured"]), t["wanted"]] for t in figures["targets"])
     yield _table(["", "before", "now", "wanted"], rows)
 

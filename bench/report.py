@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.contenders import BEFORE, INSERTION, ONE, SCRIPT
+from bench.follow import DELETES, FOLLOW, RATES, WATCH
 from bench.results import Figures, ratio
 
 _RATE: Final = {"documents/s": "documents_per_second", "without start": "own_documents_per_second"}
@@ -49,6 +50,9 @@ def show(figures: Figures) -> None:
         filled = {f"{size['documents']:,} documents": size["backfill"] for size in sizes}
         console.print(_runs("Backfill by size of the collection", _RATE | _CPU | _MEMORY, filled))
         console.print(_cycles(sizes))
+    if followed := figures.get("follow"):
+        title = "Latency from an acknowledged write to the value in Redis, ms"
+        console.print(_table(title, ("", *followed, f"{FOLLOW} / {WATCH}"), latencies(followed)))
     targets = [
         (
             t["what"],
@@ -60,6 +64,20 @@ def show(figures: Figures) -> None:
         for t in figures["targets"]
     ]
     console.print(_table("Targets", ("", "before", "now", "wanted", ""), targets))
+
+
+def latencies(followed: Figures) -> list[list[str]]:
+    """A row per rate and percentile: the bare loop, the follower, and the ratio within a round."""
+    whats = [(f"{rate}", f"{rate:,} writes/s") for rate in RATES] + [("deletes", f"{DELETES} deletes/s")]
+    return [
+        [
+            f"{label}, {part}",
+            *(number(each["median"][f"{what}_{part}_ms"]) for each in followed.values()),
+            number(ratio(followed, FOLLOW, f"{what}_{part}_ms", WATCH)),
+        ]
+        for what, label in whats
+        for part in ("p50", "p99")
+    ]
 
 
 def number(value: float | None) -> str:

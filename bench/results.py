@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from bench.contenders import BEFORE, INSERTION, SCRIPT, TWO, Rounds
 from bench.documents import LARGE, MAPPED, PLAIN
+from bench.follow import FOLLOW
 from bench.sizes import Size
 
 Figures = dict[str, Any]
@@ -69,6 +70,7 @@ def targets(figures: Figures) -> list[Target]:
         *_reader_targets(figures.get("readers", {})),
         *_shape_targets(figures.get("shapes", {})),
         *_size_targets(figures.get("sizes", [])),
+        *_follow_targets(figures.get("follow", {})),
     ]
 
 
@@ -121,6 +123,15 @@ def _size_targets(found: Sequence[Figures]) -> Iterator[Target]:
         )
         examined = last["documents_examined"] - first["documents_examined"]
         yield from _at_most(f"documents examined more with {changed} changed", None, examined, 0)
+
+
+def _follow_targets(found: Figures) -> Iterator[Target]:
+    for key, what, most in (
+        ("100_p50_ms", "a follower's p50 at 100 writes/s, ms", 10),
+        ("100_p99_ms", "a follower's p99 at 100 writes/s, ms", 25),
+        ("1000_p99_ms", "a follower's p99 at 1,000 writes/s, ms", 100),
+    ):
+        yield from _at_most(what, None, found.get(FOLLOW, {}).get("median", {}).get(key), most)
 
 
 def _at_most(what: str, before: float | None, measured: float | None, most: float) -> Iterator[Target]:

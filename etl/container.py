@@ -22,7 +22,7 @@ from etl.errors import TransientError
 from etl.interfaces import RangeProgress, Stages, Task, Workers
 from etl.model.result import TransformResult
 from etl.model.scan import Scan
-from etl.mongo.change_stream import ChangeStream
+from etl.mongo.change_stream import ChangeStream, Session
 from etl.mongo.client import close, connect
 from etl.mongo.reader import Source
 from etl.mongo.survey import Survey, survey
@@ -108,14 +108,14 @@ class Container:
             retry=self.retry,
         )
 
-    def reread(self, names: Collection[str]) -> list[TransformResult]:
+    def reread(self, names: Collection[str], session: Session | None = None) -> list[TransformResult]:
         """Read the documents with these names that exist, of all collections, in ascending order."""
         found: list[TransformResult] = []
         for collection in self.settings.collections:
             prefix = self.source(collection) + " "
             ids = [id_from_text(name.removeprefix(prefix)) for name in names if name.startswith(prefix)]
             if ids:
-                found += self.transform(collection)(self.reader(collection).fetch(ids))
+                found += self.transform(collection)(self.reader(collection).fetch(ids, session))
         return sorted(found, key=lambda one: (one.position.order(), one.document))
 
     def store(self, collection: CollectionSettings, keys: StateKeys | None = None) -> CheckpointStore:
@@ -165,10 +165,12 @@ class Container:
         """The follower of a collection."""
         keys = of_follower(self.keys(collection))
         database, size = self.settings.mongo.database, collection.page_size
+        stream = ChangeStream(self._client, database, collection.name, size)
         return Follower(
             stages=self.stages(collection, self.keys(collection)),
             store=FollowStore(self.store(collection, keys)),
-            stream=ChangeStream(self._client, database, collection.name, size),
+            stream=stream,
+            reread=lambda names: self.reread(names, stream.session),
             lease=self.lease(keys.lease, keys.fence),
             lookback=self.limits(collection).lookback,
             cycle=self.runs(collection).cycle,

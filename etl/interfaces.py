@@ -4,7 +4,7 @@ The implementations document what they do and raise; `etl.container` passes them
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,6 +18,10 @@ from etl.model.scan import Origin, Scan, ScanRange
 from etl.model.state import DeadLetter, State
 from etl.retry import Retry
 from schemas.position import Position
+
+Reread = Callable[[Collection[str]], list[TransformResult]]
+"""The documents of these names that exist, as they are now: read by `_id` from the primary with read concern
+linearizable, in ascending order. Those of collections that the settings do not name are left out."""
 
 
 class Page(Protocol):
@@ -107,7 +111,7 @@ class Processor(Protocol):
         """Write the documents of a page."""
         ...
 
-    def read(self, ids: Sequence[str], /) -> tuple[int, list[TransformResult]]:
+    def read(self, ids: Sequence[str], reread: Reread | None = None, /) -> tuple[int, list[TransformResult]]:
         """The clock of Redis, and then these documents as they are now."""
         ...
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from etl.backfill.coordinator import run_scan
 from etl.checkpoint.origin import check_origin, load_state
 from etl.errors import ConfigurationError
-from etl.interfaces import Executors, Process, Stages
+from etl.interfaces import Executors, Process, Reread, Stages
 from etl.model.batch import BatchOutcome, Rejected
 from etl.model.report import ProgressCallback, Report
 from etl.model.result import TransformResult
@@ -112,7 +112,7 @@ class DryProcessor:
             rejected=[Rejected(result.id, result.reject) for result in page if result.reject is not None],
         )
 
-    def read(self, _: Sequence[str]) -> tuple[int, list[TransformResult]]:
+    def read(self, _: Sequence[str], __: Reread | None = None) -> tuple[int, list[TransformResult]]:
         """No document is read again."""
         return 0, []
 

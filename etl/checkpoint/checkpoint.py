@@ -285,6 +285,14 @@ class FollowStore:
         except (ValueError, bson.errors.BSONError):
             return None
 
+    def begin(self, token: str) -> None:
+        """Record that a follower starts: until its first batch it is unknown whether it is caught up.
+
+        Args:
+            token: the fencing token.
+        """
+        self._store.follow(token, {"caught_up": ""}, BatchOutcome())
+
     def advance(
         self,
         token: str,

@@ -22,9 +22,14 @@ def follow(runtime: Runtime, /, collection: str, *, as_json: bool) -> int:
     milliseconds. Its position is recorded, so the same command resumes there. The daemon does the same beside its
     cycles for collections with `follow: true`.
     """
+    begun = False
 
     def show(batch: "Followed") -> None:
+        nonlocal begun
         counts = dict(batch.operations)
+        if not begun and not as_json:
+            output.say(f"following {collection}")
+        begun = True
         if as_json and (counts or batch.restarted):
             output.document({"events": counts, "restarted": batch.restarted})
         elif batch.restarted:

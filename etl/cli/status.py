@@ -71,6 +71,9 @@ def _lines(one: "CollectionStatus") -> Iterator[tuple[str, str]]:
     yield "unreachable", "unknown" if one.unreachable is None else str(one.unreachable)
     yield "lease", f"held by {one.lease_holder}" if one.lease_holder else "free"
     yield "daemon", one.leader or "none"
+    if one.follow:
+        lag = one.follow["lag_seconds"]
+        yield "follower", one.follow["state"] + (f", {duration(lag)} behind" if lag else "")
     for scan in one.scans:
         total = "" if scan["total"] is None else f" of about {scan['total']}"
         at_work = f"{scan['holder']} is at work" if scan["holder"] else "interrupted, resumes"

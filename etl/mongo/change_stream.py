@@ -31,6 +31,7 @@ _PIPELINE: Final[Sequence[Mapping[str, Any]]] = (
 )
 
 Token = Mapping[str, Any]
+Session = ClientSession
 
 
 class Events(NamedTuple):
@@ -67,11 +68,11 @@ class ChangeStream:
         self._name = collection
         self._most = most
         self._cursor = 0
-        self._session: ClientSession | None = None
+        self._session: Session | None = None
 
     @property
-    def session(self) -> ClientSession | None:
-        """The causally consistent session of the stream."""
+    def session(self) -> Session | None:
+        """The causally consistent session of the stream: what is read in it is no older than the last events."""
         return self._session
 
     def open(self, token: Token | None) -> Events:

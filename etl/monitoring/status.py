@@ -76,8 +76,8 @@ class CollectionStatus:
     reconciliation: dict[str, Any] | None
     """Counts of the last reconciliation, with `ended`."""
     follow: dict[str, Any] | None
-    """The follower: `state` (`following`, `behind`, `stopped`), `lag_seconds`, `last_event`, `holder`;
-    None if there was none."""
+    """The follower: `state` (`starting`, `following`, `behind`, `stopped`), `lag_seconds` (None unless `following` or
+    `behind`), `last_event`, `holder`; None if there was none."""
     error: str | None
     """Why MongoDB could not be asked for the lag."""
 
@@ -142,6 +142,9 @@ def _status(
     scans = [*_scan(kept, "cold_start", lease), *_scan(cut, "backfill", backfill_lease)]
     # After Redis: if Redis does not answer, do not wait for MongoDB.
     lag, total, error = mongodb.ask(source, position or _start(kept), count=bool(scans))
+    follow = _follow(follower, following, time)
+    if lag is not None and follow is not None and follow["lag_seconds"] is not None:
+        lag = follow["lag_seconds"]  # the watermark is only moved by cycles
     return CollectionStatus(
         collection=name,
         last_id=readable_id(position.id) if position else None,
@@ -160,7 +163,7 @@ def _status(
         leader=leader,
         scans=[scan | {"total": total} for scan in scans],
         reconciliation=dict(reconciled) if reconciled else None,
-        follow=_follow(follower, following, time),
+        follow=follow,
         error=error,
     )
 
@@ -211,10 +214,14 @@ def _follow(
     event, caught_up = known
     if caught_up is None and holder is None:
         return None
-    behind = caught_up == "0" and event is not None
+    now = int(time[0])
+    state, lag = {
+        "1": ("following", 0.0),
+        "0": ("behind", max(0.0, now - float(event or now))),
+    }.get(caught_up or "", ("starting", None))
     return {
-        "state": "stopped" if holder is None else "behind" if behind else "following",
-        "lag_seconds": max(0.0, int(time[0]) - float(event or 0)) if behind else 0.0,
+        "state": state if holder else "stopped",
+        "lag_seconds": lag if holder else None,
         "last_event": None if event is None else iso_utc(round(float(event) * 1000)),
         "holder": holder,
     }

@@ -25,7 +25,7 @@ from etl.errors import (
     TokenLostError,
     TransientError,
 )
-from etl.interfaces import Stages
+from etl.interfaces import Reread, Stages
 from etl.model.batch import BatchOutcome
 from etl.model.report import Report
 
@@ -99,6 +99,8 @@ class Follower:
     stages: Stages
     store: FollowStore
     stream: Stream
+    reread: Reread
+    """Reads documents in the session of the stream: what is newer comes as another event."""
     lease: Lease
     lookback: int
     """How far behind the present a cycle reads again, in milliseconds."""
@@ -115,11 +117,17 @@ class Follower:
             EtlError: a server does not answer, or refuses.
         """
         stop = self.stages.stop
+        standby = False
         while not stop.is_set():
             try:
                 with self.lease.hold() as token:
+                    standby = False
                     self._follow(token)
             except LeaseHeldError as error:
+                if not standby:
+                    text = "another follower is at work, this one stands by: %s"
+                    _log.warning(text, error.holder, extra=logs.event("follow", reason="standby"))
+                standby = True
                 stop.wait(min(1.0, error.seconds))
             except Interrupted:
                 return
@@ -130,33 +138,25 @@ class Follower:
 
     def _follow(self, token: str) -> None:
         refuse_other_source(self.stages)
-        resume = self.store.token()
-        if resume is None:
-            resume = self._begin(token, None)
+        self.store.begin(token)
+        resume = self.store.token() or self._begin(token, None)
         events = self._open(token, resume)
-        waiting = set(self.stages.store.load().deferred)
-        recorded = time.monotonic()
+        looked = recorded = float("-inf")
         while not self.stages.stop.is_set():
             now = time.monotonic()
-            free = self._free(waiting)
-            idle = now - recorded > _IDLE_SECONDS
-            if idle:  # cycles and backfills defer documents too
-                waiting |= set(self.stages.store.load().deferred)
-            if events.ids or free or idle:
+            free: list[str] = []
+            if now - looked >= WAIT_SECONDS:
+                free, looked = self._free(), now
+            # A lost lease is noticed by recording, also while nothing happens: Redis may have been flushed.
+            if events.ids or free or now - recorded >= _IDLE_SECONDS or not self.lease.held:
                 outcome = self._apply([*dict.fromkeys([*events.ids, *free])])
-                waiting = (waiting - set(outcome.handled)) | {one.id for one in outcome.deferred}
-                self.store.advance(
-                    token,
-                    events.token,
-                    events.seconds,
-                    outcome,
-                    caught_up=len(events.ids) < self.stages.page_size,
-                )
+                caught_up = sum(events.operations.values()) < self.stages.page_size
+                self.store.advance(token, events.token, events.seconds, outcome, caught_up=caught_up)
                 self.on_batch(Followed(events.operations, outcome))
                 recorded = now
             resume = events.token
             try:
-                events = self.stream.next(WAIT_SECONDS)
+                events = self.stream.next(max(0.0, looked + WAIT_SECONDS - time.monotonic()))
             except (TransientError, CycleFailed):  # a failover, or a cursor that was killed
                 self.on_batch(Followed({}, None, "connection"))
                 events = self._open(token, resume)
@@ -175,6 +175,7 @@ class Follower:
         """A token of the present, and a cycle after it: so nothing that happened before is missed."""
         if lost is not None:
             reason = "token_lost" if isinstance(lost, TokenLostError) else "invalidated"
+            self.store.begin(token)
             text = "%s: a cycle and a reconciliation find what was missed"
             _log.warning(text, lost, extra=logs.event("follow", reason=reason))
             self.on_batch(Followed({}, None, reason))
@@ -193,11 +194,11 @@ class Follower:
         self.store.advance(token, events.token, events.seconds, BatchOutcome(), caught_up=True)
         return events.token
 
-    def _free(self, waiting: set[str]) -> list[str]:
-        """Deferred documents whose lock is gone."""
-        if not waiting:
-            return []
+    def _free(self) -> list[str]:
+        """Deferred documents whose lock is gone, also those that a cycle or a backfill deferred."""
         known = self.stages.store.load().deferred
+        if not known:
+            return []
         held = self.stages.processor.held(sorted({one.lock for one in known.values()}))
         return [name for name, one in known.items() if one.lock not in held][: self.stages.page_size]
 
@@ -205,6 +206,6 @@ class Follower:
         """Read these documents and write them, also versions marked as done."""
         if not ids:
             return BatchOutcome()
-        read_at, results = self.stages.processor.read(ids)
+        read_at, results = self.stages.processor.read(ids, self.reread)
         recent = self.stages.retry(self.stages.reader.clock) - self.lookback
         return self.stages.processor.process(results, read_at, remember_from=recent, trust=False)

@@ -25,6 +25,7 @@ from etl.cache.writer import (
     statement,
 )
 from etl.errors import TransientError
+from etl.interfaces import Reread
 from etl.model.batch import BatchOutcome, Deferred, Rejected
 from etl.model.result import GONE, TransformResult, gone
 from etl.retry import Retry
@@ -32,10 +33,6 @@ from schemas.operations import Put, Reject
 
 _ROUNDS: Final = 50
 """How often documents are read again for one batch before that counts as a failure."""
-
-Reread = Callable[[Collection[str]], list[TransformResult]]
-"""The documents of these names that exist, as they are now: read by `_id` from the primary with read concern
-linearizable, in ascending order. Those of collections that the settings do not name are left out."""
 
 
 class ContestedKey(NamedTuple):
@@ -207,17 +204,20 @@ class Processor:
         """Which of these locks exist."""
         return self.retry(partial(self.writer.held, locks))
 
-    def read(self, ids: Sequence[str]) -> tuple[int, list[TransformResult]]:
+    def read(self, ids: Sequence[str], reread: Reread | None = None) -> tuple[int, list[TransformResult]]:
         """The clock of Redis, and then documents of the collection as they are now, those that are gone among them.
 
         Args:
             ids: their `_id`s as canonical Extended JSON.
+            reread: another way to read them, for a caller that learns of whatever is newer.
         """
-        return self._read([f"{self.source} {document_id}" for document_id in ids])
+        return self._read([f"{self.source} {document_id}" for document_id in ids], reread)
 
-    def _read(self, documents: Collection[str]) -> tuple[int, list[TransformResult]]:
+    def _read(
+        self, documents: Collection[str], reread: Reread | None = None
+    ) -> tuple[int, list[TransformResult]]:
         read_at = self.retry(self.writer.now)
-        found = self.retry(partial(self.reread, documents))
+        found = self.retry(partial(reread or self.reread, documents))
         there = {result.document for result in found}
         missing = [gone(name) for name in sorted(documents) if name not in there and self.knows(name)]
         return read_at, [*missing, *found]

@@ -10,6 +10,7 @@ import pytest
 
 from bench.contenders import BEFORE, INSERTION, ONE, SCRIPT, TWO
 from bench.documents import LARGE, MAPPED, PLAIN, SHARED
+from bench.follow import FOLLOW, RATES, WATCH
 
 pytestmark = [
     pytest.mark.slow,
@@ -72,6 +73,14 @@ def test_a_cycle_examines_what_changed(figures: Any) -> None:
         assert 156 <= busy["documents_examined"] <= 158
         assert 0 < busy["commands"] < 10
     assert [size["documents"] for size in figures["sizes"]] == [3_000, 6_000]
+
+
+def test_a_follower_is_measured(figures: Any) -> None:
+    """Beside a bare watch loop, at each rate."""
+    for run in (found["median"] for found in figures["follow"].values()):
+        for what in (*RATES, "deletes"):
+            assert 0 <= run[f"{what}_p50_ms"] <= run[f"{what}_p99_ms"] <= run[f"{what}_max_ms"]
+    assert [*figures["follow"]] == [WATCH, FOLLOW]
 
 
 def test_it_draws_a_chart(folder: Path) -> None:

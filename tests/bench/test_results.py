@@ -10,6 +10,7 @@ import pytest
 from bench import chart, contenders, readme, report, results
 from bench.contenders import BEFORE, INSERTION, ONE, SCRIPT, START, TWO, Contender, Rounds, Run, figures_of
 from bench.documents import LARGE, MAPPED, PLAIN
+from bench.follow import FOLLOW, RATES, WATCH
 from bench.meter import Measured, Meter
 from bench.results import OLD, Figures
 from bench.servers import Bench, Source
@@ -38,6 +39,17 @@ def size(documents: int, *, ms: int = 10, examined: int = 156, **changes: float)
     return Size(documents, run(10_000, **changes), cycles)
 
 
+def followed(**changes: float) -> Figures:
+    """The latencies of two rounds; in the second the machine is half as fast."""
+    of = {f"{what}_{part}_ms": 4.0 for what in (*RATES, "deletes") for part in ("p50", "p99", "max")}
+    watch = [{key: value / 2 * slow for key, value in of.items()} for slow in (1, 2)]
+    follow = [
+        {key: changes.get(key.removesuffix("_ms"), value) * slow for key, value in of.items()}
+        for slow in (1, 2)
+    ]
+    return results.summary({WATCH: watch, FOLLOW: follow})
+
+
 def figures(**parts: Any) -> Figures:
     """The figures of a whole run."""
     machine = {"cores": 2, "memory_gb": 8, "system": "s", "python": "3", "mongodb": "6", "redis": "6"}
@@ -50,6 +62,7 @@ def figures(**parts: Any) -> Figures:
         "readers": results.summary(rounds()),
         "shapes": results.summary(shapes),
         "sizes": results.sizes([size(50_000), size(1_000_000), size(2_000_000)]),
+        "follow": followed(),
         **parts,
     }
     return found | {"targets": [target._asdict() for target in results.targets(found)]}
@@ -135,6 +148,9 @@ def test_contenders_take_turns(bench: Bench, monkeypatch: pytest.MonkeyPatch) ->
             ["a cycle with 0 changed", "a cycle with 156 changed"],
         ),
         ({"sizes": results.sizes([size(500), size(50_000, examined=157)])}, ["documents examined"]),
+        ({"follow": followed(**{"100_p50": 6.7})}, ["p50 at 100 writes/s"]),
+        ({"follow": followed(**{"100_p99": 16.7})}, ["p99 at 100 writes/s"]),
+        ({"follow": followed(**{"1000_p99": 66.7})}, ["p99 at 1,000 writes/s"]),
     ],
 )
 def test_a_target_is_missed(parts: Figures, what: list[str]) -> None:
@@ -168,6 +184,7 @@ def test_the_report_has_every_part(capsys: pytest.CaptureFixture[str]) -> None:
         "Shapes",
         "Backfill by size",
         "Cycle by size",
+        "Latency from an acknowledged write",
         "Targets",
     ):
         assert title in printed
@@ -193,7 +210,10 @@ def test_the_tables_of_the_readme_have_every_contender_and_target() -> None:
     lines = readme.tables(found).splitlines()
 
     assert f"| {TWO} | 9,000 | 0.3 | 3 | 1.2 | 3.7 | 3 | 100 |" in lines
-    assert sum(line.startswith("|") for line in lines) == 4 + len(found["speed"]) + len(found["targets"])
+    assert "| 1,000 writes/s, p99 | 3 | 6 | 2 |" in lines
+    assert "| 100 deletes/s, p50 | 3 | 6 | 2 |" in lines
+    rows = len(found["speed"]) + len(found["targets"]) + 2 * (len(RATES) + 1)
+    assert sum(line.startswith("|") for line in lines) == 6 + rows
 
 
 def test_the_readme_shows_the_figures_of_bench_json() -> None:

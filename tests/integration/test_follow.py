@@ -16,7 +16,7 @@ from etl.errors import StreamRefusedError
 from etl.settings import Settings
 from etl.sync.follow import Followed
 from tests.support.failpoint import fail_command
-from tests.support.pipeline import NAME, OpenApp, api, campaign, sync
+from tests.support.pipeline import NAME, OpenApp, api, campaign
 from tests.support.truth import held, truth
 from tests.support.types import Document, StartMongo
 from tests.support.waiting import eventually
@@ -193,6 +193,25 @@ def test_a_collection_that_was_dropped_is_begun_anew(
     assert [one.restarted for one in batches if one.restarted] == ["invalidated"]
 
 
+def test_documents_are_read_in_the_session_of_the_stream(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """With read concern majority, after the event: a linearizable read would wait for the journal, up to 100 ms."""
+    with following(open_app()):
+        assert eventually(lambda: follows(redis_client))
+        collection.database.command("profile", 2)
+        collection.insert_many([api(f"p{n}", now(), _id=n) for n in range(300)])
+        assert eventually(is_true(redis_client, collection))
+        collection.database.command("profile", 0)
+    reads = list(
+        collection.database["system.profile"].find({"appName": "promptcontent-etl", "command.find": NAME})
+    )
+    assert reads
+    assert {one["command"]["readConcern"]["level"] for one in reads} == {"majority"}
+    assert all("afterClusterTime" in one["command"]["readConcern"] for one in reads)
+    assert all(one.get("cursorExhausted") for one in reads)
+
+
 def open_streams(collection: Collection[Document]) -> set[int]:
     """The cursors of change streams of this collection that the server has open."""
     operations: list[Document] = [
@@ -204,12 +223,6 @@ def open_streams(collection: Collection[Document]) -> set[int]:
         for one in collection.database.client.admin.aggregate(operations)
         if "cursor" in one and "$changeStream" in str(one["cursor"].get("originatingCommand"))
     }
-
-
-def kill(collection: Collection[Document], cursors: set[int]) -> bool:
-    """Kill these cursors; whether all of them were."""
-    reply = collection.database.command("killCursors", collection.name, cursors=[*cursors])
-    return {*reply["cursorsKilled"]} == cursors
 
 
 def test_a_follower_has_one_cursor_and_leaves_none(
@@ -228,29 +241,17 @@ def test_a_killed_cursor_is_opened_again(
 ) -> None:
     """The events that arrived meanwhile are applied."""
     batches: list[Followed] = []
+
+    def is_reopened() -> bool:
+        if cursors := open_streams(collection):
+            collection.database.command("killCursors", collection.name, cursors=[*cursors])
+        return "connection" in [one.restarted for one in batches]
+
     with following(open_app(), batches):
         assert eventually(lambda: follows(redis_client))
-        assert eventually(lambda: bool(cursors := open_streams(collection)) and kill(collection, cursors))
+        assert eventually(is_reopened)
         collection.insert_one(api("a", now(), _id=1))
         assert eventually(is_true(redis_client, collection))
-    assert "connection" in [one.restarted for one in batches]
-
-
-def test_a_follower_a_backfill_and_a_sync_do_not_block_each_other(
-    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
-) -> None:
-    """All three end, and Redis holds what MongoDB says."""
-    collection.insert_many([api(f"p{n % 50}", now(), _id=n) for n in range(400)])
-    app = open_app(page_size=20)
-    with following(open_app(page_size=20)):
-        assert eventually(lambda: follows(redis_client))  # it begins with a cycle, which takes the lease
-        for number in range(5):
-            collection.update_many(
-                {"_id": {"$mod": [5, number]}}, {"$set": {"status": f"v{number}", "updated_at": now()}}
-            )
-            sync(app)
-        assert eventually(is_true(redis_client, collection))
-    assert app.verify(NAME).true
 
 
 def test_the_status_tells_of_the_follower(
@@ -269,9 +270,12 @@ def test_the_status_tells_of_the_follower(
         assert during.follow is not None
         assert (during.follow["state"], during.follow["lag_seconds"]) == ("following", 0.0)
         assert during.follow["holder"]
+        assert during.lag_seconds == 0, "no cycle has seen the document, but the follower has applied it"
     [after] = app.status()
     assert after.follow is not None
-    assert after.follow["state"] == "stopped"
+    assert (after.follow["state"], after.follow["lag_seconds"]) == ("stopped", None)
+    assert after.lag_seconds is not None
+    assert after.lag_seconds > 0
 
 
 def test_a_server_without_change_streams_is_refused_in_one_line(

@@ -195,6 +195,36 @@ def test_whatever_happens_redis_follows_mongodb() -> None:
     run_state_machine_as_test(Model, settings=PROFILE)
 
 
+class FollowedModel(Model):
+    """The same with a follower, which alone brings everything in step before a cycle looks."""
+
+    @rule()
+    def follow_stream(self) -> None:
+        """A follower applies all changes: Redis is in step without a cycle."""
+        self.world.follow_stream()
+
+    @rule(events=st.lists(events, min_size=1, max_size=3))
+    def disturbed_follower(self, events: list[Event]) -> None:
+        """A follower is at work, and meanwhile things happen."""
+        self.world.follow_stream(events)
+
+    def quiet(self) -> None:
+        """Nothing more happens, but the follower applies what is left."""
+        for number in list(self.world.uncommitted):
+            self.world.commit(number)
+        for campaign in CAMPAIGNS:
+            self.world.unlock(campaign)
+        self.world.follow_stream()
+        super().quiet()
+
+
+def test_whatever_happens_a_follower_needs_no_cycle() -> None:
+    """After quiet Redis is the projection of MongoDB by the changes that a follower has applied."""
+    run_state_machine_as_test(
+        FollowedModel, settings=settings(PROFILE, max_examples=PROFILE.max_examples // 2)
+    )
+
+
 def test_whatever_happens_on_real_servers(
     mongo_client: MongoClient[Document],
     collection: Collection[Document],

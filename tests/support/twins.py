@@ -30,6 +30,7 @@ from etl.interfaces import Page as AnyPage
 from etl.interfaces import Reader, Stages
 from etl.model.index import Index
 from etl.model.result import TransformResult
+from etl.mongo.change_stream import Events
 from etl.mongo.queries import matching
 from etl.mongo.reader import UNREACHABLE_CAP, Page
 from etl.retry import Retry
@@ -290,6 +291,37 @@ class DatedWire(MeddledWire):
                 now if one == ("TIME",) else reply for one, reply in zip(commands, replies, strict=True)
             ]
         return replies
+
+
+class StreamTwin:
+    """A change stream over a list of changes; a follower that has seen them all stops."""
+
+    def __init__(self, changes: Sequence[str], meddler: Meddler, stop: threading.Event) -> None:
+        self._changes = changes
+        self._meddler = meddler
+        self._stop = stop
+        self._next = 0
+
+    def open(self, token: Mapping[str, Any] | None) -> Events:
+        """Begin after a token, or with what happens from now on."""
+        self._next = len(self._changes) if token is None else token["next"]
+        return self._meddler.around(self._read)
+
+    def next(self, _: float) -> Events:
+        """The changes that have come."""
+        events = self._meddler.around(self._read)
+        if not events.ids:
+            self._stop.set()
+        return events
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+    def _read(self) -> Events:
+        some = self._changes[self._next : self._next + _PAGE_SIZE]
+        self._next += len(some)
+        operations = {"update": len(some)} if some else {}
+        return Events([*dict.fromkeys(some)], operations, {"next": self._next}, 0.0 if some else None)
 
 
 class Insistent(Retry):

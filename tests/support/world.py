@@ -19,18 +19,22 @@ from typing import Any, Final, NamedTuple
 import redis
 
 from etl.cache.client import Wire
+from etl.cache.keys import of_follower
 from etl.cache.writer import DEADLINE_SECONDS
+from etl.checkpoint.checkpoint import CheckpointStore, FollowStore
 from etl.checkpoint.lease import Lease, LeaseKeys
 from etl.errors import CycleFailed, EtlError, TransientError
-from etl.interfaces import Reader, Stages
+from etl.interfaces import Reader, Reread, Stages
 from etl.model.report import RefreshReport, Report, no_progress
 from etl.model.result import TransformResult
 from etl.sync.cycle import run_cycle
+from etl.sync.follow import Follower
 from etl.sync.planner import Limits
 from etl.sync.refresh import refresh
+from etl.transform.transform import Transform
 from schemas.documents import project
 from schemas.families import GENERATION_LOCK, GENERATION_QUEUE
-from schemas.ids import id_text
+from schemas.ids import id_from_text, id_text
 from schemas.operations import Projection, Reject
 from schemas.position import FIRST, LAST, Position, position_from_text, position_of
 from tests.support.slots import Slot, bulk
@@ -46,6 +50,7 @@ from tests.support.twins import (
     MeddledWire,
     Meddler,
     ReaderTwin,
+    StreamTwin,
     assemble,
     fake_documents,
     fake_redis,
@@ -111,6 +116,8 @@ class World:
     popped: list[tuple[str, str]] = field(default_factory=list)
     position: Position | None = None
     stepped_back: bool = False
+    changes: list[str] = field(default_factory=list)
+    """The `_id`s of the documents that were written and deleted, in the order of the oplog."""
     meddler: Meddler = field(default_factory=Meddler)
     closing: ExitStack = field(default_factory=ExitStack)
     """What ends with the world."""
@@ -158,6 +165,7 @@ class World:
         version.committed, version.visible_at = next(self._changes), self.clocks.redis
         self._replace(number, version.committed)
         self.current[number] = version
+        self.changes.append(id_text(version.slot.id))
         self.documents.replace_one({"_id": version.slot.id}, version.document, upsert=True)
 
     def delete(self, number: int) -> None:
@@ -165,6 +173,7 @@ class World:
         self.commit(number)
         if (version := self.current.get(number)) is not None:
             self._replace(number, next(self._changes))
+            self.changes.append(id_text(version.slot.id))
             self.documents.delete_one({"_id": version.slot.id})
 
     def _replace(self, number: int, change: int) -> None:
@@ -269,6 +278,42 @@ class World:
             read_at, results = stages.processor.read([id_text(slot.id)])
             recent = self.clocks.mongo - _LIMITS.lookback
             stages.processor.process(results, read_at, remember_from=recent, trust=False)
+
+    def follow_stream(self, meddling: Iterable[Event] = ()) -> None:
+        """A follower applies the changes since it last recorded where it was; without disturbance all of them."""
+        steps = [*meddling]
+        with self._meddling(steps):
+            self._follow_stream(self.meddler if steps else Meddler())
+        if steps:
+            self.client.delete(
+                OWN.lease, OWN.follow_lease
+            )  # where they could not be given back, they run out
+            self.check_safety()
+            return
+        unreachable = self.documents.count_documents({"_id": "dateless"})
+        self.check_truth(Report(NAME, unreachable=unreachable, deferred=self.client.hlen(OWN.deferred)))
+
+    def _follow_stream(self, meddler: Meddler) -> None:
+        stages, own, wire = self._stages(meddler), of_follower(OWN), self.connect(meddler)
+        Follower(
+            stages=stages,
+            store=FollowStore(CheckpointStore(wire, own, 1320, stages.retry)),
+            stream=StreamTwin(self.changes, meddler, stages.stop),
+            reread=self.reread(meddler),
+            lease=Lease(wire, LeaseKeys(own.lease, own.fence), 30, Insistent()),
+            lookback=_LIMITS.lookback,
+            cycle=lambda: self._cycle(meddler),
+            reconcile=lambda: None,
+            on_batch=lambda _: None,
+        ).follow()
+
+    def reread(self, meddler: Meddler) -> Reread:
+        """How a follower reads documents."""
+        reader = MeddledReader(self.reader, self.clocks, meddler)
+        transform = Transform(NAME, "generacion", FIELD, 2**20)
+        return lambda names: transform(
+            reader.fetch([id_from_text(name.removeprefix(f"{NAME} ")) for name in names])
+        )
 
     def warm(self, family: str) -> None:
         """A family is refreshed."""

@@ -26,8 +26,9 @@ class EmptyRedis:
 class FakeSource:
     """Says how long documents wait, or why it cannot; counts how often it is asked."""
 
-    def __init__(self, fault: EtlError | None = None) -> None:
+    def __init__(self, fault: EtlError | None = None, waits: float = 0.0) -> None:
         self._fault = fault
+        self._waits = waits
         self.asked = 0
 
     def ping(self) -> None:
@@ -37,9 +38,9 @@ class FakeSource:
             raise self._fault
 
     def waited(self, _: Position) -> float:
-        """No document waits."""
+        """How long the oldest document waits."""
         self.ping()
-        return 0.0
+        return self._waits
 
     def count(self) -> int:
         """The size of the collection."""
@@ -88,6 +89,42 @@ def test_nothing_is_known_before_the_first_cycle() -> None:
     assert (one.next_cycle, one.unreachable, one.lease_holder) == (None, None, None)
     assert (one.dead_letters, one.dead_letters_beyond, one.deferred_count, one.queues) == (0, 0, 0, {})
     assert (one.leader, one.scans, one.reconciliation, one.follow) == (None, [], None, None)
+
+
+class FollowedRedis(EmptyRedis):
+    """Likewise, but for what a follower has recorded, and a watermark."""
+
+    def __init__(self, caught_up: str | None, holder: str | None) -> None:
+        self._replies = {"HMGET": ["1699999990.0", caught_up], "HGETALL": ["mongo_clock", "1699990000000"]}
+        self._holder = holder
+
+    def _answer(self, name: str, *words: Any) -> Any:
+        if name == "GET" and words == (state_keys("a").follow_lease,):
+            return self._holder
+        return self._replies.get(name) or super()._answer(name, *words)
+
+
+@pytest.mark.parametrize(
+    ("caught_up", "holder", "state", "lag", "of_collection"),
+    [
+        ("1", "h", "following", 0.0, 0.0),
+        ("0", "h", "behind", 10.0, 10.0),
+        ("", "h", "starting", None, 7.0),
+        (None, "h", "starting", None, 7.0),
+        ("1", None, "stopped", None, 7.0),
+        ("0", None, "stopped", None, 7.0),
+    ],
+)
+def test_the_lag_of_a_followed_collection_is_that_of_its_follower(
+    caught_up: str | None, holder: str | None, state: str, lag: float | None, of_collection: float
+) -> None:
+    """As far as it is known; else that of the cycles."""
+    source = FakeSource(waits=7.0)
+    [one] = read_status(FollowedRedis(caught_up, holder), sources("a", [source]), 660)  # type: ignore[arg-type]
+
+    assert one.follow is not None
+    assert (one.follow["state"], one.follow["lag_seconds"]) == (state, lag)
+    assert one.lag_seconds == of_collection
 
 
 def test_an_empty_history_has_no_cycle() -> None:

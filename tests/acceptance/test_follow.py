@@ -1,0 +1,41 @@
+"""`etl follow` in the foreground, as a user sees it."""
+
+import json
+from datetime import UTC, datetime
+
+import redis
+from pymongo.collection import Collection
+
+from tests.support.command import StartEtl, interrupt
+from tests.support.daemons import Process
+from tests.support.pipeline import NAME, api
+from tests.support.types import Document
+from tests.support.waiting import eventually
+
+
+def line(process: Process) -> str:
+    """The next line that it prints."""
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+def test_it_says_what_it_applies_and_ends_with_ctrl_c(
+    start_etl: StartEtl, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """A line when it follows, one per batch; the same as JSON; a second one says that it stands by."""
+    process = start_etl("follow", NAME)
+    assert line(process) == f"following {NAME}\n"
+    collection.insert_one(api("a", datetime.now(UTC), _id=1))
+    assert line(process) == "1 insert\n"
+    other = start_etl("follow", NAME)
+    assert other.stderr is not None
+    assert "this one stands by" in other.stderr.readline()
+    assert interrupt(process).code == 0
+    assert line(other) == f"following {NAME}\n"
+    assert interrupt(other).code == 0
+
+    collection.delete_one({"_id": 1})
+    third = start_etl("follow", NAME, "--json")
+    assert eventually(lambda: redis_client.keys("config:api:*") == [])
+    ended = interrupt(third)
+    assert (ended.code, json.loads(ended.out)) == (0, {"events": {"delete": 1}, "restarted": None})
