@@ -172,7 +172,6 @@ class Container:
             stream=stream,
             reread=lambda names: self.reread(names, stream.session),
             lease=self.lease(keys.lease, keys.fence),
-            lookback=self.limits(collection).lookback,
             cycle=self.runs(collection).cycle,
             reconcile=lambda: verify(
                 self.scope(collection), VerifyReport(collection.name), lambda *_: None, None, repair=True

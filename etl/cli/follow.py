@@ -31,7 +31,7 @@ def follow(runtime: Runtime, /, collection: str, *, as_json: bool) -> int:
             output.say(f"following {collection}")
         begun = True
         if as_json and (counts or batch.restarted):
-            output.document({"events": counts, "restarted": batch.restarted})
+            output.json_line({"events": counts, "restarted": batch.restarted})
         elif batch.restarted:
             output.say(f"opened the stream again: {batch.restarted}")
         elif counts:

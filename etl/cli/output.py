@@ -87,6 +87,11 @@ def document(value: Any) -> None:
     click.echo(json.dumps(value, ensure_ascii=not unicode, indent=2))
 
 
+def json_line(value: Any) -> None:
+    """Print one JSON document of a stream of them, on a line of its own, in ASCII."""
+    click.echo(json.dumps(value))
+
+
 def error(message: str, *, as_json: bool = False) -> None:
     """Print one line on stderr; with `as_json` also a JSON document on stdout."""
     line = printable(message)

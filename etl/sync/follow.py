@@ -102,8 +102,6 @@ class Follower:
     reread: Reread
     """Reads documents in the session of the stream: what is newer comes as another event."""
     lease: Lease
-    lookback: int
-    """How far behind the present a cycle reads again, in milliseconds."""
     cycle: Callable[[], Report]
     reconcile: Callable[[], object]
     """Finds documents that were deleted while no stream was open."""
@@ -207,5 +205,4 @@ class Follower:
         if not ids:
             return BatchOutcome()
         read_at, results = self.stages.processor.read(ids, self.reread)
-        recent = self.stages.retry(self.stages.reader.clock) - self.lookback
-        return self.stages.processor.process(results, read_at, remember_from=recent, trust=False)
+        return self.stages.processor.process(results, read_at, remember_from=0, trust=False)

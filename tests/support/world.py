@@ -301,7 +301,6 @@ class World:
             stream=StreamTwin(self.changes, meddler, stages.stop),
             reread=self.reread(meddler),
             lease=Lease(wire, LeaseKeys(own.lease, own.fence), 30, Insistent()),
-            lookback=_LIMITS.lookback,
             cycle=lambda: self._cycle(meddler),
             reconcile=lambda: None,
             on_batch=lambda _: None,
