@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import click
 import psutil
 
-from bench import before, chart, contenders, follow, report, results
+from bench import before, chart, contenders, follow, report, results, topology
 from bench.contenders import BEFORE, ONE, START, TWO, Contender
 from bench.documents import LARGE, MAPPED, PLAIN, SHARED
 from bench.insertion import Refused, pack
@@ -19,7 +19,7 @@ from bench.results import Figures
 from bench.servers import Bench, Source, Wrong, start
 from bench.sizes import sizes
 
-PARTS: Final = ("speed", "readers", "shapes", "sizes", "follow")
+PARTS: Final = ("speed", "readers", "shapes", "topology", "sizes", "follow")
 
 
 class Extent(NamedTuple):
@@ -97,6 +97,11 @@ def measure(extent: Extent, parts: tuple[str, ...]) -> Figures:
             _say(f"Shapes: four collections of {extent.shaped:,} documents, {extent.rounds} rounds")
             taking_part = _shapes(bench, extent.shaped, old)
             figures["shapes"] = results.summary(contenders.rounds(bench, meter, taking_part, extent.rounds))
+        if "topology" in parts:
+            _say(f"Topology: {extent.shaped:,} documents, {extent.rounds} rounds")
+            source = Source("shape_0", extent.shaped)
+            bench.fill(source)
+            figures["topology"] = results.summary(topology.rounds(bench, source, extent.rounds))
         if "sizes" in parts:
             _say(f"Sizes: {', '.join(f'{size:,}' for size in sorted(extent.sizes))} documents")
             figures["sizes"] = results.sizes([*sizes(bench, meter, extent.sizes, extent.cycles)])

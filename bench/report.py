@@ -41,6 +41,7 @@ def show(figures: Figures) -> None:
         ("CPU seconds per 100,000 documents", _CPU, "speed"),
         ("Latency of a reader in ms, and commands in the slow log of Redis", _READS | _SLOW, "readers"),
         ("Shapes of documents", _RATE | _CPU | _MEMORY, "shapes"),
+        ("Topologies of Redis", _RATE | _CPU | _MEMORY, "topology"),
     ):
         if found := figures.get(part):
             console.print(_runs(title, columns, {name: each["median"] for name, each in found.items()}))

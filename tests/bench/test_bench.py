@@ -11,6 +11,7 @@ import pytest
 from bench.contenders import BEFORE, INSERTION, ONE, SCRIPT, TWO
 from bench.documents import LARGE, MAPPED, PLAIN, SHARED
 from bench.follow import FOLLOW, RATES, WATCH
+from bench.topology import CLUSTER, SINGLE
 
 pytestmark = [
     pytest.mark.slow,
@@ -47,6 +48,12 @@ def every_shape_is_measured(figures: Any) -> None:
     assert all(figures["shapes"][name]["median"]["documents_per_second"] > 0 for name in names)
 
 
+def a_cluster_is_measured(figures: Any) -> None:
+    """Beside a single server; the CPU time of its primaries is added up."""
+    assert [*figures["topology"]] == [SINGLE, CLUSTER]
+    assert all(found["median"]["cpu_redis"] > 0 for found in figures["topology"].values())
+
+
 def a_cycle_examines_what_changed(figures: Any) -> None:
     """And not the rest of the collection."""
     for size in figures["sizes"]:
@@ -76,6 +83,7 @@ def test_a_quick_run_measures_everything(tmp_path: Path) -> None:
     every_contender_is_measured(figures)
     a_reader_is_measured(figures)
     every_shape_is_measured(figures)
+    a_cluster_is_measured(figures)
     a_cycle_examines_what_changed(figures)
     a_follower_is_measured(figures)
     assert "<svg" in (tmp_path / "bench.svg").read_text("utf-8")
