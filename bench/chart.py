@@ -26,7 +26,7 @@ def draw(figures: Figures, path: Path) -> None:
     """Draw a panel for each part that was measured."""
     panels = [*_panels(figures)]
     heights = [len(panel.rows) * (1 if panel.stacked else len(panel.series)) + 2 for panel in panels]
-    # No date and no random ids: the same figures give the same file.
+    # Without the date and random ids, a chart of the same figures hardly differs.
     with mpl.rc_context({"svg.hashsalt": "bench", "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(9, sum(heights) * 0.28), layout="constrained")
         grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)

@@ -192,13 +192,11 @@ def test_the_report_has_every_part(capsys: pytest.CaptureFixture[str]) -> None:
     assert line.split()[-5:] == ["3.01", "at", "most", "3", "missed"]
 
 
-def test_the_chart_has_every_contender_and_is_deterministic(tmp_path: Path) -> None:
-    """The same figures give the same bytes."""
-    for name in ("one.svg", "other.svg"):
-        chart.draw(figures(), tmp_path / name)
+def test_the_chart_has_every_contender(tmp_path: Path) -> None:
+    """As text that can be searched."""
+    chart.draw(figures(), tmp_path / "chart.svg")
 
-    picture = (tmp_path / "one.svg").read_bytes()
-    assert picture == (tmp_path / "other.svg").read_bytes()
+    picture = (tmp_path / "chart.svg").read_bytes()
     texts = {text.text for text in ET.fromstring(picture).iter("{http://www.w3.org/2000/svg}text")}  # noqa: S314 (our own)
     assert {INSERTION, SCRIPT, BEFORE, ONE, TWO, LARGE.name, "30,000", "1,000,000 documents", "p99"} <= texts
 
