@@ -135,7 +135,7 @@ def start() -> Iterator[Bench]:
         RedisServer(args=_REDIS) as server,
         MongoServer() as mongod,
         MongoClient[Document](mongod.uri, tz_aware=True) as mongo,
-        redis.Redis.from_url(server.url, decode_responses=True) as client,
+        redis.Redis.from_url(server.url, decode_responses=True, socket_timeout=300) as client,
     ):
         # Large documents fit into the cache too, so no contender waits for the disk.
         mongo.admin.command("setParameter", 1, wiredTigerEngineRuntimeConfig="cache_size=1G")
