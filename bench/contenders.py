@@ -1,8 +1,9 @@
 """The contenders, and the figures of one run.
 
 Each run starts with an empty Redis. The time is that from the start of the process to its end; only bare insertion is
-timed by itself, from the first command to the last reply. The CPU time of `etl` does not include the start of its
-processes: the same command is measured with a small collection right before, and subtracted.
+timed by itself, from the first command to the last reply. The CPU time of `etl` does not include the start of the
+command: it is measured with a small collection right before, and subtracted. That collection needs no worker processes,
+so their start counts: about two seconds of CPU, which weigh less the larger the collection.
 """
 
 import json
@@ -26,7 +27,7 @@ ONE: Final = "etl backfill, 1 worker"
 TWO: Final = "etl backfill, 2 workers"
 
 START: Final = Source("start", 2_000)
-"""A small collection, just large enough for a range for each of two workers."""
+"""A small collection, read without worker processes."""
 
 Run = dict[str, float]
 """The figures of one run. CPU is in seconds per 100,000 documents.

@@ -53,17 +53,7 @@ def _parts(figures: Figures) -> Iterator[str]:
         yield _table(columns, (_row(speed, name) for name in speed))
     if followed := figures.get("follow"):
         columns = ["latency from an acknowledged write to the value in Redis, ms", *followed, "ratio"]
-        yield _table(columns, latencies(followed))
-    if topology := figures.get("topology"):
-        columns = [f"{figures['extent']['shaped']:,} documents", "documents/s", "CPU of Redis, s per 100,000"]
-        runs = {name: each["median"] for name, each in topology.items()}
-        yield _table(
-            columns,
-            (
-                [name, number(run["documents_per_second"]), number(run["cpu_redis"])]
-                for name, run in runs.items()
-            ),
-        )
+        yield _table(columns, latencies(followed)[2:])  # without the lowest rate: a README is short
     rows = ([t["what"], number(t["before"]), number(t["measured"]), t["wanted"]] for t in figures["targets"])
     yield _table(["", "before", "now", "wanted"], rows)
 
