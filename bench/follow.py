@@ -37,7 +37,7 @@ _PATIENCE_SECONDS: Final = 30.0
 
 
 def rounds(bench: Bench, seconds: int, count: int) -> Rounds:
-    """Measure both in turn, `count` times, each rate for so many seconds.
+    """Measure both in turn, `count` times, each rate for `seconds` seconds.
 
     Raises:
         Wrong: a write did not reach Redis.

@@ -11,9 +11,9 @@ import threading
 import time
 from base64 import b64decode
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
@@ -34,6 +34,7 @@ from etl.sync.follow import Followed
 from tests.support.apps import Apps, cycle
 from tests.support.command import StartEtl, interrupt
 from tests.support.daemons import Process
+from tests.support.following import following
 from tests.support.pipeline import NAME, api, campaign, settings_for
 from tests.support.truth import held, truth
 from tests.support.types import Document, StartMongo, StartRedis
@@ -135,20 +136,6 @@ class Writer:
 
     def _name(self) -> str:
         return f"n{self._random.randrange(15)}"
-
-
-@contextmanager
-def following(app: App, batches: list[Followed] | None = None) -> Iterator[threading.Thread]:
-    """Follow in a thread until the block ends."""
-    noted: list[Followed] = [] if batches is None else batches
-    thread = threading.Thread(target=app.follow, args=(NAME, noted.append))
-    thread.start()
-    try:
-        yield thread
-    finally:
-        app.stop()
-        thread.join(30)
-        assert not thread.is_alive()
 
 
 def is_true(

@@ -1,9 +1,8 @@
 """A collection that is followed: its changes are in Redis without a cycle, deletes included."""
 
 import json
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
@@ -16,6 +15,7 @@ from etl.errors import StreamRefusedError
 from etl.settings import Settings
 from etl.sync.follow import Followed
 from tests.support.failpoint import fail_command
+from tests.support.following import following
 from tests.support.pipeline import NAME, OpenApp, api, campaign
 from tests.support.truth import held, truth
 from tests.support.types import Document, StartMongo
@@ -29,20 +29,6 @@ def now() -> datetime:
     """The present, to the millisecond."""
     moment = datetime.now(UTC)
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
-
-
-@contextmanager
-def following(app: App, batches: list[Followed] | None = None) -> Iterator[threading.Thread]:
-    """Follow in a thread until the block ends."""
-    noted: list[Followed] = [] if batches is None else batches
-    thread = threading.Thread(target=app.follow, args=(NAME, noted.append))
-    thread.start()
-    try:
-        yield thread
-    finally:
-        app.stop()
-        thread.join(20)
-        assert not thread.is_alive()
 
 
 def is_true(client: redis.Redis, collection: Collection[Document]) -> Callable[[], bool]:

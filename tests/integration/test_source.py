@@ -148,7 +148,7 @@ def test_a_collection_that_goes_while_it_is_read(
     how: str,
     run: str,
 ) -> None:
-    """The run fails and says so, instead of "in sync" with what it had; the next one reads what is there."""
+    """The run fails with a message; the next run reads the new collection."""
     collection.insert_many(many(clock))
     app = open_app(page_size=5)
     newer, happened = many(clock, "newer"), []

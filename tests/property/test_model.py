@@ -209,7 +209,7 @@ class FollowedModel(Model):
         self.world.follow_stream(events)
 
     def quiet(self) -> None:
-        """Nothing more happens, but the follower applies what is left."""
+        """The writers stop, and the follower applies the remaining events."""
         for number in list(self.world.uncommitted):
             self.world.commit(number)
         for campaign in CAMPAIGNS:

@@ -15,7 +15,7 @@ Value = dict[str, str] | list[str] | None
 
 
 def at_ms(ms: int) -> datetime:
-    """So many milliseconds after the epoch."""
+    """The date that is this number of milliseconds after the epoch."""
     return _EPOCH + timedelta(milliseconds=ms)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 def eventually(fact: Callable[[], bool], seconds: float = 30) -> bool:
-    """Whether `fact` comes true within so many seconds, by default longer than a busy machine needs.
+    """Whether `fact` comes true within `seconds`, by default longer than a busy machine needs.
 
     Returns as soon as it does.
     """

@@ -54,14 +54,14 @@ def test_a_glance_without_mongodb() -> None:
 
 
 def test_a_mongodb_that_is_away_is_not_asked_again() -> None:
-    """The status knows the reason already: whoever asks waits for MongoDB once."""
+    """A request waits for MongoDB only once: the status gives the reason."""
     source = FakeHealthSource(status(), away={"mongodb": "MongoDB does not answer"})
     take_snapshot(source)
     assert source.mongodb_away == "MongoDB does not answer"
 
 
 def test_those_who_wait_are_answered_when_the_daemon_stops() -> None:
-    """At once, though a server keeps the look waiting; and nobody waits afterwards."""
+    """Closing returns at once while a server does not answer, and later requests do not wait."""
     go_on = threading.Event()
 
     def stuck() -> HealthSnapshot:

@@ -27,7 +27,7 @@ Result = Report | VerifyReport | Exception
 
 
 class FakeLease:
-    """The leader lease: this daemon's, unless another one is named for so many seconds."""
+    """The leader lease: this daemon's, unless another holder and its remaining seconds are given."""
 
     def __init__(self) -> None:
         self.other: LeaseHeldError | None = None
