@@ -90,6 +90,19 @@ def test_a_mapped_change_is_applied_without_a_cycle(
         assert eventually(lambda: not redis_client.exists("config:api:a"))
 
 
+def test_a_cycle_does_not_apply_what_the_follower_applied(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """The versions are marked as done, though the cycle reads them again within its overlap."""
+    batches: list[Followed] = []
+    with following(open_app(), batches):
+        assert eventually(lambda: follows(redis_client))
+        collection.insert_many([api(f"p{n}", now(), _id=n) for n in range(10)])
+        assert eventually(lambda: sum(one.operations.get("insert", 0) for one in batches) == 10)
+    [report] = open_app().sync()
+    assert (report.status, report.records_processed) == ("ok", 0)
+
+
 def test_documents_under_a_lock_are_applied_once_it_is_gone(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
