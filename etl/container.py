@@ -224,7 +224,7 @@ class Container:
             source=self.source(collection),
             ttls=self._ttls,
             overlap=collection.overlap_seconds * 1000,
-            leader_key=keys.leader,
+            keys=keys,
         )
 
     @contextmanager

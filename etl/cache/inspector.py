@@ -153,6 +153,11 @@ class Inspector:
         """Whether the key exists."""
         return bool(self._exchange([("EXISTS", key)])[0])
 
+    def field(self, key: str, name: str) -> str | None:
+        """A field of a hash; None if it does not exist."""
+        value: str | None = self._exchange([("HGET", key, name)])[0]
+        return value
+
     def _exchange(self, commands: Sequence[Command]) -> list[Any]:
         return self._retry(partial(self._wire.exchange, commands))
 

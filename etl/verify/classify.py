@@ -54,7 +54,7 @@ class State:
     held: frozenset[str] = frozenset()
     """Keys of the locks that exist."""
     scheduled: bool = False
-    """Whether a daemon is running, which will apply pending changes soon."""
+    """Whether a daemon or a follower is running, which will apply pending changes soon."""
 
     def reached(self, result: TransformResult) -> bool:
         """Whether the cycles have passed this version of a document for good."""

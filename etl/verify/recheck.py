@@ -2,6 +2,9 @@
 
 The documents that claim a key are read between two reads of its owner register. If the register has changed, a writer
 was at work, and the key is checked again. So a concurrent write is never reported as a mismatch.
+
+A deletion changes no register. If a follower is at work, a mismatch counts only if it lasts longer than the follower
+needs to apply a deletion.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from etl.cache.inspector import Claim, Inspector
+from etl.cache.keys import StateKeys
 from etl.errors import Interrupted
 from etl.interfaces import Stages
 from etl.model.result import GONE, TransformResult
@@ -18,6 +22,8 @@ from etl.verify.findings import Finding
 from schemas.operations import Evict, Put
 
 _TRIES: Final = 4
+_FOLLOWER_SECONDS: Final = 2.0
+"""Time for a follower to apply a deletion: many times the usual one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +39,7 @@ class Scope:
     ttls: TTLs
     overlap: int
     """The overlap in milliseconds."""
-    leader_key: str
-    """A key that exists while a daemon leads."""
+    keys: StateKeys
 
     def is_ours(self, claim: Claim) -> bool:
         """Whether a document of this collection claims the key."""
@@ -55,23 +60,23 @@ class Rechecked(NamedTuple):
 
 
 def recheck(scope: Scope, findings: Sequence[Finding]) -> list[Rechecked]:
-    """Recheck these keys.
+    """Recheck these keys; where a follower is at work, recheck the mismatches once more after a pause.
 
     Raises:
         Interrupted: the command is to stop.
         EtlError: a server does not answer, or refuses.
     """
-    waiting = {finding.key: finding for finding in findings}
-    rechecked: dict[str, Rechecked] = {}
-    for _ in range(_TRIES):
-        if scope.stages.stop.is_set():
-            raise Interrupted("stopped while verifying")
-        rechecked |= _at_one_moment(scope, [*waiting.values()])
-        waiting = {key: finding for key, finding in waiting.items() if key not in rechecked}
-        if not waiting:
-            break
-    unstable = Verdict("pending", "it changes faster than it can be checked")
-    return [rechecked.get(f.key) or Rechecked(KeyFacts(f.key, None), unstable) for f in findings]
+    first = _recheck(scope, findings)
+    suspects = {one.facts.key for one in first if one.is_mismatch}
+    if not suspects or not scope.inspector.exists(scope.keys.follow_lease):
+        return first
+    scope.stages.stop.wait(_FOLLOWER_SECONDS)
+    again = {one.facts.key: one for one in _recheck(scope, [f for f in findings if f.key in suspects])}
+    behind = scope.inspector.field(scope.keys.follow, "caught_up") != "1"
+    return [
+        _confirmed(one, again[one.facts.key], behind=behind) if one.facts.key in suspects else one
+        for one in first
+    ]
 
 
 def write_of(result: TransformResult | None, key: str) -> Put | Evict | None:
@@ -94,8 +99,29 @@ def state_of(scope: Scope, documents: Sequence[str], held: frozenset[str] = froz
         records=scope.inspector.records(documents),
         deferred=frozenset(stored.deferred),
         held=held,
-        scheduled=scope.inspector.exists(scope.leader_key),
+        scheduled=any(map(scope.inspector.exists, (scope.keys.leader, scope.keys.follow_lease))),
     )
+
+
+def _confirmed(first: Rechecked, second: Rechecked, *, behind: bool) -> Rechecked:
+    """The second of two rechecks of a mismatch; pending if the follower may not have applied the cause yet."""
+    if second.is_mismatch and (behind or second.facts.owner != first.facts.owner):
+        return second._replace(verdict=Verdict("pending", "the follower has not applied the change yet"))
+    return second
+
+
+def _recheck(scope: Scope, findings: Sequence[Finding]) -> list[Rechecked]:
+    waiting = {finding.key: finding for finding in findings}
+    rechecked: dict[str, Rechecked] = {}
+    for _ in range(_TRIES):
+        if scope.stages.stop.is_set():
+            raise Interrupted("stopped while verifying")
+        rechecked |= _at_one_moment(scope, [*waiting.values()])
+        waiting = {key: finding for key, finding in waiting.items() if key not in rechecked}
+        if not waiting:
+            break
+    unstable = Verdict("pending", "it changes faster than it can be checked")
+    return [rechecked.get(f.key) or Rechecked(KeyFacts(f.key, None), unstable) for f in findings]
 
 
 def _at_one_moment(scope: Scope, findings: Sequence[Finding]) -> dict[str, Rechecked]:

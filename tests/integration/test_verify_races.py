@@ -20,8 +20,10 @@ from etl.mongo.reader import Source
 from etl.sync.processor import Processor
 from tests.support.pipeline import Clock, OpenApp, api, campaign, hash_at, sync
 from tests.support.types import Document
+from tests.support.verification import found
 
 KEY = "config:api:p"
+STATE = state_keys("promptContent")
 
 
 def once(
@@ -78,6 +80,48 @@ def test_a_key_that_a_cycle_writes_meanwhile_is_no_mismatch(
     assert any(calls)
     assert (report.wrong, report.repaired, report.pending) == (0, 0, 0)
     assert hash_at(redis_client, KEY) == {"status": "new"}
+
+
+@pytest.mark.parametrize(
+    ("caught_up", "applied", "verdict"),
+    [
+        ("1", "nothing", "orphaned"),
+        ("0", "nothing", "pending"),
+        ("1", "deletion", "absent"),
+        ("1", "other", "pending"),
+    ],
+)
+def test_a_deletion_is_a_mismatch_only_if_a_follower_leaves_it(
+    open_app: OpenApp,
+    clock: Clock,
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    caught_up: str,
+    applied: str,
+    verdict: str,
+) -> None:
+    """A follower needs some milliseconds for a deletion, and more if it is behind."""
+    collection.insert_one(api("p", clock.ago(900), _id=1))
+    app, beside = open_app(), open_app()
+    sync(app)
+    collection.delete_one({"_id": 1})
+    redis_client.set(STATE.follow_lease, "host:1", px=60_000)
+    redis_client.hset(STATE.follow, "caught_up", caught_up)
+
+    def follow() -> None:
+        if applied == "deletion":
+            redis_client.delete(KEY)
+        elif applied == "other":
+            collection.insert_one(api("p", clock.ago(800), _id=2))
+            sync(beside)
+            collection.delete_one({"_id": 2})
+
+    monkeypatch.setattr("etl.verify.recheck._FOLLOWER_SECONDS", 0.1)
+    calls = once(monkeypatch, Inspector, "exists", follow, call=3)  # after the first recheck
+    report = app.verify("promptContent")
+    assert any(calls)
+    assert found(report) == ({} if verdict == "absent" else {verdict: 1})
 
 
 def test_a_repair_writes_what_the_document_says_by_then(
@@ -248,7 +292,7 @@ def test_there_is_no_mismatch_while_a_writer_and_cycles_are_at_work(
             document = _written(chance.randrange(250), chance)
             collection.replace_one({"_id": document["_id"]}, document, upsert=True)
 
-    redis_client.set(state_keys("promptContent").leader, "a daemon", px=60_000)
+    redis_client.set(STATE.leader, "a daemon", px=60_000)
     reports = []
     with running(write, lambda: sync(beside)):
         reports = [app.verify("promptContent", repair=number % 2 == 1) for number in range(20)]
