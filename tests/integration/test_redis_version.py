@@ -20,7 +20,7 @@ def test_an_older_version_is_refused(
     app: App, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One line names both versions; nothing is written."""
-    monkeypatch.setattr("etl.cache.client.OLDEST", (99, 0))  # no wheel has an old one
+    monkeypatch.setattr("etl.cache.cluster.OLDEST", (99, 0))  # no wheel has an old one
     [report] = app.sync()
     found = str(redis_client.info("server")["redis_version"]).rpartition(".")[0]
     assert report.exit_code == 2
