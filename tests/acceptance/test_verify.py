@@ -13,8 +13,9 @@ from pymongo.database import Database
 from etl.app import App
 from etl.demo import MongoServer
 from etl.settings import ScheduleSettings
+from tests.factories import campaign
 from tests.support.command import Etl, StartEtl
-from tests.support.pipeline import campaign, settings_for
+from tests.support.pipeline import settings_for
 from tests.support.types import Document
 from tests.support.waiting import eventually
 

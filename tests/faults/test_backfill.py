@@ -23,11 +23,12 @@ from etl.backfill.executors import processes
 from etl.demo import RedisServer
 from etl.model.report import Report
 from schemas.position import position_from_text, position_of
+from tests.factories import api
 from tests.support.apps import Apps
 from tests.support.command import StartEtl, end_of
 from tests.support.daemons import ended, every
 from tests.support.failpoint import fail_command
-from tests.support.pipeline import STATE_PREFIX, api
+from tests.support.pipeline import STATE_PREFIX
 from tests.support.proxy import Proxy
 from tests.support.truth import held, truth
 from tests.support.types import Document, ProxyTo

@@ -15,8 +15,9 @@ from etl.app import App, BackfillOrder
 from etl.backfill.executors import processes
 from etl.cache.keys import state_keys
 from etl.demo import MongoServer
+from tests.factories import api
 from tests.support.cluster import Cluster, start_cluster
-from tests.support.pipeline import NAME, api, settings_for, sync
+from tests.support.pipeline import NAME, settings_for, sync
 from tests.support.truth import truth
 from tests.support.types import Document
 from tests.support.waiting import eventually

@@ -10,6 +10,7 @@ import pytest
 import redis
 from pymongo.collection import Collection
 
+from tests.factories import api
 from tests.support.command import Result
 from tests.support.types import Document
 
@@ -47,11 +48,7 @@ def confined(environment: Mapping[str, str]) -> Confined:
 def many(collection: Collection[Document]) -> None:
     """Documents of one kind, a second apart."""
     now = datetime.now(UTC)
-    fields = {"tipo": "integracion_api", "status": "active"}
-    collection.insert_many(
-        {**fields, "provider_name": f"p{n}", "updated_at": now - timedelta(milliseconds=n)}
-        for n in range(MANY)
-    )
+    collection.insert_many(api(f"p{n}", now - timedelta(milliseconds=n)) for n in range(MANY))
 
 
 @pytest.mark.usefixtures("many")

@@ -17,6 +17,7 @@ import redis
 from pymongo.collection import Collection
 
 from etl.demo import MongoServer, RedisServer
+from tests.factories import estado_servidor
 from tests.support.command import StartEtl
 from tests.support.daemons import (
     HISTORY,
@@ -73,8 +74,7 @@ def test_a_family_that_is_refreshed_is_never_missing(
     start_etl: StartEtl, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """The default schedule, a second for a minute, past the end of the first life; read all the time."""
-    document = {"tipo": "estado_servidor", "server_name": "content", "status": "active"}
-    collection.insert_one(document | {"updated_at": datetime.now(UTC)})
+    collection.insert_one(estado_servidor(updated_at=datetime.now(UTC)))
     life = '{"mcp:server:status": {"ttl": 5, "refresh_seconds": 4}}'
     start_etl("run", ETL_FAMILIES=life, ETL_SCHEDULE__CYCLE_SECONDS="11")
     assert eventually(lambda: bool(redis_client.exists("mcp:server:status:content")))

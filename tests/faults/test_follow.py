@@ -31,11 +31,12 @@ from etl.cache.keys import state_keys
 from etl.demo import RedisServer
 from etl.model.report import no_progress
 from etl.sync.follow import Followed
+from tests.factories import api, campaign
 from tests.support.apps import Apps, cycle
 from tests.support.command import StartEtl, interrupt
 from tests.support.daemons import Process
 from tests.support.following import following
-from tests.support.pipeline import NAME, api, campaign, settings_for
+from tests.support.pipeline import NAME, settings_for
 from tests.support.truth import held, truth
 from tests.support.types import Document, StartMongo, StartRedis
 from tests.support.waiting import eventually

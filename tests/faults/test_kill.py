@@ -22,8 +22,8 @@ from etl.cache.keys import state_keys
 from etl.cli import run
 from etl.demo import RedisServer
 from schemas.position import FIRST, Position, position_from_text
+from tests.factories import delta, requested
 from tests.support.command import StartEtl, end_of
-from tests.support.generations import delta, requested
 from tests.support.truth import held, truth
 from tests.support.types import Document, StartRedis
 from tests.support.waiting import eventually

@@ -17,8 +17,8 @@ from etl.cache.scripts import SCRIPTS
 from etl.cache.writer import Applied, CacheWriter
 from etl.checkpoint.checkpoint import CheckpointStore
 from etl.demo import RedisServer
+from tests.factories import written
 from tests.support.apps import Apps, cycle
-from tests.support.generations import written
 from tests.support.proxy import Proxy
 from tests.support.truth import held, truth
 from tests.support.types import Document, ProxyTo

@@ -15,10 +15,10 @@ from pymongo.collection import Collection
 
 from etl.cache.scripts import SCRIPTS
 from etl.demo import RedisServer
+from tests.factories import delta, written
 from tests.support.apps import LEASE, Apps, cycle
 from tests.support.command import Etl, StartEtl, end_of
 from tests.support.failpoint import fail_command
-from tests.support.generations import delta, written
 from tests.support.proxy import Proxy
 from tests.support.truth import held, truth
 from tests.support.types import Document, ProxyTo

@@ -12,9 +12,9 @@ from pymongo.collection import Collection
 from etl.app import App
 from etl.cache.writer import Applied, CacheWriter
 from etl.demo import MongoServer, RedisServer
+from tests.factories import delta
 from tests.support.apps import Apps, cycle
 from tests.support.command import StartEtl, end_of
-from tests.support.generations import delta
 from tests.support.proxy import Proxy, Way
 from tests.support.truth import held, truth
 from tests.support.types import Document, ProxyTo

@@ -8,9 +8,9 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from etl.cache.keys import state_keys
+from tests.factories import delta
 from tests.support.apps import Apps, cycle
 from tests.support.failpoint import after, fail_command, times
-from tests.support.generations import delta
 from tests.support.truth import held, truth
 from tests.support.types import Document, StartMongo
 from tests.support.waiting import eventually

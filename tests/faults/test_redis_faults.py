@@ -16,8 +16,8 @@ from etl.backfill import coordinator
 from etl.cache.writer import Applied, CacheWriter
 from etl.demo import RedisServer
 from etl.settings import Settings
+from tests.factories import delta
 from tests.support.apps import Apps, cycle
-from tests.support.generations import delta
 from tests.support.pipeline import STATE_PREFIX
 from tests.support.truth import held, truth
 from tests.support.types import Document, StartMongo, StartRedis

@@ -13,9 +13,10 @@ from pymongo.collection import Collection
 from etl.app import App, BackfillOrder
 from etl.demo import MongoServer
 from etl.settings import Settings
+from tests.factories import api
 from tests.support.command import StartEtl
 from tests.support.daemons import ended, every, is_ready, key, provider, url_of
-from tests.support.pipeline import NAME, api
+from tests.support.pipeline import NAME
 from tests.support.sentinel import DOWN_SECONDS, PASSWORD, SENTINEL_PASSWORD, Watched, start_sentinel
 from tests.support.truth import held, truth
 from tests.support.types import Document

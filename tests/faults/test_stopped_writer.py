@@ -17,8 +17,8 @@ from pymongo.collection import Collection
 
 from etl.cache import writer
 from etl.cache.keys import owner_key, record_key, requests_key
+from tests.factories import api, campaign
 from tests.support.apps import Apps, cycle
-from tests.support.pipeline import api, campaign
 from tests.support.truth import held, truth
 from tests.support.types import Document
 from tests.support.waiting import eventually

@@ -14,7 +14,8 @@ import pytest
 from pymongo.collection import Collection
 
 from etl.app import App, BackfillOrder
-from tests.support.pipeline import NAME, Clock, campaign, sync
+from tests.factories import campaign
+from tests.support.pipeline import NAME, Clock, sync
 from tests.support.types import Document
 
 ROOT = Path(__file__).parents[2]

@@ -17,8 +17,8 @@ from etl.backfill import coordinator
 from etl.backfill.executors import processes
 from etl.model.report import Report
 from etl.model.scan import Bounds
-from tests.support.generations import requested, written
-from tests.support.pipeline import STATE_PREFIX, Clock, OpenApp, api, campaign, hash_at, sync
+from tests.factories import api, campaign, requested, written
+from tests.support.pipeline import STATE_PREFIX, Clock, OpenApp, hash_at, sync
 from tests.support.redis_dump import contents
 from tests.support.truth import held, truth
 from tests.support.types import Document

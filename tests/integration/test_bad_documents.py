@@ -10,7 +10,8 @@ from bson.datetime_ms import DatetimeMS
 from bson.raw_bson import RawBSONDocument
 from pymongo.collection import Collection
 
-from tests.support.pipeline import STATE_PREFIX, Clock, OpenApp, api, sync
+from tests.factories import api
+from tests.support.pipeline import STATE_PREFIX, Clock, OpenApp, sync
 from tests.support.types import Document
 
 

@@ -1,25 +1,21 @@
 """A Redis Cluster: three primaries on loopback, every command."""
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
-from bson import json_util
 from pymongo.collection import Collection
 from redis.crc import key_slot
 
 from etl.app import App, BackfillOrder
 from etl.demo import MongoServer
+from tests.factories import api, expected_of_documents, samples
 from tests.support.cluster import Cluster, start_cluster
-from tests.support.pipeline import NAME, api, settings_for, sync
+from tests.support.pipeline import NAME, settings_for, sync
 from tests.support.truth import truth
 from tests.support.types import Document
-
-DATA = Path(__file__).parents[1] / "data"
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +43,9 @@ def now() -> datetime:
 
 def test_the_samples_of_the_contract(app: App, collection: Collection[Document], cluster: Cluster) -> None:
     """The same keys and values as on a single server."""
-    documents = json_util.loads((DATA / "sample_documents.json").read_text("utf-8"))
-    collection.insert_many(documents)
+    collection.insert_many(samples())
     assert sync(app).records_processed == 6
-    expected = json.loads((DATA / "sample_expected.json").read_text("utf-8"))
-    wanted = {key: entry["value"] for key, entry in expected.items() if not key.startswith("etl:")}
+    wanted = {key: entry["value"] for key, entry in expected_of_documents().items()}
     assert cluster.contents() == wanted
     assert sync(app).records_processed == 0
 

@@ -9,7 +9,8 @@ from pymongo.database import Database
 
 from etl.app import App
 from etl.demo import MongoServer
-from tests.support.pipeline import Clock, api, settings_for, sync
+from tests.factories import api
+from tests.support.pipeline import Clock, settings_for, sync
 from tests.support.types import Document, ProxyTo, StartRedis
 
 TO_MONGODB = ["listIndexes", "find", "listCollections", "hello", "find", "listCollections", "find", "find"]

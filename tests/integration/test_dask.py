@@ -24,7 +24,8 @@ from etl.backfill.executors import OnDask, dask
 from etl.demo import MongoServer
 from etl.demo.process import free_port
 from etl.model.report import Report
-from tests.support.pipeline import OpenApp, api
+from tests.factories import api
+from tests.support.pipeline import OpenApp
 from tests.support.truth import held, truth
 from tests.support.types import Document
 from tests.support.waiting import eventually

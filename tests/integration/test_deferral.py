@@ -6,7 +6,8 @@ import pytest
 import redis
 from pymongo.collection import Collection
 
-from tests.support.pipeline import Clock, OpenApp, api, campaign, sync
+from tests.factories import api, campaign
+from tests.support.pipeline import Clock, OpenApp, sync
 from tests.support.truth import held, truth
 from tests.support.types import Document
 

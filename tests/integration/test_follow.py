@@ -14,9 +14,10 @@ from etl.cache.keys import state_keys
 from etl.errors import StreamRefusedError
 from etl.settings import Settings
 from etl.sync.follow import Followed
+from tests.factories import api, campaign
 from tests.support.failpoint import fail_command
 from tests.support.following import following
-from tests.support.pipeline import NAME, OpenApp, api, campaign
+from tests.support.pipeline import NAME, OpenApp
 from tests.support.truth import held, truth
 from tests.support.types import Document, StartMongo
 from tests.support.waiting import eventually

@@ -12,7 +12,8 @@ from etl.app import App
 from etl.cache.keys import state_keys
 from etl.cli import run
 from etl.demo import MongoServer
-from tests.support.pipeline import NAME, api, sync
+from tests.factories import api
+from tests.support.pipeline import NAME, sync
 from tests.support.types import Document
 
 

@@ -12,7 +12,8 @@ from pymongo.collection import Collection
 from etl.app import App, BackfillOrder
 from etl.demo import MongoServer
 from etl.settings.model import RetrySettings, TransformSettings
-from tests.support.pipeline import NAME, Clock, api, campaign, settings_for, sync
+from tests.factories import api, campaign, resultado_mcp
+from tests.support.pipeline import NAME, Clock, settings_for, sync
 from tests.support.types import Document, StartRedis
 
 MB = 1024 * 1024
@@ -20,8 +21,7 @@ MB = 1024 * 1024
 
 def tool(name: str, updated_at: Any, result: Any) -> Document:
     """A `resultado_mcp`: one hash, whose `result` is any value."""
-    fields = {"tipo": "resultado_mcp", "server": "s", "tool": name, "result": result}
-    return fields | {"_id": name, "updated_at": updated_at}
+    return resultado_mcp(_id=name, server="s", tool=name, result=result, updated_at=updated_at)
 
 
 @contextmanager

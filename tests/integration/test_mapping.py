@@ -1,13 +1,10 @@
 """`collections[].fields`: documents of any shape become the same cache entries."""
 
-import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
-from bson import json_util
 from pymongo.collection import Collection
 from pymongo.database import Database
 
@@ -18,26 +15,16 @@ from etl.errors import ConfigurationError
 from etl.model.report import RefreshReport, no_progress
 from etl.settings import Settings
 from schemas.documents import fields as contract_fields
+from tests.factories import expected_of_documents, samples
 from tests.support.pipeline import NAME, Clock, OpenApp, hash_at, sync
 from tests.support.types import Document
 
-DATA = Path(__file__).parents[1] / "data"
-EXPECTED = {
-    key: entry
-    for key, entry in json.loads((DATA / "sample_expected.json").read_text("utf-8")).items()
-    if not key.startswith("etl:")
-}
+EXPECTED = expected_of_documents()
 
 KINDS = ("generacion", "resultado_mcp", "estado_servidor", "integracion_api", "cliente_mcp")
 MESSAGES = {
     "$map": {"input": "$textos", "as": "t", "in": {"numero": "$$t.n", "texto": "$$t.t", "tono": "$$t.s"}}
 }
-
-
-def samples() -> list[Document]:
-    """The users' sample documents."""
-    found: list[Document] = json_util.loads((DATA / "sample_documents.json").read_text("utf-8"))
-    return found
 
 
 def position(document: Document) -> Document:

@@ -8,7 +8,8 @@ from pymongo.collection import Collection
 
 from etl.app import App
 from etl.cache.keys import record_key
-from tests.support.pipeline import Clock, OpenApp, api, campaign, hash_at, sync
+from tests.factories import api, campaign
+from tests.support.pipeline import Clock, OpenApp, hash_at, sync
 from tests.support.truth import held, truth
 from tests.support.types import Document
 

@@ -9,7 +9,8 @@ import redis
 from pymongo.collection import Collection
 
 from etl.cache.writer import Applied, CacheWriter
-from tests.support.pipeline import STATE_PREFIX, Clock, OpenApp, api, campaign, hash_at, sync
+from tests.factories import api, campaign
+from tests.support.pipeline import STATE_PREFIX, Clock, OpenApp, hash_at, sync
 from tests.support.truth import held, truth
 from tests.support.types import Document
 

@@ -16,7 +16,8 @@ from pymongo.database import Database
 
 from etl.mongo.reader import Source
 from schemas.bson_order import order
-from tests.support.pipeline import STATE_PREFIX, Clock, OpenApp, api, hash_at, sync
+from tests.factories import api, campaign
+from tests.support.pipeline import STATE_PREFIX, Clock, OpenApp, hash_at, sync
 from tests.support.truth import held, truth
 from tests.support.types import Document
 
@@ -296,8 +297,7 @@ def test_a_flushed_redis_begins_anew(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
     """With neither checkpoint nor `etl:last_sync` the next cycle is a cold start, queues included."""
-    wish = {"tipo": "generacion", "campana_id": "c", "segmento": "s", "estado": "pendiente"}
-    collection.insert_many([named(1, clock.ago(9000)), wish | {"updated_at": clock.ago(8000)}])
+    collection.insert_many([named(1, clock.ago(9000)), campaign("c", clock.ago(8000), estado="pendiente")])
     app = open_app()
     sync(app)
     redis_client.flushdb()

@@ -13,7 +13,8 @@ from pymongo.collection import Collection
 from etl.app import App, BackfillOrder
 from schemas import codec
 from schemas.codec import RawValue, document_of, raw_value
-from tests.support.pipeline import NAME, Clock, OpenApp, api, sync
+from tests.factories import api, resultado_mcp
+from tests.support.pipeline import NAME, Clock, OpenApp, sync
 from tests.support.types import Document
 
 UNDEFINED: Any = RawValue(codec.UNDEFINED, b"")
@@ -269,10 +270,8 @@ def test_a_json_schema_that_refers_is_written_as_the_object_it_is(
 ) -> None:
     """With its fields in their order; as the result of a tool, and in a list."""
     schema = {"$id": "https://e/x.json", "$ref": "#/definitions/A"}
-    tool = {"tipo": "resultado_mcp", "server": "s", "tool": "t", "result": {"schema": schema, "n": [schema]}}
-    collection.insert_many(
-        [api("p", clock.ago(60), endpoints=[schema]), tool | {"updated_at": clock.ago(60)}]
-    )
+    tool = resultado_mcp(result={"schema": schema, "n": [schema]}, updated_at=clock.ago(60))
+    collection.insert_many([api("p", clock.ago(60), endpoints=[schema]), tool])
     assert synced(app) == (2, 0)
     text = '{"$id":"https://e/x.json","$ref":"#/definitions/A"}'
     assert redis_client.hget("config:api:p", "endpoints") == f"[{text}]"

@@ -12,7 +12,8 @@ from pymongo.database import Database
 from etl.cache.keys import record_key, requests_key, state_keys
 from etl.cli import run
 from etl.demo import MongoServer
-from tests.support.pipeline import NAME, api, campaign
+from tests.factories import api, campaign
+from tests.support.pipeline import NAME
 from tests.support.types import Document
 
 OTHER = "other*[x]"

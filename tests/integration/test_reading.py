@@ -13,7 +13,8 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 
 from etl.app import App
-from tests.support.pipeline import Clock, OpenApp, api, sync
+from tests.factories import api
+from tests.support.pipeline import Clock, OpenApp, sync
 from tests.support.types import Document
 
 

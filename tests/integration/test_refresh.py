@@ -15,7 +15,8 @@ from etl.errors import ConfigurationError
 from etl.model.report import RefreshReport
 from etl.mongo.reader import Source
 from schemas.documents import KINDS
-from tests.support.pipeline import Clock, OpenApp, api, campaign, hash_at, sync
+from tests.factories import api, campaign
+from tests.support.pipeline import Clock, OpenApp, hash_at, sync
 from tests.support.truth import held, truth
 from tests.support.types import Document
 

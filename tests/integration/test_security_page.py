@@ -11,8 +11,9 @@ from redis.cluster import RedisCluster
 
 from etl.app import App, BackfillOrder
 from etl.demo import MongoServer, RedisServer
+from tests.factories import api, campaign
 from tests.support.cluster import start_cluster
-from tests.support.pipeline import NAME, Clock, api, campaign, settings_for, sync
+from tests.support.pipeline import NAME, Clock, settings_for, sync
 from tests.support.security import as_user, create_user
 from tests.support.types import Document
 

@@ -12,7 +12,8 @@ from etl.app import App, BackfillOrder
 from etl.demo import MongoServer
 from etl.errors import ConfigurationError
 from etl.mongo.reader import Source
-from tests.support.pipeline import NAME, STATE_PREFIX, Clock, OpenApp, api, settings_for, sync
+from tests.factories import api
+from tests.support.pipeline import NAME, STATE_PREFIX, Clock, OpenApp, settings_for, sync
 from tests.support.types import Document
 
 COUNT = 40

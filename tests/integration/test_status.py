@@ -16,7 +16,8 @@ from etl.cli import run
 from etl.demo import MongoServer
 from etl.errors import ConfigurationError, EtlError
 from etl.monitoring.status import CollectionStatus
-from tests.support.pipeline import NAME, OpenApp, api, campaign, settings_for, sync
+from tests.factories import api, campaign
+from tests.support.pipeline import NAME, OpenApp, settings_for, sync
 from tests.support.types import Document, ProxyTo, StartMongo
 
 LOCK = "lock:content_generation:camp-1"

@@ -9,6 +9,7 @@ import redis
 from pymongo.collection import Collection
 
 from etl.cli import ids
+from tests.factories import api, campaign
 from tests.support.pipeline import OpenApp, sync
 from tests.support.types import Document
 
@@ -21,15 +22,12 @@ Change = Callable[[Collection[Document], redis.Redis], Any]
 
 def provider(**changes: Any) -> Document:
     """The document whose story is told."""
-    fields = {"_id": "d", "tipo": "integracion_api", "provider_name": "p", "status": "active"}
-    return fields | {"updated_at": NOW - timedelta(seconds=600)} | changes
+    return api("p", NOW - timedelta(seconds=600), _id="d") | changes
 
 
 def generation(**changes: Any) -> Document:
     """Another, of a campaign."""
-    messages = [{"numero": 1, "texto": "hola", "tono": "casual"}]
-    fields = {"_id": "d", "campana_id": "c", "segmento": "s", "mensajes": messages}
-    return fields | {"updated_at": NOW - timedelta(seconds=600)} | changes
+    return campaign("c", NOW - timedelta(seconds=600), _id="d") | changes
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ from etl.app import App
 from etl.cache.keys import state_keys
 from etl.demo import MongoServer
 from etl.settings import Settings
-from tests.support.pipeline import Clock, api, campaign, hash_at, settings_for, sync
+from tests.factories import api, campaign, generation
+from tests.support.pipeline import Clock, hash_at, settings_for, sync
 from tests.support.truth import held, truth
 from tests.support.types import Document
-from tests.support.verification import Applied, found, generation, messages, meta, named
+from tests.support.verification import Applied, found, messages, meta, named
 
 
 def test_every_kind_of_mismatch_is_found_and_repaired(

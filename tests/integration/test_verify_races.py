@@ -18,7 +18,8 @@ from etl.cache.writer import CacheWriter
 from etl.checkpoint.checkpoint import CheckpointStore
 from etl.mongo.reader import Source
 from etl.sync.processor import Processor
-from tests.support.pipeline import Clock, OpenApp, api, campaign, hash_at, sync
+from tests.factories import api, campaign
+from tests.support.pipeline import Clock, OpenApp, hash_at, sync
 from tests.support.types import Document
 from tests.support.verification import found
 

@@ -11,7 +11,6 @@ from etl.cache.keys import state_keys
 from etl.model.report import Report
 from etl.mongo.reader import Source
 from etl.settings import Settings
-from tests.support.types import Document
 
 NAME = "promptContent"
 STATE_PREFIX = state_keys(NAME).checkpoint.removesuffix("checkpoint")
@@ -63,19 +62,6 @@ def sync(app: App) -> Report:
     [report] = app.sync()
     assert (report.status, report.error) == ("ok", None), report.error
     return report
-
-
-def api(name: str, updated_at: Any, **changes: Any) -> Document:
-    """An `integracion_api`, the simplest of documents: one key, `config:api:{name}`."""
-    fields = {"tipo": "integracion_api", "provider_name": name, "status": "active"}
-    return fields | {"updated_at": updated_at} | changes
-
-
-def campaign(campana_id: str, updated_at: Any, **changes: Any) -> Document:
-    """A `generacion` with one message, of segment `s`."""
-    message = {"numero": 1, "texto": "hola", "tono": "casual"}
-    fields = {"tipo": "generacion", "campana_id": campana_id, "segmento": "s", "mensajes": [message]}
-    return fields | {"updated_at": updated_at} | changes
 
 
 def hash_at(client: Any, key: str) -> dict[str, str]:

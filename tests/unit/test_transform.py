@@ -11,21 +11,19 @@ from bson.datetime_ms import DatetimeMS
 
 from etl.transform.transform import Transform
 from schemas.operations import Enqueue, Evict, Keep, Put, Reject
+from tests import factories
 
 TRANSFORM = Transform("promptContent", "generacion", "updated_at", most_bytes=10_000)
 
 
 def api(document_id: Any, **changes: Any) -> bytes:
     """A document that fills one hash."""
-    fields = {"tipo": "integracion_api", "provider_name": "a", "status": "active"}
-    return bson.encode({"_id": document_id, **fields, "updated_at": DatetimeMS(5), **changes})
+    return bson.encode({"_id": document_id} | factories.api("a", DatetimeMS(5)) | changes)
 
 
 def campaign(document_id: Any, **changes: Any) -> bytes:
     """A document that fills a list, or asks for messages."""
-    message = {"numero": 1, "texto": "hola", "tono": "casual"}
-    fields = {"campana_id": "c", "segmento": "s", "mensajes": [message], "updated_at": DatetimeMS(5)}
-    return bson.encode({"_id": document_id, **fields, **changes})
+    return bson.encode({"_id": document_id} | factories.campaign("c", DatetimeMS(5)) | changes)
 
 
 def test_what_a_document_asks_for() -> None:
