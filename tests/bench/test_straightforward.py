@@ -8,7 +8,7 @@ import redis
 from bench import straightforward
 from bench.servers import COLLECTION, Bench, Source
 from tests.factories import campaign
-from tests.support.truth import held
+from tests.support.redis_dump import held
 from tests.support.types import Document, Warm
 
 TTLS = range(10_700, 10_801)

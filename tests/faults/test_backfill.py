@@ -30,7 +30,8 @@ from tests.support.daemons import ended, every
 from tests.support.failpoint import fail_command
 from tests.support.pipeline import STATE_PREFIX
 from tests.support.proxy import Proxy
-from tests.support.truth import held, truth
+from tests.support.redis_dump import held
+from tests.support.truth import truth
 from tests.support.types import Document, ProxyTo
 from tests.support.waiting import eventually
 

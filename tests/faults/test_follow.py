@@ -37,7 +37,8 @@ from tests.support.command import StartEtl, interrupt
 from tests.support.daemons import Process
 from tests.support.following import following
 from tests.support.pipeline import NAME, settings_for
-from tests.support.truth import held, truth
+from tests.support.redis_dump import held
+from tests.support.truth import truth
 from tests.support.types import Document, StartMongo, StartRedis
 from tests.support.waiting import eventually
 

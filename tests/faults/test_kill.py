@@ -24,7 +24,8 @@ from etl.demo import RedisServer
 from schemas.position import FIRST, Position, position_from_text
 from tests.factories import delta, requested
 from tests.support.command import StartEtl, end_of
-from tests.support.truth import held, truth
+from tests.support.redis_dump import held
+from tests.support.truth import truth
 from tests.support.types import Document, StartRedis
 from tests.support.waiting import eventually
 

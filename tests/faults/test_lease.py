@@ -20,7 +20,8 @@ from tests.support.apps import LEASE, Apps, cycle
 from tests.support.command import Etl, StartEtl, end_of
 from tests.support.failpoint import fail_command
 from tests.support.proxy import Proxy
-from tests.support.truth import held, truth
+from tests.support.redis_dump import held, values
+from tests.support.truth import truth
 from tests.support.types import Document, ProxyTo
 from tests.support.waiting import eventually
 
@@ -66,14 +67,7 @@ def put_to_sleep(
 
 def state(client: redis.Redis) -> dict[str, Any]:
     """All that the ETL keeps for itself, but for the history of runs and the owners, who note when they were met."""
-    reads: dict[str, Callable[[str], Any]] = {
-        "hash": client.hgetall,
-        "set": client.smembers,
-        "string": client.get,
-        "zset": lambda key: client.zrange(key, 0, -1, withscores=True),
-    }
-    keys = [key for key in client.scan_iter("{*") if not key.endswith((":history", ":owner"))]
-    return {key: reads[str(client.type(key))](key) for key in keys}
+    return values(client, "{*", but=(":history", ":owner"))
 
 
 @pytest.mark.parametrize("step", STEPS)

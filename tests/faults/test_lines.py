@@ -16,7 +16,8 @@ from tests.factories import delta
 from tests.support.apps import Apps, cycle
 from tests.support.command import StartEtl, end_of
 from tests.support.proxy import Proxy, Way
-from tests.support.truth import held, truth
+from tests.support.redis_dump import held
+from tests.support.truth import truth
 from tests.support.types import Document, ProxyTo
 
 Line = tuple[Proxy, dict[str, str]]

@@ -11,7 +11,8 @@ from etl.cache.keys import state_keys
 from tests.factories import delta
 from tests.support.apps import Apps, cycle
 from tests.support.failpoint import after, fail_command, times
-from tests.support.truth import held, truth
+from tests.support.redis_dump import held
+from tests.support.truth import truth
 from tests.support.types import Document, StartMongo
 from tests.support.waiting import eventually
 

@@ -19,7 +19,8 @@ from etl.settings import Settings
 from tests.factories import delta
 from tests.support.apps import Apps, cycle
 from tests.support.pipeline import STATE_PREFIX
-from tests.support.truth import held, truth
+from tests.support.redis_dump import held
+from tests.support.truth import truth
 from tests.support.types import Document, StartMongo, StartRedis
 
 PATIENCE = 20.0

@@ -18,8 +18,9 @@ from etl.settings import Settings
 from tests.support.command import StartEtl
 from tests.support.daemons import HISTORY, Process, ended, every, key, provider
 from tests.support.pipeline import NAME, settings_for, sync
+from tests.support.redis_dump import held
 from tests.support.replica_set import Member, ReplicaSet, start_replica_set
-from tests.support.truth import held, truth
+from tests.support.truth import truth
 from tests.support.types import Document
 from tests.support.waiting import eventually
 

@@ -17,8 +17,9 @@ from tests.factories import api
 from tests.support.command import StartEtl
 from tests.support.daemons import ended, every, is_ready, key, provider, url_of
 from tests.support.pipeline import NAME
+from tests.support.redis_dump import held
 from tests.support.sentinel import DOWN_SECONDS, PASSWORD, SENTINEL_PASSWORD, Watched, start_sentinel
-from tests.support.truth import held, truth
+from tests.support.truth import truth
 from tests.support.types import Document
 from tests.support.waiting import eventually
 

@@ -19,7 +19,8 @@ from etl.cache import writer
 from etl.cache.keys import owner_key, record_key, requests_key
 from tests.factories import api, campaign
 from tests.support.apps import Apps, cycle
-from tests.support.truth import held, truth
+from tests.support.redis_dump import held
+from tests.support.truth import truth
 from tests.support.types import Document
 from tests.support.waiting import eventually
 

@@ -18,9 +18,9 @@ from etl.backfill.executors import processes
 from etl.model.report import Report
 from etl.model.scan import Bounds
 from tests.factories import api, campaign, requested, written
-from tests.support.pipeline import STATE_PREFIX, Clock, OpenApp, hash_at, sync
-from tests.support.redis_dump import contents
-from tests.support.truth import held, truth
+from tests.support.pipeline import STATE_PREFIX, Clock, OpenApp, sync
+from tests.support.redis_dump import contents, hash_at, held
+from tests.support.truth import truth
 from tests.support.types import Document
 
 NAME = "promptContent"

@@ -46,7 +46,7 @@ def test_the_samples_of_the_contract(app: App, collection: Collection[Document],
     collection.insert_many(samples())
     assert sync(app).records_processed == 6
     wanted = {key: entry["value"] for key, entry in expected_of_documents().items()}
-    assert cluster.contents() == wanted
+    assert cluster.held() == wanted
     assert sync(app).records_processed == 0
 
 
@@ -58,8 +58,8 @@ def test_moves_heirs_and_tombstones(app: App, collection: Collection[Document], 
     collection.update_one({"_id": 3}, {"$set": {"provider_name": "c", "updated_at": now()}})
     collection.update_one({"_id": 2}, {"$set": {"eliminado": True, "updated_at": now()}})
     sync(app)
-    assert cluster.contents() == truth(collection)
-    assert set(cluster.contents()) == {"config:api:a", "config:api:c"}
+    assert cluster.held() == truth(collection)
+    assert set(cluster.held()) == {"config:api:a", "config:api:c"}
 
 
 def test_backfill_verify_trace_refresh_show(
@@ -69,7 +69,7 @@ def test_backfill_verify_trace_refresh_show(
     collection.insert_many([api(f"p{n}", now(), _id=n) for n in range(6_000)])
     report = app.backfill(NAME, BackfillOrder(), lambda _: None)
     assert (report.status, report.records_processed) == ("ok", 6_000)
-    assert cluster.contents() == truth(collection)
+    assert cluster.held() == truth(collection)
 
     client = cluster.client()
     client.delete("config:api:p7")
@@ -77,7 +77,7 @@ def test_backfill_verify_trace_refresh_show(
     collection.delete_one({"_id": 9})
     assert app.verify(NAME).wrong == 3
     assert app.verify(NAME, repair=True).repaired == 3
-    assert cluster.contents() == truth(collection)
+    assert cluster.held() == truth(collection)
     assert app.show("config:api:p7") is not None
     assert app.trace(NAME, ["7"]).outcome == "well"
     assert app.refresh("config:api", "p7").written == 1

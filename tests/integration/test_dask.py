@@ -26,7 +26,8 @@ from etl.demo.process import free_port
 from etl.model.report import Report
 from tests.factories import api
 from tests.support.pipeline import OpenApp
-from tests.support.truth import held, truth
+from tests.support.redis_dump import held
+from tests.support.truth import truth
 from tests.support.types import Document
 from tests.support.waiting import eventually
 

@@ -8,7 +8,8 @@ from pymongo.collection import Collection
 
 from tests.factories import api, campaign
 from tests.support.pipeline import Clock, OpenApp, sync
-from tests.support.truth import held, truth
+from tests.support.redis_dump import held
+from tests.support.truth import truth
 from tests.support.types import Document
 
 LOCK = "lock:content_generation:c"

@@ -18,7 +18,8 @@ from tests.factories import api, campaign
 from tests.support.failpoint import fail_command
 from tests.support.following import following
 from tests.support.pipeline import NAME, OpenApp
-from tests.support.truth import held, truth
+from tests.support.redis_dump import held
+from tests.support.truth import truth
 from tests.support.types import Document, StartMongo
 from tests.support.waiting import eventually
 

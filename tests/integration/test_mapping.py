@@ -16,10 +16,14 @@ from etl.model.report import RefreshReport, no_progress
 from etl.settings import Settings
 from schemas.documents import fields as contract_fields
 from tests.factories import expected_of_documents, samples
-from tests.support.pipeline import NAME, Clock, OpenApp, hash_at, sync
+from tests.support.pipeline import NAME, Clock, OpenApp, sync
+from tests.support.redis_dump import entries, hash_at
 from tests.support.types import Document
 
-EXPECTED = expected_of_documents()
+EXPECTED = {
+    key: entry | {"ttl": entry["ttl"] and pytest.approx(entry["ttl"], abs=60)}
+    for key, entry in expected_of_documents().items()
+}
 
 KINDS = ("generacion", "resultado_mcp", "estado_servidor", "integracion_api", "cliente_mcp")
 MESSAGES = {
@@ -96,26 +100,6 @@ def open_mapped(mongod: MongoServer, database: Database[Document], redis_url: st
     return opened
 
 
-def held(client: redis.Redis) -> dict[str, dict[str, Any]]:
-    """The contract keys in Redis: type, TTL rounded up to that of the family, value."""
-    found = {}
-    for key in client.scan_iter():
-        if key.startswith(("{", "etl:")):
-            continue
-        kind = str(client.type(key))
-        value: Any = client.hgetall(key) if kind == "hash" else client.lrange(key, 0, -1)
-        ttl = client.ttl(key)
-        wanted = EXPECTED.get(key, {}).get("ttl")
-        found[key] = {
-            "type": kind,
-            "ttl": wanted if wanted and wanted - 60 < ttl <= wanted else ttl,
-            "value": value,
-        }
-        if ttl == -1:
-            found[key]["ttl"] = None
-    return found
-
-
 @pytest.mark.parametrize("shape", [flat, nested, by_kind])
 @pytest.mark.parametrize("indexed", [True, False], ids=["indexed", "unindexed"])
 def test_documents_of_any_shape_give_the_same_cache(
@@ -135,14 +119,14 @@ def test_documents_of_any_shape_give_the_same_cache(
         reports = [*app.sync()]
         assert [report.error for report in reports] == [None] * len(collections)
         assert sum(report.records_processed for report in reports) == len(samples())
-        assert held(redis_client) == EXPECTED
+        assert entries(redis_client) == EXPECTED
         assert all(app.verify(one["name"]).true for one in collections)
 
         redis_client.delete("config:api:openai", "config:client:marketing-web")
         assert app.refresh("config:api", "openai").written == 1
         assert app.refresh("config:api", "other").written == 0
         assert app.refresh("config:client").written == 1
-        assert held(redis_client) == EXPECTED
+        assert entries(redis_client) == EXPECTED
 
 
 MAPPING: Mapping[str, Any] = {

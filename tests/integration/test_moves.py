@@ -9,8 +9,9 @@ from pymongo.collection import Collection
 from etl.app import App
 from etl.cache.keys import record_key
 from tests.factories import api, campaign
-from tests.support.pipeline import Clock, OpenApp, hash_at, sync
-from tests.support.truth import held, truth
+from tests.support.pipeline import Clock, OpenApp, sync
+from tests.support.redis_dump import hash_at, held
+from tests.support.truth import truth
 from tests.support.types import Document
 
 

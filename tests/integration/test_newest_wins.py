@@ -10,8 +10,9 @@ from pymongo.collection import Collection
 
 from etl.cache.writer import Applied, CacheWriter
 from tests.factories import api, campaign
-from tests.support.pipeline import STATE_PREFIX, Clock, OpenApp, hash_at, sync
-from tests.support.truth import held, truth
+from tests.support.pipeline import STATE_PREFIX, Clock, OpenApp, sync
+from tests.support.redis_dump import hash_at, held
+from tests.support.truth import truth
 from tests.support.types import Document
 
 KEY = "config:api:p"

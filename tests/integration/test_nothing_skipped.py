@@ -17,8 +17,9 @@ from pymongo.database import Database
 from etl.mongo.reader import Source
 from schemas.bson_order import order
 from tests.factories import api, campaign
-from tests.support.pipeline import STATE_PREFIX, Clock, OpenApp, hash_at, sync
-from tests.support.truth import held, truth
+from tests.support.pipeline import STATE_PREFIX, Clock, OpenApp, sync
+from tests.support.redis_dump import hash_at, held
+from tests.support.truth import truth
 from tests.support.types import Document
 
 IDS: list[Any] = [

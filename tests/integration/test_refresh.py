@@ -16,8 +16,9 @@ from etl.model.report import RefreshReport
 from etl.mongo.reader import Source
 from schemas.documents import KINDS
 from tests.factories import api, campaign
-from tests.support.pipeline import Clock, OpenApp, hash_at, sync
-from tests.support.truth import held, truth
+from tests.support.pipeline import Clock, OpenApp, sync
+from tests.support.redis_dump import hash_at, held
+from tests.support.truth import truth
 from tests.support.types import Document
 
 KEY = "config:api:p"

@@ -12,8 +12,9 @@ from etl.cache.keys import state_keys
 from etl.demo import MongoServer
 from etl.settings import Settings
 from tests.factories import api, campaign, generation
-from tests.support.pipeline import Clock, hash_at, settings_for, sync
-from tests.support.truth import held, truth
+from tests.support.pipeline import Clock, settings_for, sync
+from tests.support.redis_dump import hash_at, held
+from tests.support.truth import truth
 from tests.support.types import Document
 from tests.support.verification import Applied, found, messages, meta, named
 

@@ -6,8 +6,9 @@ from pymongo.collection import Collection
 
 from etl.app import BackfillOrder
 from tests.factories import api, generation
-from tests.support.pipeline import Clock, hash_at, sync
-from tests.support.truth import held, truth
+from tests.support.pipeline import Clock, sync
+from tests.support.redis_dump import hash_at, held
+from tests.support.truth import truth
 from tests.support.types import Document
 from tests.support.verification import Applied, found, messages, meta
 

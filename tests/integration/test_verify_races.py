@@ -19,7 +19,8 @@ from etl.checkpoint.checkpoint import CheckpointStore
 from etl.mongo.reader import Source
 from etl.sync.processor import Processor
 from tests.factories import api, campaign
-from tests.support.pipeline import Clock, OpenApp, hash_at, sync
+from tests.support.pipeline import Clock, OpenApp, sync
+from tests.support.redis_dump import hash_at
 from tests.support.types import Document
 from tests.support.verification import found
 

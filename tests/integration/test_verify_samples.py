@@ -7,8 +7,9 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.collection import Collection
 
 from tests.factories import api
-from tests.support.pipeline import Clock, hash_at
-from tests.support.truth import held, truth
+from tests.support.pipeline import Clock
+from tests.support.redis_dump import hash_at, held
+from tests.support.truth import truth
 from tests.support.types import Document
 from tests.support.verification import Applied, found, named
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -62,8 +62,3 @@ def sync(app: App) -> Report:
     [report] = app.sync()
     assert (report.status, report.error) == ("ok", None), report.error
     return report
-
-
-def hash_at(client: Any, key: str) -> dict[str, str]:
-    """The hash that Redis holds under `key`; empty where there is none."""
-    return cast("dict[str, str]", client.hgetall(key))
