@@ -9,7 +9,7 @@ which it says what Redis must hold. What a cycle could never have promised it do
 - Of one document no two versions bear the same date, for the pair is what a version is.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -37,6 +37,7 @@ from schemas.families import GENERATION_LOCK, GENERATION_QUEUE
 from schemas.ids import id_from_text, id_text
 from schemas.operations import Projection, Reject
 from schemas.position import FIRST, LAST, Position, position_from_text, position_of
+from tests.support.redis_dump import values
 from tests.support.slots import Slot, bulk
 from tests.support.twins import (
     FIELD,
@@ -88,10 +89,6 @@ class Event(NamedTuple):
     after: bool
     what: str
     how: tuple[Any, ...] = ()
-
-
-def _plain(value: Mapping[str, str] | Sequence[str]) -> Value:
-    return dict(value) if isinstance(value, Mapping) else list(value)
 
 
 @dataclass
@@ -442,13 +439,7 @@ class World:
 
     def contents(self) -> dict[str, Value]:
         """Every key of the contract that documents fill, and what it holds."""
-        keys: Any = self.client.keys("*")
-        kept = [key for key in keys if key.startswith(("ai:", "config:"))]
-        return {key: self._read(key) for key in sorted(kept)}
-
-    def _read(self, key: str) -> Value:
-        value: Any = self.client.hgetall(key) if _is_hash(key) else self.client.lrange(key, 0, -1)
-        return _plain(value)
+        return values(self.client, "ai:*") | values(self.client, "config:*")
 
     def _queued(self) -> list[tuple[str, str]]:
         items: dict[str, Any] = {queue: self.client.lrange(queue, 0, -1) for queue in _QUEUES}
@@ -471,10 +462,6 @@ class World:
 
 
 _QUEUES = [GENERATION_QUEUE.key(priority=priority) for priority in ("alta", "media", "baja")]
-
-
-def _is_hash(key: str) -> bool:
-    return not key.startswith("ai:campaign_messages:")
 
 
 def _life(key: str) -> int:
