@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import redis
@@ -21,11 +21,13 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.database import Database
 
+from etl.app import App
 from etl.demo import MongoServer, RedisServer
 from etl.demo.process import Server
 from etl.demo.redis_server import DATABASES
 from etl.errors import EtlError
 from tests.support.command import Etl, Result, StartEtl, end_of
+from tests.support.pipeline import OpenApp, settings_for
 from tests.support.proxy import Proxy
 from tests.support.types import Document, ProxyTo, StartMongo, StartRedis
 
@@ -106,6 +108,23 @@ def redis_client(redis_url: str) -> Iterator[redis.Redis]:
     """A client of this test's Redis database, to arrange and to look; it speaks text."""
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         yield client
+
+
+@pytest.fixture
+def open_app(mongod: MongoServer, database: Database[Document], redis_url: str) -> Iterator[OpenApp]:
+    """Open an application on the databases of this test."""
+    with ExitStack() as stack:
+
+        def opened(
+            *,
+            mongo: str = mongod.uri,
+            database: str = database.name,
+            redis: str = redis_url,
+            **more: Any,
+        ) -> App:
+            return stack.enter_context(App(settings_for(mongo, database, redis, **more)))
+
+        yield opened
 
 
 @pytest.fixture

@@ -24,11 +24,10 @@ from etl.demo import RedisServer
 from etl.model.report import Report
 from schemas.position import position_from_text, position_of
 from tests.factories import api
-from tests.support.apps import Apps
 from tests.support.command import StartEtl, end_of
 from tests.support.daemons import ended, every
 from tests.support.failpoint import fail_command
-from tests.support.pipeline import STATE_PREFIX
+from tests.support.pipeline import STATE_PREFIX, OpenApp
 from tests.support.proxy import Proxy
 from tests.support.redis_dump import held
 from tests.support.truth import truth
@@ -129,7 +128,10 @@ def test_killed_again_and_again(
 
 @pytest.mark.usefixtures("short_tasks")
 def test_a_worker_is_killed(
-    collection: Collection[Document], redis_client: redis.Redis, apps: Apps, caplog: pytest.LogCaptureFixture
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    open_app: OpenApp,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The run goes on without workers, and nothing is lost."""
     collection.insert_many(contested(500, random.Random(1)))
@@ -140,7 +142,7 @@ def test_a_worker_is_killed(
         assert workers
         workers[-1].kill()
 
-    report = backfill(apps(), once(kill), workers=2)
+    report = backfill(open_app(), once(kill), workers=2)
 
     assert report.records_processed == collection.count_documents({})
     assert "going on without workers" in caplog.text
@@ -176,7 +178,7 @@ def test_ctrl_c_while_what_workers_need_is_loaded() -> None:
 
 
 def test_mongodb_is_away_for_a_while(
-    collection: Collection[Document], redis_client: redis.Redis, apps: Apps
+    collection: Collection[Document], redis_client: redis.Redis, open_app: OpenApp
 ) -> None:
     """It waits, and goes on."""
     collection.insert_many(contested(500, random.Random(1)))
@@ -186,7 +188,7 @@ def test_mongodb_is_away_for_a_while(
         healed = threading.Thread(target=lambda: _heal_after(collection, failure, 4))
         healed.start()
 
-        report = backfill(apps(patience=20), workers=2)
+        report = backfill(open_app(patience=20), workers=2)
 
         healed.join()
         assert failure.injected() >= 4
@@ -201,7 +203,10 @@ def _heal_after(collection: Collection[Document], failure: Any, count: int) -> N
 
 @pytest.mark.usefixtures("short_tasks")
 def test_redis_is_away_for_a_while(
-    collection: Collection[Document], redis_client: redis.Redis, cut_off: "tuple[str, Proxy]", apps: Apps
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    cut_off: "tuple[str, Proxy]",
+    open_app: OpenApp,
 ) -> None:
     """It waits, and goes on."""
     collection.insert_many(contested(500, random.Random(1)))
@@ -213,7 +218,7 @@ def test_redis_is_away_for_a_while(
         proxy.cut()
         threading.Timer(0.7, proxy.resume).start()
 
-    report = backfill(apps(redis=url), once(cut), workers=2)
+    report = backfill(open_app(redis=url), once(cut), workers=2)
 
     assert proxy.connections > before[0]
     assert report.sync_duration_ms > 700
@@ -253,7 +258,7 @@ def writing(collection: Collection[Document]) -> Iterator[list[int]]:
 
 @pytest.mark.slow
 def test_beside_a_daemon_and_a_writer(
-    collection: Collection[Document], redis_client: redis.Redis, apps: Apps, start_etl: StartEtl
+    collection: Collection[Document], redis_client: redis.Redis, open_app: OpenApp, start_etl: StartEtl
 ) -> None:
     """At the end nothing older stands on something newer; one cycle later all is what MongoDB says."""
     collection.insert_many(contested(2000, random.Random(SEED)))
@@ -262,7 +267,7 @@ def test_beside_a_daemon_and_a_writer(
     assert eventually(lambda: bool(redis_client.exists(f"etl:last_sync:{NAME}")))
 
     with watching(redis_client) as looks, writing(collection) as writes:
-        backfill(apps(), workers=2)
+        backfill(open_app(), workers=2)
         finished = redis_client.hget(f"{STATE_PREFIX}checkpoint", "mongo_clock")
     assert min(writes[0], looks[0]) > 20
 
@@ -301,7 +306,7 @@ def _age(value: Any) -> int:
 
 
 def test_documents_of_ten_megabytes_beside_invalid_ones(
-    collection: Collection[Document], redis_client: redis.Redis, apps: Apps
+    collection: Collection[Document], redis_client: redis.Redis, open_app: OpenApp
 ) -> None:
     """Few of them are in memory at a time, and 5% dead letters are the right ones."""
     for n in range(20):
@@ -311,7 +316,7 @@ def test_documents_of_ten_megabytes_beside_invalid_ones(
         document["status"] = [1]
     collection.insert_many(small)
     with peak_memory() as peak:
-        report = backfill(apps(), workers=2)
+        report = backfill(open_app(), workers=2)
 
     assert (report.records_processed, report.dead_lettered) == (400 - 19, 19)
     dead = redis_client.hkeys(f"{STATE_PREFIX}dead_letters")

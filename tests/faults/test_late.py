@@ -18,7 +18,7 @@ from etl.cache.writer import Applied, CacheWriter
 from etl.checkpoint.checkpoint import CheckpointStore
 from etl.demo import RedisServer
 from tests.factories import written
-from tests.support.apps import Apps, cycle
+from tests.support.pipeline import OpenApp, cycle
 from tests.support.proxy import Proxy
 from tests.support.redis_dump import held, values
 from tests.support.truth import truth
@@ -39,9 +39,9 @@ def proxy(proxy_to: ProxyTo, redis_server: RedisServer) -> Proxy:
 
 
 @pytest.fixture
-def app(apps: Apps, proxy: Proxy, redis_url: str) -> App:
+def app(open_app: OpenApp, proxy: Proxy, redis_url: str) -> App:
     """Gives up on an answer soon, and asks again for long; two documents a page."""
-    return apps(redis=proxy.through(redis_url), timeout=TIMEOUT, patience=10, page_size=2)
+    return open_app(redis=proxy.through(redis_url), timeout=TIMEOUT, patience=10, page_size=2)
 
 
 def claims(name: str, moment: datetime, texts: int) -> Document:

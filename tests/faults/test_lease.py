@@ -16,9 +16,9 @@ from pymongo.collection import Collection
 from etl.cache.scripts import SCRIPTS
 from etl.demo import RedisServer
 from tests.factories import delta, written
-from tests.support.apps import LEASE, Apps, cycle
 from tests.support.command import Etl, StartEtl, end_of
 from tests.support.failpoint import fail_command
+from tests.support.pipeline import LEASE, OpenApp, cycle
 from tests.support.proxy import Proxy
 from tests.support.redis_dump import held, values
 from tests.support.truth import truth
@@ -75,7 +75,7 @@ def test_a_sleeper_that_wakes_up_writes_nothing(
     collection: Collection[Document],
     redis_client: redis.Redis,
     put_to_sleep: PutToSleep,
-    apps: Apps,
+    open_app: OpenApp,
     step: str,
 ) -> None:
     """Stopped past the end of its lease while another syncs newer versions, it ends with 1 and one line.
@@ -89,7 +89,7 @@ def test_a_sleeper_that_wakes_up_writes_nothing(
         newer = written(f"camp-{number}", 2, datetime.now(UTC))
         collection.replace_one({"_id": newer["_id"]}, newer)
     assert eventually(lambda: not redis_client.exists(LEASE))
-    assert cycle(apps()).status == "ok"
+    assert cycle(open_app()).status == "ok"
     before = state(redis_client)
 
     sleeper.wake_up()
@@ -134,13 +134,13 @@ def test_a_long_cycle_keeps_its_lease(
 
 @pytest.mark.alone
 def test_a_dead_holder_does_not_keep_the_lease(
-    collection: Collection[Document], redis_client: redis.Redis, put_to_sleep: PutToSleep, apps: Apps
+    collection: Collection[Document], redis_client: redis.Redis, put_to_sleep: PutToSleep, open_app: OpenApp
 ) -> None:
     """After `kill -9` others are locked out until the lease runs out by itself, and no longer."""
     collection.insert_many(delta(30))
     sleeper = put_to_sleep(STEPS["commit"])
     sleeper.process.kill()
-    app = apps()
+    app = open_app()
 
     [report] = app.sync()
     assert (report.status, report.exit_code) == ("locked", 75)
@@ -153,13 +153,15 @@ def test_a_dead_holder_does_not_keep_the_lease(
 
 
 def test_many_at_once_are_as_good_as_one(
-    collection: Collection[Document], redis_client: redis.Redis, apps: Apps
+    collection: Collection[Document], redis_client: redis.Redis, open_app: OpenApp
 ) -> None:
     """Of six that start together one at a time works: each document is processed once, by one of them."""
     collection.insert_many(delta(300))
 
     with ThreadPoolExecutor(6) as pool:
-        reports = [report for [report] in pool.map(lambda app: list(app.sync()), [apps() for _ in range(6)])]
+        reports = [
+            report for [report] in pool.map(lambda app: list(app.sync()), [open_app() for _ in range(6)])
+        ]
 
     assert {report.status for report in reports} == {"ok", "locked"}
     assert sum(report.records_processed for report in reports) == 300

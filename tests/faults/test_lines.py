@@ -13,15 +13,15 @@ from etl.app import App
 from etl.cache.writer import Applied, CacheWriter
 from etl.demo import MongoServer, RedisServer
 from tests.factories import delta
-from tests.support.apps import Apps, cycle
 from tests.support.command import StartEtl, end_of
+from tests.support.pipeline import OpenApp, cycle
 from tests.support.proxy import Proxy, Way
 from tests.support.redis_dump import held
 from tests.support.truth import truth
 from tests.support.types import Document, ProxyTo
 
-Line = tuple[Proxy, dict[str, str]]
-"""A proxy in front of one server, and the address that leads through it, for `apps`."""
+Line = tuple[Proxy, dict[str, Any]]
+"""A proxy in front of one server, and the address that leads through it, for `open_app`."""
 
 
 @pytest.fixture(params=["mongo", "redis"])
@@ -45,20 +45,25 @@ def documents(collection: Collection[Document]) -> Collection[Document]:
     return collection
 
 
-def opened(apps: Apps, line: Line, *, patience: float, timeout: float = 1) -> App:
+def opened(open_app: OpenApp, line: Line, *, patience: float, timeout: float = 1) -> App:
     """An application on that line."""
-    return apps(**line[1], patience=patience, timeout=timeout)
+    return open_app(**line[1], patience=patience, timeout=timeout)
 
 
 @pytest.mark.parametrize("way", ["requests", "answers"])
 @pytest.mark.parametrize("offset", [1, 500, 1_500, 3_000])
 def test_a_connection_that_breaks(
-    line: Line, documents: Collection[Document], redis_client: redis.Redis, apps: Apps, way: Way, offset: int
+    line: Line,
+    documents: Collection[Document],
+    redis_client: redis.Redis,
+    open_app: OpenApp,
+    way: Way,
+    offset: int,
 ) -> None:
     """After so many bytes of requests or answers: the cycle goes on, nothing is missing or queued twice."""
     proxy, _ = line
     proxy.drop_after(offset, way)
-    report = cycle(opened(apps, line, patience=10))
+    report = cycle(opened(open_app, line, patience=10))
     assert proxy.dropped > 0, "nothing broke"
     assert report.status == "ok"
     assert held(redis_client) == truth(documents)
@@ -66,16 +71,16 @@ def test_a_connection_that_breaks(
 
 @pytest.mark.parametrize("way", ["requests", "answers"])
 def test_a_connection_that_breaks_for_a_holder_without_patience(
-    line: Line, documents: Collection[Document], redis_client: redis.Redis, apps: Apps, way: Way
+    line: Line, documents: Collection[Document], redis_client: redis.Redis, open_app: OpenApp, way: Way
 ) -> None:
     """Likewise when the cycle fails at once: the next one, of another process, puts all right."""
     proxy, _ = line
     for broken, offset in enumerate((500, 1_000, 2_000), start=1):
         proxy.drop_after(offset, way)
-        cycle(opened(apps, line, patience=0.001))
+        cycle(opened(open_app, line, patience=0.001))
         assert proxy.dropped >= broken, "nothing broke"
         proxy.resume()
-        assert cycle(apps()).status == "ok"
+        assert cycle(open_app()).status == "ok"
         assert held(redis_client) == truth(documents)
         redis_client.flushdb()
 
@@ -85,7 +90,7 @@ def test_an_outage_in_the_middle(
     line: Line,
     documents: Collection[Document],
     redis_client: redis.Redis,
-    apps: Apps,
+    open_app: OpenApp,
     fault: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -103,7 +108,7 @@ def test_an_outage_in_the_middle(
 
     monkeypatch.setattr(CacheWriter, "apply", then_break)
     began = time.monotonic()
-    report = cycle(opened(apps, line, patience=15))
+    report = cycle(opened(open_app, line, patience=15))
     assert batches >= 4
     assert time.monotonic() - began > 1, "there was no outage"
     assert (report.status, report.error) == ("ok", None)

@@ -9,8 +9,8 @@ from pymongo.database import Database
 
 from etl.cache.keys import state_keys
 from tests.factories import delta
-from tests.support.apps import Apps, cycle
 from tests.support.failpoint import after, fail_command, times
+from tests.support.pipeline import OpenApp, cycle
 from tests.support.redis_dump import held
 from tests.support.truth import truth
 from tests.support.types import Document, StartMongo
@@ -41,7 +41,7 @@ def documents(collection: Collection[Document]) -> Collection[Document]:
 def test_an_error_that_passes(
     documents: Collection[Document],
     redis_client: redis.Redis,
-    apps: Apps,
+    open_app: OpenApp,
     command: str,
     fault: str,
 ) -> None:
@@ -52,7 +52,7 @@ def test_an_error_that_passes(
     with fail_command(
         documents.database.client, command, mode=times(2), appName=OURS, **FAULTS[fault]
     ) as failure:
-        report = cycle(apps())
+        report = cycle(open_app())
         assert failure.injected() == 2
 
     assert (report.status, report.records_processed) == ("ok", COUNT)
@@ -62,12 +62,12 @@ def test_an_error_that_passes(
 def test_an_error_that_stays(
     documents: Collection[Document],
     redis_client: redis.Redis,
-    apps: Apps,
+    open_app: OpenApp,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The cycle fails with the address and the reason; the next one applies the rest."""
     monkeypatch.setattr("etl.backfill.coordinator.TASK_SECONDS", 0)  # a page each
-    app = apps(patience=0.5)
+    app = open_app(patience=0.5)
 
     with fail_command(documents.database.client, "find", mode=after(3), appName=OURS, errorCode=10107):
         report = cycle(app)
@@ -84,10 +84,10 @@ def test_an_error_that_stays(
 def test_an_error_that_trying_again_does_not_mend(
     documents: Collection[Document],
     redis_client: redis.Redis,
-    apps: Apps,
+    open_app: OpenApp,
 ) -> None:
     """It ends the cycle at once, whatever patience is left; nothing is lost."""
-    app = apps(patience=60)
+    app = open_app(patience=60)
 
     with fail_command(
         documents.database.client, "find", mode=times(1), appName=OURS, errorCode=UNKNOWN_ERROR
@@ -103,12 +103,12 @@ def test_mongodb_is_killed_and_comes_back(
     start_mongod: StartMongo,
     database: Database[Document],
     redis_client: redis.Redis,
-    apps: Apps,
+    open_app: OpenApp,
 ) -> None:
     """A cycle that is under way waits for it, and goes on as if nothing had happened."""
     server = start_mongod()
     with MongoClient[Document](server.uri, tz_aware=True) as client, ThreadPoolExecutor(1) as pool:
-        app = apps(mongo=server.uri, page_size=1)
+        app = open_app(mongo=server.uri, page_size=1)
         documents = client[database.name]["promptContent"]
         documents.create_index([("updated_at", 1), ("_id", 1)])
         documents.insert_many(delta(1000))

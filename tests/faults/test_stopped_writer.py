@@ -18,7 +18,7 @@ from pymongo.collection import Collection
 from etl.cache import writer
 from etl.cache.keys import owner_key, record_key, requests_key
 from tests.factories import api, campaign
-from tests.support.apps import Apps, cycle
+from tests.support.pipeline import OpenApp, cycle
 from tests.support.redis_dump import held
 from tests.support.truth import truth
 from tests.support.types import Document
@@ -64,7 +64,7 @@ def awake(process: "subprocess.Popen[str]") -> Any:
 def test_a_worker_that_was_stopped_writes_nothing_stale(
     collection: Collection[Document],
     redis_client: redis.Redis,
-    apps: Apps,
+    open_app: OpenApp,
     start: Start,
     where: str,
     registers: str,
@@ -82,7 +82,7 @@ def test_a_worker_that_was_stopped_writes_nothing_stale(
     collection.update_one({"_id": "evicted"}, {"$set": {"eliminado": True, "updated_at": now}})
     collection.delete_one({"_id": "deleted"})
     collection.update_one({"_id": "asked"}, {"$set": {"estado": "archivado", "updated_at": now}})
-    assert cycle(apps()).status == "ok"
+    assert cycle(open_app()).status == "ok"
     expected = truth(collection)
     assert held(redis_client) == expected
     time.sleep(DEADLINE + 0.2)

@@ -1,8 +1,6 @@
 """The application on the shared servers, each test on databases of its own."""
 
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -12,21 +10,9 @@ from etl.app import App
 from etl.cli import run
 from etl.demo import MongoServer
 from tests.support.diagnosis import HEALTHY, Diagnosis, Doctor
-from tests.support.pipeline import Clock, OpenApp, settings_for, sync
+from tests.support.pipeline import Clock, OpenApp, sync
 from tests.support.types import Document
 from tests.support.verification import Applied
-
-
-@pytest.fixture
-def open_app(mongod: MongoServer, database: Database[Document], redis_url: str) -> Iterator[OpenApp]:
-    """Open the application on this test's databases; keyword arguments are settings of its collection."""
-    with ExitStack() as stack:
-
-        def opened(**collection: Any) -> App:
-            settings = settings_for(mongod.uri, database.name, redis_url, **collection)
-            return stack.enter_context(App(settings))
-
-        yield opened
 
 
 @pytest.fixture

@@ -10,10 +10,9 @@ from pymongo.collection import Collection
 from redis.crc import key_slot
 
 from etl.app import App, BackfillOrder
-from etl.demo import MongoServer
 from tests.factories import api, expected_of_documents, samples
 from tests.support.cluster import Cluster, start_cluster
-from tests.support.pipeline import NAME, settings_for, sync
+from tests.support.pipeline import NAME, OpenApp, sync
 from tests.support.truth import truth
 from tests.support.types import Document
 
@@ -26,13 +25,12 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def app(mongod: MongoServer, collection: Collection[Document], cluster: Cluster) -> Iterator[App]:
+def app(open_app: OpenApp, cluster: Cluster) -> App:
     """The application on an empty cluster."""
     client = cluster.client()
     client.flushall(target_nodes="primaries")
     client.close()
-    with App(settings_for(mongod.uri, collection.database.name, cluster.url)) as app:
-        yield app
+    return open_app(redis=cluster.url)
 
 
 def now() -> datetime:
@@ -85,6 +83,7 @@ def test_backfill_verify_trace_refresh_show(
     client.close()
 
 
+@pytest.mark.usefixtures("collection")
 def test_doctor_looks_at_each_node(app: App, cluster: Cluster) -> None:
     """The slots that are served, and what each node may evict."""
     found = app.doctor()

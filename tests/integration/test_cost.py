@@ -8,9 +8,8 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from etl.app import App
-from etl.demo import MongoServer
 from tests.factories import api
-from tests.support.pipeline import Clock, settings_for, sync
+from tests.support.pipeline import Clock, OpenApp, sync
 from tests.support.types import Document, ProxyTo, StartRedis
 
 TO_MONGODB = ["listIndexes", "find", "listCollections", "hello", "find", "listCollections", "find", "find"]
@@ -55,9 +54,8 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> Iterator[Commands]:
 
 @pytest.mark.parametrize("size", [10, 5_000])
 def test_round_trips_of_an_empty_delta(
+    open_app: OpenApp,
     collection: Collection[Document],
-    database: Database[Document],
-    mongod: MongoServer,
     start_redis: StartRedis,
     proxy_to: ProxyTo,
     clock: Clock,
@@ -68,7 +66,7 @@ def test_round_trips_of_an_empty_delta(
     collection.insert_many([api(f"p{number}", clock.ago(9000)) for number in range(size)])
     redis_server = start_redis()
     proxy = proxy_to(redis_server)
-    with App(settings_for(mongod.uri, database.name, proxy.through(redis_server.url))) as app:
+    with open_app(redis=proxy.through(redis_server.url)) as app:
         sync(app)
         sync(app)
         commands.names.clear()

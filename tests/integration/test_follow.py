@@ -9,10 +9,8 @@ import pytest
 import redis
 from pymongo.collection import Collection
 
-from etl.app import App
 from etl.cache.keys import state_keys
 from etl.errors import StreamRefusedError
-from etl.settings import Settings
 from etl.sync.follow import Followed
 from tests.factories import api, campaign
 from tests.support.failpoint import fail_command
@@ -280,7 +278,8 @@ def test_the_status_tells_of_the_follower(
 
 
 def test_a_server_without_change_streams_is_refused_in_one_line(
-    start_mongod: StartMongo, redis_url: str
+    open_app: OpenApp,
+    start_mongod: StartMongo,
 ) -> None:
     """A user who may not open a stream gets what to do."""
     server = start_mongod(password="geheim")
@@ -290,13 +289,11 @@ def test_a_server_without_change_streams_is_refused_in_one_line(
         finder = {"resource": {"db": "campaigns", "collection": NAME}, "actions": ["find", "listIndexes"]}
         client.campaigns.command("createRole", "finder", privileges=[finder], roles=[])
         client.campaigns.command("createUser", "guest", pwd="geheim", roles=["finder"])
-    settings = Settings.model_validate(
-        {
-            "mongo": {"uri": f"mongodb://guest:geheim@{server.address}/campaigns?replicaSet=rs0"},
-            "redis": {"url": redis_url},
-        }
-    )
-    with App(settings) as app, pytest.raises(StreamRefusedError, match="no change stream") as refused:
+    guest = f"mongodb://guest:geheim@{server.address}/campaigns?replicaSet=rs0"
+    with (
+        open_app(mongo=guest, database="campaigns") as app,
+        pytest.raises(StreamRefusedError, match="no change stream") as refused,
+    ):
         app.follow(NAME, lambda _: None)
     assert "\n" not in str(refused.value)
 

@@ -10,10 +10,8 @@ from pymongo.database import Database
 
 from etl.app import App, BackfillOrder
 from etl.backfill.executors import processes
-from etl.demo import MongoServer
 from etl.errors import ConfigurationError
 from etl.model.report import RefreshReport, no_progress
-from etl.settings import Settings
 from schemas.documents import fields as contract_fields
 from tests.factories import expected_of_documents, samples
 from tests.support.pipeline import NAME, Clock, OpenApp, sync
@@ -81,31 +79,12 @@ def by_kind() -> tuple[dict[str, list[Document]], list[Document]]:
 Shape = Callable[[], tuple[dict[str, list[Document]], list[Document]]]
 
 
-@pytest.fixture
-def open_mapped(mongod: MongoServer, database: Database[Document], redis_url: str) -> Callable[..., App]:
-    """The application on these collections."""
-
-    def opened(collections: list[Document]) -> App:
-        return App(
-            Settings.model_validate(
-                {
-                    "mongo": {"uri": mongod.uri, "database": database.name},
-                    "redis": {"url": redis_url},
-                    "collections": collections,
-                    "retry": {"seconds": 5},
-                }
-            )
-        )
-
-    return opened
-
-
 @pytest.mark.parametrize("shape", [flat, nested, by_kind])
 @pytest.mark.parametrize("indexed", [True, False], ids=["indexed", "unindexed"])
 def test_documents_of_any_shape_give_the_same_cache(
     shape: Shape,
     indexed: bool,  # noqa: FBT001 (of the parametrisation)
-    open_mapped: Callable[..., App],
+    open_app: OpenApp,
     database: Database[Document],
     redis_client: redis.Redis,
 ) -> None:
@@ -115,7 +94,7 @@ def test_documents_of_any_shape_give_the_same_cache(
         database[name].insert_many(documents)
         if indexed:
             database[name].create_index([("updated_at", 1), ("_id", 1)])
-    with open_mapped(collections) as app:
+    with open_app(settings={"collections": collections}) as app:
         reports = [*app.sync()]
         assert [report.error for report in reports] == [None] * len(collections)
         assert sum(report.records_processed for report in reports) == len(samples())

@@ -9,11 +9,10 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 
 from etl.app import App, BackfillOrder
-from etl.demo import MongoServer
 from etl.errors import ConfigurationError
 from etl.mongo.reader import Source
 from tests.factories import api
-from tests.support.pipeline import NAME, STATE_PREFIX, Clock, OpenApp, settings_for, sync
+from tests.support.pipeline import NAME, STATE_PREFIX, Clock, OpenApp, sync
 from tests.support.types import Document
 
 COUNT = 40
@@ -30,11 +29,10 @@ def many(clock: Clock, prefix: str = "p", seconds: float = 900) -> list[Document
 
 
 def test_another_database_does_not_inherit_the_watermark(
+    open_app: OpenApp,
     app: App,
-    mongod: MongoServer,
     mongo_client: MongoClient[Document],
     collection: Collection[Document],
-    redis_url: str,
     redis_client: redis.Redis,
     clock: Clock,
 ) -> None:
@@ -45,8 +43,7 @@ def test_another_database_does_not_inherit_the_watermark(
     other = mongo_client[name][NAME]
     try:
         other.insert_many([api("old", clock.ago(3600)), api("older", clock.ago(7200))])
-        settings = settings_for(mongod.uri, name, redis_url)
-        with App(settings) as second:
+        with open_app(database=name) as second:
             runs = [second.backfill(NAME, BackfillOrder(), lambda _: None), *second.sync()]
             for report in runs:
                 assert (report.status, report.exit_code) == ("failed", 2)
@@ -61,7 +58,7 @@ def test_another_database_does_not_inherit_the_watermark(
             with pytest.raises(ConfigurationError, match="set `namespace`"):
                 second.follow(NAME, lambda _: None)
         assert names(redis_client) == {"new"}
-        with App(settings.model_copy(update={"namespace": "b"})) as second:
+        with open_app(database=name, settings={"namespace": "b"}) as second:
             assert sync(second).records_processed == 2
             assert second.verify(NAME).true
         assert names(redis_client) == {"new", "old", "older"}

@@ -17,7 +17,7 @@ from etl.demo import MongoServer
 from etl.errors import ConfigurationError, EtlError
 from etl.monitoring.status import CollectionStatus
 from tests.factories import api, campaign
-from tests.support.pipeline import NAME, OpenApp, settings_for, sync
+from tests.support.pipeline import NAME, OpenApp, sync
 from tests.support.types import Document, ProxyTo, StartMongo
 
 LOCK = "lock:content_generation:camp-1"
@@ -221,12 +221,11 @@ def test_only_configured_collections_have_a_status(app: App) -> None:
 
 
 def test_a_mongodb_that_is_away_costs_the_lag_only(
-    mongod: MongoServer, database: Database[Document], redis_url: str, proxy_to: ProxyTo
+    open_app: OpenApp, mongod: MongoServer, proxy_to: ProxyTo
 ) -> None:
     """The rest is told at once; the line says which server does not answer."""
     proxy = proxy_to(mongod)
-    settings = settings_for(proxy.through(mongod.uri), database.name, redis_url)
-    with App(settings) as app:
+    with open_app(mongo=proxy.through(mongod.uri)) as app:
         sync(app)
         proxy.cut()
         one = status(app)
@@ -237,10 +236,9 @@ def test_a_mongodb_that_is_away_costs_the_lag_only(
     assert one.last_cycle is not None
 
 
-def test_a_redis_that_is_away_is_an_error(mongod: MongoServer, database: Database[Document]) -> None:
+def test_a_redis_that_is_away_is_an_error(open_app: OpenApp) -> None:
     """There is nothing to tell without it, and MongoDB is not waited for."""
-    settings = settings_for(mongod.uri, database.name, "redis://127.0.0.1:1/0")
-    with App(settings) as app, pytest.raises(EtlError, match=r"127.0.0.1:1"):
+    with open_app(redis="redis://127.0.0.1:1/0") as app, pytest.raises(EtlError, match=r"127.0.0.1:1"):
         app.status()
 
 

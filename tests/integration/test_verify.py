@@ -7,12 +7,9 @@ import pytest
 import redis
 from pymongo.collection import Collection
 
-from etl.app import App
 from etl.cache.keys import state_keys
-from etl.demo import MongoServer
-from etl.settings import Settings
 from tests.factories import api, campaign, generation
-from tests.support.pipeline import Clock, settings_for, sync
+from tests.support.pipeline import Clock, OpenApp, sync
 from tests.support.redis_dump import hash_at, held
 from tests.support.truth import truth
 from tests.support.types import Document
@@ -149,23 +146,20 @@ def test_a_key_to_evict_is_orphaned_unless_a_daemon_is_running(
 
 
 def test_keys_of_others_are_left_alone(
-    mongod: MongoServer,
+    open_app: OpenApp,
     clock: Clock,
     collection: Collection[Document],
     redis_client: redis.Redis,
-    redis_url: str,
 ) -> None:
     """What another collection claims too is not judged; a key without a register is not counted."""
     beside = collection.database["beside"]
     collection.insert_many([api("mine", clock.ago(900)), api("both", clock.ago(900), status="here")])
     beside.insert_one(api("both", clock.ago(300), status="there"))
-    settings = settings_for(mongod.uri, collection.database.name, redis_url).model_dump()
-    settings["collections"] += ({**settings["collections"][0], "name": "beside"},)
     redis_client.hset("config:api:foreign", "status", "x")
     redis_client.expire("config:api:foreign", 60)
     redis_client.hset("{config:api:foreign}:owner", "name", "of another program")
     redis_client.set("{another}:owner", "+1 2")
-    with App(Settings.model_validate(settings)) as app:
+    with open_app(settings={"collections": [{"name": "promptContent"}, {"name": "beside"}]}) as app:
         assert [report.status for report in app.sync()] == ["ok", "ok"]
         before = held(redis_client)
         report = app.verify("promptContent", repair=True)

@@ -1,8 +1,10 @@
 """The application on the databases of one test, with its clock in the test's hands, and documents for it."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import pytest
 
@@ -16,8 +18,30 @@ NAME = "promptContent"
 STATE_PREFIX = state_keys(NAME).checkpoint.removesuffix("checkpoint")
 """What the names of the ETL's own keys start with."""
 
-OpenApp = Callable[..., App]
-"""Opens the application; keyword arguments are settings of its one collection."""
+NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
+LEASE = state_keys(NAME).lease
+
+
+class OpenApp(Protocol):
+    """Opens an application in this process, which is closed when the test ends, if not before."""
+
+    def __call__(
+        self,
+        *,
+        mongo: str = ...,
+        database: str = ...,
+        redis: str = ...,
+        patience: float = ...,
+        timeout: float = ...,
+        settings: Mapping[str, Any] = ...,
+        **collection: Any,
+    ) -> App:
+        """Open it on the servers and databases of the test, or on others.
+
+        `patience` is for how many seconds errors are retried, `timeout` how many seconds an answer is waited for.
+        `settings` are other settings, `collection` those of its one collection.
+        """
+        ...
 
 
 class Clock:
@@ -45,16 +69,23 @@ def _to_ms(moment: datetime) -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
-def settings_for(uri: str, database: str, url: str, **collection: Any) -> Settings:
-    """Settings of one collection on these servers; patience and lease are short, as tests are."""
-    return Settings.model_validate(
-        {
-            "mongo": {"uri": uri, "database": database},
-            "redis": {"url": url},
-            "collections": [{"name": NAME} | collection],
-            "retry": {"seconds": 5},
-        }
-    )
+def settings_for(
+    mongo: str,
+    database: str,
+    redis: str,
+    patience: float = 5,
+    timeout: float = 10,
+    settings: Mapping[str, Any] = NO_SETTINGS,
+    **collection: Any,
+) -> Settings:
+    """Settings of one collection on these servers: see `OpenApp`."""
+    sections: dict[str, Any] = {
+        "mongo": {"uri": mongo, "database": database, "timeout_seconds": timeout},
+        "redis": {"url": redis, "timeout_seconds": timeout},
+        "collections": [{"name": NAME} | collection],
+        "retry": {"seconds": patience},
+    }
+    return Settings.model_validate(sections | {**settings})
 
 
 def sync(app: App) -> Report:
@@ -62,3 +93,16 @@ def sync(app: App) -> Report:
     [report] = app.sync()
     assert (report.status, report.error) == ("ok", None), report.error
     return report
+
+
+def cycle(app: App) -> Report:
+    """One cycle of the one collection.
+
+    A holder that was cut off may have left its lease behind: then as soon as that has run out.
+    """
+    deadline = time.monotonic() + 5
+    while True:
+        [report] = app.sync()
+        if report.status != "locked" or time.monotonic() > deadline:
+            return report
+        time.sleep(0.05)
