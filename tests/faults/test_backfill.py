@@ -91,7 +91,7 @@ def begin(environment: dict[str, str], start_etl: StartEtl) -> Callable[[], "sub
 
 
 @pytest.mark.slow
-def test_killed_again_and_again(
+def test_a_backfill_that_is_killed_five_times_resumes(
     collection: Collection[Document],
     redis_client: redis.Redis,
     begin: Callable[[], "subprocess.Popen[str]"],
@@ -127,7 +127,7 @@ def test_killed_again_and_again(
 
 
 @pytest.mark.usefixtures("short_tasks")
-def test_a_worker_is_killed(
+def test_a_backfill_ends_without_its_killed_worker(
     collection: Collection[Document],
     redis_client: redis.Redis,
     open_app: OpenApp,
@@ -149,7 +149,7 @@ def test_a_worker_is_killed(
     assert held(redis_client) == truth(collection)
 
 
-def test_ctrl_c_while_what_workers_need_is_loaded() -> None:
+def test_ctrl_c_while_workers_import_modules_is_silent() -> None:
     """It reaches the whole group; who started them decides what becomes of them, and they say nothing."""
     script = (
         "import os, signal, time\n"
@@ -177,10 +177,9 @@ def test_ctrl_c_while_what_workers_need_is_loaded() -> None:
     assert (done.returncode, done.stderr, done.stdout) == (0, "", "7 True\n")
 
 
-def test_mongodb_is_away_for_a_while(
+def test_a_backfill_waits_for_mongodb(
     collection: Collection[Document], redis_client: redis.Redis, open_app: OpenApp
 ) -> None:
-    """It waits, and goes on."""
     collection.insert_many(contested(500, random.Random(1)))
     with fail_command(
         collection.database.client, "find", mode={"skip": 20}, appName=OURS, errorCode=10107
@@ -202,13 +201,12 @@ def _heal_after(collection: Collection[Document], failure: Any, count: int) -> N
 
 
 @pytest.mark.usefixtures("short_tasks")
-def test_redis_is_away_for_a_while(
+def test_a_backfill_waits_for_redis(
     collection: Collection[Document],
     redis_client: redis.Redis,
     cut_off: "tuple[str, Proxy]",
     open_app: OpenApp,
 ) -> None:
-    """It waits, and goes on."""
     collection.insert_many(contested(500, random.Random(1)))
     url, proxy = cut_off
     before: list[int] = []
@@ -257,7 +255,7 @@ def writing(collection: Collection[Document]) -> Iterator[list[int]]:
 
 
 @pytest.mark.slow
-def test_beside_a_daemon_and_a_writer(
+def test_a_backfill_beside_a_daemon_and_a_writer_overwrites_nothing_newer(
     collection: Collection[Document], redis_client: redis.Redis, open_app: OpenApp, start_etl: StartEtl
 ) -> None:
     """At the end nothing older stands on something newer; one cycle later all is what MongoDB says."""
@@ -305,7 +303,7 @@ def _age(value: Any) -> int:
     return int(number) if number != status else ("older", "active", "newest").index(status) - 3
 
 
-def test_documents_of_ten_megabytes_beside_invalid_ones(
+def test_a_backfill_of_ten_megabyte_documents_needs_little_memory(
     collection: Collection[Document], redis_client: redis.Redis, open_app: OpenApp
 ) -> None:
     """Few of them are in memory at a time, and 5% dead letters are the right ones."""

@@ -43,7 +43,7 @@ def open_on_cluster(open_app: OpenApp, cluster: Cluster) -> Callable[..., App]:
     return partial(open_app, redis=cluster.url, settings={"lease": {"seconds": 30}})
 
 
-def test_a_primary_that_is_killed_during_a_backfill(
+def test_a_backfill_survives_a_killed_primary(
     open_on_cluster: Callable[..., App], collection: Collection[Document], cluster: Cluster
 ) -> None:
     """The backfill ends, or the same command resumes; after a reconciliation nothing is missing."""
@@ -76,7 +76,7 @@ def test_a_primary_that_is_killed_during_a_backfill(
     assert cluster.held() == truth(collection)
 
 
-def test_a_slot_that_migrates_while_its_keys_are_written(
+def test_writes_to_a_migrating_slot_are_redirected(
     open_on_cluster: Callable[..., App], collection: Collection[Document], cluster: Cluster
 ) -> None:
     """Writes are redirected; no key is lost, however often the slot goes to and fro."""
@@ -110,7 +110,7 @@ def test_a_slot_that_migrates_while_its_keys_are_written(
     assert cluster.held() == truth(collection)
 
 
-def test_slots_that_migrate_to_and_fro_during_a_backfill(
+def test_a_backfill_survives_migrating_slots(
     open_on_cluster: Callable[..., App], collection: Collection[Document], cluster: Cluster
 ) -> None:
     """Every key is there, and each request is queued once."""
@@ -152,7 +152,7 @@ def test_slots_that_migrate_to_and_fro_during_a_backfill(
     assert cluster.held() == truth(collection)
 
 
-def test_writes_that_a_failover_has_lost_are_found(
+def test_writes_lost_in_a_failover_are_found(
     open_on_cluster: Callable[..., App],
     collection: Collection[Document],
     cluster: Cluster,

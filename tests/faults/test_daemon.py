@@ -89,7 +89,7 @@ def test_a_family_that_is_refreshed_is_never_missing(
 
 
 @pytest.mark.parametrize("which", ["mongo", "redis"] if LONG else ["mongo"])
-def test_it_ends_in_time_though_a_server_is_deaf(
+def test_the_daemon_stops_in_time_while_a_server_does_not_answer(
     start_etl: StartEtl, collection: Collection[Document], lines: Sequence[tuple[str, Any, str]], which: str
 ) -> None:
     """Exit code 0 in under five seconds, however long the server keeps it waiting."""
@@ -99,7 +99,7 @@ def test_it_ends_in_time_though_a_server_is_deaf(
 
 
 @pytest.mark.parametrize("which", ["mongo", "redis"] if LONG else ["redis"])
-def test_a_second_signal_ends_it_at_once(
+def test_a_second_signal_ends_the_daemon_at_once(
     start_etl: StartEtl, collection: Collection[Document], lines: Sequence[tuple[str, Any, str]], which: str
 ) -> None:
     """While it waits for a server that is deaf."""
@@ -114,7 +114,7 @@ def test_a_second_signal_ends_it_at_once(
     assert proxy.swallowed > 0, "the server was never asked"
 
 
-def test_it_says_in_four_seconds_that_both_servers_are_deaf(
+def test_readiness_answers_in_four_seconds_when_no_server_does(
     start_etl: StartEtl, collection: Collection[Document], lines: Sequence[tuple[str, Any, str]]
 ) -> None:
     """Each time it is asked; and it ends in time while a probe waits, without an error in the log."""

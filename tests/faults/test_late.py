@@ -73,7 +73,7 @@ def before_the_end(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -
     monkeypatch.setattr(CheckpointStore, "finish", acted)
 
 
-def test_a_batch_that_is_delivered_late(
+def test_a_batch_delivered_late_displaces_nothing_newer(
     collection: Collection[Document],
     redis_client: redis.Redis,
     proxy: Proxy,
@@ -92,7 +92,7 @@ def test_a_batch_that_is_delivered_late(
     assert held(redis_client) == truth(collection)
 
 
-def test_a_commit_that_is_delivered_late(
+def test_a_commit_delivered_late_changes_nothing(
     collection: Collection[Document],
     redis_client: redis.Redis,
     proxy: Proxy,
@@ -142,7 +142,7 @@ def mend_at_the_second_batch(monkeypatch: pytest.MonkeyPatch, collection: Collec
 
 
 @pytest.mark.parametrize("cycles", [1, 2])
-def test_an_end_that_is_delivered_late(
+def test_a_finish_delivered_late_is_recorded_once(
     collection: Collection[Document], redis_client: redis.Redis, proxy: Proxy, app: App, cycles: int
 ) -> None:
     """The run is in the history once, and the watermark is that of the last cycle."""

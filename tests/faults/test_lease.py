@@ -71,7 +71,7 @@ def state(client: redis.Redis) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_sleeper_that_wakes_up_writes_nothing(
+def test_a_suspended_sync_writes_nothing_after_its_lease_has_ended(
     collection: Collection[Document],
     redis_client: redis.Redis,
     put_to_sleep: PutToSleep,
@@ -133,7 +133,7 @@ def test_a_long_cycle_keeps_its_lease(
 
 
 @pytest.mark.alone
-def test_a_dead_holder_does_not_keep_the_lease(
+def test_the_lease_of_a_killed_sync_ends_by_itself(
     collection: Collection[Document], redis_client: redis.Redis, put_to_sleep: PutToSleep, open_app: OpenApp
 ) -> None:
     """After `kill -9` others are locked out until the lease runs out by itself, and no longer."""
@@ -152,7 +152,7 @@ def test_a_dead_holder_does_not_keep_the_lease(
     assert held(redis_client) == truth(collection)
 
 
-def test_many_at_once_are_as_good_as_one(
+def test_one_of_six_concurrent_syncs_processes_the_documents(
     collection: Collection[Document], redis_client: redis.Redis, open_app: OpenApp
 ) -> None:
     """Of six that start together one at a time works: each document is processed once, by one of them."""

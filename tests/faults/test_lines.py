@@ -52,7 +52,7 @@ def opened(open_app: OpenApp, line: Line, *, patience: float, timeout: float = 1
 
 @pytest.mark.parametrize("way", ["requests", "answers"])
 @pytest.mark.parametrize("offset", [1, 500, 1_500, 3_000])
-def test_a_connection_that_breaks(
+def test_a_cycle_survives_a_broken_connection(
     line: Line,
     documents: Collection[Document],
     redis_client: redis.Redis,
@@ -70,10 +70,10 @@ def test_a_connection_that_breaks(
 
 
 @pytest.mark.parametrize("way", ["requests", "answers"])
-def test_a_connection_that_breaks_for_a_holder_without_patience(
+def test_a_cycle_that_does_not_retry_is_completed_by_the_next(
     line: Line, documents: Collection[Document], redis_client: redis.Redis, open_app: OpenApp, way: Way
 ) -> None:
-    """Likewise when the cycle fails at once: the next one, of another process, puts all right."""
+    """The cycle fails at once; the next one, of another process, applies the rest."""
     proxy, _ = line
     for broken, offset in enumerate((500, 1_000, 2_000), start=1):
         proxy.drop_after(offset, way)
@@ -86,7 +86,7 @@ def test_a_connection_that_breaks_for_a_holder_without_patience(
 
 
 @pytest.mark.parametrize("fault", ["cut", "stall", "deafen"])
-def test_an_outage_in_the_middle(
+def test_a_cycle_survives_an_outage_of_two_seconds(
     line: Line,
     documents: Collection[Document],
     redis_client: redis.Redis,
@@ -115,7 +115,7 @@ def test_an_outage_in_the_middle(
     assert held(redis_client) == truth(documents)
 
 
-def test_a_server_that_never_answers(
+def test_a_command_gives_up_on_a_server_that_never_answers(
     start_etl: StartEtl,
     proxy_to: ProxyTo,
     mongod: MongoServer,

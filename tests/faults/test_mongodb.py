@@ -38,7 +38,7 @@ def documents(collection: Collection[Document]) -> Collection[Document]:
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("command", ["find", "hello", "listIndexes"])
-def test_an_error_that_passes(
+def test_a_temporary_error_is_retried(
     documents: Collection[Document],
     redis_client: redis.Redis,
     open_app: OpenApp,
@@ -59,7 +59,7 @@ def test_an_error_that_passes(
     assert held(redis_client) == truth(documents)
 
 
-def test_an_error_that_stays(
+def test_a_persistent_error_fails_the_cycle(
     documents: Collection[Document],
     redis_client: redis.Redis,
     open_app: OpenApp,
@@ -81,7 +81,7 @@ def test_an_error_that_stays(
     assert held(redis_client) == truth(documents)
 
 
-def test_an_error_that_trying_again_does_not_mend(
+def test_a_permanent_error_is_not_retried(
     documents: Collection[Document],
     redis_client: redis.Redis,
     open_app: OpenApp,
@@ -99,7 +99,7 @@ def test_an_error_that_trying_again_does_not_mend(
     assert held(redis_client) == truth(documents)
 
 
-def test_mongodb_is_killed_and_comes_back(
+def test_a_cycle_waits_until_a_killed_mongodb_is_back(
     start_mongod: StartMongo,
     database: Database[Document],
     redis_client: redis.Redis,

@@ -60,7 +60,7 @@ def strike_at(monkeypatch: pytest.MonkeyPatch, batch: int, strike: Callable[[], 
     return struck
 
 
-def test_a_restart_in_the_middle(
+def test_a_cycle_survives_a_restart_of_redis(
     durable: RedisServer, documents: Collection[Document], open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The cycle waits for it to come back and goes on; nothing is lost, no request queued twice."""
@@ -77,7 +77,7 @@ def test_a_restart_in_the_middle(
         assert held(client) == truth(documents)
 
 
-def test_a_flush_in_the_middle(
+def test_a_cycle_fails_when_redis_is_flushed(
     durable: RedisServer, documents: Collection[Document], open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the cycle wrote is gone and must not be recorded: it fails, and the next is a cold start."""
@@ -92,7 +92,7 @@ def test_a_flush_in_the_middle(
         assert held(client) == truth(documents)
 
 
-def test_scripts_that_are_flushed(
+def test_flushed_scripts_are_loaded_again(
     durable: RedisServer, documents: Collection[Document], open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SCRIPT FLUSH while it works: they are loaded again."""
@@ -103,7 +103,7 @@ def test_scripts_that_are_flushed(
         assert held(client) == truth(documents)
 
 
-def test_memory_that_runs_out(
+def test_a_cycle_waits_until_redis_has_memory_again(
     start_redis: StartRedis,
     documents: Collection[Document],
     open_app: OpenApp,
@@ -128,7 +128,7 @@ def test_memory_that_runs_out(
         assert held(client) == truth(documents)
 
 
-def test_memory_that_stays_full(
+def test_a_cycle_fails_when_redis_stays_out_of_memory(
     start_redis: StartRedis,
     documents: Collection[Document],
     open_app: OpenApp,
@@ -153,7 +153,7 @@ def test_memory_that_stays_full(
         assert held(client) == truth(documents)
 
 
-def test_a_replica_refuses_until_it_is_the_master(
+def test_a_cycle_waits_until_its_replica_is_promoted(
     start_redis: StartRedis,
     documents: Collection[Document],
     open_app: OpenApp,
@@ -180,7 +180,7 @@ def test_a_replica_refuses_until_it_is_the_master(
 
 
 @pytest.mark.parametrize("role", ["checkpoint", "deferred", "dead_letters", "fence"])
-def test_a_companion_of_another_type_is_named(
+def test_a_state_key_of_the_wrong_type_is_named(
     documents: Collection[Document], redis_client: redis.Redis, open_app: OpenApp, role: str
 ) -> None:
     """Somebody's own key under one of our names: the cycle fails in one line, and leaves it there."""

@@ -131,14 +131,13 @@ def scene(
     return scene
 
 
-def test_the_primary_steps_down(scene: Scene) -> None:
+def test_daemon_and_backfill_survive_a_step_down(scene: Scene) -> None:
     """Nothing is skipped, and nothing stays."""
     scene.backfill_through(scene.replica_set.step_down)
     scene.check()
 
 
-def test_the_primary_is_killed(scene: Scene) -> None:
-    """Likewise."""
+def test_daemon_and_backfill_survive_a_killed_primary(scene: Scene) -> None:
 
     def kill() -> Member:
         primary = scene.replica_set.primary()
@@ -149,7 +148,7 @@ def test_the_primary_is_killed(scene: Scene) -> None:
     scene.check()
 
 
-def test_the_primary_is_cut_off_and_rolled_back(scene: Scene) -> None:
+def test_writes_that_are_rolled_back_never_reach_redis(scene: Scene) -> None:
     """What only a primary without followers has been written to never reaches the cache."""
     primary = scene.replica_set.cut_off()
     with scene.replica_set.direct(primary) as client:

@@ -42,7 +42,7 @@ def open_watched(open_app: OpenApp, watched: Watched) -> Callable[..., App]:
 
 
 @pytest.mark.alone
-def test_a_primary_that_freezes_in_mid_cycle(
+def test_the_daemon_recovers_from_a_frozen_primary(
     collection: Collection[Document],
     watched: Watched,
     start_etl: StartEtl,
@@ -77,7 +77,7 @@ def test_a_primary_that_freezes_in_mid_cycle(
         assert held(client) == truth(collection)
 
 
-def test_a_failover_in_mid_backfill_goes_on(
+def test_a_backfill_survives_a_failover(
     open_watched: Callable[..., App], collection: Collection[Document], watched: Watched
 ) -> None:
     """The same run ends well; after a reconciliation nothing is missing, and each request is queued once."""
@@ -108,7 +108,9 @@ def test_a_failover_in_mid_backfill_goes_on(
 
 
 @pytest.mark.usefixtures("collection")
-def test_wrong_settings_of_the_sentinels(open_watched: Callable[..., App], watched: Watched) -> None:
+def test_one_line_names_a_wrong_setting_of_the_sentinels(
+    open_watched: Callable[..., App], watched: Watched
+) -> None:
     """One line names the setting and no secret."""
     section = watched.settings()
     cases = [({"password": "wrong"}, 2, "redis.sentinel.password"), ({"service": "other"}, 1, ".service")]

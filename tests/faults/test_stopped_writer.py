@@ -61,7 +61,7 @@ def awake(process: "subprocess.Popen[str]") -> Any:
 
 @pytest.mark.parametrize("where", ["read", "recorded"])
 @pytest.mark.parametrize("registers", ["kept", "expired"])
-def test_a_worker_that_was_stopped_writes_nothing_stale(
+def test_a_worker_suspended_past_the_deadline_writes_nothing_stale(
     collection: Collection[Document],
     redis_client: redis.Redis,
     open_app: OpenApp,
@@ -98,7 +98,7 @@ def test_a_worker_that_was_stopped_writes_nothing_stale(
     assert told["enqueued"] == 0
 
 
-def test_a_worker_that_was_stopped_for_a_moment_goes_on(
+def test_a_worker_suspended_for_a_moment_goes_on(
     collection: Collection[Document], redis_client: redis.Redis, start: Start
 ) -> None:
     """Within the deadline what it has read is good, unless another has written it since."""

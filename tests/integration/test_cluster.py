@@ -39,7 +39,9 @@ def now() -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
-def test_the_samples_of_the_contract(app: App, collection: Collection[Document], cluster: Cluster) -> None:
+def test_the_samples_give_the_same_keys_on_a_cluster(
+    app: App, collection: Collection[Document], cluster: Cluster
+) -> None:
     """The same keys and values as on a single server."""
     collection.insert_many(samples())
     assert sync(app).records_processed == 6
@@ -48,7 +50,9 @@ def test_the_samples_of_the_contract(app: App, collection: Collection[Document],
     assert sync(app).records_processed == 0
 
 
-def test_moves_heirs_and_tombstones(app: App, collection: Collection[Document], cluster: Cluster) -> None:
+def test_keys_of_several_slots_are_moved_and_removed(
+    app: App, collection: Collection[Document], cluster: Cluster
+) -> None:
     """Keys of several slots are given up, inherited and removed."""
     collection.insert_many([api("a", now(), _id=1), api("b", now(), _id=2)])
     collection.insert_one(api("a", now(), _id=3, status="newest"))
@@ -60,7 +64,7 @@ def test_moves_heirs_and_tombstones(app: App, collection: Collection[Document], 
     assert set(cluster.held()) == {"config:api:a", "config:api:c"}
 
 
-def test_backfill_verify_trace_refresh_show(
+def test_every_command_works_on_a_cluster(
     app: App, collection: Collection[Document], cluster: Cluster
 ) -> None:
     """Worker processes write by slot; verification scans every node and repairs."""
@@ -84,7 +88,7 @@ def test_backfill_verify_trace_refresh_show(
 
 
 @pytest.mark.usefixtures("collection")
-def test_doctor_looks_at_each_node(app: App, cluster: Cluster) -> None:
+def test_the_doctor_checks_each_node(app: App, cluster: Cluster) -> None:
     """The slots that are served, and what each node may evict."""
     found = app.doctor()
     assert [finding for finding in found if finding.level == "finding"] == []

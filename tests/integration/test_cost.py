@@ -53,7 +53,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> Iterator[Commands]:
 
 
 @pytest.mark.parametrize("size", [10, 5_000])
-def test_round_trips_of_an_empty_delta(
+def test_an_empty_delta_needs_a_fixed_number_of_round_trips(
     open_app: OpenApp,
     collection: Collection[Document],
     start_redis: StartRedis,
@@ -78,7 +78,7 @@ def test_round_trips_of_an_empty_delta(
 
 
 @pytest.mark.parametrize("size", [1_000, 20_000])
-def test_documents_examined_by_a_small_delta(
+def test_a_small_delta_examines_only_its_documents(
     collection: Collection[Document], database: Database[Document], app: App, clock: Clock, size: int
 ) -> None:
     """As many as there are in it, by MongoDB's own profiler."""

@@ -100,7 +100,7 @@ def backfill(app: App, cluster: Cluster, step: Callable[[], object]) -> Report:
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["worker", "workers", "scheduler"])
 @pytest.mark.usefixtures("impatient")
-def test_a_part_of_the_cluster_is_killed(
+def test_a_backfill_ends_though_a_part_of_the_cluster_is_killed(
     collection: Collection[Document],
     redis_client: redis.Redis,
     open_app: OpenApp,
@@ -125,7 +125,7 @@ def test_a_part_of_the_cluster_is_killed(
     assert held(redis_client) == truth(collection)
 
 
-def test_a_scheduler_that_hangs(cluster: Cluster) -> None:
+def test_closing_does_not_wait_for_a_scheduler_that_hangs(cluster: Cluster) -> None:
     """It may be at work, so it is not given up; but closing does not wait for it."""
     with dask(cluster.address)() as started:
         assert started is not None
@@ -146,7 +146,7 @@ def test_a_scheduler_that_hangs(cluster: Cluster) -> None:
 
 
 @pytest.mark.usefixtures("impatient", "collection")
-def test_no_scheduler(open_app: OpenApp) -> None:
+def test_a_missing_scheduler_is_named_in_one_line(open_app: OpenApp) -> None:
     """One line that names the address."""
     address = f"tcp://127.0.0.1:{free_port()}"
 

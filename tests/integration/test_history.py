@@ -65,7 +65,7 @@ def test_json_has_the_newest_first(etl: Etl) -> None:
 
 
 @pytest.mark.usefixtures("three_runs")
-def test_a_limit_leaves_the_newest(etl: Etl) -> None:
+def test_a_limit_keeps_the_newest_runs(etl: Etl) -> None:
     """And none below one."""
     [of_collection] = json.loads(etl("history", NAME, "--limit", "2", "--json").out)["collections"]
     assert [entry["records_processed"] for entry in of_collection["runs"]] == [1, 0]
@@ -73,7 +73,7 @@ def test_a_limit_leaves_the_newest(etl: Etl) -> None:
 
 
 @pytest.mark.usefixtures("three_runs")
-def test_a_pipe_gets_a_plain_table(etl: Etl) -> None:
+def test_a_pipe_gets_a_plain_table_of_runs(etl: Etl) -> None:
     """A heading, a line a run, and no chart."""
     out = etl("history").out
     assert len(out.splitlines()) == 5
@@ -91,7 +91,7 @@ def test_a_terminal_gets_a_chart(etl: Etl, monkeypatch: pytest.MonkeyPatch) -> N
     assert "█" in milliseconds
 
 
-def test_a_failed_run_says_why(etl: Etl, redis_client: redis.Redis) -> None:
+def test_a_failed_run_shows_its_error(etl: Etl, redis_client: redis.Redis) -> None:
     """In its line."""
     redis_client.set(state_keys(NAME).deferred, "of the wrong type")
     assert etl("sync").code == 1

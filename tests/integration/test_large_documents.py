@@ -25,7 +25,7 @@ def letters(app: App) -> dict[str, str]:
     return {letter.id.strip('"'): letter.reason for letter in app.dead_letters(NAME).list()}
 
 
-def test_what_redis_does_not_take_is_a_dead_letter(
+def test_a_value_longer_than_redis_takes_is_a_dead_letter(
     open_app: OpenApp, collection: Collection[Document], start_redis: StartRedis, clock: Clock
 ) -> None:
     """The server breaks the connection when an argument is longer than it takes, be it a value, a key or a request.
@@ -61,7 +61,7 @@ def test_what_redis_does_not_take_is_a_dead_letter(
         assert (verified.true, verified.invalid) == (True, 4)
 
 
-def test_where_redis_tells_no_limit_its_default_counts(
+def test_the_default_limit_counts_where_redis_tells_none(
     open_app: OpenApp, collection: Collection[Document], start_redis: StartRedis, clock: Clock
 ) -> None:
     """As on managed servers, which deny CONFIG."""
@@ -74,7 +74,7 @@ def test_where_redis_tells_no_limit_its_default_counts(
         assert sync(app).records_processed == 1
 
 
-def test_what_a_document_may_become_is_a_setting(
+def test_the_size_of_a_document_in_redis_is_limited_by_a_setting(
     open_app: OpenApp, app: App, collection: Collection[Document], clock: Clock
 ) -> None:
     """16 bytes of a decimal are 6,001 in Redis: 30,000 of them are 180 MB, more than the default."""
@@ -94,7 +94,7 @@ def test_what_a_document_may_become_is_a_setting(
 
 
 @pytest.mark.parametrize("unrelated", [{"mensajes": 1}, {"note": 1}])
-def test_what_is_not_read_does_not_count(
+def test_fields_that_are_not_read_do_not_count(
     app: App, collection: Collection[Document], clock: Clock, unrelated: Document
 ) -> None:
     """Neither fields of no kind, nor those of another kind."""

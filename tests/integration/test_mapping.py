@@ -218,7 +218,7 @@ def test_a_wrong_expression_is_refused_at_the_start(
     assert report.error == message
 
 
-def test_a_refresh_goes_on_where_its_filter_fails(
+def test_a_refresh_reads_documents_for_which_its_filter_fails(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
     """The name of one document cannot be told: the others are found by theirs."""
@@ -243,7 +243,7 @@ def test_a_backfill_with_workers_maps_too(
     assert len([*redis_client.scan_iter("config:api:*", count=5000)]) == 3000
 
 
-def test_an_array_of_timestamps_is_rejected_and_passed(
+def test_an_array_of_timestamps_is_a_dead_letter(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
     """Where a page ends with one, its place is taken from the index, with a mapping too."""
@@ -254,7 +254,7 @@ def test_an_array_of_timestamps_is_rejected_and_passed(
     assert sorted(redis_client.scan_iter("config:api:*")) == ["config:api:a", "config:api:b"]
 
 
-def test_a_constant_is_a_constant(
+def test_a_constant_in_a_mapping_is_taken_literally(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
     """Also a number or a boolean, which a projection would take for "this field"; and a part of an array."""
@@ -277,7 +277,7 @@ def test_a_constant_is_a_constant(
     }
 
 
-def test_the_lag_of_documents_that_cannot_be_mapped_is_known(
+def test_documents_that_cannot_be_mapped_count_in_the_lag(
     app: App, collection: Collection[Document], clock: Clock
 ) -> None:
     """It depends on their dates only."""
@@ -290,7 +290,7 @@ def test_the_lag_of_documents_that_cannot_be_mapped_is_known(
     assert 59 < status.lag_seconds < 120
 
 
-def test_reading_goes_on_page_by_page_where_every_document_fails(
+def test_pages_of_documents_that_all_fail_are_read_to_the_end(
     open_app: OpenApp, collection: Collection[Document], clock: Clock
 ) -> None:
     """Each is a dead letter, also when there are more of them than one careful page takes."""

@@ -88,7 +88,7 @@ def test_only_the_state_of_this_collection_goes(etl: Etl, synced: redis.Redis) -
     assert etl("purge", NAME, "--yes")[1] == "0 deleted\n"
 
 
-def test_the_queues_go_where_that_is_asked_for(etl: Etl, synced: redis.Redis) -> None:
+def test_the_queues_are_deleted_on_request(etl: Etl, synced: redis.Redis) -> None:
     """But for one that another collection feeds; a name with the signs of a pattern is only a name."""
     assert etl("purge", NAME, "--queues", "--yes")[0] == 0
     assert (synced.exists(ALTA), synced.exists(BAJA)) == (0, 1)
@@ -97,7 +97,7 @@ def test_the_queues_go_where_that_is_asked_for(etl: Etl, synced: redis.Redis) ->
     assert left == {"config:api:a"}
 
 
-def test_it_asks_first(etl: Etl, synced: redis.Redis) -> None:
+def test_a_purge_asks_for_confirmation(etl: Etl, synced: redis.Redis) -> None:
     """Where nobody can answer it deletes nothing, and says what to type."""
     before = names(synced)
     code, _, err = etl("purge", NAME)
@@ -106,7 +106,7 @@ def test_it_asks_first(etl: Etl, synced: redis.Redis) -> None:
 
 
 @pytest.mark.parametrize("lease", [KEYS.leader, KEYS.lease, KEYS.backfill_lease, KEYS.follow_lease])
-def test_a_collection_that_is_in_use_is_left_alone(etl: Etl, synced: redis.Redis, lease: str) -> None:
+def test_a_collection_in_use_is_not_purged(etl: Etl, synced: redis.Redis, lease: str) -> None:
     """By a daemon or by another command. The holder is named; exit code 75."""
     synced.set(lease, "worker-1:4711:0123456789ab")
     before = names(synced)

@@ -152,7 +152,7 @@ def test_the_types_of_timestamps_are_counted(collection: Collection[Any]) -> Non
 
 
 @pytest.mark.parametrize("indexed", [True, False])
-def test_how_long_the_oldest_document_after_a_position_has_waited(
+def test_the_age_of_the_oldest_document_after_a_position_is_known(
     database: Database[Document], *, indexed: bool
 ) -> None:
     """Also where that has an array of dates; what is dated in the future does not wait."""
@@ -172,7 +172,7 @@ def test_how_long_the_oldest_document_after_a_position_has_waited(
 
 
 @pytest.mark.parametrize("how", ["dropped", "hidden"])
-def test_an_index_that_goes_while_pages_are_read(
+def test_an_index_dropped_between_pages_is_done_without(
     collection: Collection[Document], warnings: pytest.LogCaptureFixture, how: str
 ) -> None:
     """The pages go on where they were, without it; one warning says so, however many pages are left."""
@@ -192,7 +192,7 @@ def test_an_index_that_goes_while_pages_are_read(
     assert (len(warnings.messages), reader.index.name) == (1, None)
 
 
-def test_an_index_that_is_replaced_while_pages_are_read(
+def test_an_index_replaced_between_pages_is_used_at_once(
     collection: Collection[Document], warnings: pytest.LogCaptureFixture
 ) -> None:
     """The new one is read by at once, whatever its name, and there is nothing to say."""
@@ -255,7 +255,7 @@ ARRAYS: Sequence[Any] = (
 @pytest.mark.parametrize("limit", [1, 2, 7, 100])
 @pytest.mark.parametrize("indexed", [True, False])
 @pytest.mark.parametrize("make", ARRAYS)
-def test_a_timestamp_that_leads_through_an_array(
+def test_pages_end_where_the_timestamp_path_leads_through_an_array(
     database: Database[Document],
     monkeypatch: pytest.MonkeyPatch,
     make: Any,
@@ -280,7 +280,7 @@ def test_a_timestamp_that_leads_through_an_array(
     assert [one for page in read for one in page if one >= 100] == [103, 100, 101, 102]
 
 
-def test_only_the_fields_that_are_asked_for_are_read(collection: Collection[Document]) -> None:
+def test_only_the_requested_fields_are_read(collection: Collection[Document]) -> None:
     """Beside the `_id` and the timestamp; by pages, by `_id`, by kind, with the index and without."""
     collection.insert_one(dated(1, tipo="a", provider_name="p", nota="x" * 100))
     for _ in range(2):
@@ -292,7 +292,7 @@ def test_only_the_fields_that_are_asked_for_are_read(collection: Collection[Docu
 
 
 @pytest.mark.parametrize("field", ["metadata.when", "other.deep.when"])
-def test_a_timestamp_within_a_field(database: Database[Document], field: str) -> None:
+def test_a_timestamp_within_a_requested_field_is_read(database: Database[Document], field: str) -> None:
     """Also within one that is asked for as a whole: MongoDB refuses both in one projection (31249)."""
     collection = database["promptContent"]
     first, *path = field.split(".")
@@ -309,7 +309,7 @@ def test_a_timestamp_within_a_field(database: Database[Document], field: str) ->
         collection.create_index([(field, 1), ("_id", 1)])
 
 
-def test_documents_that_one_reply_cannot_hold(collection: Collection[Document]) -> None:
+def test_a_page_ends_where_a_reply_of_mongodb_ends(collection: Collection[Document]) -> None:
     """MongoDB cuts a reply at 16 MB: the page is shorter, nothing is left out, no cursor stays open."""
     collection.insert_many([dated(number, nota="x" * size) for number, size in enumerate(WEIGHTS)])
     reader = source(collection)
@@ -322,7 +322,7 @@ MB = 1_000_000
 WEIGHTS = (10, 16 * MB, 4 * MB, 5 * MB, 1 * MB)
 
 
-def test_a_connection_that_is_lost_once_is_no_trouble(collection: Collection[Document]) -> None:
+def test_a_command_is_repeated_once_on_a_lost_connection(collection: Collection[Document]) -> None:
     """As with the commands that the driver repeats by itself."""
     collection.insert_one(dated(1))
     reader = source(collection)
@@ -350,7 +350,7 @@ class Levels(monitoring.CommandListener):
         """It went wrong."""
 
 
-def test_documents_are_fetched_as_they_are_on_the_primary_now(
+def test_documents_are_fetched_from_the_primary_by_linearizable_reads(
     mongod: MongoServer, collection: Collection[Document]
 ) -> None:
     """A deposed primary would still answer with read concern majority. At most so many ids go at once."""
@@ -375,7 +375,7 @@ class Standalone(MongoServer):
         return options[:at_set] + options[at_set + 2 :]
 
 
-def test_a_standalone_server_is_asked_for_majority() -> None:
+def test_a_standalone_server_is_read_with_majority() -> None:
     """It refuses read concern linearizable."""
     levels = Levels()
     with Standalone() as server:
@@ -386,7 +386,7 @@ def test_a_standalone_server_is_asked_for_majority() -> None:
     assert levels.seen == [("majority", 1)]
 
 
-def test_cuts_divide_a_collection(collection: Collection[Document]) -> None:
+def test_cuts_divide_a_collection_evenly(collection: Collection[Document]) -> None:
     """Positions of documents, each once, ascending, as many as are asked for, none too near to another."""
     moments = [None, *(NOON + timedelta(seconds=number) for number in range(9))]
     collection.insert_many([{"_id": ObjectId(), "updated_at": one} for one in moments * 2_000])
@@ -412,7 +412,7 @@ def test_a_small_collection_has_no_cuts(collection: Collection[Document]) -> Non
     assert reader.cuts(10) == []
 
 
-def test_the_identity_of_a_collection(collection: Collection[Document]) -> None:
+def test_the_identity_changes_when_a_collection_is_created_again(collection: Collection[Document]) -> None:
     """It stays while documents come and go, and changes when the collection is created again."""
     reader = source(collection)
     before = reader.identity()
@@ -428,7 +428,7 @@ def test_the_identity_of_a_collection(collection: Collection[Document]) -> None:
     assert reader.identity() not in {None, before}
 
 
-def test_an_identity_that_may_not_be_asked_for_is_unknown(
+def test_the_identity_is_unknown_without_the_right_to_list_collections(
     start_mongod: StartMongo, database: Database[Document]
 ) -> None:
     """Rights on one collection are enough to read it."""
@@ -444,20 +444,20 @@ def test_an_identity_that_may_not_be_asked_for_is_unknown(
         assert (reader.identity(), all_ids(reader, 10)) == (None, [1])
 
 
-def test_an_end_that_lies_behind_is_an_empty_page(collection: Collection[Document]) -> None:
+def test_a_page_whose_end_lies_behind_is_empty(collection: Collection[Document]) -> None:
     """A scan may jump to the present, past its own end."""
     collection.insert_one(dated(1))
     assert source(collection).page(at(5), at(4), 10) == ([], None, False)
 
 
-def test_whole_documents_come_as_the_bytes_they_are(collection: Collection[Any]) -> None:
+def test_whole_documents_are_returned_as_stored(collection: Collection[Any]) -> None:
     """Nothing is decoded on the way."""
     raw = RawBSONDocument(bson.encode(dated(1, a={"b": [1, "x", None]})))
     collection.insert_one(raw)
     assert source(collection).page(FIRST, LAST, 10).documents == [raw.raw]
 
 
-def test_a_router_is_refused_unless_allowed_and_then_asked_for_an_order(
+def test_a_router_is_refused_unless_allowed(
     collection: Collection[Document], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that is taken for a router: there is none to be had; it shows the commands, not a shard."""

@@ -9,7 +9,7 @@ from etl.app import App
 from tests.conftest import REDIS_VERSION
 
 
-def test_the_server_is_of_the_version_that_was_asked_for(redis_client: redis.Redis) -> None:
+def test_the_tests_run_on_the_requested_version_of_redis(redis_client: redis.Redis) -> None:
     """Otherwise a run on the other version would show nothing."""
     found = str(redis_client.info("server")["redis_version"])
     asked = os.environ.get(REDIS_VERSION)

@@ -37,7 +37,7 @@ def cluster() -> Iterator[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize("start", [single_server, cluster])
-def test_the_redis_user_of_the_page_may_do_all_that_is_needed(
+def test_the_documented_redis_user_may_run_everything(
     open_app: OpenApp, collection: Collection[Document], clock: Clock, start: Callable[[], Any]
 ) -> None:
     """Every kind of run, and nothing beyond these keys."""
@@ -71,7 +71,7 @@ def test_the_redis_user_of_the_page_may_do_all_that_is_needed(
 
 
 @pytest.mark.parametrize("missing", ["-hset", "-expire", "-script", "resetkeys ~mcp:* ~etl:* ~{*"])
-def test_a_right_that_is_missing_is_a_setting_to_change(
+def test_a_missing_right_is_a_configuration_error(
     open_app: OpenApp, collection: Collection[Document], clock: Clock, missing: str
 ) -> None:
     """Within a script as outside of one: exit code 2, as trying again would not help."""

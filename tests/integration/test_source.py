@@ -101,7 +101,7 @@ def replace(collection: Collection[Any], documents: list[Document]) -> None:
 
 
 @pytest.mark.parametrize("change", [recreate, replace])
-def test_a_collection_that_is_another_by_the_next_cycle(
+def test_a_replaced_collection_is_read_again(
     app: App,
     collection: Collection[Document],
     redis_client: redis.Redis,
@@ -123,7 +123,9 @@ def test_a_collection_that_is_another_by_the_next_cycle(
     assert sync(app).records_processed == 0
 
 
-def test_a_collection_that_is_gone(app: App, collection: Collection[Document], clock: Clock) -> None:
+def test_a_missing_collection_fails_the_cycle(
+    app: App, collection: Collection[Document], clock: Clock
+) -> None:
     """No cycle says that it is in sync; once it is back it is read as a whole."""
     collection.insert_many(many(clock))
     sync(app)
@@ -137,7 +139,7 @@ def test_a_collection_that_is_gone(app: App, collection: Collection[Document], c
 
 @pytest.mark.parametrize("how", ["drop", "rename", "recreate"])
 @pytest.mark.parametrize("run", ["sync", "backfill"])
-def test_a_collection_that_goes_while_it_is_read(
+def test_a_collection_replaced_while_it_is_read_fails_the_run(
     open_app: OpenApp,
     collection: Collection[Document],
     redis_client: redis.Redis,
@@ -183,7 +185,7 @@ def test_a_collection_that_goes_while_it_is_read(
     [("position", "zz {"), ("mongo_clock", "soon"), ("sweeps", "{"), ("scan_mongo_clock", "1")],
 )
 @pytest.mark.parametrize("published", [True, False])
-def test_a_checkpoint_that_cannot_be_read(  # as another program may leave it
+def test_an_unreadable_checkpoint_counts_as_none(  # as another program may leave it
     app: App,
     collection: Collection[Document],
     redis_client: redis.Redis,

@@ -88,7 +88,7 @@ def test_a_list_in_another_order_is_different(
     assert report.keys == {"different": [(messages(1), why)]}
 
 
-def test_an_absent_key_older_than_its_ttl_is_expired(
+def test_an_absent_key_past_its_ttl_is_expired(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """An absent key is missing only where it must still be there; without a date that is not known."""
@@ -145,7 +145,7 @@ def test_a_key_to_evict_is_orphaned_unless_a_daemon_is_running(
     assert not redis_client.exists("config:api:p")
 
 
-def test_keys_of_others_are_left_alone(
+def test_keys_of_other_collections_are_left_alone(
     open_app: OpenApp,
     clock: Clock,
     collection: Collection[Document],
@@ -168,7 +168,7 @@ def test_keys_of_others_are_left_alone(
     assert hash_at(redis_client, "config:api:both") == {"status": "there"}
 
 
-def test_a_document_that_waits_for_a_lock_is_no_mismatch(
+def test_a_deferred_document_is_no_mismatch(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """It is not repaired."""

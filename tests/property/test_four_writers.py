@@ -45,7 +45,7 @@ Page = tuple[int, Sequence[TransformResult]]
     derandomize=not THOROUGH,
     suppress_health_check=list(HealthCheck),
 )
-def test_four_writers_leave_what_the_documents_say(
+def test_four_concurrent_writers_agree_with_the_documents(
     mongo_client: MongoClient[Document],
     collection: Collection[Document],
     redis_client: redis.Redis,
