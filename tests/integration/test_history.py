@@ -1,45 +1,16 @@
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 import pytest
 import redis
 from pymongo.collection import Collection
-from pymongo.database import Database
 
 from etl.app import App
 from etl.cache.keys import state_keys
-from etl.cli import run
-from etl.demo import MongoServer
 from tests.factories import api
+from tests.support.command import Etl
 from tests.support.pipeline import NAME, sync
 from tests.support.types import Document
-
-
-class Answer(NamedTuple):
-    """What a person sees."""
-
-    code: int
-    out: str
-    err: str
-
-
-Etl = Callable[..., Answer]
-
-
-@pytest.fixture
-def etl(
-    mongod: MongoServer, database: Database[Document], redis_url: str, capsys: pytest.CaptureFixture[str]
-) -> Etl:
-    """Runs a command on this test's databases."""
-
-    def command(*arguments: str) -> Answer:
-        places = (f"mongo.uri={mongod.uri}", f"mongo.database={database.name}", f"redis.url={redis_url}")
-        code = run([*(word for place in places for word in ("--set", place)), *arguments])
-        return Answer(code, *capsys.readouterr())
-
-    return command
 
 
 @pytest.fixture

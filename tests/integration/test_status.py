@@ -1,8 +1,7 @@
 import json
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import redis
@@ -12,11 +11,11 @@ from pymongo.database import Database
 
 from etl.app import App
 from etl.cache.keys import state_keys
-from etl.cli import run
 from etl.demo import MongoServer
 from etl.errors import ConfigurationError, EtlError
 from etl.monitoring.status import CollectionStatus
 from tests.factories import api, campaign
+from tests.support.command import Etl
 from tests.support.pipeline import NAME, OpenApp, sync
 from tests.support.types import Document, ProxyTo, StartMongo
 
@@ -240,31 +239,6 @@ def test_without_redis_the_status_is_an_error(open_app: OpenApp) -> None:
     """There is nothing to tell without it, and MongoDB is not waited for."""
     with open_app(redis="redis://127.0.0.1:1/0") as app, pytest.raises(EtlError, match=r"127.0.0.1:1"):
         app.status()
-
-
-class Answer(NamedTuple):
-    """What a person sees."""
-
-    code: int
-    out: str
-    err: str
-
-
-Etl = Callable[..., Answer]
-
-
-@pytest.fixture
-def etl(
-    mongod: MongoServer, database: Database[Document], redis_url: str, capsys: pytest.CaptureFixture[str]
-) -> Etl:
-    """Runs a command on this test's databases; `mongo` puts another address in the place of MongoDB's."""
-
-    def command(*arguments: str, mongo: str = mongod.uri) -> Answer:
-        places = (f"mongo.uri={mongo}", f"mongo.database={database.name}", f"redis.url={redis_url}")
-        code = run([*(word for place in places for word in ("--set", place)), *arguments])
-        return Answer(code, *capsys.readouterr())
-
-    return command
 
 
 def test_json_is_one_document_for_all_collections(etl: Etl, collection: Collection[Document]) -> None:
