@@ -1,8 +1,6 @@
-"""The reader on real servers: indexes that cannot be used, collections of other sorts, large documents."""
+"""The reader on real servers: pages, projections, read concerns, cuts, identity."""
 
-import logging
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -20,108 +18,10 @@ from etl.demo.process import Server
 from etl.errors import ConfigurationError
 from etl.mongo.reader import Source
 from schemas.codec import UNDEFINED, RawValue, document_of
-from schemas.position import FIRST, LAST, Position, at
+from schemas.position import FIRST, LAST, at
 from tests.support.failpoint import fail_command
+from tests.support.reading import INDEX, NOON, all_ids, dated, ids, pages, source
 from tests.support.types import Document, StartMongo
-from tests.support.waiting import eventually
-
-NOON = datetime(2025, 1, 15, 12, tzinfo=UTC)
-INDEX = [("updated_at", 1), ("_id", 1)]
-NAME = "updated_at_1__id_1"
-
-
-def dated(number: int, **more: Any) -> Document:
-    """A document; the greater its number, the newer."""
-    return {"_id": number, "updated_at": NOON + timedelta(seconds=number)} | more
-
-
-def source(collection: Collection[Any], field: str = "updated_at", fields: Sequence[str] = ()) -> Source:
-    """A reader of this collection that has looked for its index."""
-    reader = Source(collection.database.client, collection.database.name, collection.name, field, fields)
-    reader.prepare()
-    return reader
-
-
-def pages(reader: Source, limit: int, after: Position = FIRST) -> Iterator[list[bytes]]:
-    """All pages from a position on; each has to come further than the one before."""
-    while True:
-        page = reader.page(after, LAST, limit)
-        yield page.documents
-        if not page.more:
-            return
-        assert page.last is not None
-        assert page.last.order() > after.order()
-        after = page.last
-
-
-def ids(documents: Sequence[bytes]) -> list[Any]:
-    """The `_id`s of these."""
-    return [bson.decode(raw)["_id"] for raw in documents]
-
-
-def all_ids(reader: Source, limit: int) -> list[Any]:
-    """The `_id`s of all documents, in order."""
-    return [document_id for page in pages(reader, limit) for document_id in ids(page)]
-
-
-@pytest.fixture
-def warnings(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """What the reader warns of."""
-    caplog.set_level(logging.WARNING, "etl.reader")
-    return caplog
-
-
-def test_without_the_index_a_warning_says_how_to_create_it(
-    database: Database[Document],
-) -> None:
-    """The documents come in order all the same; with the index there is nothing to say."""
-    collection = database["promptContent"]
-    collection.insert_many([dated(number) for number in range(5)])
-    reader = source(collection)
-    assert all_ids(reader, 2) == [*range(5)]
-    said = reader.index.warning or ""
-    assert "every page reads the whole collection; in mongosh: db.getSiblingDB(" in said
-    assert "createIndex({'updated_at': 1, '_id': 1}, {name: 'etl_updated_at'" in said
-    collection.create_index(INDEX)
-    assert source(collection).index == (NAME, "", None)
-    assert source(collection).index.warning is None
-
-
-def test_an_index_that_is_being_built_is_not_read_by(
-    start_mongod: StartMongo,
-) -> None:
-    """The server lists it already; reading does without until it is ready, and no advice is given."""
-    server = start_mongod()
-    with MongoClient[Document](server.uri) as client, ThreadPoolExecutor(1) as pool:
-        collection = client["database"]["promptContent"]
-        collection.insert_many([dated(number) for number in range(5)])
-        hang = {"configureFailPoint": "hangAfterStartingIndexBuild"}
-        client.admin.command({**hang, "mode": "alwaysOn"})
-        building = pool.submit(collection.create_index, INDEX)
-        try:
-            assert eventually(lambda: len(collection.index_information()) == 2)
-            reader = source(collection)
-            assert (reader.index.name, all_ids(reader, 2), reader.unreachable()) == (None, [*range(5)], 0)
-            said = reader.index.warning or ""
-            assert f"its index {NAME} cannot be used, probably as it is still being built" in said
-            assert "createIndex" not in said
-        finally:
-            client.admin.command({**hang, "mode": "off"})
-        building.result()
-        assert source(collection).index.name == NAME
-
-
-def test_a_hidden_index_is_not_read_by(
-    collection: Collection[Document],
-) -> None:
-    """The warning says what brings it back: creating it would not."""
-    collection.insert_many([dated(number) for number in range(5)])
-    change = {"collMod": "promptContent", "index": {"name": NAME, "hidden": True}}
-    collection.database.command(change)
-    reader = source(collection)
-    assert (reader.index.name, all_ids(reader, 2)) == (None, [*range(5)])
-    said = reader.index.warning or ""
-    assert f".getCollection('promptContent').unhideIndex('{NAME}')" in said
 
 
 def test_the_types_of_timestamps_are_counted(collection: Collection[Any]) -> None:
@@ -169,77 +69,6 @@ def test_the_age_of_the_oldest_document_after_a_position_is_known(
     if indexed:
         collection.insert_one({"updated_at": [now - timedelta(hours=2)]})
         assert reader.waited(start) == pytest.approx(7200, abs=60)
-
-
-@pytest.mark.parametrize("how", ["dropped", "hidden"])
-def test_an_index_dropped_between_pages_is_done_without(
-    collection: Collection[Document], warnings: pytest.LogCaptureFixture, how: str
-) -> None:
-    """The pages go on where they were, without it; one warning says so, however many pages are left."""
-    collection.insert_many([dated(number) for number in range(9)])
-    reader = source(collection)
-    first = reader.page(FIRST, LAST, 2)
-    assert first.last is not None
-    if how == "dropped":
-        collection.drop_index(NAME)
-    else:
-        hide = {"name": NAME, "hidden": True}
-        collection.database.command({"collMod": "promptContent", "index": hide})
-
-    rest = [document_id for page in pages(reader, 2, first.last) for document_id in ids(page)]
-    assert ids(first.documents) + rest == [*range(9)]
-    assert reader.unreachable() == 0
-    assert (len(warnings.messages), reader.index.name) == (1, None)
-
-
-def test_an_index_replaced_between_pages_is_used_at_once(
-    collection: Collection[Document], warnings: pytest.LogCaptureFixture
-) -> None:
-    """The new one is read by at once, whatever its name, and there is nothing to say."""
-    collection.insert_many([dated(number) for number in range(4)])
-    reader = source(collection)
-    collection.drop_index(NAME)
-    collection.create_index(INDEX, name="other")
-    assert all_ids(reader, 2) == [*range(4)]
-    assert (reader.index.name, warnings.messages) == ("other", [])
-
-
-@pytest.mark.parametrize("indexed", [False, True])
-def test_a_time_series_collection_is_read_by_a_sort(database: Database[Document], *, indexed: bool) -> None:
-    """With an index that MongoDB lets a person create, and without; no warning advises one."""
-    series = {"timeField": "updated_at", "metaField": "provider_name"}
-    collection = database.create_collection("promptContent", timeseries=series)
-    if indexed:
-        collection.create_index(INDEX)
-    collection.insert_many([dated(number, provider_name=f"p{number % 3}") for number in range(7)])
-    reader = source(collection, fields=("provider_name",))
-    assert all_ids(reader, 3) == [*range(7)]
-    assert ids(reader.fetch([3, 5, 99])) == [3, 5]
-    assert (reader.unreachable(), reader.cuts(5), reader.identity()) == (0, [], None)
-    assert reader.waited(FIRST) > 1_000_000
-    said = reader.index.warning or ""
-    assert "a view or a time-series collection cannot be read by an index" in said
-    assert "createIndex" not in said
-
-
-def test_a_view_is_read_by_a_sort(collection: Collection[Document]) -> None:
-    """It has no indexes of its own, and no UUID."""
-    collection.insert_many([dated(number) for number in range(5)])
-    collection.database.create_collection("latest", viewOn="promptContent")
-    reader = source(collection.database["latest"])
-    assert all_ids(reader, 2) == [*range(5)]
-    assert (reader.index.name, reader.identity(), ids(reader.fetch([2]))) == (None, None, [2])
-
-
-def test_a_clustered_collection_is_read_by_its_index(database: Database[Document]) -> None:
-    """It has no index on `_id` beside the documents themselves."""
-    clustered = {"key": {"_id": 1}, "unique": True}
-    collection = database.create_collection("promptContent", clusteredIndex=clustered)
-    collection.insert_many([dated(number) for number in range(5)])
-    assert "createIndex" in (source(collection).index.remedy or "")
-    collection.create_index(INDEX)
-    reader = source(collection)
-    assert (reader.index.name, all_ids(reader, 2)) == (NAME, [*range(5)])
 
 
 ARRAYS: Sequence[Any] = (
@@ -319,6 +148,8 @@ def test_a_page_ends_where_a_reply_of_mongodb_ends(collection: Collection[Docume
 
 
 MB = 1_000_000
+
+
 WEIGHTS = (10, 16 * MB, 4 * MB, 5 * MB, 1 * MB)
 
 
