@@ -33,8 +33,8 @@ from tests.support.types import Document, ProxyTo, StartMongo, StartRedis
 
 AnyServer = TypeVar("AnyServer", bound=Server)
 
-# Without it MongoDB has no failpoints.
-TEST_COMMANDS = ("--setParameter", "enableTestCommands=1")
+# With failpoints; and linearizable reads, which wait for the journal, take 5 ms instead of 100.
+TEST_OPTIONS = ("--setParameter", "enableTestCommands=1", "--journalCommitInterval", "5")
 
 # Which Redis the tests start: that of PATH or of the extra `embedded`, unless this variable names one.
 REDIS_VERSION = "REDIS_VERSION"
@@ -60,7 +60,7 @@ def pytest_configure() -> None:
 def mongod() -> Iterator[MongoServer]:
     """The shared MongoDB, with failpoints: not to be stopped, killed or frozen."""
     with ExitStack() as stack:
-        yield _start(stack, lambda: MongoServer(args=TEST_COMMANDS))
+        yield _start(stack, lambda: MongoServer(args=TEST_OPTIONS))
 
 
 @pytest.fixture(scope="session")
@@ -133,7 +133,7 @@ def start_mongod() -> Iterator[StartMongo]:
     with ExitStack() as stack:
 
         def start(*, password: str | None = None, args: Sequence[str] = ()) -> MongoServer:
-            return _start(stack, lambda: MongoServer(password=password, args=(*TEST_COMMANDS, *args)))
+            return _start(stack, lambda: MongoServer(password=password, args=(*TEST_OPTIONS, *args)))
 
         yield start
 

@@ -40,7 +40,7 @@ Page = tuple[int, Sequence[TransformResult]]
 @pytest.mark.slow
 @given(first=histories, second=histories, seed=st.integers(0, 2**32))
 @settings(
-    max_examples=400 if THOROUGH else 6,
+    max_examples=400 if THOROUGH else 10,
     deadline=None,
     derandomize=not THOROUGH,
     suppress_health_check=list(HealthCheck),
