@@ -1,5 +1,6 @@
 """The line to either server breaks, stalls or goes deaf in the middle of a cycle."""
 
+import os
 import subprocess
 import threading
 import time
@@ -19,6 +20,8 @@ from tests.support.proxy import Proxy, Way
 from tests.support.redis_dump import held
 from tests.support.truth import truth
 from tests.support.types import Document, ProxyTo
+
+LONG = bool(os.environ.get("LONG_RUNS"))
 
 Line = tuple[Proxy, dict[str, Any]]
 """A proxy in front of one server, and the address that leads through it, for `open_app`."""
@@ -86,7 +89,7 @@ def test_a_cycle_that_does_not_retry_is_completed_by_the_next(
 
 
 @pytest.mark.parametrize("fault", ["cut", "stall", "deafen"])
-def test_a_cycle_survives_an_outage_of_two_seconds(
+def test_a_cycle_survives_an_outage(
     line: Line,
     documents: Collection[Document],
     redis_client: redis.Redis,
@@ -94,7 +97,7 @@ def test_a_cycle_survives_an_outage_of_two_seconds(
     fault: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Two seconds without the server, after a few batches: the cycle waits and ends well."""
+    """A second without the server, longer than it waits for an answer, after a few batches."""
     proxy, _ = line
     apply, batches = CacheWriter.apply, 0
 
@@ -103,14 +106,14 @@ def test_a_cycle_survives_an_outage_of_two_seconds(
         batches += 1
         if batches == 4:
             getattr(proxy, fault)()
-            threading.Timer(2, proxy.resume).start()
+            threading.Timer(1, proxy.resume).start()
         return apply(self, *arguments)
 
     monkeypatch.setattr(CacheWriter, "apply", then_break)
     began = time.monotonic()
-    report = cycle(opened(open_app, line, patience=15))
+    report = cycle(opened(open_app, line, patience=15, timeout=0.5))
     assert batches >= 4
-    assert time.monotonic() - began > 1, "there was no outage"
+    assert time.monotonic() - began > 0.5, "there was no outage"
     assert (report.status, report.error) == ("ok", None)
     assert held(redis_client) == truth(documents)
 
@@ -122,7 +125,10 @@ def test_a_command_gives_up_on_a_server_that_never_answers(
     redis_server: RedisServer,
     redis_url: str,
 ) -> None:
-    """With the default patience a command gives up in about 20 seconds, with the address and the reason."""
+    """It names the address and the reason; with LONG_RUNS=1 after the 20 seconds that are the default."""
+    short = {"RETRY__SECONDS": "4", "MONGO__TIMEOUT_SECONDS": "2", "REDIS__TIMEOUT_SECONDS": "2"}
+    times = {} if LONG else {f"ETL_{name}": value for name, value in short.items()}
+    least = 15 if LONG else 3
     lines: list[tuple[Proxy, subprocess.Popen[str]]] = []
     began = time.monotonic()
     for variable, server, address in (
@@ -131,10 +137,10 @@ def test_a_command_gives_up_on_a_server_that_never_answers(
     ):
         proxy = proxy_to(server)
         proxy.deafen()
-        lines.append((proxy, start_etl("sync", **{variable: proxy.through(address)})))
+        lines.append((proxy, start_etl("sync", **{variable: proxy.through(address)}, **times)))
     for proxy, process in lines:
         result = end_of(process)
-        assert 15 < time.monotonic() - began < 30
+        assert least < time.monotonic() - began < least + 25  # a busy machine starts a process slowly
         assert result.code == 1
         assert result.err.count("\n") == 1
         assert f"127.0.0.1:{proxy.port} does not answer" in result.err

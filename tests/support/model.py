@@ -1,5 +1,6 @@
 """The model of what Redis must hold after the events of a world, and its checks."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -54,8 +55,10 @@ class Model:
         waiting = {key for v in self._versions() if v.lock in self.locked for key in v.claims}
         for key in {key for v in self._versions() for key in v.claims} - waiting:
             assert contents.get(key) in self._allowed(key), key
-        counted = [self.queued().count(request) + self.popped.count(request) for request in self._requests()]
-        least = [self._asked(request, must=True) for request in self._requests()]
+        given = Counter([*self.queued(), *self.popped])
+        requests = self._requests()
+        counted = [given[request] for request in requests]
+        least = [self._asked(request, must=True) for request in requests]
         assert all(n >= m for n, m in zip(counted, least, strict=True)), (counted, least)
         self._check_dead_letters()
         assert report.unreachable == self.documents.count_documents({"_id": "dateless"})
@@ -65,8 +68,7 @@ class Model:
 
     def check_safety(self) -> None:
         """What holds at any moment: no request is there twice, and the checkpoint never goes back."""
-        for request in self._requests():
-            times = self.queued().count(request) + self.popped.count(request)
+        for request, times in Counter([*self.queued(), *self.popped]).items():
             assert times <= self._asked(request), f"{request} is queued {times} times"
         text: Any = self.client.hget(OWN.checkpoint, "position")
         position = position_from_text(text) if text else None
