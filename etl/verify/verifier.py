@@ -81,10 +81,10 @@ def _all(scope: Scope, present: int) -> Iterator[list[TransformResult]]:
     """All documents, page by page."""
     stages, everything = scope.stages, ScanRange(FIRST, LAST)
     found = pages(stages.reader, everything, stages.page_size, present, lambda: 0, stages.retry)
-    for page in read_ahead(found):
+    for results in read_ahead(stages.transform(page.documents) for page in found):
         if stages.stop.is_set():
             raise Interrupted("stopped while verifying")
-        yield stages.transform(page.documents)
+        yield results
 
 
 def _sampled(scope: Scope, ids: Sequence[str]) -> Iterator[list[TransformResult]]:
