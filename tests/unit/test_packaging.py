@@ -73,6 +73,8 @@ def test_the_unit_of_systemd_starts_the_daemon_with_limits() -> None:
     assert int(service["TimeoutStopSec"]) > 5
     assert service["RestartPreventExitStatus"] == "2"
     assert service["MemoryMax"] == "1G"
+    # Otherwise systemd sends SIGTERM to the workers too, or ends the daemon for a worker that the kernel has killed.
+    assert (service["KillMode"], service["OOMPolicy"]) == ("mixed", "continue")
 
 
 def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
