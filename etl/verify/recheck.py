@@ -3,8 +3,8 @@
 The documents that claim a key are read between two reads of its owner register. If the register has changed, a writer
 was at work, and the key is checked again. So a concurrent write is never reported as a mismatch.
 
-A deletion changes no register. If a follower is at work, a mismatch counts only if it lasts longer than the follower
-needs to apply a deletion.
+A deletion changes no register. If a follower is at work, a mismatch is reported only if it lasts longer than the
+follower needs to apply a deletion.
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,18 +60,40 @@ class Rechecked(NamedTuple):
 
 
 def recheck(scope: Scope, findings: Sequence[Finding]) -> list[Rechecked]:
-    """Recheck these keys; where a follower is at work, recheck the mismatches once more after a pause.
+    """Recheck these keys now.
 
     Raises:
         Interrupted: the command is to stop.
         EtlError: a server does not answer, or refuses.
     """
-    first = _recheck(scope, findings)
+    waiting = {finding.key: finding for finding in findings}
+    rechecked: dict[str, Rechecked] = {}
+    for _ in range(_TRIES):
+        if scope.stages.stop.is_set():
+            raise Interrupted("stopped while verifying")
+        rechecked |= _at_one_moment(scope, [*waiting.values()])
+        waiting = {key: finding for key, finding in waiting.items() if key not in rechecked}
+        if not waiting:
+            break
+    unstable = Verdict("pending", "it changes faster than it can be checked")
+    return [rechecked.get(f.key) or Rechecked(KeyFacts(f.key, None), unstable) for f in findings]
+
+
+def recheck_patiently(scope: Scope, findings: Sequence[Finding]) -> list[Rechecked]:
+    """Recheck these keys; where a follower is at work, recheck the mismatches once more after a pause.
+
+    To report them. A repair need not wait: it writes what the follower would write.
+
+    Raises:
+        Interrupted: the command is to stop.
+        EtlError: a server does not answer, or refuses.
+    """
+    first = recheck(scope, findings)
     suspects = {one.facts.key for one in first if one.is_mismatch}
     if not suspects or not scope.inspector.exists(scope.keys.follow_lease):
         return first
     scope.stages.stop.wait(_FOLLOWER_SECONDS)
-    again = {one.facts.key: one for one in _recheck(scope, [f for f in findings if f.key in suspects])}
+    again = {one.facts.key: one for one in recheck(scope, [f for f in findings if f.key in suspects])}
     behind = scope.inspector.field(scope.keys.follow, "caught_up") != "1"
     return [
         _confirmed(one, again[one.facts.key], behind=behind) if one.facts.key in suspects else one
@@ -108,20 +130,6 @@ def _confirmed(first: Rechecked, second: Rechecked, *, behind: bool) -> Rechecke
     if second.is_mismatch and (behind or second.facts.owner != first.facts.owner):
         return second._replace(verdict=Verdict("pending", "the follower has not applied the change yet"))
     return second
-
-
-def _recheck(scope: Scope, findings: Sequence[Finding]) -> list[Rechecked]:
-    waiting = {finding.key: finding for finding in findings}
-    rechecked: dict[str, Rechecked] = {}
-    for _ in range(_TRIES):
-        if scope.stages.stop.is_set():
-            raise Interrupted("stopped while verifying")
-        rechecked |= _at_one_moment(scope, [*waiting.values()])
-        waiting = {key: finding for key, finding in waiting.items() if key not in rechecked}
-        if not waiting:
-            break
-    unstable = Verdict("pending", "it changes faster than it can be checked")
-    return [rechecked.get(f.key) or Rechecked(KeyFacts(f.key, None), unstable) for f in findings]
 
 
 def _at_one_moment(scope: Scope, findings: Sequence[Finding]) -> dict[str, Rechecked]:

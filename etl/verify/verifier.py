@@ -18,7 +18,7 @@ from etl.model.scan import ScanRange
 from etl.mongo.pages import pages
 from etl.verify.classify import Name, classify_alone
 from etl.verify.findings import Finding, Findings
-from etl.verify.recheck import Scope, members_of, recheck
+from etl.verify.recheck import Scope, members_of, recheck, recheck_patiently
 from etl.verify.repair import repair as repair_mismatches
 from etl.verify.repair import sweep
 from etl.verify.report import SHOWN, VerifyReport
@@ -141,7 +141,7 @@ def _settle(
     scope: Scope, some: Sequence[Finding], findings: Findings, report: VerifyReport, *, repair: bool
 ) -> None:
     """Recheck keys, repair mismatches, and report the verdicts."""
-    rechecked = recheck(scope, some)
+    rechecked = recheck(scope, some) if repair else recheck_patiently(scope, some)
     mismatches = {one.facts.key: one for one in rechecked if one.is_mismatch}
     for one in repair_mismatches(scope, [*mismatches.values()]) if repair and mismatches else ():
         if one.verdict.name in {"matching", "absent"}:
