@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -198,7 +199,8 @@ class App:
             StreamRefusedError: the server has no change streams, or the user may not open one.
             EtlError: a server does not answer, or refuses.
         """
-        self._parts.follower(self._settings.collection(name), on_batch).follow()
+        reconcile = partial(self.verify, name, repair=True)
+        self._parts.follower(self._settings.collection(name), reconcile, on_batch).follow()
 
     def reconciliation_due(self, name: str) -> bool:
         """Whether keys were removed that older documents may still claim: `reconcile` writes them again.

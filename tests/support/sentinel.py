@@ -64,6 +64,16 @@ class Watched:
         port = max(set(named), key=named.count)
         return next(one for one in self.servers if one.port == port)
 
+    def cut_off(self) -> RedisServer:
+        """Stop replication: what the primary is written to from now on, its replica lacks; returns the replica."""
+        primary = self.primary()
+        [replica] = [one for one in self.servers if one is not primary]
+        with redis.Redis.from_url(replica.url) as client:
+            client.config_set("masterauth", "wrong")
+        with self.client() as client:
+            client.execute_command("CLIENT", "KILL", "TYPE", "replica")
+        return replica
+
     def client(self) -> redis.Redis:
         """A client of the present primary, to arrange and to look; it speaks text; close it."""
         return redis.Redis.from_url(self.primary().url, decode_responses=True)
