@@ -8,7 +8,8 @@ import redis
 from pymongo.collection import Collection
 
 from etl.app import App
-from etl.errors import StreamRefusedError
+from etl.cache.writer import CacheWriter
+from etl.errors import CycleFailed, StreamRefusedError
 from etl.settings import Settings
 from etl.sync.follow import Followed
 from tests.support.failpoint import fail_command
@@ -114,6 +115,36 @@ def test_a_follower_resumes_where_the_last_one_stopped(
     collection.update_many({}, {"$set": {"status": "later", "updated_at": now()}})
     with following(open_app()):
         assert eventually(is_true(redis_client, collection))
+    assert redis_client.llen(KEYS.history) == cycles
+
+
+@pytest.mark.parametrize("step", ["record", "apply"])
+def test_a_batch_that_failed_is_applied_by_the_next_follower(
+    open_app: OpenApp,
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+) -> None:
+    """The resume token moves after the writes: a follower that ends between them leaves its events to the next."""
+    with following(open_app()):
+        assert eventually(lambda: has_begun(redis_client))
+        collection.insert_many([api("old", now(), _id=1), api("changed", now(), _id=2)])
+        assert eventually(is_true(redis_client, collection))
+    cycles = redis_client.llen(KEYS.history)
+    collection.delete_one({"_id": 1})
+    collection.update_one({"_id": 2}, {"$set": {"status": "later", "updated_at": now()}})
+    collection.insert_one(campaign("c", now(), _id=3, estado="pendiente", prioridad="alta"))
+
+    def fail(*_: object, **__: object) -> None:
+        raise CycleFailed("injected")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CacheWriter, step, fail)
+        with pytest.raises(CycleFailed, match="injected"):
+            open_app().follow(NAME, lambda _: None)
+    with following(open_app()):
+        assert eventually(is_true(redis_client, collection), 10)
     assert redis_client.llen(KEYS.history) == cycles
 
 
