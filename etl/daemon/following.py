@@ -2,16 +2,12 @@
 
 import logging
 import threading
-from typing import Final
 
 from etl import logs
-from etl.app import App
+from etl.app import FOLLOW_AGAIN_SECONDS, App
 from etl.daemon.jobs import JobContext
-from etl.errors import EtlError, Interrupted, StreamRefusedError, TransientError
+from etl.errors import ConfigurationError, StreamRefusedError, TransientError
 from etl.sync.follow import Followed
-
-_RETRY_SECONDS: Final = 5.0
-"""Pause of a follower after a failure."""
 
 _log = logging.getLogger("etl.daemon")
 
@@ -41,20 +37,21 @@ class Following:
         self.app.close()
 
     def _run(self) -> None:
+        problem = ""
         with logs.bound(collection=self._collection):
             while not self._stop.is_set():
                 try:
                     self.app.follow(self._collection, self._count)
-                except Interrupted:
-                    return
                 except StreamRefusedError as error:
                     _log.warning(
                         "%s; the daemon runs cycles only", error, extra=logs.event("follow", reason="refused")
                     )
                     return
-                except EtlError as error:
-                    _log.warning("%s", error, extra=logs.event("trouble"))
-                    self._stop.wait(_RETRY_SECONDS)
+                except ConfigurationError as error:  # somebody may put it right while the daemon runs
+                    if str(error) != problem:
+                        problem = str(error)
+                        _log.warning("%s", error, extra=logs.event("trouble"))
+                    self._stop.wait(FOLLOW_AGAIN_SECONDS)
 
     def _count(self, batch: Followed) -> None:
         self._metrics.followed(self._collection, batch)

@@ -91,7 +91,7 @@ class Followed(NamedTuple):
     operations: Mapping[str, int]
     outcome: BatchOutcome | None
     restarted: str | None = None
-    """Why the stream was opened again: `connection`, or the reason of a `MissedError`."""
+    """Why the stream is opened again: `connection`, `failure`, or the reason of a `MissedError`."""
 
 
 @dataclass(frozen=True, slots=True)
