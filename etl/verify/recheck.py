@@ -24,6 +24,7 @@ from schemas.operations import Evict, Put
 _TRIES: Final = 4
 _FOLLOWER_SECONDS: Final = 2.0
 """Time for a follower to apply a deletion: many times the usual one."""
+_NOT_APPLIED: Final = Verdict("pending", "the follower has not applied the change yet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +53,17 @@ class Rechecked(NamedTuple):
     facts: KeyFacts
     verdict: Verdict
     documents: frozenset[str] = frozenset()
+    behind: bool = False
+    """Whether there is a follower that may not have applied the cause yet."""
 
     @property
     def is_mismatch(self) -> bool:
         """Whether the verdict is a mismatch."""
         return self.verdict.name in MISMATCHES
+
+    def reported(self) -> "Rechecked":
+        """The same with the verdict for a report: what a follower has not applied yet is pending."""
+        return self._replace(verdict=_NOT_APPLIED) if self.is_mismatch and self.behind else self
 
 
 def recheck(scope: Scope, findings: Sequence[Finding]) -> list[Rechecked]:
@@ -82,7 +89,7 @@ def recheck(scope: Scope, findings: Sequence[Finding]) -> list[Rechecked]:
 def recheck_patiently(scope: Scope, findings: Sequence[Finding]) -> list[Rechecked]:
     """Recheck these keys; where a follower is at work, recheck the mismatches once more after a pause.
 
-    To report them. A repair need not wait: it writes what the follower would write.
+    There is no pause while it is behind: how long it needs is unknown then.
 
     Raises:
         Interrupted: the command is to stop.
@@ -92,11 +99,13 @@ def recheck_patiently(scope: Scope, findings: Sequence[Finding]) -> list[Recheck
     suspects = {one.facts.key for one in first if one.is_mismatch}
     if not suspects or not scope.inspector.exists(scope.keys.follow_lease):
         return first
+    if _is_behind(scope):
+        return [one._replace(behind=True) for one in first]
     scope.stages.stop.wait(_FOLLOWER_SECONDS)
-    again = {one.facts.key: one for one in recheck(scope, [f for f in findings if f.key in suspects])}
-    behind = scope.inspector.field(scope.keys.follow, "caught_up") != "1"
+    second = {one.facts.key: one for one in recheck(scope, [f for f in findings if f.key in suspects])}
+    behind = _is_behind(scope)
     return [
-        _confirmed(one, again[one.facts.key], behind=behind) if one.facts.key in suspects else one
+        _confirmed(one, second[one.facts.key])._replace(behind=behind) if one.is_mismatch else one
         for one in first
     ]
 
@@ -125,10 +134,15 @@ def state_of(scope: Scope, documents: Sequence[str], held: frozenset[str] = froz
     )
 
 
-def _confirmed(first: Rechecked, second: Rechecked, *, behind: bool) -> Rechecked:
-    """The second of two rechecks of a mismatch; pending if the follower may not have applied the cause yet."""
-    if second.is_mismatch and (behind or second.facts.owner != first.facts.owner):
-        return second._replace(verdict=Verdict("pending", "the follower has not applied the change yet"))
+def _is_behind(scope: Scope) -> bool:
+    """Whether the follower has not applied all events, or is starting."""
+    return scope.inspector.field(scope.keys.follow, "caught_up") != "1"
+
+
+def _confirmed(first: Rechecked, second: Rechecked) -> Rechecked:
+    """The second of two rechecks of a mismatch; pending if it has another cause than the first."""
+    if second.is_mismatch and second.facts.owner != first.facts.owner:
+        return second._replace(verdict=_NOT_APPLIED)
     return second
 
 

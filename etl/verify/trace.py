@@ -98,7 +98,8 @@ def trace_document(scope: Scope, find_dead: FindDead, ids: Sequence[str]) -> Tra
     result = existing.get(document) or gone(f"{scope.source} {document}")
     trace = Trace(scope.collection, readable_id(id_from_text(document)), found=bool(found))
     keys = dict.fromkeys([*(write.key for write in result.writes), *recorded.get(document, ())])
-    rechecked = recheck_patiently(scope, [Finding(key, None, document) for key in keys]) if keys else []
+    findings = [Finding(key, None, document) for key in keys]
+    rechecked = [one.reported() for one in recheck_patiently(scope, findings)]
     kept = {keep.key for keep in result.keeps}
     trace.keys = [
         _key_story(one, result) for one in rechecked if one.facts.content or one.facts.key not in kept
@@ -127,7 +128,7 @@ def trace_document(scope: Scope, find_dead: FindDead, ids: Sequence[str]) -> Tra
 
 
 def _key_story(one: Rechecked, result: TransformResult) -> KeyStory:
-    facts, verdict, _ = one
+    facts, verdict = one.facts, one.verdict
     content, write = facts.content, write_of(result, facts.key)
     return KeyStory(
         key=facts.key,

@@ -141,7 +141,9 @@ def _settle(
     scope: Scope, some: Sequence[Finding], findings: Findings, report: VerifyReport, *, repair: bool
 ) -> None:
     """Recheck keys, repair mismatches, and report the verdicts."""
-    rechecked = recheck(scope, some) if repair else recheck_patiently(scope, some)
+    rechecked = recheck_patiently(scope, some)
+    if not repair:
+        rechecked = [one.reported() for one in rechecked]
     mismatches = {one.facts.key: one for one in rechecked if one.is_mismatch}
     for one in repair_mismatches(scope, [*mismatches.values()]) if repair and mismatches else ():
         if one.verdict.name in {"matching", "absent"}:
@@ -149,7 +151,7 @@ def _settle(
         elif not one.is_mismatch:
             mismatches[one.facts.key] = one
     settled = [mismatches.get(one.facts.key, one) for one in rechecked]
-    findings.add(Finding(facts.key, verdict.name) for facts, verdict, _ in settled)
-    for facts, verdict, _ in settled:
-        if verdict.why:
-            report.example(verdict.name, facts.key, verdict.why)
+    findings.add(Finding(one.facts.key, one.verdict.name) for one in settled)
+    for one in settled:
+        if one.verdict.why:
+            report.example(one.verdict.name, one.facts.key, one.verdict.why)
