@@ -142,6 +142,7 @@ class Follower:
         resume = self.store.token() or self._begin(token, None)
         events = self._open(token, resume)
         looked = recorded = float("-inf")
+        caught_up = True
         while not self.stages.stop.is_set():
             now = time.monotonic()
             free: list[str] = []
@@ -152,7 +153,8 @@ class Follower:
                     events = self._open(token, self._begin(token, failover))
                 free, looked = self._free(state.deferred), now
             # A lost lease is noticed by recording, also while nothing happens: Redis may have been flushed.
-            if events.ids or free or now - recorded >= _IDLE_SECONDS or not self.lease.held:
+            due = now - recorded >= _IDLE_SECONDS or not self.lease.held
+            if events.ids or free or due or not caught_up:
                 outcome = self._apply([*dict.fromkeys([*events.ids, *free])])
                 caught_up = sum(events.operations.values()) < self.stages.page_size
                 self.store.advance(token, events.token, events.seconds, outcome, caught_up=caught_up)

@@ -291,6 +291,20 @@ def test_the_status_tells_of_the_follower(
     assert after.lag_seconds > 0
 
 
+def test_a_follower_that_has_caught_up_says_so_at_once(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """Also where its last batch was full, so that more might have been waiting."""
+    with following(open_app(page_size=10)):
+        assert eventually(lambda: has_begun(redis_client))
+    collection.insert_many([api(f"p{n}", now(), _id=n) for n in range(20)])
+    app, batches = open_app(), list[Followed]()
+    with following(open_app(page_size=10), batches):
+        assert eventually(is_true(redis_client, collection))
+        assert eventually(lambda: (app.status()[0].follow or {})["state"] == "following", 5)
+    assert [one.operations for one in batches[:2]] == [{"insert": 10}] * 2
+
+
 def test_a_server_without_change_streams_is_refused_in_one_line(
     start_mongod: StartMongo, redis_url: str
 ) -> None:
