@@ -6,7 +6,7 @@ import threading
 from etl import logs
 from etl.app import FOLLOW_AGAIN_SECONDS, App
 from etl.daemon.jobs import JobContext
-from etl.errors import ConfigurationError, StreamRefusedError, TransientError
+from etl.errors import ConfigurationError, StreamRefusedError, TransientError, error_location
 from etl.sync.follow import Followed
 
 _log = logging.getLogger("etl.daemon")
@@ -48,10 +48,17 @@ class Following:
                     )
                     return
                 except ConfigurationError as error:  # somebody may put it right while the daemon runs
-                    if str(error) != problem:
-                        problem = str(error)
-                        _log.warning("%s", error, extra=logs.event("trouble"))
-                    self._stop.wait(FOLLOW_AGAIN_SECONDS)
+                    problem = self._pause_after(str(error), problem)
+                except Exception as error:  # noqa: BLE001 (last resort: the follower survives and logs the location)
+                    _log.debug("unforeseen", exc_info=True)
+                    problem = self._pause_after(error_location(error), problem)
+
+    def _pause_after(self, problem: str, last: str) -> str:
+        """Log a problem unless it is the last one again, and wait; return it."""
+        if problem != last:
+            _log.warning("%s", problem, extra=logs.event("trouble"))
+        self._stop.wait(FOLLOW_AGAIN_SECONDS)
+        return problem
 
     def _count(self, batch: Followed) -> None:
         self._metrics.followed(self._collection, batch)
