@@ -516,17 +516,19 @@ class Source:
                 yield from (bytes(document.raw) for document in cursor)
             return
         with self._client.start_session(causal_consistency=False) as session:
-            reply = self._command(command | {"readConcern": _MAJORITY.document}, _RAW, session)["cursor"]
+            reply = self._command(command | {"readConcern": _MAJORITY.document}, _RAW, session)
+            cursor_id, batch = queries.batch_in(reply)
             try:
-                yield from queries.documents_in(reply)
-                while reply["id"]:  # a reply holds at most 16 MB
-                    more = {"getMore": reply["id"], "collection": self._collection.name}
+                yield from batch
+                while cursor_id:  # a reply holds at most 16 MB
+                    more = {"getMore": cursor_id, "collection": self._collection.name}
                     # Not retried: if only the reply was lost, the cursor has advanced.
-                    reply = self._database.command(more, codec_options=_RAW, session=session)["cursor"]
-                    yield from queries.documents_in(reply)
+                    reply = self._database.command(more, codec_options=_RAW, session=session)
+                    cursor_id, batch = queries.batch_in(reply)
+                    yield from batch
             finally:
-                if reply["id"]:
-                    kill = {"killCursors": self._collection.name, "cursors": [reply["id"]]}
+                if cursor_id:
+                    kill = {"killCursors": self._collection.name, "cursors": [cursor_id]}
                     self._database.command(kill, session=session)
 
     def _sorted_page(self, after: Position, end: Position, limit: int, fields: Fields) -> Page:

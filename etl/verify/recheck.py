@@ -3,8 +3,8 @@
 The documents that claim a key are read between two reads of its owner register. If the register has changed, a writer
 was at work, and the key is checked again. So a concurrent write is never reported as a mismatch.
 
-A deletion changes no register. If a follower is at work, a mismatch is reported only if it lasts longer than the
-follower needs to apply a deletion.
+A deletion changes no register. If a follower is at work, a mismatch counts only if it lasts longer than the follower
+needs to apply a deletion.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,6 @@ from schemas.operations import Evict, Put
 _TRIES: Final = 4
 _FOLLOWER_SECONDS: Final = 2.0
 """Time for a follower to apply a deletion: many times the usual one."""
-_NOT_APPLIED: Final = Verdict("pending", "the follower has not applied the change yet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +52,15 @@ class Rechecked(NamedTuple):
     facts: KeyFacts
     verdict: Verdict
     documents: frozenset[str] = frozenset()
-    behind: bool = False
-    """Whether there is a follower that may not have applied the cause yet."""
 
     @property
     def is_mismatch(self) -> bool:
         """Whether the verdict is a mismatch."""
         return self.verdict.name in MISMATCHES
 
-    def reported(self) -> "Rechecked":
-        """The same with the verdict for a report: what a follower has not applied yet is pending."""
-        return self._replace(verdict=_NOT_APPLIED) if self.is_mismatch and self.behind else self
-
 
 def recheck(scope: Scope, findings: Sequence[Finding]) -> list[Rechecked]:
-    """Recheck these keys now.
+    """Recheck these keys.
 
     Raises:
         Interrupted: the command is to stop.
@@ -86,10 +79,10 @@ def recheck(scope: Scope, findings: Sequence[Finding]) -> list[Rechecked]:
     return [rechecked.get(f.key) or Rechecked(KeyFacts(f.key, None), unstable) for f in findings]
 
 
-def recheck_patiently(scope: Scope, findings: Sequence[Finding]) -> list[Rechecked]:
+def confirmed(scope: Scope, findings: Sequence[Finding]) -> list[Rechecked]:
     """Recheck these keys; where a follower is at work, recheck the mismatches once more after a pause.
 
-    There is no pause while it is behind: how long it needs is unknown then.
+    For reports only: a repair takes nothing from a follower, which itself repairs what it has missed.
 
     Raises:
         Interrupted: the command is to stop.
@@ -99,13 +92,11 @@ def recheck_patiently(scope: Scope, findings: Sequence[Finding]) -> list[Recheck
     suspects = {one.facts.key for one in first if one.is_mismatch}
     if not suspects or not scope.inspector.exists(scope.keys.follow_lease):
         return first
-    if _is_behind(scope):
-        return [one._replace(behind=True) for one in first]
     scope.stages.stop.wait(_FOLLOWER_SECONDS)
-    second = {one.facts.key: one for one in recheck(scope, [f for f in findings if f.key in suspects])}
-    behind = _is_behind(scope)
+    again = {one.facts.key: one for one in recheck(scope, [f for f in findings if f.key in suspects])}
+    behind = scope.inspector.field(scope.keys.follow, "caught_up") != "1"
     return [
-        _confirmed(one, second[one.facts.key])._replace(behind=behind) if one.is_mismatch else one
+        _lasting(one, again[one.facts.key], behind=behind) if one.facts.key in suspects else one
         for one in first
     ]
 
@@ -134,15 +125,10 @@ def state_of(scope: Scope, documents: Sequence[str], held: frozenset[str] = froz
     )
 
 
-def _is_behind(scope: Scope) -> bool:
-    """Whether the follower has not applied all events, or is starting."""
-    return scope.inspector.field(scope.keys.follow, "caught_up") != "1"
-
-
-def _confirmed(first: Rechecked, second: Rechecked) -> Rechecked:
-    """The second of two rechecks of a mismatch; pending if it has another cause than the first."""
-    if second.is_mismatch and second.facts.owner != first.facts.owner:
-        return second._replace(verdict=_NOT_APPLIED)
+def _lasting(first: Rechecked, second: Rechecked, *, behind: bool) -> Rechecked:
+    """The second of two rechecks of a mismatch; pending if the follower may not have applied the cause yet."""
+    if second.is_mismatch and (behind or second.facts.owner != first.facts.owner):
+        return second._replace(verdict=Verdict("pending", "the follower has not applied the change yet"))
     return second
 
 

@@ -83,13 +83,12 @@ def test_a_key_that_a_cycle_writes_meanwhile_is_no_mismatch(
 
 
 @pytest.mark.parametrize(
-    ("caught_up", "applied", "repair", "verdict"),
+    ("caught_up", "applied", "verdict"),
     [
-        ("1", "nothing", False, "orphaned"),
-        ("0", "nothing", False, "pending"),
-        ("1", "deletion", False, "absent"),
-        ("1", "deletion", True, "absent"),
-        ("1", "other", False, "pending"),
+        ("1", "nothing", "orphaned"),
+        ("0", "nothing", "pending"),
+        ("1", "deletion", "absent"),
+        ("1", "other", "pending"),
     ],
 )
 def test_a_deletion_is_a_mismatch_only_if_a_follower_leaves_it(
@@ -100,7 +99,6 @@ def test_a_deletion_is_a_mismatch_only_if_a_follower_leaves_it(
     monkeypatch: pytest.MonkeyPatch,
     caught_up: str,
     applied: str,
-    repair: bool,  # noqa: FBT001
     verdict: str,
 ) -> None:
     """A follower needs some milliseconds for a deletion, and more if it is behind."""
@@ -121,7 +119,7 @@ def test_a_deletion_is_a_mismatch_only_if_a_follower_leaves_it(
 
     monkeypatch.setattr("etl.verify.recheck._FOLLOWER_SECONDS", 0.1)
     calls = once(monkeypatch, Inspector, "exists", follow, call=3)  # after the first recheck
-    report = app.verify("promptContent", repair=repair)
+    report = app.verify("promptContent")
     assert any(calls)
     assert found(report) == ({} if verdict == "absent" else {verdict: 1})
 
