@@ -27,12 +27,13 @@ from etl.app import App, BackfillOrder
 from etl.demo import RedisServer
 from etl.model.report import no_progress
 from etl.sync.follow import Followed
-from tests.support.apps import Apps, cycle
+from tests.factories import api
 from tests.support.command import StartEtl, interrupt
 from tests.support.daemons import Process
 from tests.support.following import KEYS, Writer, following, has_begun, is_true
-from tests.support.pipeline import NAME, api, settings_for
-from tests.support.truth import held, truth
+from tests.support.pipeline import NAME, OpenApp, cycle, settings_for
+from tests.support.redis_dump import held
+from tests.support.truth import truth
 from tests.support.types import Document, StartMongo, StartRedis
 from tests.support.waiting import eventually
 
@@ -142,7 +143,7 @@ def fill_up(_: RedisServer, client: redis.Redis, log: pytest.LogCaptureFixture) 
 def test_redis_is_treated_badly_while_it_is_followed(
     start_redis: StartRedis,
     collection: Collection[Document],
-    apps: Apps,
+    open_app: OpenApp,
     seed: int,
     caplog: pytest.LogCaptureFixture,
     strike: Callable[[RedisServer, redis.Redis, pytest.LogCaptureFixture], None],
@@ -150,7 +151,7 @@ def test_redis_is_treated_badly_while_it_is_followed(
     """Flushed, restarted, out of memory among changes of all kinds."""
     caplog.set_level(logging.DEBUG, "etl")
     server = start_redis(args=("--appendonly", "yes", "--appendfsync", "always"))
-    app = apps(redis=server.url, patience=20)
+    app = open_app(redis=server.url, patience=20)
     with redis.Redis.from_url(server.url, decode_responses=True) as client, following(app):
         assert eventually(lambda: has_begun(client))
         with Writer(collection, seed) as writer:
@@ -161,11 +162,11 @@ def test_redis_is_treated_badly_while_it_is_followed(
 
 
 def test_a_flush_is_noticed_while_nothing_happens(
-    start_redis: StartRedis, collection: Collection[Document], apps: Apps
+    start_redis: StartRedis, collection: Collection[Document], open_app: OpenApp
 ) -> None:
     """No event comes, yet the follower fills the cache again as soon as it learns that its lease is gone."""
     server, batches = start_redis(), list[Followed]()
-    app = apps(redis=server.url)
+    app = open_app(redis=server.url)
     collection.insert_one(api("a", datetime.now(UTC), _id=1))
     with redis.Redis.from_url(server.url, decode_responses=True) as client, following(app, batches):
         assert eventually(lambda: bool(batches))  # the next record of an idle follower is ten seconds away
@@ -175,11 +176,11 @@ def test_a_flush_is_noticed_while_nothing_happens(
 
 @pytest.mark.parametrize("leave", ["drop", "rename"])
 def test_the_collection_goes_and_comes_back_among_changes(
-    collection: Collection[Document], redis_client: redis.Redis, apps: Apps, seed: int, leave: str
+    collection: Collection[Document], redis_client: redis.Redis, open_app: OpenApp, seed: int, leave: str
 ) -> None:
     """What was deleted with it is not in the cache any more; what came after is. What was queued stays queued."""
     batches: list[Followed] = []
-    with following(apps(), batches):
+    with following(open_app(), batches):
         assert eventually(lambda: has_begun(redis_client))
         with Writer(collection, seed) as writer:
             assert writer.goes_on()
@@ -208,7 +209,7 @@ def steadily(collection: Collection[Document]) -> None:
 
 @pytest.mark.alone
 def test_a_flood_of_changes_is_caught_up_with(
-    collection: Collection[Document], redis_client: redis.Redis, start_etl: StartEtl, apps: Apps
+    collection: Collection[Document], redis_client: redis.Redis, start_etl: StartEtl, open_app: OpenApp
 ) -> None:
     """The lag is seen, memory stays, nothing is lost."""
     moment = datetime.now(UTC)
@@ -218,7 +219,7 @@ def test_a_flood_of_changes_is_caught_up_with(
     assert eventually(lambda: has_begun(redis_client), 300)  # after its first cycle
     cycles = redis_client.llen(KEYS.history)
     for flood in (in_one_go, steadily) if LONG else (in_one_go,):
-        is_caught_up_with(flood, collection, redis_client, apps(), process.pid)
+        is_caught_up_with(flood, collection, redis_client, open_app(), process.pid)
         assert held(redis_client) == truth(collection)
     assert redis_client.llen(KEYS.history) == cycles
     assert interrupt(process).code == 0
@@ -309,10 +310,10 @@ def end_of_oplog(client: MongoClient[Document], order: int) -> Timestamp:
 
 
 def test_a_follower_a_backfill_and_a_sync_do_not_block_each_other(
-    collection: Collection[Document], redis_client: redis.Redis, apps: Apps, seed: int
+    collection: Collection[Document], redis_client: redis.Redis, open_app: OpenApp, seed: int
 ) -> None:
     """Among changes of all kinds each of them ends well, and `etl verify` finds nothing at any time."""
-    follower, filling, other = (apps(page_size=20) for _ in range(3))
+    follower, filling, other = (open_app(page_size=20) for _ in range(3))
     batches: list[Followed] = []
     with following(follower, batches), Writer(collection, seed) as writer:
         assert eventually(lambda: has_begun(redis_client))
@@ -328,6 +329,6 @@ def test_a_follower_a_backfill_and_a_sync_do_not_block_each_other(
             assert writer.goes_on(1)
             assert eventually(lambda applied=applied: len(batches) > applied)  # type: ignore[misc]
     # The follower has ended within a batch: another one goes on there.
-    with following(apps()):
+    with following(open_app()):
         assert eventually(is_true(redis_client, collection))
     assert other.verify(NAME).true

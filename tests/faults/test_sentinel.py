@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,13 +11,13 @@ import pytest
 from pymongo.collection import Collection
 
 from etl.app import App, BackfillOrder
-from etl.demo import MongoServer
-from etl.settings import Settings
+from tests.factories import api
 from tests.support.command import StartEtl
 from tests.support.daemons import ended, every, is_ready, key, provider, url_of
-from tests.support.pipeline import NAME, api
+from tests.support.pipeline import NAME, OpenApp
+from tests.support.redis_dump import held
 from tests.support.sentinel import DOWN_SECONDS, PASSWORD, SENTINEL_PASSWORD, Watched, start_sentinel
-from tests.support.truth import held, truth
+from tests.support.truth import truth
 from tests.support.types import Document
 from tests.support.waiting import eventually
 
@@ -29,21 +29,20 @@ def watched() -> Iterator[Watched]:
         yield watched
 
 
-def settings(mongod: MongoServer, collection: Collection[Document], redis: Any, **changes: Any) -> Settings:
-    """Settings of the one collection with this Redis."""
-    return Settings.model_validate(
-        {
-            "mongo": {"uri": mongod.uri, "database": collection.database.name},
-            "redis": redis,
-            "collections": [{"name": NAME, "page_size": 20}],
-            "lease": {"seconds": 2},
-            **changes,
-        }
-    )
+@pytest.fixture
+def open_watched(open_app: OpenApp, watched: Watched) -> Callable[..., App]:
+    """Open an application on the Redis that Sentinels watch; a failover takes seconds, so its lease is longer."""
+    lease = {"lease": {"seconds": 2}}
+
+    def opened(*, patience: float = 20, **redis: Any) -> App:
+        section = {"redis": watched.settings() | redis}
+        return open_app(patience=patience, page_size=20, settings=lease | section)
+
+    return opened
 
 
 @pytest.mark.alone
-def test_a_primary_that_freezes_in_mid_cycle(
+def test_the_daemon_recovers_from_a_frozen_primary(
     collection: Collection[Document],
     watched: Watched,
     start_etl: StartEtl,
@@ -78,8 +77,8 @@ def test_a_primary_that_freezes_in_mid_cycle(
         assert held(client) == truth(collection)
 
 
-def test_a_failover_in_mid_backfill_goes_on(
-    mongod: MongoServer, collection: Collection[Document], watched: Watched
+def test_a_backfill_survives_a_failover(
+    open_watched: Callable[..., App], collection: Collection[Document], watched: Watched
 ) -> None:
     """The same run ends well; after a reconciliation nothing is missing, and each request is queued once."""
     now = datetime.now(UTC)
@@ -97,7 +96,7 @@ def test_a_failover_in_mid_backfill_goes_on(
             killed.set()
             old.kill()
 
-    with App(settings(mongod, collection, watched.settings())) as app:
+    with open_watched() as app:
         report = app.backfill(NAME, BackfillOrder(), kill)
         assert killed.is_set()
         assert watched.primary() is not old
@@ -108,15 +107,15 @@ def test_a_failover_in_mid_backfill_goes_on(
         assert held(client) == truth(collection)
 
 
-def test_wrong_settings_of_the_sentinels(
-    mongod: MongoServer, collection: Collection[Document], watched: Watched
+@pytest.mark.usefixtures("collection")
+def test_one_line_names_a_wrong_setting_of_the_sentinels(
+    open_watched: Callable[..., App], watched: Watched
 ) -> None:
     """One line names the setting and no secret."""
     section = watched.settings()
     cases = [({"password": "wrong"}, 2, "redis.sentinel.password"), ({"service": "other"}, 1, ".service")]
     for changes, status, words in cases:
-        redis = section | {"sentinel": section["sentinel"] | changes}
-        with App(settings(mongod, collection, redis, retry={"seconds": 0.5})) as app:
+        with open_watched(patience=0.5, sentinel=section["sentinel"] | changes) as app:
             [report] = app.sync()
         error = str(report.error)
         assert report.exit_code == status, error

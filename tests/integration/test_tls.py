@@ -4,13 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from etl.app import App
 from etl.model.report import Report
-from etl.settings import Settings, load
+from tests.support.pipeline import OpenApp
 from tests.support.tls import Certificates, certificates, tls_in_front_of
 from tests.support.types import StartMongo, StartRedis
-
-MARGIN = {"retry": {"seconds": 1}}
 
 
 @pytest.fixture
@@ -19,21 +16,19 @@ def trusted(tmp_path: Path) -> Certificates:
     return certificates(tmp_path / "trusted")
 
 
-def settings(mongo: str, redis: str) -> Settings:
-    """Settings for these two addresses."""
-    return load(None, MARGIN | {"mongo": {"uri": mongo, "timeout_seconds": 1}, "redis": {"url": redis}})
-
-
-def sync(mongo: str, redis: str) -> Report:
-    """One cycle over these two addresses."""
-    with App(settings(mongo, redis)) as app:
-        return next(app.sync())
-
-
 def test_both_servers_are_reached_over_tls_and_only_with_the_right_authority(
-    trusted: Certificates, tmp_path: Path, start_mongod: StartMongo, start_redis: StartRedis
+    trusted: Certificates,
+    tmp_path: Path,
+    start_mongod: StartMongo,
+    start_redis: StartRedis,
+    open_app: OpenApp,
 ) -> None:
     """`tls=true` and `rediss://` work; a server whose certificate nobody trusts is refused, in one line."""
+
+    def sync(mongo: str, redis: str) -> Report:
+        [report] = open_app(mongo=mongo, redis=redis, database="campaigns", patience=1, timeout=1).sync()
+        return report
+
     stranger = certificates(tmp_path / "stranger").authority
     arguments = ("--tlsMode", "preferTLS", "--tlsCertificateKeyFile", str(trusted.server))
     mongod = start_mongod(

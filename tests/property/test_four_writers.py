@@ -21,8 +21,9 @@ from schemas.ids import id_text
 from schemas.operations import Keep, Projection
 from schemas.position import FIRST, LAST
 from tests.property.test_model import THOROUGH
+from tests.support.redis_dump import held
 from tests.support.slots import SLOTS, Slot
-from tests.support.truth import held, truth
+from tests.support.truth import truth
 from tests.support.twins import FIELD, NAME, Insistent, assemble
 from tests.support.types import Document
 from tests.support.versions import at_ms
@@ -39,12 +40,12 @@ Page = tuple[int, Sequence[TransformResult]]
 @pytest.mark.slow
 @given(first=histories, second=histories, seed=st.integers(0, 2**32))
 @settings(
-    max_examples=400 if THOROUGH else 6,
+    max_examples=400 if THOROUGH else 10,
     deadline=None,
     derandomize=not THOROUGH,
     suppress_health_check=list(HealthCheck),
 )
-def test_four_writers_leave_what_the_documents_say(
+def test_four_concurrent_writers_agree_with_the_documents(
     mongo_client: MongoClient[Document],
     collection: Collection[Document],
     redis_client: redis.Redis,

@@ -190,7 +190,7 @@ class Model(RuleBasedStateMachine):
             self.world.settle()
 
 
-def test_whatever_happens_redis_follows_mongodb() -> None:
+def test_redis_agrees_with_mongodb_after_any_events() -> None:
     """After quiet Redis is the projection of MongoDB; requests are queued once; no checkpoint goes back."""
     run_state_machine_as_test(Model, settings=PROFILE)
 
@@ -218,14 +218,14 @@ class FollowedModel(Model):
         super().quiet()
 
 
-def test_whatever_happens_a_follower_needs_no_cycle() -> None:
+def test_a_follower_alone_agrees_with_mongodb_after_any_events() -> None:
     """After quiet Redis is the projection of MongoDB by the changes that a follower has applied."""
     run_state_machine_as_test(
         FollowedModel, settings=settings(PROFILE, max_examples=PROFILE.max_examples // 2)
     )
 
 
-def test_whatever_happens_on_real_servers(
+def test_real_servers_agree_after_any_events(
     mongo_client: MongoClient[Document],
     collection: Collection[Document],
     redis_client: redis.Redis,

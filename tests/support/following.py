@@ -15,8 +15,10 @@ from pymongo.errors import ConnectionFailure
 from etl.app import App
 from etl.cache.keys import state_keys
 from etl.sync.follow import Followed
-from tests.support.pipeline import NAME, api, campaign
-from tests.support.truth import held, truth
+from tests.factories import api, campaign
+from tests.support.pipeline import NAME
+from tests.support.redis_dump import held
+from tests.support.truth import truth
 from tests.support.types import Document
 from tests.support.waiting import eventually
 
