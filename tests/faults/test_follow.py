@@ -150,7 +150,7 @@ def test_redis_is_treated_badly_while_it_is_followed(
 ) -> None:
     """Flushed, restarted, out of memory among changes of all kinds."""
     caplog.set_level(logging.DEBUG, "etl")
-    server = start_redis(args=("--appendonly", "yes", "--appendfsync", "always"))
+    server = start_redis(args=("--appendonly", "yes"))
     app = open_app(redis=server.url, patience=20)
     with redis.Redis.from_url(server.url, decode_responses=True) as client, following(app):
         assert eventually(lambda: has_begun(client))
