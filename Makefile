@@ -7,7 +7,7 @@
 #                   With REDIS_VERSION=6.2 or 8.2 on that Redis.
 # make coverage     make test with coverage; it takes twice as long
 # make bench        speed, memory, latency, half an hour; writes docs/ and README.md, but not with BENCH=--quick
-# make soak         the daemon for a thousand cycles, a minute of writes, long outages, followers killed and flooded; about ten minutes
+# make soak         the long sizes: a thousand cycles, a minute of writes, kills and floods, each part of the benchmark; about ten minutes
 # make clean        removes what the others made
 
 SHELL := bash
