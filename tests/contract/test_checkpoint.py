@@ -1,4 +1,4 @@
-"""Stage 4, over a fake Redis and a real one: one fenced step, never backwards."""
+"""Stage 4, over a fake Redis, a real one and a cluster: one fenced step, never backwards."""
 
 import time
 from itertools import chain
