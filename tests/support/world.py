@@ -442,8 +442,8 @@ class World:
 
     def contents(self) -> dict[str, Value]:
         """Every key of the contract that documents fill, and what it holds."""
-        keys: Any = self.client.keys("*")
-        kept = [key for key in keys if key.startswith(("ai:", "config:"))]
+        keys: Any = self.client.scan_iter(count=1000)  # of a cluster all primaries, unlike KEYS
+        kept = {key for key in keys if key.startswith(("ai:", "config:"))}
         return {key: self._read(key) for key in sorted(kept)}
 
     def _read(self, key: str) -> Value:
@@ -490,13 +490,13 @@ def clocks_of_a_world() -> Clocks:
 def fake_world() -> World:
     """An empty world without servers; close its `closing` at the end."""
     clocks, documents, client = clocks_of_a_world(), fake_documents(), fake_redis()
-    pool = client.connection_pool
-    world = World(documents, ReaderTwin(documents), client, partial(MeddledWire, pool), clocks)
+    wire = Wire(client.connection_pool)
+    world = World(documents, ReaderTwin(documents), client, partial(MeddledWire, wire), clocks)
     world.closing.enter_context(fake_redis_told_by(clocks))
     return world
 
 
-def real_world(documents: Any, reader: Reader, client: redis.Redis, pool: redis.ConnectionPool) -> World:
+def real_world(documents: Any, reader: Reader, client: redis.Redis, wire: Wire) -> World:
     """The same on servers, which are empty: keys expire by the clock of the machine."""
     clocks = clocks_of_a_world()
-    return World(documents, reader, client, partial(DatedWire, pool, clocks=clocks), clocks)
+    return World(documents, reader, client, partial(DatedWire, wire, clocks=clocks), clocks)
