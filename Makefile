@@ -29,7 +29,7 @@ acceptance := tests/acceptance
 LEVELS := unit integration faults acceptance
 
 # What CI also runs on Redis 8.2: the scripts, a cluster, and what a server answers when it refuses.
-other_redis := tests/contract $(addprefix tests/integration/,test_cluster.py test_redis_version.py) tests/faults/test_redis_faults.py
+other_redis := tests/contract $(addprefix tests/integration/,test_cluster.py test_redis_version.py test_security_page.py) tests/faults/test_redis_faults.py
 
 .PHONY: demo test lint fix types $(LEVELS) coverage bench soak clean
 

@@ -73,7 +73,7 @@ _CREDENTIALS: Final = (
 )
 # Redis wraps the denial of a command in a script into an error of the script.
 _DENIED: Final = re.compile(
-    r"^(?:NOAUTH|WRONGPASS|NOPERM)|-NOPERM|can't run this command or subcommand|No permission"
+    r"^(?:NOAUTH|WRONGPASS|NOPERM)|-NOPERM|ACL failure in script|can't run this command or subcommand|No permission"
 )
 
 # Errors that only a change of the settings fixes, by a part of the message from the server or from Python.
