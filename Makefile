@@ -7,7 +7,7 @@
 #                   With REDIS_VERSION=6.2 or 8.2 on that Redis.
 # make coverage     make test with coverage; it takes twice as long
 # make bench        speed, memory, latency, half an hour; writes docs/ and README.md, but not with BENCH=--quick
-# make soak         the daemon for a thousand cycles, a minute of writes, long outages, followers killed and flooded; about ten minutes
+# make soak         the daemon for a thousand cycles, a minute of writes, long outages, followers killed and flooded, clusters; a quarter of an hour
 # make clean        removes what the others made
 
 SHELL := bash
@@ -67,7 +67,8 @@ bench: .venv/bench.stamp
 	$(if $(BENCH),,$(BIN)/python -m bench.readme)
 
 soak: .venv/dev.stamp
-	LONG_RUNS=1 $(BIN)/pytest --capture=no --verbose tests/acceptance/test_daemon.py tests/faults/test_daemon.py tests/faults/test_follow.py
+	LONG_RUNS=1 $(BIN)/pytest --capture=no --verbose tests/acceptance/test_daemon.py tests/faults/test_daemon.py tests/faults/test_follow.py \
+	  tests/faults/test_cluster.py tests/property
 
 clean:
 	rm -rf .venv .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
