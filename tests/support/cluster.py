@@ -11,7 +11,11 @@ from etl.demo import RedisServer
 from tests.support.waiting import eventually
 
 _SLOTS: Final = 16_384
-_OPTIONS: Final = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--appendonly", "no")
+# A replica takes over however long it has been without its primary: tests freeze it.
+_OPTIONS: Final = (
+    *("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--appendonly", "no"),
+    *("--cluster-replica-validity-factor", "0"),
+)
 
 
 class Cluster:
