@@ -67,8 +67,8 @@ bench: .venv/bench.stamp
 	$(if $(BENCH),,$(BIN)/python -m bench.readme)
 
 soak: .venv/dev.stamp
-	LONG_RUNS=1 $(BIN)/pytest --capture=no --verbose tests/acceptance/test_daemon.py tests/faults/test_daemon.py tests/faults/test_follow.py \
-	  tests/faults/test_cluster.py tests/property
+	LONG_RUNS=1 $(BIN)/pytest --capture=no --verbose tests/acceptance/test_daemon.py tests/bench/test_bench.py tests/property \
+	  $(addprefix tests/faults/,test_daemon.py test_follow.py test_backfill.py test_cluster.py test_lines.py)
 
 clean:
 	rm -rf .venv .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist

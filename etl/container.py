@@ -11,7 +11,8 @@ from typing import Any, Final
 from etl.backfill.backfill import BackfillOrder, DryProcessor, DryStore
 from etl.backfill.executors import processes
 from etl.backfill.worker import work
-from etl.cache.client import AutoWire, SentinelService, Wire
+from etl.cache.client import SentinelService, Wire
+from etl.cache.cluster import AutoWire
 from etl.cache.inspector import Inspector
 from etl.cache.keys import StateKeys, of_backfill, of_follower, state_keys
 from etl.cache.writer import DEADLINE_SECONDS, CacheWriter, refuse_unsendable

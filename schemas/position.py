@@ -67,8 +67,7 @@ class Position(NamedTuple):
 
     def place(self) -> "Place":
         """The same in texts and numbers."""
-        document_id = id_text(self.id)
-        return f"{timestamp_text(self.timestamp)} {document_id}", self.ms, document_id
+        return timestamp_text(self.timestamp), self.ms, id_text(self.id)
 
     def name(self) -> str:
         """A short unique name of this version of a document, for sets kept in Redis."""
@@ -76,7 +75,7 @@ class Position(NamedTuple):
 
 
 Place = tuple[str, int | None, str]
-"""A position in texts and numbers: its `text`, its `ms`, and its `_id` as `id_text`."""
+"""A position in texts and numbers: its timestamp as `timestamp_text`, its `ms`, and its `_id` as `id_text`."""
 
 
 def timestamp_text(timestamp: Any) -> str:
@@ -112,8 +111,7 @@ def place_in(document: Mapping[str, Any], timestamp_field: str, raw: bytes) -> P
         and raw.count(timestamp_field.encode() + b"\0") == 1
     ):
         ms = (timestamp - _EPOCH) // _MILLISECOND
-        text = id_text(document_id)
-        return f"{ms} {text}", ms, text
+        return str(ms), ms, id_text(document_id)
     return position_in(raw, timestamp_field).place()
 
 

@@ -105,8 +105,7 @@ def date_text(value: datetime) -> str:
     """
     utc = value if value.tzinfo is None else value.astimezone(UTC).replace(tzinfo=None)
     # BSON dates have milliseconds; finer values come from ISO text only, and are cut off.
-    precision = "milliseconds" if utc.microsecond // 1000 else "seconds"
-    return f"{utc.isoformat(timespec=precision)}Z"
+    return utc.isoformat(timespec="milliseconds" if utc.microsecond // 1000 else "seconds") + "Z"
 
 
 def number_text(value: float | Decimal | Decimal128) -> str:

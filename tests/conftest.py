@@ -22,18 +22,20 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.database import Database
 
+from etl.app import App
 from etl.demo import MongoServer, RedisServer
 from etl.demo.redis_server import DATABASES
 from etl.errors import EtlError
 from tests.support.cluster import Cluster, start_cluster
 from tests.support.command import Etl, Result, StartEtl, end_of
+from tests.support.pipeline import OpenApp, settings_for
 from tests.support.proxy import Proxy
 from tests.support.types import Document, ProxyTo, StartMongo, StartRedis
 
 Started = TypeVar("Started")
 
-# Without it MongoDB has no failpoints.
-TEST_COMMANDS = ("--setParameter", "enableTestCommands=1")
+# With failpoints; and linearizable reads, which wait for the journal, take 5 ms instead of 100.
+TEST_OPTIONS = ("--setParameter", "enableTestCommands=1", "--journalCommitInterval", "5")
 
 # Which Redis the tests start: that of PATH or of the extra `embedded`, unless this variable names one.
 REDIS_VERSION = "REDIS_VERSION"
@@ -59,7 +61,7 @@ def pytest_configure() -> None:
 def mongod() -> Iterator[MongoServer]:
     """The shared MongoDB, with failpoints: not to be stopped, killed or frozen."""
     with ExitStack() as stack:
-        yield _start(stack, lambda: MongoServer(args=TEST_COMMANDS))
+        yield _start(stack, lambda: MongoServer(args=TEST_OPTIONS))
 
 
 @pytest.fixture(scope="session")
@@ -125,12 +127,29 @@ def redis_client(redis_url: str) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
+def open_app(mongod: MongoServer, database: Database[Document], redis_url: str) -> Iterator[OpenApp]:
+    """Open an application on the databases of this test."""
+    with ExitStack() as stack:
+
+        def opened(
+            *,
+            mongo: str = mongod.uri,
+            database: str = database.name,
+            redis: str = redis_url,
+            **more: Any,
+        ) -> App:
+            return stack.enter_context(App(settings_for(mongo, database, redis, **more)))
+
+        yield opened
+
+
+@pytest.fixture
 def start_mongod() -> Iterator[StartMongo]:
     """Start a MongoDB for this test alone, to be treated badly; with failpoints."""
     with ExitStack() as stack:
 
         def start(*, password: str | None = None, args: Sequence[str] = ()) -> MongoServer:
-            return _start(stack, lambda: MongoServer(password=password, args=(*TEST_COMMANDS, *args)))
+            return _start(stack, lambda: MongoServer(password=password, args=(*TEST_OPTIONS, *args)))
 
         yield start
 

@@ -5,11 +5,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from queue import Queue
+from typing import TypeVar
 
 from etl.interfaces import Process, RangeProgress, Stages, Task
 from etl.model.batch import BatchOutcome
 from etl.model.result import TransformResult
-from etl.mongo.pages import ReadPage, pages
+from etl.mongo.pages import pages
+
+T = TypeVar("T")
 
 
 def work(stages: Stages, process: Process, task: Task) -> RangeProgress:
@@ -22,9 +25,9 @@ def work(stages: Stages, process: Process, task: Task) -> RangeProgress:
     waiting = stages.store.waiting()
     documents, outcomes, cursor = 0, [], None
     clock, retry = stages.processor.now, stages.retry
-    found = pages(stages.reader, task.scan_range, stages.page_size, task.present, clock, retry)
-    for page in read_ahead(found) if task.seconds else found:
-        results = stages.transform(page.documents)
+    read = pages(stages.reader, task.scan_range, stages.page_size, task.present, clock, retry)
+    found = ((page, stages.transform(page.documents)) for page in read)
+    for page, results in read_ahead(found) if task.seconds else found:
         outcome = process(results, page.read_at)
         outcome.position = newest_position(results, task.present)
         outcome.handled = [name for name in outcome.handled if name in waiting]
@@ -61,9 +64,9 @@ def merged(outcomes: Sequence[BatchOutcome]) -> BatchOutcome:
     )
 
 
-def read_ahead(found: Iterator[ReadPage]) -> Iterator[ReadPage]:
-    """The same pages, each read by a thread while the previous one is written."""
-    queue: Queue[ReadPage | BaseException | None] = Queue(1)
+def read_ahead(found: Iterator[T]) -> Iterator[T]:
+    """The same pages, each made by a thread while the previous one is written."""
+    queue: Queue[T | BaseException | None] = Queue(1)
     closed = threading.Event()
 
     def read() -> None:

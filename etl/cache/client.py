@@ -1,14 +1,13 @@
 """Redis clients: pipelines of commands, and errors translated by what the caller should do.
 
-The only module that opens Redis connections: to a single server, to the primary that Sentinel names, or to the nodes of
-a cluster. A pipeline is one round trip: all commands are sent at once, then one reply per command is read. Only
+Only this module and `cluster` open Redis connections: this one to a single server or to the primary that Sentinel
+names. A pipeline is one round trip: all commands are sent at once, then one reply per command is read. Only
 commands that a cluster redirects are sent again here; the caller decides what else is safe to retry.
 """
 
 import contextlib
 import re
 import ssl
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -17,7 +16,6 @@ from urllib.parse import urlsplit
 import hiredis
 import redis
 from redis.backoff import NoBackoff
-from redis.cluster import RedisCluster
 from redis.exceptions import RedisClusterException
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
@@ -37,13 +35,6 @@ _LONGEST_ARGUMENT: Final = 512 * 1024 * 1024
 _SENTINEL_SECONDS: Final = 2.0
 """How long one Sentinel is waited for before the next one is asked."""
 
-_REDIRECTED: Final = (
-    redis.exceptions.MovedError,
-    redis.exceptions.AskError,
-    redis.exceptions.TryAgainError,
-    redis.exceptions.ClusterDownError,
-    redis.ReadOnlyError,
-)
 _TRANSIENT_ERRORS: Final = (
     redis.BusyLoadingError,
     redis.ReadOnlyError,
@@ -104,7 +95,7 @@ def open_pool(
     """
     scheme = urlsplit(url).scheme
     try:
-        pool = redis.ConnectionPool.from_url(url, **_options(scheme, timeout_seconds))
+        pool = redis.ConnectionPool.from_url(url, **connection_options(scheme, timeout_seconds))
         pool.connection_class(**pool.connection_kwargs)  # connects to nothing, but refuses unknown options
     except TypeError:
         raise ConfigurationError("redis.url: an option after the ? is unknown") from None
@@ -165,7 +156,8 @@ def _check_files(options: Mapping[str, Any]) -> None:
         raise ConfigurationError("redis.url: ssl_ciphers: OpenSSL knows no such cipher") from None
 
 
-def _options(scheme: str, timeout_seconds: float) -> dict[str, Any]:
+def connection_options(scheme: str, timeout_seconds: float) -> dict[str, Any]:
+    """The options of every connection to a URL of this scheme."""
     tcp = {} if scheme == "unix" else {"socket_keepalive": True, "socket_connect_timeout": timeout_seconds}
     return {
         "socket_timeout": timeout_seconds,
@@ -221,7 +213,7 @@ class Wire:
 
     def now(self) -> int:
         """The clock of Redis in microseconds since the epoch."""
-        return _micros(self.exchange([("TIME",)])[0])
+        return micros(self.exchange([("TIME",)])[0])
 
     def primaries(self) -> frozenset[str]:
         """The replication id of each primary, which a failover and most restarts change.
@@ -229,7 +221,7 @@ class Wire:
         Empty where the user may not ask for it, as on managed servers.
         """
         with self._translated_errors():
-            return _replication_ids([self._pool])
+            return replication_ids([self._pool])
 
     def nodes(self) -> list["Wire"]:
         """This server; in a cluster one wire to each node, replicas too, that share its connections."""
@@ -269,176 +261,6 @@ class Wire:
         if isinstance(error, _TRANSIENT_ERRORS) or _TRANSIENT_CODES.search(text):
             return TransientError(f"{where} cannot take this now: {text}")
         return CycleFailed(f"{where}: {text}")
-
-
-class ClusterWire(Wire):
-    """Sends each command to the node of its slot, in one pipeline per node of a Redis Cluster."""
-
-    def __init__(self, url: str, timeout_seconds: float) -> None:
-        super().__init__(open_pool(url, timeout_seconds))
-        with super()._translated_errors():
-            options = _options(urlsplit(url).scheme, timeout_seconds)
-            del options["retry"]  # the default of redis-py follows redirections
-            self._cluster: Any = RedisCluster.from_url(url, **options)
-
-    def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """As `Wire.exchange`; SCAN iterates over the primaries one after the other."""
-        with self._translated_errors():
-            if len(commands) == 1 and commands[0][0] == "SCAN":
-                return [self._scan(commands[0])]
-            pieces = [*slots.pieces(commands)]
-            replies = self._ask([piece.command for piece in pieces], [piece.slot for piece in pieces])
-        parts: list[list[Any]] = [[] for _ in commands]
-        for piece, reply in zip(pieces, replies, strict=True):
-            parts[piece.number].append(reply)
-        return [
-            slots.joined(command, some) if some else [] for command, some in zip(commands, parts, strict=True)
-        ]
-
-    def now(self) -> int:
-        """The earliest clock of all primaries: a read that starts now is later than this time on each of them."""
-        with self._translated_errors():
-            return min(_micros(round_trip(pool, [("TIME",)])[0]) for pool in self._pools())
-
-    def primaries(self) -> frozenset[str]:
-        """As `Wire.primaries`, of all nodes that are primaries."""
-        with self._translated_errors():
-            return _replication_ids(self._pools())
-
-    def nodes(self) -> list[Wire]:
-        """As `Wire.nodes`, in the order of their addresses."""
-        found = sorted(self._cluster.get_nodes(), key=lambda node: str(node.name))
-        return [Wire(self._cluster.get_redis_connection(node).connection_pool) for node in found]
-
-    def together(self, keys: Sequence[str], most: int) -> Iterator[Sequence[int]]:
-        """As `Wire.together`; the keys of a group are in one slot."""
-        return slots.together(keys, most)
-
-    def close(self) -> None:
-        """Close all connections."""
-        super().close()
-        self._cluster.close()
-
-    @contextlib.contextmanager
-    def _translated_errors(self) -> Iterator[None]:
-        """As `Wire._translated_errors`; if a node does not answer, the topology of the cluster is loaded again."""
-        try:
-            with super()._translated_errors():
-                yield
-        except RedisUnavailable:
-            with contextlib.suppress(redis.RedisError, OSError):
-                self._cluster.nodes_manager.initialize()
-            raise
-
-    def _ask(self, commands: Sequence[Command], where: Sequence[int | None]) -> list[Any]:
-        """The reply to each command; one that is redirected or not answered is sent again by redis-py."""
-        by_node: dict[Any, list[int]] = {}
-        for place, slot in enumerate(where):
-            by_node.setdefault(self._node(slot), []).append(place)
-        replies: list[Any] = [None] * len(commands)
-        for node, places in by_node.items():
-            pool = node.redis_connection.connection_pool
-            try:
-                answers = round_trip(pool, [commands[place] for place in places])
-            except (redis.ConnectionError, redis.TimeoutError) as error:
-                answers = [error] * len(places)
-            for place, answer in zip(places, answers, strict=True):
-                replies[place] = answer
-        again = (*_REDIRECTED, redis.ConnectionError, redis.TimeoutError)
-        for place, reply in enumerate(replies):
-            if isinstance(reply, again):
-                replies[place] = self._redirected(commands[place])
-            elif isinstance(reply, redis.RedisError):
-                raise reply
-        return replies
-
-    def _redirected(self, command: Command) -> Any:
-        try:
-            return self._cluster.execute_command(*command)
-        except redis.exceptions.NoScriptError:  # on the node that it was redirected to
-            for script in SCRIPTS.values():
-                self._cluster.script_load(script.source)
-            return self._cluster.execute_command(*command)
-
-    def _pools(self) -> list[redis.ConnectionPool]:
-        """The connections of each primary."""
-        return [node.redis_connection.connection_pool for node in self._cluster.get_primaries()]
-
-    def _node(self, slot: int | None) -> Any:
-        if slot is None:
-            return self._cluster.get_primaries()[0]
-        return self._cluster.nodes_manager.get_node_from_slot(slot)
-
-    def _scan(self, command: Command) -> list[Any]:
-        """One step of a scan; its cursor is `<index of the primary>/<cursor of that primary>`."""
-        number, _, cursor = str(command[1]).rpartition("/")
-        primaries = sorted(self._cluster.get_primaries(), key=lambda node: str(node.name))
-        place = int(number or 0)
-        if place >= len(primaries):
-            return ["0", []]
-        pool = primaries[place].redis_connection.connection_pool
-        [reply] = round_trip(pool, [("SCAN", cursor, *command[2:])])
-        if isinstance(reply, redis.RedisError):
-            raise reply
-        cursor, found = reply
-        if cursor == "0":
-            place += 1
-        return ["0" if place == len(primaries) else f"{place}/{cursor}", found]
-
-
-class AutoWire(Wire):
-    """Detects at its first use whether the address belongs to a cluster."""
-
-    def __init__(self, url: str, timeout_seconds: float, sentinel: SentinelService | None = None) -> None:
-        super().__init__(open_pool(url, timeout_seconds, sentinel))
-        self._url = url
-        self._timeout = timeout_seconds
-        self._real: Wire | None = None
-        self._lock = threading.Lock()
-
-    def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """As `Wire.exchange`."""
-        return self._found().exchange(commands)
-
-    def now(self) -> int:
-        """As `Wire.now`."""
-        return self._found().now()
-
-    def primaries(self) -> frozenset[str]:
-        """As `Wire.primaries`."""
-        return self._found().primaries()
-
-    def nodes(self) -> list[Wire]:
-        """As `Wire.nodes`."""
-        return self._found().nodes()
-
-    def together(self, keys: Sequence[str], most: int) -> Iterator[Sequence[int]]:
-        """As `Wire.together`."""
-        return self._found().together(keys, most)
-
-    def close(self) -> None:
-        """Close all connections."""
-        super().close()
-        if self._real is not None:
-            self._real.close()
-
-    def _found(self) -> Wire:
-        with self._lock:
-            if self._real is None:
-                single = Wire(self._pool)
-                try:
-                    [info] = single.exchange([("INFO", "server")])
-                except ConfigurationError:
-                    info = ""  # INFO is denied, as on managed servers: assume a single server
-                version = re.search(r"redis_version:(\d+)\.(\d+)", info)
-                if version and (int(version[1]), int(version[2])) < OLDEST:
-                    wanted = ".".join(map(str, OLDEST))
-                    raise ConfigurationError(
-                        f"Redis at {self.address} is {version[1]}.{version[2]}: it takes {wanted} or newer"
-                    )
-                is_cluster = "redis_mode:cluster" in info
-                self._real = ClusterWire(self._url, self._timeout) if is_cluster else single
-            return self._real
 
 
 def _no_primary(where: str, text: str, pool: Any) -> EtlError:
@@ -492,7 +314,8 @@ def _reply(connection: Any) -> Any:
         return error
 
 
-def _replication_ids(pools: Iterable[redis.ConnectionPool]) -> frozenset[str]:
+def replication_ids(pools: Iterable[redis.ConnectionPool]) -> frozenset[str]:
+    """The replication id of each server; empty where the user may not ask for it."""
     found = set()
     for pool in pools:
         [reply] = round_trip(pool, [("INFO", "replication")])
@@ -504,5 +327,6 @@ def _replication_ids(pools: Iterable[redis.ConnectionPool]) -> frozenset[str]:
     return frozenset(found)
 
 
-def _micros(time: Sequence[str]) -> int:
+def micros(time: Sequence[str]) -> int:
+    """A reply to `TIME` in microseconds since the epoch."""
     return int(time[0]) * 1_000_000 + int(time[1])

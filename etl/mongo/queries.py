@@ -116,10 +116,15 @@ def extended(document: bytes, fields: Mapping[str, Any]) -> bytes:
     return document_of([*own, *((name.encode(), raw_value(value)) for name, value in fields.items())])
 
 
-def documents_in(cursor: RawBSONDocument) -> list[bytes]:
-    """The documents in the batch of a reply, as bytes: to build a `RawBSONDocument` of each takes ten times as long."""
-    batch = next(data for _, name, data in elements(bytes(cursor.raw)) if name in _BATCHES)
-    return [document for _, _, document in elements(batch)]
+def batch_in(reply: RawBSONDocument) -> tuple[int, list[bytes]]:
+    """The id of the cursor in a reply, and its documents as bytes.
+
+    To build a `RawBSONDocument` of each takes ten times as long.
+    """
+    cursor = next(data for _, name, data in elements(bytes(reply.raw)) if name == b"cursor")
+    fields = {name: data for _, name, data in elements(cursor)}
+    batch = next(fields[name] for name in _BATCHES if name in fields)
+    return int.from_bytes(fields[b"id"], "little", signed=True), [one for _, _, one in elements(batch)]
 
 
 def gather(found: Iterable[bytes], limit: int, weight: int = PAGE_BYTES) -> tuple[list[bytes], bool]:

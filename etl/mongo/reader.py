@@ -1,7 +1,6 @@
 """Stage 1, read: short keyset pages of raw documents in `(updated_at, _id)` order. Requires only the role `read`."""
 
 import logging
-import re
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
@@ -24,9 +23,9 @@ from pymongo.read_concern import ReadConcern
 from etl import logs
 from etl.errors import AccessDenied, ConfigurationError, CycleFailed
 from etl.model.index import Index
-from etl.model.result import MAPPING_ERRORS
 from etl.mongo import indexes, queries
 from etl.mongo.client import address, is_without_index, translated_errors
+from etl.mongo.mapping import MappingFallback
 from etl.mongo.queries import Fields
 from schemas.codec import DECODING, type_name
 from schemas.ids import id_text
@@ -46,7 +45,6 @@ MOST_IDS: Final = 500
 
 _UNINDEXED_PAGE: Final = 10_000
 _CAREFUL_PAGE: Final = 50
-_NO_DOCUMENT: Final[Mapping[str, Any]] = {"_id": {"$in": []}}
 _SAMPLES_PER_CUT: Final = 5
 _LEAST_RANGE: Final = 1_000
 _ON_A_VIEW: Final = 166
@@ -110,9 +108,9 @@ class Source:
         # A projection must not name both a field and a path inside it, so it names the first part of the path.
         timestamp = timestamp_field.partition(".")[0]
         self._bare: Fields = {timestamp: True}
-        self._setting = setting
         self._mapping: Fields = {name: queries.expression(value) for name, value in mapping.items()}
         self._fields: Fields = dict.fromkeys((*fields, timestamp), True) | self._mapping if fields else {}
+        self._fallback = MappingFallback(self._mapping, self._fields, setting, self._by_id, self.position)
         self._database = client[database]
         read = self._database.get_collection(
             collection, codec_options=_RAW, read_concern=_MAJORITY, read_preference=ReadPreference.PRIMARY
@@ -145,22 +143,13 @@ class Source:
                     f"MongoDB at {address(self._client)} is a sharded cluster, which is untested"
                     " (mongo.allow_sharded accepts it)"
                 )
-            self.check_mapping()
+            self._fallback.check()
             self._index = self._find_index()
         return self._index.name is not None
 
     def check_mapping(self) -> None:
-        """Have MongoDB parse the mapping.
-
-        Raises:
-            ConfigurationError: it refuses an expression; the message has the setting and MongoDB's own reason.
-        """
-        error = self._refusal(self._mapping) if self._mapping else None
-        if error is not None:
-            alone = {f".{name}": self._refusal({name: value}) for name, value in self._mapping.items()}
-            refused = {name: one for name, one in alone.items() if one} or {"": error}
-            reasons = (f"{self._setting}{name}: {_reason(one)}" for name, one in refused.items())
-            raise ConfigurationError("; ".join(reasons))
+        """Have MongoDB parse the mapping: see `MappingFallback.check`."""
+        self._fallback.check()
 
     @property
     def index(self) -> Index:
@@ -201,7 +190,7 @@ class Source:
                 raise
         # An expression that fails for one document fails the whole command.
         bare = self._page(after, end, min(limit, _CAREFUL_PAGE), unindexed, self._bare)
-        return bare._replace(documents=self._mapped(bare.documents))
+        return bare._replace(documents=self._fallback.mapped(bare.documents))
 
     def fetch(self, ids: Sequence[Any], session: ClientSession | None = None) -> list[bytes]:
         """The documents with these `_id`s that exist, in order of position, in their current version.
@@ -219,7 +208,7 @@ class Source:
             except CycleFailed:
                 if not self._mapping:
                     raise
-                found += self._mapped(self._by_id(wanted, self._bare, level, session), _LINEARIZABLE)
+                found += self._fallback.mapped(self._by_id(wanted, self._bare, level, session), _LINEARIZABLE)
         return sorted(found, key=lambda raw: self.position(raw).order())
 
     def whole(self, ids: Sequence[Any]) -> list[bytes]:
@@ -234,17 +223,17 @@ class Source:
         reached = LAST
         try:
             for bare in self._newest(queries.matching(criteria, self._mapping), self._bare, limit):
-                yield self._mapped(bare)
+                yield self._fallback.mapped(bare)
                 reached = self.position(bare[-1]) if bare else reached
         except CycleFailed:
-            self.check_mapping()
+            self._fallback.check()
         else:
             return
         # The filter fails for some document: look at the rest of them here.
         unmapped = {name: values for name, values in criteria.items() if name not in self._mapping}
         for bare in self._newest(queries.matching(unmapped, {}), self._bare, limit):
             rest = [raw for raw in bare if self.position(raw).order() < reached.order()]
-            yield [raw for raw in self._mapped(rest) if queries.meets(raw, criteria)]
+            yield [raw for raw in self._fallback.mapped(rest) if queries.meets(raw, criteria)]
 
     def cuts(self, count: int) -> list[Position]:
         """At most `count` positions that cut the collection into ranges of similar size, ascending.
@@ -370,44 +359,6 @@ class Source:
             found = collection.find(queries.by_id(ids), fields, session=session, batch_size=len(ids) + 1)
             return [bytes(document.raw) for document in found]
 
-    def _mapped(self, bare: Sequence[bytes], level: ReadConcern = _MAJORITY) -> list[bytes]:
-        """These documents as they are now, mapped, in order; those for which that fails have `MAPPING_ERRORS`."""
-        if not bare:
-            return []
-        try:
-            found = self._by_id([self.position(raw).id for raw in bare], self._fields, level)
-        except CycleFailed as error:
-            if len(bare) == 1:
-                self.check_mapping()
-                return [self._unmapped(bare[0], error)]
-            middle = len(bare) // 2
-            found = self._mapped(bare[:middle], level) + self._mapped(bare[middle:], level)
-        return sorted(found, key=lambda raw: self.position(raw).order())
-
-    def _unmapped(self, bare: bytes, error: CycleFailed) -> bytes:
-        """What stands for a document that cannot be mapped: its position, and what fails."""
-        wanted = queries.by_id([self.position(bare).id])
-        failed = {name: self._refusal({name: value}, wanted) for name, value in self._mapping.items()}
-        errors = {name: self._failure(name, one) for name, one in failed.items() if one}
-        text = errors or {"fields": self._failure("", error)}
-        return queries.extended(bare, {"tipo": {}, MAPPING_ERRORS: text})
-
-    def _failure(self, name: str, error: CycleFailed) -> str:
-        """The name of MongoDB's error, and the operators it names; its message may quote the document."""
-        said, operators = _reason(error), re.findall(r"\$\w+", str(self._mapping.get(name)))
-        named = [one for one in dict.fromkeys(operators) if re.search(rf"{re.escape(one)}\b", said)]
-        code = (getattr(error.__cause__, "details", None) or {}).get("codeName", "error")
-        return f"its expression fails for this document: {' '.join((*named, code))}"
-
-    def _refusal(self, fields: Fields, wanted: Any = _NO_DOCUMENT) -> CycleFailed | None:
-        """The error of a read of these fields; None if there is none."""
-        try:
-            with self._translated_errors():
-                [*self._collection.find(wanted, fields)]
-        except CycleFailed as error:
-            return error
-        return None
-
     def _page(self, after: Position, end: Position, limit: int, unindexed: int, fields: Fields) -> Page:
         """A page of `limit` documents; of `unindexed` without the index, as each page reads the whole collection."""
         if after.order() >= end.order():
@@ -516,17 +467,19 @@ class Source:
                 yield from (bytes(document.raw) for document in cursor)
             return
         with self._client.start_session(causal_consistency=False) as session:
-            reply = self._command(command | {"readConcern": _MAJORITY.document}, _RAW, session)["cursor"]
+            reply = self._command(command | {"readConcern": _MAJORITY.document}, _RAW, session)
+            cursor_id, batch = queries.batch_in(reply)
             try:
-                yield from queries.documents_in(reply)
-                while reply["id"]:  # a reply holds at most 16 MB
-                    more = {"getMore": reply["id"], "collection": self._collection.name}
+                yield from batch
+                while cursor_id:  # a reply holds at most 16 MB
+                    more = {"getMore": cursor_id, "collection": self._collection.name}
                     # Not retried: if only the reply was lost, the cursor has advanced.
-                    reply = self._database.command(more, codec_options=_RAW, session=session)["cursor"]
-                    yield from queries.documents_in(reply)
+                    reply = self._database.command(more, codec_options=_RAW, session=session)
+                    cursor_id, batch = queries.batch_in(reply)
+                    yield from batch
             finally:
-                if reply["id"]:
-                    kill = {"killCursors": self._collection.name, "cursors": [reply["id"]]}
+                if cursor_id:
+                    kill = {"killCursors": self._collection.name, "cursors": [cursor_id]}
                     self._database.command(kill, session=session)
 
     def _sorted_page(self, after: Position, end: Position, limit: int, fields: Fields) -> Page:
@@ -564,9 +517,3 @@ class Source:
 
     def _translated_errors(self) -> AbstractContextManager[None]:
         return translated_errors(self._client, self._collection.full_name)
-
-
-def _reason(error: CycleFailed) -> str:
-    """What MongoDB itself says."""
-    details = getattr(error.__cause__, "details", None) or {}
-    return str(details.get("errmsg", error)).replace("\n", " ")

@@ -156,7 +156,7 @@ class Processor:
             else:
                 outcome.handled.append(result.id)
                 if document in applied and result.timestamp != GONE:
-                    fills = any(type(write) is Put for write in result.writes)
+                    fills = Put in map(type, result.writes)
                     outcome.processed += 1
                     outcome.written += fills
                     outcome.evicted += bool(result.writes) and not fills

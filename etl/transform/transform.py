@@ -7,7 +7,7 @@ from typing import Any, Final
 import bson
 
 from etl.model.result import MAPPING_ERRORS, TransformResult
-from schemas.codec import decode
+from schemas.codec import decode, decode_all
 from schemas.documents import project
 from schemas.operations import Enqueue, Evict, FieldError, Keep, Put, Reject
 from schemas.position import place_in, position_in
@@ -30,15 +30,22 @@ class Transform:
 
     def __call__(self, documents: Sequence[bytes]) -> list[TransformResult]:
         """The result of each document, in the same order; an invalid one does not affect the others."""
-        return [self._result(raw) for raw in documents]
+        try:
+            decoded = decode_all(documents)
+        except _UNDECODABLE:
+            return [self._alone(raw) for raw in documents]
+        return [*map(self._result, documents, decoded)]
 
-    def _result(self, raw: bytes) -> TransformResult:
+    def _alone(self, raw: bytes) -> TransformResult:
         try:
             document = decode(raw)
         except _UNDECODABLE as error:
             # The driver's message may quote the document, so only the type of the error is kept.
             return self._rejected(raw, Reject(f"the document cannot be decoded ({type(error).__name__})"))
-        text, ms, document_id = place_in(document, self.timestamp_field, raw)
+        return self._result(raw, document)
+
+    def _result(self, raw: bytes, document: Mapping[str, Any]) -> TransformResult:
+        timestamp, ms, document_id = place_in(document, self.timestamp_field, raw)
         if ms is None and position_in(raw, self.timestamp_field).is_array():
             # The index has one entry per member, so the document has no single position.
             return self._rejected(raw, Reject(f"{self.timestamp_field} is an array"))
@@ -52,24 +59,25 @@ class Transform:
         pushes: list[Enqueue] = []
         keeps: list[Keep] = []
         for entry in projection.entries:
-            size += len(entry.key)
             if type(entry) is Put:
-                value = entry.value
-                size += sum(map(len, value.values() if type(value) is dict else value))
-                writes.append(entry)
-            elif type(entry) is Evict:
+                _, key, value = entry
+                size += len(key) + sum(map(len, value.values() if type(value) is dict else value))
                 writes.append(entry)
             elif type(entry) is Enqueue:
-                size += len(entry.item)
+                size += len(entry.key) + len(entry.item)
                 pushes.append(entry)
             elif type(entry) is Keep:
+                size += len(entry.key)
                 keeps.append(entry)
+            elif type(entry) is Evict:
+                size += len(entry.key)
+                writes.append(entry)
         if size > self.most_bytes:
             problem = f"it would take {size:,} bytes of Redis, more than transform.document_bytes"
             return self._rejected(raw, Reject(f"{problem} ({self.most_bytes:,})"))
         return TransformResult(
             f"{self.collection} {document_id}",
-            text.partition(" ")[0],
+            timestamp,
             ms,
             tuple(writes),
             tuple(pushes),
@@ -80,8 +88,8 @@ class Transform:
         )
 
     def _rejected(self, raw: bytes, reject: Reject) -> TransformResult:
-        text, ms, document_id = position_in(raw, self.timestamp_field).place()
-        return TransformResult(f"{self.collection} {document_id}", text.partition(" ")[0], ms, reject=reject)
+        timestamp, ms, document_id = position_in(raw, self.timestamp_field).place()
+        return TransformResult(f"{self.collection} {document_id}", timestamp, ms, reject=reject)
 
 
 def _unmapped(document: Mapping[str, Any]) -> Reject | None:

@@ -60,21 +60,43 @@ class Rechecked(NamedTuple):
 
 
 def recheck(scope: Scope, findings: Sequence[Finding]) -> list[Rechecked]:
-    """Recheck these keys; where a follower is at work, recheck the mismatches once more after a pause.
+    """Recheck these keys.
 
     Raises:
         Interrupted: the command is to stop.
         EtlError: a server does not answer, or refuses.
     """
-    first = _recheck(scope, findings)
+    waiting = {finding.key: finding for finding in findings}
+    rechecked: dict[str, Rechecked] = {}
+    for _ in range(_TRIES):
+        if scope.stages.stop.is_set():
+            raise Interrupted("stopped while verifying")
+        rechecked |= _at_one_moment(scope, [*waiting.values()])
+        waiting = {key: finding for key, finding in waiting.items() if key not in rechecked}
+        if not waiting:
+            break
+    unstable = Verdict("pending", "it changes faster than it can be checked")
+    return [rechecked.get(f.key) or Rechecked(KeyFacts(f.key, None), unstable) for f in findings]
+
+
+def confirmed(scope: Scope, findings: Sequence[Finding]) -> list[Rechecked]:
+    """Recheck these keys; where a follower is at work, recheck the mismatches once more after a pause.
+
+    For reports only: a repair takes nothing from a follower, which itself repairs what it has missed.
+
+    Raises:
+        Interrupted: the command is to stop.
+        EtlError: a server does not answer, or refuses.
+    """
+    first = recheck(scope, findings)
     suspects = {one.facts.key for one in first if one.is_mismatch}
     if not suspects or not scope.inspector.exists(scope.keys.follow_lease):
         return first
     scope.stages.stop.wait(_FOLLOWER_SECONDS)
-    again = {one.facts.key: one for one in _recheck(scope, [f for f in findings if f.key in suspects])}
+    again = {one.facts.key: one for one in recheck(scope, [f for f in findings if f.key in suspects])}
     behind = scope.inspector.field(scope.keys.follow, "caught_up") != "1"
     return [
-        _confirmed(one, again[one.facts.key], behind=behind) if one.facts.key in suspects else one
+        _lasting(one, again[one.facts.key], behind=behind) if one.facts.key in suspects else one
         for one in first
     ]
 
@@ -103,25 +125,11 @@ def state_of(scope: Scope, documents: Sequence[str], held: frozenset[str] = froz
     )
 
 
-def _confirmed(first: Rechecked, second: Rechecked, *, behind: bool) -> Rechecked:
+def _lasting(first: Rechecked, second: Rechecked, *, behind: bool) -> Rechecked:
     """The second of two rechecks of a mismatch; pending if the follower may not have applied the cause yet."""
     if second.is_mismatch and (behind or second.facts.owner != first.facts.owner):
         return second._replace(verdict=Verdict("pending", "the follower has not applied the change yet"))
     return second
-
-
-def _recheck(scope: Scope, findings: Sequence[Finding]) -> list[Rechecked]:
-    waiting = {finding.key: finding for finding in findings}
-    rechecked: dict[str, Rechecked] = {}
-    for _ in range(_TRIES):
-        if scope.stages.stop.is_set():
-            raise Interrupted("stopped while verifying")
-        rechecked |= _at_one_moment(scope, [*waiting.values()])
-        waiting = {key: finding for key, finding in waiting.items() if key not in rechecked}
-        if not waiting:
-            break
-    unstable = Verdict("pending", "it changes faster than it can be checked")
-    return [rechecked.get(f.key) or Rechecked(KeyFacts(f.key, None), unstable) for f in findings]
 
 
 def _at_one_moment(scope: Scope, findings: Sequence[Finding]) -> dict[str, Rechecked]:

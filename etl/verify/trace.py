@@ -9,7 +9,7 @@ from etl.model.state import DeadLetter
 from etl.model.times import iso_utc
 from etl.verify.classify import Name
 from etl.verify.findings import Finding
-from etl.verify.recheck import Rechecked, Scope, recheck, state_of, write_of
+from etl.verify.recheck import Rechecked, Scope, confirmed, state_of, write_of
 from schemas.ids import id_from_text, readable_id
 from schemas.operations import Put
 
@@ -98,7 +98,7 @@ def trace_document(scope: Scope, find_dead: FindDead, ids: Sequence[str]) -> Tra
     result = existing.get(document) or gone(f"{scope.source} {document}")
     trace = Trace(scope.collection, readable_id(id_from_text(document)), found=bool(found))
     keys = dict.fromkeys([*(write.key for write in result.writes), *recorded.get(document, ())])
-    rechecked = recheck(scope, [Finding(key, None, document) for key in keys]) if keys else []
+    rechecked = confirmed(scope, [Finding(key, None, document) for key in keys]) if keys else []
     kept = {keep.key for keep in result.keeps}
     trace.keys = [
         _key_story(one, result) for one in rechecked if one.facts.content or one.facts.key not in kept

@@ -18,7 +18,7 @@ from etl.model.scan import ScanRange
 from etl.mongo.pages import pages
 from etl.verify.classify import Name, classify_alone
 from etl.verify.findings import Finding, Findings
-from etl.verify.recheck import Scope, members_of, recheck
+from etl.verify.recheck import Scope, confirmed, members_of, recheck
 from etl.verify.repair import repair as repair_mismatches
 from etl.verify.repair import sweep
 from etl.verify.report import SHOWN, VerifyReport
@@ -81,10 +81,10 @@ def _all(scope: Scope, present: int) -> Iterator[list[TransformResult]]:
     """All documents, page by page."""
     stages, everything = scope.stages, ScanRange(FIRST, LAST)
     found = pages(stages.reader, everything, stages.page_size, present, lambda: 0, stages.retry)
-    for page in read_ahead(found):
+    for results in read_ahead(stages.transform(page.documents) for page in found):
         if stages.stop.is_set():
             raise Interrupted("stopped while verifying")
-        yield stages.transform(page.documents)
+        yield results
 
 
 def _sampled(scope: Scope, ids: Sequence[str]) -> Iterator[list[TransformResult]]:
@@ -141,7 +141,7 @@ def _settle(
     scope: Scope, some: Sequence[Finding], findings: Findings, report: VerifyReport, *, repair: bool
 ) -> None:
     """Recheck keys, repair mismatches, and report the verdicts."""
-    rechecked = recheck(scope, some)
+    rechecked = (recheck if repair else confirmed)(scope, some)
     mismatches = {one.facts.key: one for one in rechecked if one.is_mismatch}
     for one in repair_mismatches(scope, [*mismatches.values()]) if repair and mismatches else ():
         if one.verdict.name in {"matching", "absent"}:

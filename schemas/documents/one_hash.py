@@ -32,6 +32,8 @@ def one_hash(*, tipo: str, family: Family, identity: Any, fields: Any, name_fiel
     return Kind(tipo, (family,), warm, evict, name_field, names)
 
 
-def present(fields: Mapping[str, Any]) -> dict[str, str]:
+def present(fields: Mapping[str, Any]) -> Mapping[str, str]:
     """The fields of the document without those that are null."""
+    if None not in fields.values():
+        return fields
     return {name: value for name, value in fields.items() if value is not None}

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import redis
-from bson import json_util
 from pymongo.collection import Collection
 
+from tests import factories
 from tests.support.command import Etl, Typed
 from tests.support.security import as_user, create_user
-from tests.support.types import DATA, Document
+from tests.support.types import Document
 
 
 @pytest.fixture
@@ -39,6 +39,6 @@ def typed(
 @pytest.fixture
 def samples(collection: Collection[Document]) -> list[Document]:
     """The users' six sample documents, inserted as `promptContent`."""
-    documents: list[Document] = json_util.loads((DATA / "sample_documents.json").read_text("utf-8"))
+    documents = factories.samples()
     collection.insert_many(documents)
     return documents

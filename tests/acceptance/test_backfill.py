@@ -12,10 +12,11 @@ import psutil
 import redis
 from pymongo.collection import Collection
 
+from tests.factories import api
 from tests.support.command import Etl, StartEtl, interrupt
-from tests.support.pipeline import STATE_PREFIX, api
-from tests.support.redis_dump import contents
-from tests.support.truth import held, truth
+from tests.support.pipeline import STATE_PREFIX
+from tests.support.redis_dump import contents, held
+from tests.support.truth import truth
 from tests.support.types import Document
 from tests.support.waiting import eventually
 

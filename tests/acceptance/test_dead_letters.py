@@ -6,6 +6,7 @@ import redis
 from bson import ObjectId
 from pymongo.collection import Collection
 
+from tests.factories import integracion_api
 from tests.support.command import Etl
 from tests.support.types import Document
 
@@ -14,7 +15,7 @@ OID = ObjectId("65a5000000000000000000a1")
 
 def provider(**fields: object) -> Document:
     """A document of `config:api`."""
-    return {"tipo": "integracion_api", "status": "active", "updated_at": datetime.now(UTC), **fields}
+    return integracion_api(updated_at=datetime.now(UTC)) | fields
 
 
 def test_a_bad_document_is_listed_shown_retried_and_cleared(
@@ -54,7 +55,7 @@ def test_a_bad_document_is_listed_shown_retried_and_cleared(
 
 def test_a_retry_clears_what_is_gone(typed: Etl, collection: Collection[Document]) -> None:
     """A document that was deleted is no dead letter any more."""
-    collection.insert_one(provider(_id="lost"))
+    collection.insert_one(provider(_id="lost", status=7))
     typed("sync")
     collection.delete_one({"_id": "lost"})
     assert typed("dead-letters", "retry", "lost").code == 0
@@ -63,7 +64,7 @@ def test_a_retry_clears_what_is_gone(typed: Etl, collection: Collection[Document
 
 def test_a_purge_forgets(typed: Etl, collection: Collection[Document]) -> None:
     """One by its id, then all that are left."""
-    collection.insert_many([provider(_id=number) for number in range(3)])
+    collection.insert_many([provider(_id=number, status=7) for number in range(3)])
     typed("sync")
     assert typed("dead-letters", "purge", "1", "--json").json == {"purged": 1}
     assert typed("dead-letters", "purge", "--all").out == "2 purged\n"

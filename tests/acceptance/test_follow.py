@@ -5,9 +5,10 @@ from datetime import UTC, datetime
 import redis
 from pymongo.collection import Collection
 
+from tests.factories import api
 from tests.support.command import StartEtl, interrupt
 from tests.support.daemons import Process
-from tests.support.pipeline import NAME, api
+from tests.support.pipeline import NAME
 from tests.support.types import Document
 
 

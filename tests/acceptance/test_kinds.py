@@ -15,7 +15,7 @@ from pymongo.collection import Collection
 from tests.support.command import Etl, StartEtl
 from tests.support.daemons import every, is_ready, url_of
 from tests.support.http import get
-from tests.support.redis_dump import contract_keys
+from tests.support.redis_dump import entries
 from tests.support.types import Document
 from tests.support.waiting import eventually
 
@@ -54,7 +54,7 @@ def test_every_command_knows_the_kind_of_an_installed_package(
     assert etl("sync", **settings).code == 0
     entry = {"type": "hash", "ttl": pytest.approx(600, abs=60), "value": {"texto": "hola", "usos": "2"}}
     own = {"ai:template:a%20b": entry, "ai:template:c": entry}
-    assert {k: v for k, v in contract_keys(redis_client).items() if not k.startswith("etl:")} == own
+    assert entries(redis_client) == own
     assert etl("show", "ai:template", "a b", "--json", **settings).json["family"] == "ai:template"
     redis_client.delete("ai:template:c")
     refreshed = etl("refresh", "ai:template", "c", "--json", **settings)

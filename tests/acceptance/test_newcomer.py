@@ -13,7 +13,7 @@ from pymongo.database import Database
 
 from etl.settings import Settings
 from tests.support.command import Etl
-from tests.support.redis_dump import contract_keys
+from tests.support.redis_dump import entries
 from tests.support.types import Document, StartRedis
 
 PAGE = (Path(__file__).parents[2] / "docs" / "start.md").read_text("utf-8")
@@ -116,7 +116,7 @@ def test_a_newcomer_on_a_crowded_database(
     assert "createIndex" not in etl("doctor", **settings).out
 
     assert etl("sync", **settings).code == 0
-    keys = [key for key in contract_keys(redis_client) if key.startswith("ai:")]
+    keys = [key for key in entries(redis_client) if key.startswith("ai:")]
     assert len(keys) == 80
     crowded["mensajes_ia"].update_one(
         {"_id": 0}, {"$set": {"activo": False, "modifiedAt": datetime.now(UTC)}}

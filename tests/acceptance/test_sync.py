@@ -10,10 +10,11 @@ import redis
 from pymongo.collection import Collection
 
 from etl.demo import MongoServer
+from tests.factories import expected, generacion
 from tests.support.command import Etl, StartEtl, interrupt
 from tests.support.daemons import LEASE
 from tests.support.redis_dump import contents, contract_keys
-from tests.support.types import DATA, Document, ProxyTo
+from tests.support.types import Document, ProxyTo
 from tests.support.waiting import eventually
 
 MESSAGES = "ai:campaign_messages:camp_2025_tech:f6b35068c7d8b26da3ac7573d2658ca0"
@@ -40,13 +41,13 @@ def test_the_samples_become_the_expected_keys(
     result = etl("sync", "--json")
 
     assert (result.code, result.err) == (0, "")
-    expected = json.loads((DATA / "sample_expected.json").read_text("utf-8"))
+    wanted = expected()
     found = contract_keys(redis_client)
-    assert found.keys() == expected.keys()
+    assert found.keys() == wanted.keys()
     took = found[LAST_SYNC]["value"].pop("sync_duration_ms")
-    del expected[LAST_SYNC]["value"]["sync_duration_ms"]
+    del wanted[LAST_SYNC]["value"]["sync_duration_ms"]
     assert took.isdecimal()
-    for key, content in expected.items():
+    for key, content in wanted.items():
         assert found[key]["type"] == content["type"], key
         assert found[key]["value"] == content["value"], key
         ttl = found[key]["ttl"]
@@ -167,9 +168,9 @@ def test_an_invalid_document_stops_nothing(
     etl: Etl, samples: list[Document], collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """It is told with its `_id`, the reason and the fields, but no content; its neighbours are applied."""
-    bad = {"tipo": "generacion", "campana_id": "c", "segmento": "s", "mensajes": [{"texto": "secreto"}]}
     moment = samples[0]["updated_at"] + timedelta(milliseconds=1)
-    document_id = collection.insert_one({**bad, "updated_at": moment}).inserted_id
+    bad = generacion(mensajes=[{"texto": "secreto"}], updated_at=moment)
+    document_id = collection.insert_one(bad).inserted_id
 
     result = etl("sync", "--json")
 

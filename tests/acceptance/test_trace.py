@@ -9,8 +9,8 @@ from bson import Binary, Decimal128, Int64
 from pymongo.collection import Collection
 
 from schemas.ids import id_text
+from tests.factories import api
 from tests.support.command import Etl
-from tests.support.pipeline import api
 from tests.support.types import Document
 
 NAME = "promptContent"

@@ -8,13 +8,10 @@ from random import Random
 import pytest
 import redis
 from pymongo.collection import Collection
-from pymongo.database import Database
 
-from etl.app import App
-from etl.demo import MongoServer
-from etl.settings import ScheduleSettings
+from tests.factories import campaign
 from tests.support.command import Etl, StartEtl
-from tests.support.pipeline import campaign, settings_for
+from tests.support.pipeline import OpenApp
 from tests.support.types import Document
 from tests.support.waiting import eventually
 
@@ -92,16 +89,12 @@ def test_the_daemon_reconciles_if_it_is_told_to(
 
 
 def test_there_is_no_mismatch_beside_a_daemon_and_a_writer(
+    open_app: OpenApp,
     start_etl: StartEtl,
-    mongod: MongoServer,
-    database: Database[Document],
     collection: Collection[Document],
     redis_client: redis.Redis,
-    redis_url: str,
 ) -> None:
     """Documents come, change, move to another segment and are archived; 20 verifications name none."""
-    settings = settings_for(mongod.uri, database.name, redis_url)
-    settings = settings.model_copy(update={"schedule": ScheduleSettings(cycle_seconds=1)})
     collection.insert_many([_written(number, Random(number)) for number in range(200)])
     start_etl("run", ETL_SCHEDULE__CYCLE_SECONDS="1")
     assert eventually(lambda: len(redis_client.keys("ai:generation:meta:*")) > 50)
@@ -115,7 +108,7 @@ def test_there_is_no_mismatch_beside_a_daemon_and_a_writer(
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        with App(settings) as app:
+        with open_app(settings={"schedule": {"cycle_seconds": 1}}) as app:
             reports = [app.verify(NAME) for _ in range(20)]
     finally:
         stop.set()

@@ -1,7 +1,6 @@
 """Servers, a collection and the product, as the benchmark uses them."""
 
 from collections.abc import Iterator
-from contextlib import closing
 
 import pytest
 import redis
@@ -9,9 +8,8 @@ from pymongo import MongoClient
 from pymongo.database import Database
 
 from bench.servers import Bench, Source
-from etl.app import App
 from etl.demo import MongoServer
-from tests.support.pipeline import settings_for, sync
+from tests.support.pipeline import OpenApp, sync
 from tests.support.types import Document, StartRedis, Warm
 
 
@@ -34,11 +32,10 @@ def source(bench: Bench, database: Database[Document]) -> Source:
 
 
 @pytest.fixture
-def warm(mongod: MongoServer, database: Database[Document]) -> Warm:
+def warm(open_app: OpenApp) -> Warm:
     """The product."""
 
     def run(url: str) -> None:
-        with closing(App(settings_for(mongod.uri, database.name, url))) as app:
-            sync(app)
+        sync(open_app(redis=url))
 
     return run

@@ -9,7 +9,7 @@ from bench.documents import SHARED
 from bench.insertion import Refused, pack, send
 from bench.servers import Bench, Source, Wrong
 from etl.demo.process import HOST
-from tests.support.truth import held
+from tests.support.redis_dump import held
 from tests.support.types import Warm
 
 COUNT = 300

@@ -7,7 +7,8 @@ import redis
 
 from bench import straightforward
 from bench.servers import COLLECTION, Bench, Source
-from tests.support.truth import held
+from tests.factories import campaign
+from tests.support.redis_dump import held
 from tests.support.types import Document, Warm
 
 TTLS = range(10_700, 10_801)
@@ -24,11 +25,7 @@ def unusual() -> list[Document]:
         {"metadata": {"cost_total_usd": 1e-7, "tokens_total": 3.0}},
         {"metadata": {}},
     ]
-    message = {"numero": 1, "texto": "hola", "tono": "casual"}
-    return [
-        {"campana_id": f"u{n}", "segmento": "s", "mensajes": [message], "updated_at": now, **change}
-        for n, change in enumerate(changes)
-    ]
+    return [campaign(f"u{n}", now) | change for n, change in enumerate(changes)]
 
 
 def test_it_leaves_what_the_product_leaves(

@@ -8,7 +8,8 @@ import redis
 from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
 
-from etl.cache.client import ClusterWire, Wire, open_pool
+from etl.cache.client import Wire, open_pool
+from etl.cache.cluster import ClusterWire
 from etl.cache.writer import CacheWriter
 from etl.mongo.reader import Source
 from etl.sync.processor import Processor

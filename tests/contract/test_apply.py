@@ -10,23 +10,8 @@ from bson import ObjectId
 from etl.cache.writer import CacheWriter, KeyWrite, WriteConflict
 from schemas.families import CONFIG_API
 from schemas.operations import Put
-from tests.support.claims import (
-    ABOUT,
-    IDS,
-    KEY,
-    LATE,
-    NOTHING,
-    OWNER,
-    apply,
-    blocked,
-    change,
-    claim,
-    leave,
-    line,
-    name,
-    says,
-    status,
-)
+from tests.support.batches import KEY, LATE, says, status
+from tests.support.claims import ABOUT, IDS, NOTHING, OWNER, apply, blocked, change, claim, leave, line, name
 from tests.support.results import result
 
 

@@ -12,19 +12,8 @@ from etl.cache.writer import DEADLINE_SECONDS, CacheWriter, KeyWrite, WriteConfl
 from etl.errors import CycleFailed
 from schemas.families import CAMPAIGN_MESSAGES, CONFIG_API, GENERATION_QUEUE
 from schemas.operations import Evict, Put
-from tests.support.claims import (
-    KEY,
-    NOTHING,
-    OWNER,
-    apply,
-    blocked,
-    change,
-    claim,
-    leave,
-    name,
-    says,
-    status,
-)
+from tests.support.batches import KEY, says, status
+from tests.support.claims import NOTHING, OWNER, apply, blocked, change, claim, leave, name
 
 
 def test_an_eviction_is_a_claim(writer: CacheWriter, client: redis.Redis) -> None:

@@ -199,6 +199,15 @@ def test_a_record_of_the_future_refuses_nothing(writer: CacheWriter, client: red
     assert answer(writer, result(1, A, ms=3_000)) == GO
 
 
+def test_a_key_of_another_type_is_replaced(writer: CacheWriter, client: redis.Redis) -> None:
+    """Another program has taken the name of a record; the documents beside it are recorded too."""
+    taken = record_key(result(1).document)
+    client.hset(taken, "a", "b")
+    record = writer.record([result(1, A), result(2, A)], writer.now(), confirmed=False)
+    assert record.answers == [GO, GO]
+    assert client.type(taken) == "string"
+
+
 def test_many_documents_keep_their_order(writer: CacheWriter) -> None:
     """However many calls they take."""
     versions = [result(n, A if n % 2 else B, ms=1_000 + n) for n in range(130)]

@@ -6,8 +6,9 @@ With LONG_RUNS=1 the backfill has 60,000 documents: `make soak`.
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,9 +19,9 @@ from redis.crc import key_slot
 from etl.app import App, BackfillOrder
 from etl.backfill.executors import processes
 from etl.cache.keys import state_keys
-from etl.demo import MongoServer
+from tests.factories import api
 from tests.support.cluster import Cluster, start_cluster
-from tests.support.pipeline import NAME, api, settings_for, sync
+from tests.support.pipeline import NAME, OpenApp, sync
 from tests.support.truth import truth
 from tests.support.types import Document
 from tests.support.waiting import eventually
@@ -42,9 +43,15 @@ def cluster() -> Iterator[Cluster]:
         yield cluster
 
 
+@pytest.fixture
+def open_on_cluster(open_app: OpenApp, cluster: Cluster) -> Callable[..., App]:
+    """Open an application on the cluster; a failover takes seconds, so its lease is longer."""
+    return partial(open_app, redis=cluster.url, settings={"lease": {"seconds": 30}})
+
+
 @pytest.mark.slow
-def test_a_primary_that_is_killed_during_a_backfill(
-    mongod: MongoServer, collection: Collection[Document], cluster: Cluster
+def test_a_backfill_survives_a_killed_primary(
+    open_on_cluster: Callable[..., App], collection: Collection[Document], cluster: Cluster
 ) -> None:
     """The backfill ends, or the same command resumes; after a reconciliation nothing is missing."""
     documents = [api(f"p{n}", now(), _id=n) for n in range(DOCUMENTS)]
@@ -61,8 +68,7 @@ def test_a_primary_that_is_killed_during_a_backfill(
             print(f"killed after {report.records_processed:,} documents, {time.monotonic() - began:.1f} s")  # noqa: T201
             cluster.primaries[1].kill()
 
-    settings = settings_for(mongod.uri, collection.database.name, cluster.url)
-    with App(settings) as app:
+    with open_on_cluster(page_size=500) as app:
         reports = [app.backfill(NAME, BackfillOrder(executors=processes(2)), kill)]
         assert killed.is_set()
 
@@ -79,11 +85,11 @@ def test_a_primary_that_is_killed_during_a_backfill(
         figures = f"{len(reports)} run(s) in {took:.1f} s"
         print(f"{figures}; {found.missing} keys were missing, {found.repaired} repaired")  # noqa: T201
         assert app.verify(NAME).true
-    assert cluster.contents() == truth(collection)
+    assert cluster.held() == truth(collection)
 
 
-def test_a_slot_that_migrates_while_its_keys_are_written(
-    mongod: MongoServer, collection: Collection[Document], cluster: Cluster
+def test_writes_to_a_migrating_slot_are_redirected(
+    open_on_cluster: Callable[..., App], collection: Collection[Document], cluster: Cluster
 ) -> None:
     """Writes are redirected; no key is lost, however often the slot goes to and fro."""
     slot = key_slot(b"config:api:p0")
@@ -93,7 +99,7 @@ def test_a_slot_that_migrates_while_its_keys_are_written(
     names = [str(client.execute_command("CLUSTER MYID")) for client in owners]
     first = slot * len(owners) // 16_384
     here, there = first, (first + 1) % len(owners)
-    with App(settings_for(mongod.uri, collection.database.name, cluster.url)) as app:
+    with open_on_cluster(page_size=500) as app:
         for number in range(6):
             collection.replace_one({"_id": 0}, api("p0", now(), _id=0, rate_limit=f"{number}"), upsert=True)
             collection.insert_many([api(f"p{100 * number + n}", now()) for n in range(1, 50)])
@@ -113,11 +119,11 @@ def test_a_slot_that_migrates_while_its_keys_are_written(
             sync(app)
     for client in owners:
         client.close()
-    assert cluster.contents() == truth(collection)
+    assert cluster.held() == truth(collection)
 
 
-def test_slots_that_migrate_to_and_fro_during_a_backfill(
-    mongod: MongoServer, collection: Collection[Document], cluster: Cluster
+def test_a_backfill_survives_migrating_slots(
+    open_on_cluster: Callable[..., App], collection: Collection[Document], cluster: Cluster
 ) -> None:
     """Every key is there, and each request is queued once."""
     collection.insert_many([api(f"p{n}", now(), _id=n) for n in range(2_000)])
@@ -149,17 +155,17 @@ def test_slots_that_migrate_to_and_fro_during_a_backfill(
 
     thread = threading.Thread(target=migrate)
     thread.start()
-    with App(settings_for(mongod.uri, collection.database.name, cluster.url, page_size=20)) as app:
+    with open_on_cluster(page_size=20) as app:
         report = app.backfill(NAME, BackfillOrder(executors=processes(2)), lambda _: begun.set())
         ended.set()
         thread.join()
     assert sum(moved) > 50, "hardly a key was moved"
     assert report.status == "ok", report.error
-    assert cluster.contents() == truth(collection)
+    assert cluster.held() == truth(collection)
 
 
-def test_writes_that_a_failover_has_lost_are_found(
-    mongod: MongoServer,
+def test_writes_lost_in_a_failover_are_found(
+    open_on_cluster: Callable[..., App],
     collection: Collection[Document],
     cluster: Cluster,
     caplog: pytest.LogCaptureFixture,
@@ -168,7 +174,7 @@ def test_writes_that_a_failover_has_lost_are_found(
     node = key_slot(state_keys(NAME).checkpoint.encode()) * 3 // 16_384
     primary, replica = cluster.primaries[node - 1], cluster.replicas[node - 1]
     collection.insert_many([api(f"p{n}", now(), _id=n) for n in range(100)])
-    with App(settings_for(mongod.uri, collection.database.name, cluster.url)) as app:
+    with open_on_cluster(page_size=500) as app:
         sync(app)
         assert not app.reconciliation_due(NAME)
         replica.pause()
@@ -176,19 +182,19 @@ def test_writes_that_a_failover_has_lost_are_found(
             client.execute_command("CLIENT KILL TYPE REPLICA")  # it will never see what comes now
         collection.update_many({}, {"$set": {"rate_limit": "new", "updated_at": now()}})
         assert sync(app).records_processed == 100
-        assert cluster.contents() == truth(collection)
+        assert cluster.held() == truth(collection)
         primary.kill()
         replica.resume()
         promoted: Any = redis.Redis.from_url(f"redis://{replica.address}", decode_responses=True)
         with promoted as client:
             assert eventually(lambda: client.info("replication")["role"] == "master")
             assert eventually(lambda: _is_ok(client))
-        assert cluster.contents() != truth(collection), "nothing was lost"
+        assert cluster.held() != truth(collection), "nothing was lost"
         sync(app)
         assert "etl verify --repair" in caplog.text
         assert app.reconciliation_due(NAME)
         app.reconcile(NAME)
-        assert cluster.contents() == truth(collection)
+        assert cluster.held() == truth(collection)
         assert not app.reconciliation_due(NAME)
         sync(app)
         assert not app.reconciliation_due(NAME)

@@ -10,6 +10,7 @@ import pytest
 import redis
 from pymongo.collection import Collection
 
+from tests.factories import api
 from tests.support.command import Result
 from tests.support.types import Document
 
@@ -47,17 +48,13 @@ def confined(environment: Mapping[str, str]) -> Confined:
 def many(collection: Collection[Document]) -> None:
     """Documents of one kind, a second apart."""
     now = datetime.now(UTC)
-    fields = {"tipo": "integracion_api", "status": "active"}
-    collection.insert_many(
-        {**fields, "provider_name": f"p{n}", "updated_at": now - timedelta(milliseconds=n)}
-        for n in range(MANY)
-    )
+    collection.insert_many(api(f"p{n}", now - timedelta(milliseconds=n)) for n in range(MANY))
 
 
 @pytest.mark.usefixtures("many")
 @pytest.mark.parametrize("mounts", [READ_ONLY, NO_SEMAPHORES], ids=["no temporary folder", "no semaphores"])
 @pytest.mark.parametrize("words", [("sync",), ("backfill", "promptContent", "--workers", "2")])
-def test_without_workers_it_goes_on_and_says_so_once(
+def test_a_run_goes_on_without_workers_and_reports_it_once(
     confined: Confined, redis_client: redis.Redis, mounts: str, words: tuple[str, ...]
 ) -> None:
     """Where the fork server has no place for its socket, or its queues none for their locks."""
@@ -70,7 +67,7 @@ def test_without_workers_it_goes_on_and_says_so_once(
 
 
 @pytest.mark.usefixtures("many")
-def test_a_verification_needs_no_folder(confined: Confined) -> None:
+def test_a_verification_needs_no_temporary_folder(confined: Confined) -> None:
     """What it has found stays in memory."""
     assert confined(READ_ONLY, "sync").code == 0
     result = confined(READ_ONLY, "verify", "promptContent")
@@ -80,7 +77,7 @@ def test_a_verification_needs_no_folder(confined: Confined) -> None:
 
 @pytest.mark.usefixtures("collection")
 @pytest.mark.parametrize("words", [("status",), ("doctor",), ("history",), ("config",), ("demo",)])
-def test_every_other_command_too(confined: Confined, words: tuple[str, ...]) -> None:
+def test_no_command_but_the_demo_needs_a_temporary_folder(confined: Confined, words: tuple[str, ...]) -> None:
     """But for the demonstration, whose servers need one: it says so in one line."""
     result = confined(READ_ONLY, *words)
     assert "Traceback" not in result.err

@@ -17,6 +17,7 @@ import redis
 from pymongo.collection import Collection
 
 from etl.demo import MongoServer, RedisServer
+from tests.factories import estado_servidor
 from tests.support.command import StartEtl
 from tests.support.daemons import (
     HISTORY,
@@ -73,8 +74,7 @@ def test_a_family_that_is_refreshed_is_never_missing(
     start_etl: StartEtl, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """The default schedule, a second for a minute, past the end of the first life; read all the time."""
-    document = {"tipo": "estado_servidor", "server_name": "content", "status": "active"}
-    collection.insert_one(document | {"updated_at": datetime.now(UTC)})
+    collection.insert_one(estado_servidor(updated_at=datetime.now(UTC)))
     life = '{"mcp:server:status": {"ttl": 5, "refresh_seconds": 4}}'
     start_etl("run", ETL_FAMILIES=life, ETL_SCHEDULE__CYCLE_SECONDS="11")
     assert eventually(lambda: bool(redis_client.exists("mcp:server:status:content")))
@@ -89,7 +89,7 @@ def test_a_family_that_is_refreshed_is_never_missing(
 
 
 @pytest.mark.parametrize("which", ["mongo", "redis"] if LONG else ["mongo"])
-def test_it_ends_in_time_though_a_server_is_deaf(
+def test_the_daemon_stops_in_time_while_a_server_does_not_answer(
     start_etl: StartEtl, collection: Collection[Document], lines: Sequence[tuple[str, Any, str]], which: str
 ) -> None:
     """Exit code 0 in under five seconds, however long the server keeps it waiting."""
@@ -99,7 +99,7 @@ def test_it_ends_in_time_though_a_server_is_deaf(
 
 
 @pytest.mark.parametrize("which", ["mongo", "redis"] if LONG else ["redis"])
-def test_a_second_signal_ends_it_at_once(
+def test_a_second_signal_ends_the_daemon_at_once(
     start_etl: StartEtl, collection: Collection[Document], lines: Sequence[tuple[str, Any, str]], which: str
 ) -> None:
     """While it waits for a server that is deaf."""
@@ -114,7 +114,7 @@ def test_a_second_signal_ends_it_at_once(
     assert proxy.swallowed > 0, "the server was never asked"
 
 
-def test_it_says_in_four_seconds_that_both_servers_are_deaf(
+def test_readiness_answers_in_four_seconds_when_no_server_does(
     start_etl: StartEtl, collection: Collection[Document], lines: Sequence[tuple[str, Any, str]]
 ) -> None:
     """Each time it is asked; and it ends in time while a probe waits, without an error in the log."""

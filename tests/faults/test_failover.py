@@ -18,8 +18,9 @@ from tests.support.cluster import start_cluster
 from tests.support.command import Etl, StartEtl
 from tests.support.daemons import ended, every, key, provider
 from tests.support.pipeline import NAME
+from tests.support.redis_dump import held
 from tests.support.sentinel import start_sentinel
-from tests.support.truth import held, truth
+from tests.support.truth import truth
 from tests.support.types import Document
 from tests.support.waiting import eventually
 

@@ -31,12 +31,13 @@ from etl.cache.keys import state_keys
 from etl.demo import RedisServer
 from etl.model.report import no_progress
 from etl.sync.follow import Followed
-from tests.support.apps import Apps, cycle
+from tests.factories import api, campaign
 from tests.support.command import StartEtl, interrupt
 from tests.support.daemons import Process
 from tests.support.following import following
-from tests.support.pipeline import NAME, api, campaign, settings_for
-from tests.support.truth import held, truth
+from tests.support.pipeline import NAME, OpenApp, cycle, settings_for
+from tests.support.redis_dump import held
+from tests.support.truth import truth
 from tests.support.types import Document, StartMongo, StartRedis
 from tests.support.waiting import eventually
 
@@ -254,7 +255,7 @@ def fill_up(_: RedisServer, client: redis.Redis, log: pytest.LogCaptureFixture) 
 def test_redis_is_treated_badly_while_it_is_followed(
     start_redis: StartRedis,
     collection: Collection[Document],
-    apps: Apps,
+    open_app: OpenApp,
     seed: int,
     caplog: pytest.LogCaptureFixture,
     strike: Callable[[RedisServer, redis.Redis, pytest.LogCaptureFixture], None],
@@ -262,7 +263,7 @@ def test_redis_is_treated_badly_while_it_is_followed(
     """Flushed, restarted, out of memory among changes of all kinds."""
     caplog.set_level(logging.DEBUG, "etl")
     server = start_redis(args=("--appendonly", "yes", "--appendfsync", "always"))
-    app = apps(redis=server.url, patience=20)
+    app = open_app(redis=server.url, patience=20)
     with redis.Redis.from_url(server.url, decode_responses=True) as client, following(app):
         assert eventually(lambda: has_begun(client))
         with Writer(collection, seed) as writer:
@@ -274,11 +275,11 @@ def test_redis_is_treated_badly_while_it_is_followed(
 
 
 def test_a_flush_is_noticed_while_nothing_happens(
-    start_redis: StartRedis, collection: Collection[Document], apps: Apps
+    start_redis: StartRedis, collection: Collection[Document], open_app: OpenApp
 ) -> None:
     """No event comes, yet the follower fills the cache again as soon as it learns that its lease is gone."""
     server, batches = start_redis(), list[Followed]()
-    app = apps(redis=server.url)
+    app = open_app(redis=server.url)
     collection.insert_one(api("a", datetime.now(UTC), _id=1))
     with redis.Redis.from_url(server.url, decode_responses=True) as client, following(app, batches):
         assert eventually(lambda: bool(batches))  # the next record of an idle follower is ten seconds away
@@ -288,11 +289,11 @@ def test_a_flush_is_noticed_while_nothing_happens(
 
 @pytest.mark.parametrize("leave", ["drop", "rename"])
 def test_the_collection_goes_and_comes_back_among_changes(
-    collection: Collection[Document], redis_client: redis.Redis, apps: Apps, seed: int, leave: str
+    collection: Collection[Document], redis_client: redis.Redis, open_app: OpenApp, seed: int, leave: str
 ) -> None:
     """What was deleted with it is not in the cache any more; what came after is. What was queued stays queued."""
     batches: list[Followed] = []
-    with following(apps(), batches):
+    with following(open_app(), batches):
         assert eventually(lambda: has_begun(redis_client))
         with Writer(collection, seed) as writer:
             assert eventually(lambda: sum(writer.done.values()) > 50)
@@ -325,7 +326,7 @@ def test_a_flood_of_changes_is_caught_up_with(
     collection: Collection[Document],
     redis_client: redis.Redis,
     start_etl: StartEtl,
-    apps: Apps,
+    open_app: OpenApp,
     flood: Callable[[Collection[Document]], None],
 ) -> None:
     """The lag is seen, memory stays, nothing is lost."""
@@ -335,7 +336,7 @@ def test_a_flood_of_changes_is_caught_up_with(
     for start in range(0, FLOOD, 1000):
         collection.insert_many(api(f"p{start + n}", moment, _id=start + n) for n in range(1000))
     assert eventually(lambda: redis_client.exists(f"config:api:p{FLOOD - 1}") == 1, 300)
-    app, cycles = apps(), redis_client.llen(KEYS.history)
+    app, cycles = open_app(), redis_client.llen(KEYS.history)
     before, most, states, lags = resident_mb(process.pid), 0.0, Counter[str](), [0.0]
     began = time.monotonic()
     flooding = threading.Thread(target=flood, args=(collection,))
@@ -411,10 +412,10 @@ def end_of_oplog(client: MongoClient[Document], order: int) -> Timestamp:
 
 
 def test_a_follower_a_backfill_and_a_sync_do_not_block_each_other(
-    collection: Collection[Document], redis_client: redis.Redis, apps: Apps, seed: int
+    collection: Collection[Document], redis_client: redis.Redis, open_app: OpenApp, seed: int
 ) -> None:
     """Among changes of all kinds each of them ends well, and `etl verify` finds nothing at any time."""
-    follower, filling, other = (apps(page_size=20) for _ in range(3))
+    follower, filling, other = (open_app(page_size=20) for _ in range(3))
     batches: list[Followed] = []
     with following(follower, batches), Writer(collection, seed) as writer:
         assert eventually(lambda: has_begun(redis_client))
@@ -430,6 +431,6 @@ def test_a_follower_a_backfill_and_a_sync_do_not_block_each_other(
             assert eventually(lambda done=done: sum(writer.done.values()) > done)  # type: ignore[misc]
             assert eventually(lambda applied=applied: len(batches) > applied)  # type: ignore[misc]
     # The follower has ended within a batch: another one goes on there.
-    with following(apps()):
+    with following(open_app()):
         assert eventually(is_true(redis_client, collection))
     assert other.verify(NAME).true

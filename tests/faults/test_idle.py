@@ -14,7 +14,7 @@ pytestmark = pytest.mark.alone
 CLOSING = ("--timeout", "1", "--hz", "100")
 
 
-def test_a_backfill_gives_its_lease_back(
+def test_a_backfill_releases_its_lease_over_a_closed_connection(
     start_redis: StartRedis, collection: Collection[Document], etl: Etl
 ) -> None:
     """It waits between two pages for longer than Redis keeps a connection; the next one is not locked out."""
@@ -27,7 +27,7 @@ def test_a_backfill_gives_its_lease_back(
     assert (second.code, second.err) == (0, "")
 
 
-def test_a_daemon_is_silent_about_it(
+def test_a_daemon_reconnects_without_retries_or_warnings(
     start_redis: StartRedis, collection: Collection[Document], start_etl: StartEtl
 ) -> None:
     """Between two cycles every connection is closed; no cycle has trouble, no step is tried again."""

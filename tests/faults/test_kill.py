@@ -22,9 +22,10 @@ from etl.cache.keys import state_keys
 from etl.cli import run
 from etl.demo import RedisServer
 from schemas.position import FIRST, Position, position_from_text
+from tests.factories import delta, requested
 from tests.support.command import StartEtl, end_of
-from tests.support.generations import delta, requested
-from tests.support.truth import held, truth
+from tests.support.redis_dump import held
+from tests.support.truth import truth
 from tests.support.types import Document, StartRedis
 from tests.support.waiting import eventually
 
@@ -172,7 +173,7 @@ def pace(processes: StartEtl, redis_server: RedisServer) -> float:
 
 @pytest.mark.slow
 @pytest.mark.alone
-def test_kill_at_any_moment(
+def test_a_sync_killed_at_any_moment_loses_and_repeats_nothing(
     collections: Sequence[Collection[Document]],
     redis_client: redis.Redis,
     processes: StartEtl,

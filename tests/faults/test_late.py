@@ -17,10 +17,11 @@ from etl.cache.scripts import SCRIPTS
 from etl.cache.writer import Applied, CacheWriter
 from etl.checkpoint.checkpoint import CheckpointStore
 from etl.demo import RedisServer
-from tests.support.apps import Apps, cycle
-from tests.support.generations import written
+from tests.factories import written
+from tests.support.pipeline import OpenApp, cycle
 from tests.support.proxy import Proxy
-from tests.support.truth import held, truth
+from tests.support.redis_dump import held, values
+from tests.support.truth import truth
 from tests.support.types import Document, ProxyTo
 from tests.support.waiting import eventually
 
@@ -38,9 +39,9 @@ def proxy(proxy_to: ProxyTo, redis_server: RedisServer) -> Proxy:
 
 
 @pytest.fixture
-def app(apps: Apps, proxy: Proxy, redis_url: str) -> App:
+def app(open_app: OpenApp, proxy: Proxy, redis_url: str) -> App:
     """Gives up on an answer soon, and asks again for long; two documents a page."""
-    return apps(redis=proxy.through(redis_url), timeout=TIMEOUT, patience=10, page_size=2)
+    return open_app(redis=proxy.through(redis_url), timeout=TIMEOUT, patience=10, page_size=2)
 
 
 def claims(name: str, moment: datetime, texts: int) -> Document:
@@ -72,20 +73,7 @@ def before_the_end(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -
     monkeypatch.setattr(CheckpointStore, "finish", acted)
 
 
-def everything(client: redis.Redis) -> dict[str, Any]:
-    """What every key holds, but for the lease, which is renewed meanwhile."""
-    reads: dict[str, Callable[[str], Any]] = {
-        "hash": client.hgetall,
-        "list": lambda key: client.lrange(key, 0, -1),
-        "set": client.smembers,
-        "string": client.get,
-        "zset": lambda key: client.zrange(key, 0, -1, withscores=True),
-    }
-    keys = [key for key in client.scan_iter() if not key.endswith(":lease")]
-    return {key: reads[str(client.type(key))](key) for key in keys}
-
-
-def test_a_batch_that_is_delivered_late(
+def test_a_batch_delivered_late_displaces_nothing_newer(
     collection: Collection[Document],
     redis_client: redis.Redis,
     proxy: Proxy,
@@ -104,7 +92,7 @@ def test_a_batch_that_is_delivered_late(
     assert held(redis_client) == truth(collection)
 
 
-def test_a_commit_that_is_delivered_late(
+def test_a_commit_delivered_late_changes_nothing(
     collection: Collection[Document],
     redis_client: redis.Redis,
     proxy: Proxy,
@@ -121,9 +109,9 @@ def test_a_commit_that_is_delivered_late(
     states: list[dict[str, Any]] = []
 
     def look_deliver_look() -> None:
-        states.append(everything(redis_client))
+        states.append(values(redis_client, but=":lease"))
         deliver(proxy, redis_client)
-        states.append(everything(redis_client))
+        states.append(values(redis_client, but=":lease"))
 
     monkeypatch.setattr(coordinator, "TASK_SECONDS", 0)  # a commit after each page, before the next is read
     mend_at_the_second_batch(monkeypatch, collection)
@@ -154,7 +142,7 @@ def mend_at_the_second_batch(monkeypatch: pytest.MonkeyPatch, collection: Collec
 
 
 @pytest.mark.parametrize("cycles", [1, 2])
-def test_an_end_that_is_delivered_late(
+def test_a_finish_delivered_late_is_recorded_once(
     collection: Collection[Document], redis_client: redis.Redis, proxy: Proxy, app: App, cycles: int
 ) -> None:
     """The run is in the history once, and the watermark is that of the last cycle."""
@@ -163,9 +151,9 @@ def test_an_end_that_is_delivered_late(
     for number in range(cycles):
         assert cycle(app).status == "ok"
         collection.insert_one(written(f"camp-{number}", 1, datetime.now(UTC) - timedelta(seconds=30)))
-    before = everything(redis_client)
+    before = values(redis_client, but=":lease")
 
     deliver(proxy, redis_client)
 
-    assert everything(redis_client) == before
+    assert values(redis_client, but=":lease") == before
     assert len(app.history("promptContent", 10)) == cycles

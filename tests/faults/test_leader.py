@@ -21,7 +21,7 @@ pytestmark = pytest.mark.alone
 CONTAINER = ("/usr/bin/unshare", "--uts", "--pid", "--fork", "--kill-child")
 
 
-def test_a_daemon_that_is_stopped_gives_the_lead_back(start_etl: StartEtl, redis_client: redis.Redis) -> None:
+def test_a_stopped_daemon_releases_the_leader_lease(start_etl: StartEtl, redis_client: redis.Redis) -> None:
     """The next one, whose interval is another, need not stand by for what is left of the old one."""
     first = start_etl("run", **(every(600) | {"ETL_LEASE__SECONDS": "30"}))
     assert eventually(lambda: redis_client.llen(HISTORY) == 1)
@@ -34,7 +34,7 @@ def test_a_daemon_that_is_stopped_gives_the_lead_back(start_etl: StartEtl, redis
     assert {line["action"] for line in ended(second)}.isdisjoint({"standby", "trouble"})
 
 
-def test_a_daemon_that_stands_by_says_so_and_takes_over(
+def test_a_standby_daemon_names_the_leader_and_takes_over(
     start_etl: StartEtl, redis_client: redis.Redis
 ) -> None:
     """Once, with the name of the leader; when that is stopped it leads within four thirds of a lease."""
@@ -49,7 +49,7 @@ def test_a_daemon_that_stands_by_says_so_and_takes_over(
     assert f":{first.pid}:" in said[0]["leader"]
 
 
-def test_a_leader_that_slept_makes_way(start_etl: StartEtl, redis_client: redis.Redis) -> None:
+def test_a_leader_that_was_suspended_stands_by(start_etl: StartEtl, redis_client: redis.Redis) -> None:
     """Another one has taken over meanwhile: it stands by when it wakes up."""
     first = start_etl("run", **every(1))
     assert eventually(lambda: leader(redis_client) == first.pid)

@@ -15,12 +15,13 @@ from pymongo.collection import Collection
 
 from etl.cache.scripts import SCRIPTS
 from etl.demo import RedisServer
-from tests.support.apps import LEASE, Apps, cycle
+from tests.factories import delta, written
 from tests.support.command import Etl, StartEtl, end_of
 from tests.support.failpoint import fail_command
-from tests.support.generations import delta, written
+from tests.support.pipeline import LEASE, OpenApp, cycle
 from tests.support.proxy import Proxy
-from tests.support.truth import held, truth
+from tests.support.redis_dump import held, values
+from tests.support.truth import truth
 from tests.support.types import Document, ProxyTo
 from tests.support.waiting import eventually
 
@@ -66,22 +67,15 @@ def put_to_sleep(
 
 def state(client: redis.Redis) -> dict[str, Any]:
     """All that the ETL keeps for itself, but for the history of runs and the owners, who note when they were met."""
-    reads: dict[str, Callable[[str], Any]] = {
-        "hash": client.hgetall,
-        "set": client.smembers,
-        "string": client.get,
-        "zset": lambda key: client.zrange(key, 0, -1, withscores=True),
-    }
-    keys = [key for key in client.scan_iter("{*") if not key.endswith((":history", ":owner"))]
-    return {key: reads[str(client.type(key))](key) for key in keys}
+    return values(client, "{*", but=(":history", ":owner"))
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_sleeper_that_wakes_up_writes_nothing(
+def test_a_suspended_sync_writes_nothing_after_its_lease_has_ended(
     collection: Collection[Document],
     redis_client: redis.Redis,
     put_to_sleep: PutToSleep,
-    apps: Apps,
+    open_app: OpenApp,
     step: str,
 ) -> None:
     """Stopped past the end of its lease while another syncs newer versions, it ends with 1 and one line.
@@ -95,7 +89,7 @@ def test_a_sleeper_that_wakes_up_writes_nothing(
         newer = written(f"camp-{number}", 2, datetime.now(UTC))
         collection.replace_one({"_id": newer["_id"]}, newer)
     assert eventually(lambda: not redis_client.exists(LEASE))
-    assert cycle(apps()).status == "ok"
+    assert cycle(open_app()).status == "ok"
     before = state(redis_client)
 
     sleeper.wake_up()
@@ -139,14 +133,14 @@ def test_a_long_cycle_keeps_its_lease(
 
 
 @pytest.mark.alone
-def test_a_dead_holder_does_not_keep_the_lease(
-    collection: Collection[Document], redis_client: redis.Redis, put_to_sleep: PutToSleep, apps: Apps
+def test_the_lease_of_a_killed_sync_ends_by_itself(
+    collection: Collection[Document], redis_client: redis.Redis, put_to_sleep: PutToSleep, open_app: OpenApp
 ) -> None:
     """After `kill -9` others are locked out until the lease runs out by itself, and no longer."""
     collection.insert_many(delta(30))
     sleeper = put_to_sleep(STEPS["commit"])
     sleeper.process.kill()
-    app = apps()
+    app = open_app()
 
     [report] = app.sync()
     assert (report.status, report.exit_code) == ("locked", 75)
@@ -158,14 +152,16 @@ def test_a_dead_holder_does_not_keep_the_lease(
     assert held(redis_client) == truth(collection)
 
 
-def test_many_at_once_are_as_good_as_one(
-    collection: Collection[Document], redis_client: redis.Redis, apps: Apps
+def test_one_of_six_concurrent_syncs_processes_the_documents(
+    collection: Collection[Document], redis_client: redis.Redis, open_app: OpenApp
 ) -> None:
     """Of six that start together one at a time works: each document is processed once, by one of them."""
     collection.insert_many(delta(300))
 
     with ThreadPoolExecutor(6) as pool:
-        reports = [report for [report] in pool.map(lambda app: list(app.sync()), [apps() for _ in range(6)])]
+        reports = [
+            report for [report] in pool.map(lambda app: list(app.sync()), [open_app() for _ in range(6)])
+        ]
 
     assert {report.status for report in reports} == {"ok", "locked"}
     assert sum(report.records_processed for report in reports) == 300

@@ -8,10 +8,11 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from etl.cache.keys import state_keys
-from tests.support.apps import Apps, cycle
+from tests.factories import delta
 from tests.support.failpoint import after, fail_command, times
-from tests.support.generations import delta
-from tests.support.truth import held, truth
+from tests.support.pipeline import OpenApp, cycle
+from tests.support.redis_dump import held
+from tests.support.truth import truth
 from tests.support.types import Document, StartMongo
 from tests.support.waiting import eventually
 
@@ -37,10 +38,10 @@ def documents(collection: Collection[Document]) -> Collection[Document]:
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("command", ["find", "hello", "listIndexes"])
-def test_an_error_that_passes(
+def test_a_temporary_error_is_retried(
     documents: Collection[Document],
     redis_client: redis.Redis,
-    apps: Apps,
+    open_app: OpenApp,
     command: str,
     fault: str,
 ) -> None:
@@ -51,22 +52,22 @@ def test_an_error_that_passes(
     with fail_command(
         documents.database.client, command, mode=times(2), appName=OURS, **FAULTS[fault]
     ) as failure:
-        report = cycle(apps())
+        report = cycle(open_app())
         assert failure.injected() == 2
 
     assert (report.status, report.records_processed) == ("ok", COUNT)
     assert held(redis_client) == truth(documents)
 
 
-def test_an_error_that_stays(
+def test_a_persistent_error_fails_the_cycle(
     documents: Collection[Document],
     redis_client: redis.Redis,
-    apps: Apps,
+    open_app: OpenApp,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The cycle fails with the address and the reason; the next one applies the rest."""
     monkeypatch.setattr("etl.backfill.coordinator.TASK_SECONDS", 0)  # a page each
-    app = apps(patience=0.5)
+    app = open_app(patience=0.5)
 
     with fail_command(documents.database.client, "find", mode=after(3), appName=OURS, errorCode=10107):
         report = cycle(app)
@@ -80,13 +81,13 @@ def test_an_error_that_stays(
     assert held(redis_client) == truth(documents)
 
 
-def test_an_error_that_trying_again_does_not_mend(
+def test_a_permanent_error_is_not_retried(
     documents: Collection[Document],
     redis_client: redis.Redis,
-    apps: Apps,
+    open_app: OpenApp,
 ) -> None:
     """It ends the cycle at once, whatever patience is left; nothing is lost."""
-    app = apps(patience=60)
+    app = open_app(patience=60)
 
     with fail_command(
         documents.database.client, "find", mode=times(1), appName=OURS, errorCode=UNKNOWN_ERROR
@@ -98,16 +99,16 @@ def test_an_error_that_trying_again_does_not_mend(
     assert held(redis_client) == truth(documents)
 
 
-def test_mongodb_is_killed_and_comes_back(
+def test_a_cycle_waits_until_a_killed_mongodb_is_back(
     start_mongod: StartMongo,
     database: Database[Document],
     redis_client: redis.Redis,
-    apps: Apps,
+    open_app: OpenApp,
 ) -> None:
     """A cycle that is under way waits for it, and goes on as if nothing had happened."""
     server = start_mongod()
     with MongoClient[Document](server.uri, tz_aware=True) as client, ThreadPoolExecutor(1) as pool:
-        app = apps(mongo=server.uri, page_size=1)
+        app = open_app(mongo=server.uri, page_size=1)
         documents = client[database.name]["promptContent"]
         documents.create_index([("updated_at", 1), ("_id", 1)])
         documents.insert_many(delta(1000))

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.alone
 INTERVAL = 20
 
 
-def test_a_reconciliation_that_failed_comes_back_when_mongodb_answers(
+def test_a_failed_reconciliation_is_repeated_when_mongodb_answers(
     start_etl: StartEtl,
     mongod: MongoServer,
     proxy_to: ProxyTo,

@@ -15,11 +15,10 @@ from etl.app import App
 from etl.backfill import coordinator
 from etl.cache.writer import Applied, CacheWriter
 from etl.demo import RedisServer
-from etl.settings import Settings
-from tests.support.apps import Apps, cycle
-from tests.support.generations import delta
-from tests.support.pipeline import STATE_PREFIX
-from tests.support.truth import held, truth
+from tests.factories import delta
+from tests.support.pipeline import STATE_PREFIX, OpenApp, cycle
+from tests.support.redis_dump import held
+from tests.support.truth import truth
 from tests.support.types import Document, StartMongo, StartRedis
 
 PATIENCE = 20.0
@@ -61,8 +60,8 @@ def strike_at(monkeypatch: pytest.MonkeyPatch, batch: int, strike: Callable[[], 
     return struck
 
 
-def test_a_restart_in_the_middle(
-    durable: RedisServer, documents: Collection[Document], apps: Apps, monkeypatch: pytest.MonkeyPatch
+def test_a_cycle_survives_a_restart_of_redis(
+    durable: RedisServer, documents: Collection[Document], open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The cycle waits for it to come back and goes on; nothing is lost, no request queued twice."""
 
@@ -71,20 +70,20 @@ def test_a_restart_in_the_middle(
         threading.Timer(1.0, durable.start).start()
 
     struck = strike_at(monkeypatch, 7, restart)
-    report = cycle(apps(redis=durable.url, patience=PATIENCE))
+    report = cycle(open_app(redis=durable.url, patience=PATIENCE))
     assert struck
     assert (report.status, report.records_processed) == ("ok", 300)
     with client_of(durable) as client:
         assert held(client) == truth(documents)
 
 
-def test_a_flush_in_the_middle(
-    durable: RedisServer, documents: Collection[Document], apps: Apps, monkeypatch: pytest.MonkeyPatch
+def test_a_cycle_fails_when_redis_is_flushed(
+    durable: RedisServer, documents: Collection[Document], open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the cycle wrote is gone and must not be recorded: it fails, and the next is a cold start."""
     with client_of(durable) as client:
         struck = strike_at(monkeypatch, 7, client.flushall)
-        app = apps(redis=durable.url)
+        app = open_app(redis=durable.url)
         report = cycle(app)
         assert struck
         assert report.status == "failed"
@@ -93,21 +92,21 @@ def test_a_flush_in_the_middle(
         assert held(client) == truth(documents)
 
 
-def test_scripts_that_are_flushed(
-    durable: RedisServer, documents: Collection[Document], apps: Apps, monkeypatch: pytest.MonkeyPatch
+def test_flushed_scripts_are_loaded_again(
+    durable: RedisServer, documents: Collection[Document], open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SCRIPT FLUSH while it works: they are loaded again."""
     with client_of(durable) as client:
         struck = strike_at(monkeypatch, 7, client.script_flush)
-        assert cycle(apps(redis=durable.url, patience=PATIENCE)).status == "ok"
+        assert cycle(open_app(redis=durable.url, patience=PATIENCE)).status == "ok"
         assert struck
         assert held(client) == truth(documents)
 
 
-def test_memory_that_runs_out(
+def test_a_cycle_waits_until_redis_has_memory_again(
     start_redis: StartRedis,
     documents: Collection[Document],
-    apps: Apps,
+    open_app: OpenApp,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -122,15 +121,18 @@ def test_memory_that_runs_out(
         client.config_set("maxmemory-policy", "noeviction")
         caplog.set_level(logging.DEBUG, "etl")
         struck = strike_at(monkeypatch, 7, fill_up)
-        report = cycle(apps(redis=server.url, patience=PATIENCE))
+        report = cycle(open_app(redis=server.url, patience=PATIENCE))
         assert struck
         assert "used memory > 'maxmemory'" in caplog.text, "memory never ran out"
         assert (report.status, report.error) == ("ok", None)
         assert held(client) == truth(documents)
 
 
-def test_memory_that_stays_full(
-    start_redis: StartRedis, documents: Collection[Document], apps: Apps, monkeypatch: pytest.MonkeyPatch
+def test_a_cycle_fails_when_redis_stays_out_of_memory(
+    start_redis: StartRedis,
+    documents: Collection[Document],
+    open_app: OpenApp,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The cycle fails and says why; the checkpoint stands before what was refused, and the next goes on."""
     monkeypatch.setattr(coordinator, "TASK_SECONDS", 0)  # a checkpoint after each page
@@ -138,23 +140,23 @@ def test_memory_that_stays_full(
     server = start_redis()
     with client_of(server) as client:
         struck = strike_at(monkeypatch, 7, lambda: client.config_set("maxmemory", 1))
-        report = cycle(apps(redis=server.url, patience=1))
+        report = cycle(open_app(redis=server.url, patience=1))
         assert struck
         assert report.status == "failed"
         assert "used memory > 'maxmemory'" in str(report.error)
         assert len(held(client)) < len(truth(documents))
 
         client.config_set("maxmemory", 0)
-        report = cycle(apps(redis=server.url))
+        report = cycle(open_app(redis=server.url))
         assert report.status == "ok"
         assert report.records_processed == 240  # six pages of ten were recorded
         assert held(client) == truth(documents)
 
 
-def test_a_replica_refuses_until_it_is_the_master(
+def test_a_cycle_waits_until_its_replica_is_promoted(
     start_redis: StartRedis,
     documents: Collection[Document],
-    apps: Apps,
+    open_app: OpenApp,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -170,7 +172,7 @@ def test_a_replica_refuses_until_it_is_the_master(
 
         caplog.set_level(logging.DEBUG, "etl")
         struck = strike_at(monkeypatch, 7, demote)
-        report = cycle(apps(redis=server.url, patience=PATIENCE))
+        report = cycle(open_app(redis=server.url, patience=PATIENCE))
         assert struck
         assert "read only replica" in caplog.text, "it never refused"
         assert report.status == "ok"
@@ -178,8 +180,8 @@ def test_a_replica_refuses_until_it_is_the_master(
 
 
 @pytest.mark.parametrize("role", ["checkpoint", "deferred", "dead_letters", "fence"])
-def test_a_companion_of_another_type_is_named(
-    documents: Collection[Document], redis_client: redis.Redis, apps: Apps, role: str
+def test_a_state_key_of_the_wrong_type_is_named(
+    documents: Collection[Document], redis_client: redis.Redis, open_app: OpenApp, role: str
 ) -> None:
     """Somebody's own key under one of our names: the cycle fails in one line, and leaves it there."""
     key = f"{STATE_PREFIX}{role}"
@@ -187,24 +189,24 @@ def test_a_companion_of_another_type_is_named(
         redis_client.hset(key, "mine", "1")
     else:
         redis_client.set(key, "mine")
-    report = cycle(apps())
+    report = cycle(open_app())
     assert report.status == "failed"
     assert "WRONGTYPE" in str(report.error)
     assert "\n" not in str(report.error)
     assert redis_client.exists(key)
 
     redis_client.delete(key)
-    assert cycle(apps()).status == "ok"
+    assert cycle(open_app()).status == "ok"
     assert held(redis_client) == truth(documents)
 
 
 def test_a_reader_never_sees_half(
-    collection: Collection[Document], redis_client: redis.Redis, redis_url: str, apps: Apps
+    collection: Collection[Document], redis_client: redis.Redis, redis_url: str, open_app: OpenApp
 ) -> None:
     """Two keys are replaced 150 times while a reader hammers them: each look is one version, with a TTL."""
     document = delta(1)[0]
     collection.insert_one(document)
-    app = apps()
+    app = open_app()
     cycle(app)
     [messages] = redis_client.keys("ai:campaign_messages:*")
     [meta] = redis_client.keys("ai:generation:meta:*")
@@ -248,7 +250,9 @@ def write_version(collection: Collection[Document], document: Document, version:
     collection.update_one({"_id": document["_id"]}, stages)
 
 
-def test_the_role_read_is_enough(start_mongod: StartMongo, redis_client: redis.Redis, redis_url: str) -> None:
+def test_the_role_read_is_enough(
+    start_mongod: StartMongo, redis_client: redis.Redis, open_app: OpenApp
+) -> None:
     """A guest in MongoDB: with `read` all works; without it one line says what is missing."""
     server = start_mongod(password="hunter2")
     with MongoClient[Document](server.uri, tz_aware=True) as admin:
@@ -260,25 +264,25 @@ def test_the_role_read_is_enough(start_mongod: StartMongo, redis_client: redis.R
             admin["admin"].command("createUser", name, pwd="s3cr3t", roles=roles)
         uri = server.uri.partition("@")[2].split("/")[0]
 
-        def settings(user: str) -> dict[str, object]:
-            return {
-                "mongo": {"uri": f"mongodb://{user}@{uri}/?authSource=admin&directConnection=true"},
-                "redis": {"url": redis_url},
-                "retry": {"seconds": 2},
-            }
+        def opened(user: str) -> App:
+            return open_app(
+                mongo=f"mongodb://{user}@{uri}/?authSource=admin&directConnection=true",
+                database="campaigns",
+                patience=2,
+            )
 
-        with App(Settings.model_validate(settings("guest:s3cr3t"))) as app:
+        with opened("guest:s3cr3t") as app:
             report = cycle(app)
             assert (report.status, report.records_processed) == ("ok", 30)
             assert app.refresh("ai:campaign_messages").written == 15
             assert cycle(app).records_processed == 0
         assert held(redis_client) == truth(collection)
 
-        with App(Settings.model_validate(settings("nobody:s3cr3t"))) as app:
+        with opened("nobody:s3cr3t") as app:
             report = cycle(app)
             assert (report.status, report.exit_code) == ("failed", 2)
             assert "role read" in str(report.error)
-        with App(Settings.model_validate(settings("guest:wr0ng"))) as app:
+        with opened("guest:wr0ng") as app:
             report = cycle(app)
             assert (report.status, report.exit_code) == ("failed", 2)
             assert "wr0ng" not in str(report.error)

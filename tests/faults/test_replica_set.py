@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import pytest
@@ -14,12 +15,12 @@ from etl.app import App, BackfillOrder
 from etl.backfill.executors import processes
 from etl.model.report import Report
 from etl.model.scan import Bounds
-from etl.settings import Settings
 from tests.support.command import StartEtl
 from tests.support.daemons import HISTORY, Process, ended, every, key, provider
-from tests.support.pipeline import NAME, settings_for, sync
+from tests.support.pipeline import NAME, OpenApp, sync
+from tests.support.redis_dump import held
 from tests.support.replica_set import Member, ReplicaSet, start_replica_set
-from tests.support.truth import held, truth
+from tests.support.truth import truth
 from tests.support.types import Document
 from tests.support.waiting import eventually
 
@@ -56,7 +57,7 @@ class Scene(NamedTuple):
     documents: Collection[Document]
     client: redis.Redis
     daemon: Process
-    settings: Settings
+    open_app: Callable[[], App]
 
     def wait_for_cycles(self, number: int) -> None:
         """Until the daemon has run some more."""
@@ -80,7 +81,7 @@ class Scene(NamedTuple):
 
         writing = threading.Thread(target=write)
         writing.start()
-        with App(self.settings) as app:
+        with self.open_app() as app:
             report = app.backfill(NAME, BackfillOrder(executors=processes(2)), inject)
         [old] = injected
         assert report.status == "ok", report.error
@@ -99,7 +100,7 @@ class Scene(NamedTuple):
         expected = truth(self.documents)
         contents = held(self.client)
         assert {key for key, value in expected.items() if contents.get(key) != value} == set()
-        with App(self.settings) as app:
+        with self.open_app() as app:
             app.verify(NAME, repair=True)
         assert held(self.client) == expected
 
@@ -108,7 +109,7 @@ class Scene(NamedTuple):
 def scene(
     replica_set: ReplicaSet,
     documents: Collection[Document],
-    redis_url: str,
+    open_app: OpenApp,
     redis_client: redis.Redis,
     start_etl: StartEtl,
 ) -> Scene:
@@ -118,27 +119,25 @@ def scene(
     scene = Scene(
         *(replica_set, documents, redis_client),
         daemon=start_etl("run", **place, **every(1)),
-        settings=Settings.model_validate(
-            {
-                "mongo": {"uri": replica_set.uri, "database": documents.database.name},
-                "redis": {"url": redis_url},
-                "collections": [{"name": NAME, "page_size": 10}],
-                "lease": {"seconds": 2},
-            }
+        open_app=partial(
+            open_app,
+            mongo=replica_set.uri,
+            database=documents.database.name,
+            patience=20,
+            settings={"lease": {"seconds": 2}},
         ),
     )
     scene.wait_for_cycles(1)
     return scene
 
 
-def test_the_primary_steps_down(scene: Scene) -> None:
+def test_daemon_and_backfill_survive_a_step_down(scene: Scene) -> None:
     """Nothing is skipped, and nothing stays."""
     scene.backfill_through(scene.replica_set.step_down)
     scene.check()
 
 
-def test_the_primary_is_killed(scene: Scene) -> None:
-    """Likewise."""
+def test_daemon_and_backfill_survive_a_killed_primary(scene: Scene) -> None:
 
     def kill() -> Member:
         primary = scene.replica_set.primary()
@@ -149,7 +148,7 @@ def test_the_primary_is_killed(scene: Scene) -> None:
     scene.check()
 
 
-def test_the_primary_is_cut_off_and_rolled_back(scene: Scene) -> None:
+def test_writes_that_are_rolled_back_never_reach_redis(scene: Scene) -> None:
     """What only a primary without followers has been written to never reaches the cache."""
     primary = scene.replica_set.cut_off()
     with scene.replica_set.direct(primary) as client:
@@ -195,13 +194,13 @@ class Pages(monitoring.CommandListener):
 def test_pages_of_backfills_and_verifications_come_from_secondaries(
     replica_set: ReplicaSet,
     documents: Collection[Document],
-    redis_url: str,
+    open_app: OpenApp,
     redis_client: redis.Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """If the URI says so: never those of a cycle, and never a read that decides."""
     primary = replica_set.primary().port
-    settings = settings_for(f"{replica_set.uri}&readPreference=secondary", documents.database.name, redis_url)
+    uri = f"{replica_set.uri}&readPreference=secondary"
     original = MongoClient.__init__
     listener = Pages()
 
@@ -210,7 +209,7 @@ def test_pages_of_backfills_and_verifications_come_from_secondaries(
 
     with monkeypatch.context() as patch:
         patch.setattr(MongoClient, "__init__", listening)
-        with App(settings) as app:
+        with open_app(mongo=uri, database=documents.database.name, page_size=500) as app:
             sync(app)
             assert listener.pages == {primary}
             listener.pages.clear()

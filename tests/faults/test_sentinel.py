@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,15 +13,15 @@ import pytest
 from pymongo.collection import Collection
 
 from etl.app import App, BackfillOrder
-from etl.demo import MongoServer
 from etl.demo.process import HOST
-from etl.settings import Settings
+from tests.factories import api
 from tests.support.command import StartEtl
 from tests.support.daemons import ended, every, is_ready, key, provider, url_of
-from tests.support.pipeline import NAME, api
+from tests.support.pipeline import NAME, OpenApp, sync
+from tests.support.redis_dump import held
 from tests.support.sentinel import DOWN_SECONDS, PASSWORD, SENTINEL_PASSWORD, Watched, start_sentinel
 from tests.support.tls import certificates, tls_in_front_of, tls_or_plain_in_front_of
-from tests.support.truth import held, truth
+from tests.support.truth import truth
 from tests.support.types import Document
 from tests.support.waiting import eventually
 
@@ -33,21 +33,20 @@ def watched() -> Iterator[Watched]:
         yield watched
 
 
-def settings(mongod: MongoServer, collection: Collection[Document], redis: Any, **changes: Any) -> Settings:
-    """Settings of the one collection with this Redis."""
-    return Settings.model_validate(
-        {
-            "mongo": {"uri": mongod.uri, "database": collection.database.name},
-            "redis": redis,
-            "collections": [{"name": NAME, "page_size": 20}],
-            "lease": {"seconds": 2},
-            **changes,
-        }
-    )
+@pytest.fixture
+def open_watched(open_app: OpenApp, watched: Watched) -> Callable[..., App]:
+    """Open an application on the Redis that Sentinels watch; a failover takes seconds, so its lease is longer."""
+    lease = {"lease": {"seconds": 2}}
+
+    def opened(*, patience: float = 20, **redis: Any) -> App:
+        section = {"redis": watched.settings() | redis}
+        return open_app(patience=patience, page_size=20, settings=lease | section)
+
+    return opened
 
 
 @pytest.mark.alone
-def test_a_primary_that_freezes_in_mid_cycle(
+def test_the_daemon_recovers_from_a_frozen_primary(
     collection: Collection[Document],
     watched: Watched,
     start_etl: StartEtl,
@@ -82,8 +81,8 @@ def test_a_primary_that_freezes_in_mid_cycle(
         assert held(client) == truth(collection)
 
 
-def test_a_failover_in_mid_backfill_goes_on(
-    mongod: MongoServer, collection: Collection[Document], watched: Watched
+def test_a_backfill_survives_a_failover(
+    open_watched: Callable[..., App], collection: Collection[Document], watched: Watched
 ) -> None:
     """The same run ends well; after a reconciliation nothing is missing, and each request is queued once."""
     now = datetime.now(UTC)
@@ -101,7 +100,7 @@ def test_a_failover_in_mid_backfill_goes_on(
             killed.set()
             old.kill()
 
-    with App(settings(mongod, collection, watched.settings())) as app:
+    with open_watched() as app:
         report = app.backfill(NAME, BackfillOrder(), kill)
         assert killed.is_set()
         assert watched.primary() is not old
@@ -112,15 +111,15 @@ def test_a_failover_in_mid_backfill_goes_on(
         assert held(client) == truth(collection)
 
 
-def test_wrong_settings_of_the_sentinels(
-    mongod: MongoServer, collection: Collection[Document], watched: Watched
+@pytest.mark.usefixtures("collection")
+def test_one_line_names_a_wrong_setting_of_the_sentinels(
+    open_watched: Callable[..., App], watched: Watched
 ) -> None:
     """One line names the setting and no secret."""
     section = watched.settings()
     cases = [({"password": "wrong"}, 2, "redis.sentinel.password"), ({"service": "other"}, 1, ".service")]
     for changes, status, words in cases:
-        redis = section | {"sentinel": section["sentinel"] | changes}
-        with App(settings(mongod, collection, redis, retry={"seconds": 0.5})) as app:
+        with open_watched(patience=0.5, sentinel=section["sentinel"] | changes) as app:
             [report] = app.sync()
         error = str(report.error)
         assert report.exit_code == status, error
@@ -129,8 +128,8 @@ def test_wrong_settings_of_the_sentinels(
         assert not any(secret in error for secret in (PASSWORD, SENTINEL_PASSWORD, "wrong"))
 
 
-def test_sentinels_and_primaries_over_tls(
-    mongod: MongoServer, collection: Collection[Document], tmp_path: Path
+def test_sentinels_and_primaries_are_reached_over_tls(
+    open_app: OpenApp, collection: Collection[Document], tmp_path: Path
 ) -> None:
     """`rediss://` holds for both, also for the server that takes over; an unknown authority is refused in one line."""
     ours, stranger = certificates(tmp_path / "ours"), certificates(tmp_path / "stranger")
@@ -144,26 +143,22 @@ def test_sentinels_and_primaries_over_tls(
         nodes = [stack.enter_context(tls_in_front_of(one.port, ours.server)) for one in watched.sentinels]
         section["sentinel"]["nodes"] = [f"{HOST}:{port}" for port in nodes]
 
-        def redis_of(authority: Path) -> dict[str, Any]:
-            return section | {
-                "url": f"{section['url'].replace('redis', 'rediss', 1)}?ssl_ca_certs={authority}"
-            }
+        def opened(authority: Path) -> App:
+            url = f"{section['url'].replace('redis', 'rediss', 1)}?ssl_ca_certs={authority}"
+            return open_app(patience=20, settings={"redis": section | {"url": url}})
 
         collection.insert_one(provider(1))
-        with App(settings(mongod, collection, redis_of(stranger.authority))) as app:
-            [refused] = app.sync()
+        [refused] = opened(stranger.authority).sync()
         assert (refused.status, refused.exit_code) == ("failed", 2), refused.error
         assert "ssl_ca_certs" in str(refused.error)
         assert "\n" not in str(refused.error)
-        with App(settings(mongod, collection, redis_of(ours.authority))) as app:
-            [report] = app.sync()
-            assert report.status == "ok", report.error
-            old = watched.primary()
-            assert [port for port, event in encrypted.items() if event.is_set()] == [old.port]
-            old.kill()
-            collection.insert_one(provider(2))
-            [report] = app.sync()
-            assert report.status == "ok", report.error
+        app = opened(ours.authority)
+        sync(app)
+        old = watched.primary()
+        assert [port for port, event in encrypted.items() if event.is_set()] == [old.port]
+        old.kill()
+        collection.insert_one(provider(2))
+        sync(app)
         assert watched.primary() is not old
         assert encrypted[watched.primary().port].is_set()
         with watched.client() as client:

@@ -17,9 +17,10 @@ from pymongo.collection import Collection
 
 from etl.cache import writer
 from etl.cache.keys import owner_key, record_key, requests_key
-from tests.support.apps import Apps, cycle
-from tests.support.pipeline import api, campaign
-from tests.support.truth import held, truth
+from tests.factories import api, campaign
+from tests.support.pipeline import OpenApp, cycle
+from tests.support.redis_dump import held
+from tests.support.truth import truth
 from tests.support.types import Document
 from tests.support.waiting import eventually
 
@@ -60,10 +61,10 @@ def awake(process: "subprocess.Popen[str]") -> Any:
 
 @pytest.mark.parametrize("where", ["read", "recorded"])
 @pytest.mark.parametrize("registers", ["kept", "expired"])
-def test_a_worker_that_was_stopped_writes_nothing_stale(
+def test_a_worker_suspended_past_the_deadline_writes_nothing_stale(
     collection: Collection[Document],
     redis_client: redis.Redis,
-    apps: Apps,
+    open_app: OpenApp,
     start: Start,
     where: str,
     registers: str,
@@ -81,7 +82,7 @@ def test_a_worker_that_was_stopped_writes_nothing_stale(
     collection.update_one({"_id": "evicted"}, {"$set": {"eliminado": True, "updated_at": now}})
     collection.delete_one({"_id": "deleted"})
     collection.update_one({"_id": "asked"}, {"$set": {"estado": "archivado", "updated_at": now}})
-    assert cycle(apps()).status == "ok"
+    assert cycle(open_app()).status == "ok"
     expected = truth(collection)
     assert held(redis_client) == expected
     time.sleep(DEADLINE + 0.2)
@@ -97,7 +98,7 @@ def test_a_worker_that_was_stopped_writes_nothing_stale(
     assert told["enqueued"] == 0
 
 
-def test_a_worker_that_was_stopped_for_a_moment_goes_on(
+def test_a_worker_suspended_for_a_moment_goes_on(
     collection: Collection[Document], redis_client: redis.Redis, start: Start
 ) -> None:
     """Within the deadline what it has read is good, unless another has written it since."""

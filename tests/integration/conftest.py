@@ -1,8 +1,5 @@
 """The application on the shared servers, each test on databases of its own."""
 
-import json
-from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -11,22 +8,11 @@ from pymongo.database import Database
 from etl.app import App
 from etl.cli import run
 from etl.demo import MongoServer
+from tests.support.command import Etl, Result
 from tests.support.diagnosis import HEALTHY, Diagnosis, Doctor
-from tests.support.pipeline import Clock, OpenApp, settings_for, sync
+from tests.support.pipeline import Clock, OpenApp, sync
 from tests.support.types import Document
 from tests.support.verification import Applied
-
-
-@pytest.fixture
-def open_app(mongod: MongoServer, database: Database[Document], redis_url: str) -> Iterator[OpenApp]:
-    """Open the application on this test's databases; keyword arguments are settings of its collection."""
-    with ExitStack() as stack:
-
-        def opened(**collection: Any) -> App:
-            settings = settings_for(mongod.uri, database.name, redis_url, **collection)
-            return stack.enter_context(App(settings))
-
-        yield opened
 
 
 @pytest.fixture
@@ -42,18 +28,28 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def doctor(
+def etl(
     mongod: MongoServer, database: Database[Document], redis_url: str, capsys: pytest.CaptureFixture[str]
-) -> Doctor:
-    """Runs the command on this test's databases, or on other servers."""
+) -> Etl:
+    """Run a command in this process on the databases of this test, or on other servers."""
 
-    def examine(*settings: str, mongo: str = mongod.uri, redis: str = redis_url) -> Diagnosis:
+    def command(*arguments: str, mongo: str = mongod.uri, redis: str = redis_url) -> Result:
         places = (f"mongo.uri={mongo}", f"mongo.database={database.name}", f"redis.url={redis}")
-        options = [word for setting in (*places, *settings) for word in ("--set", setting)]
-        code = run([*options, "doctor", "--json"])
-        answer = json.loads(capsys.readouterr().out)
-        assert answer["healthy"] == (code == HEALTHY)
-        return Diagnosis(code, answer["checks"])
+        code = run([*(word for place in places for word in ("--set", place)), *arguments])
+        return Result(code, *capsys.readouterr())
+
+    return command
+
+
+@pytest.fixture
+def doctor(etl: Etl) -> Doctor:
+    """Run `etl doctor` with these settings."""
+
+    def examine(*settings: str, **servers: str) -> Diagnosis:
+        options = (word for setting in settings for word in ("--set", setting))
+        answer = etl(*options, "doctor", "--json", **servers)
+        assert answer.json["healthy"] == (answer.code == HEALTHY)
+        return Diagnosis(answer.code, answer.json["checks"])
 
     return examine
 

@@ -14,7 +14,8 @@ import pytest
 from pymongo.collection import Collection
 
 from etl.app import App, BackfillOrder
-from tests.support.pipeline import NAME, Clock, campaign, sync
+from tests.factories import campaign
+from tests.support.pipeline import NAME, Clock, sync
 from tests.support.types import Document
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +64,7 @@ def loaded(app: App, collection: Collection[Document], clock: Clock) -> App:
     return app
 
 
-def test_a_cycle_goes_the_documented_way(loaded: App) -> None:
+def test_a_cycle_calls_the_documented_functions(loaded: App) -> None:
     """At most 25 functions in at most 15 files."""
     documented = steps("One document through a cycle")
     assert [step for step in called(lambda: sync(loaded)) if step in documented] == documented
@@ -72,7 +73,7 @@ def test_a_cycle_goes_the_documented_way(loaded: App) -> None:
     assert f"These are {len(documented)} functions in {len({file for file, _ in documented})} files." in PAGE
 
 
-def test_a_backfill_goes_the_documented_way(loaded: App) -> None:
+def test_a_backfill_calls_the_documented_functions(loaded: App) -> None:
     """With a worker."""
     documented = steps("One document through a backfill")
     order = BackfillOrder(executors=one_thread)

@@ -1,21 +1,18 @@
 """Which server is away, on real servers."""
 
 from etl.app import App
-from etl.settings import Settings
+from tests.support.pipeline import OpenApp
 
 
-def test_none_is_away(app: App) -> None:
+def test_servers_that_answer_are_not_reported(app: App) -> None:
     """Both answer."""
     assert app.away() == {}
 
 
-def test_both_are_away() -> None:
+def test_servers_that_do_not_answer_are_reported(open_app: OpenApp) -> None:
     """Each is told, with its address."""
-    settings = {
-        "mongo": {"uri": "mongodb://127.0.0.1:1/?directConnection=true", "timeout_seconds": 0.2},
-        "redis": {"url": "redis://127.0.0.1:1/0"},
-    }
-    with App(Settings.model_validate(settings)) as app:
+    mongo, redis = "mongodb://127.0.0.1:1/?directConnection=true", "redis://127.0.0.1:1/0"
+    with open_app(mongo=mongo, redis=redis, timeout=0.2) as app:
         away = app.away()
     assert away.keys() == {"mongodb", "redis"}
     assert all("127.0.0.1:1 does not answer" in problem for problem in away.values())

@@ -17,10 +17,10 @@ from etl.backfill import coordinator
 from etl.backfill.executors import processes
 from etl.model.report import Report
 from etl.model.scan import Bounds
-from tests.support.generations import requested, written
-from tests.support.pipeline import STATE_PREFIX, Clock, OpenApp, api, campaign, hash_at, sync
-from tests.support.redis_dump import contents
-from tests.support.truth import held, truth
+from tests.factories import api, campaign, requested, written
+from tests.support.pipeline import STATE_PREFIX, Clock, OpenApp, sync
+from tests.support.redis_dump import contents, hash_at, held
+from tests.support.truth import truth
 from tests.support.types import Document
 
 NAME = "promptContent"
@@ -74,7 +74,7 @@ def dated(count: int, moment: datetime = LONG_AGO) -> list[Document]:
     return [api(f"p{n}", moment + timedelta(seconds=n), _id=n) for n in range(count)]
 
 
-def test_every_document_comes_whatever_its_date_and_its_id(
+def test_a_backfill_reads_every_type_of_date_and_id(
     collection: Collection[Document], open_app: OpenApp, redis_client: redis.Redis
 ) -> None:
     """Every type of `updated_at` and of `_id`, also what no delta can reach; and then deltas find nothing."""
@@ -109,7 +109,7 @@ def test_the_next_cycle_after_a_whole_backfill_is_an_empty_delta(
     assert (report.mode, report.records_processed) == ("delta", 0)
 
 
-def test_the_watermark_after_a_backfill_of_what_is_old(
+def test_a_backfill_of_old_documents_moves_the_watermark(
     collection: Collection[Document], app: App, redis_client: redis.Redis
 ) -> None:
     """All older than the overlap: the cycle that catches up reads nothing, and still says how far all is."""
@@ -139,7 +139,7 @@ def test_bounds_are_half_open(
     assert (cycle.mode, cycle.records_processed) == (("delta", 0) if first else ("cold_start", 10))
 
 
-def test_cut_short_it_goes_on_where_it_was(
+def test_an_interrupted_backfill_resumes(
     collection: Collection[Document], open_app: OpenApp, redis_client: redis.Redis
 ) -> None:
     """What was applied is not applied again; other bounds are refused in a line; `restart` begins anew."""
@@ -161,7 +161,7 @@ def test_cut_short_it_goes_on_where_it_was(
     )
 
 
-def test_restart(collection: Collection[Document], open_app: OpenApp) -> None:
+def test_restart_begins_the_backfill_anew(collection: Collection[Document], open_app: OpenApp) -> None:
     """It begins anew, with any bounds."""
     collection.insert_many(dated(100))
     app = open_app(page_size=10)
@@ -170,7 +170,7 @@ def test_restart(collection: Collection[Document], open_app: OpenApp) -> None:
     assert backfill(open_app(), restart=True).records_processed == 100
 
 
-def test_one_at_a_time(collection: Collection[Document], open_app: OpenApp) -> None:
+def test_a_second_backfill_is_refused(collection: Collection[Document], open_app: OpenApp) -> None:
     """A second one is told who is at work; a cycle may run beside it."""
     collection.insert_many(dated(100))
     seen: list[Report] = []
@@ -184,7 +184,7 @@ def test_one_at_a_time(collection: Collection[Document], open_app: OpenApp) -> N
     assert "is at work on it" in str(second.error)
 
 
-def test_the_catch_up_waits_for_a_cycle(
+def test_the_catch_up_waits_for_a_running_cycle(
     collection: Collection[Document], app: App, redis_client: redis.Redis
 ) -> None:
     """Whoever runs a cycle when all is read may finish it."""
@@ -193,7 +193,7 @@ def test_the_catch_up_waits_for_a_cycle(
         assert backfill(app).records_processed == 5
 
 
-def test_stopped_while_it_waits_for_a_cycle(
+def test_a_backfill_can_be_stopped_while_it_waits_for_a_cycle(
     collection: Collection[Document], open_app: OpenApp, redis_client: redis.Redis
 ) -> None:
     """Ctrl-C is one there too, and what was read is not read again."""
@@ -220,7 +220,7 @@ def moved_on(collection: Collection[Document], app: App, name: str, **changes: A
 @pytest.mark.parametrize(
     "before", [written("c", 1, LONG_AGO), requested("c", LONG_AGO)], ids=["written", "requested"]
 )
-def test_a_request_that_a_cycle_has_queued_meanwhile_is_queued_once(
+def test_a_request_queued_by_a_cycle_is_not_queued_again(
     collection: Collection[Document], open_app: OpenApp, redis_client: redis.Redis, before: Document
 ) -> None:
     """The older version, read before, neither follows it into the queue nor makes it forgotten."""
@@ -238,7 +238,7 @@ def test_a_request_that_a_cycle_has_queued_meanwhile_is_queued_once(
     assert sync(daemon).enqueued == 0
 
 
-def test_a_document_that_has_moved_meanwhile_keeps_its_keys(
+def test_a_document_moved_by_a_cycle_keeps_its_new_keys(
     collection: Collection[Document], open_app: OpenApp, redis_client: redis.Redis
 ) -> None:
     """At no moment does the older version, read before, take away what a cycle has filled."""
@@ -294,7 +294,7 @@ def test_an_invalid_version_in_flight_leaves_no_dead_letter(
     assert held(redis_client) == truth(collection)
 
 
-def test_a_campaign_under_its_lock_waits(
+def test_a_backfill_defers_a_locked_campaign(
     collection: Collection[Document], app: App, redis_client: redis.Redis
 ) -> None:
     """It is put off, and applied by the first cycle after the lock is gone."""
@@ -337,7 +337,7 @@ def _without_time(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {key: content["value"] for key, content in found.items()}
 
 
-def test_what_would_be_done_is_done(collection: Collection[Document], open_app: OpenApp) -> None:
+def test_a_dry_run_counts_what_the_backfill_does(collection: Collection[Document], open_app: OpenApp) -> None:
     """A dry run counts what the backfill after it counts."""
     collection.insert_many([*dated(50), *(api(f"b{n}", LONG_AGO, status=[1]) for n in range(5))])
     app = open_app(page_size=10)
@@ -349,7 +349,7 @@ def test_what_would_be_done_is_done(collection: Collection[Document], open_app: 
     assert dry.reasons == wet.reasons
 
 
-def test_without_the_index_it_says_so_and_works(
+def test_a_backfill_without_the_index_warns_and_works(
     collection: Collection[Document], app: App, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With the command that creates it, once for each reading; a cold start too."""

@@ -10,7 +10,8 @@ from bson.datetime_ms import DatetimeMS
 from bson.raw_bson import RawBSONDocument
 from pymongo.collection import Collection
 
-from tests.support.pipeline import STATE_PREFIX, Clock, OpenApp, api, sync
+from tests.factories import api
+from tests.support.pipeline import STATE_PREFIX, Clock, OpenApp, sync
 from tests.support.types import Document
 
 
@@ -42,7 +43,7 @@ def test_undecodable_bson_is_isolated(
     assert sync(open_app(page_size=2)).records_processed == 0
 
 
-def test_one_that_looks_like_its_neighbour(
+def test_invalid_ids_that_look_alike_are_told_apart(
     open_app: OpenApp, collection: Collection[Any], redis_client: redis.Redis, clock: Clock
 ) -> None:
     """Of an `_id` that is not UTF-8 not all is known: it is not taken for a newer version of another."""
@@ -69,7 +70,7 @@ def test_one_that_looks_like_its_neighbour(
     ],
     ids=repr,
 )
-def test_what_cannot_be_said_in_redis_is_a_dead_letter(
+def test_a_value_that_redis_cannot_hold_is_a_dead_letter(
     open_app: OpenApp,
     collection: Collection[Document],
     redis_client: redis.Redis,

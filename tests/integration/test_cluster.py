@@ -1,25 +1,20 @@
 """A Redis Cluster: three primaries on loopback, every command."""
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
-from bson import json_util
 from pymongo.collection import Collection
 from redis.crc import key_slot
 
 from etl.app import App, BackfillOrder
-from etl.demo import MongoServer
+from tests.factories import api, expected_of_documents, samples
 from tests.support.cluster import Cluster, start_cluster
-from tests.support.pipeline import NAME, api, settings_for, sync
+from tests.support.pipeline import NAME, OpenApp, sync
 from tests.support.truth import truth
 from tests.support.types import Document
-
-DATA = Path(__file__).parents[1] / "data"
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +25,12 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def app(mongod: MongoServer, collection: Collection[Document], cluster: Cluster) -> Iterator[App]:
+def app(open_app: OpenApp, cluster: Cluster) -> App:
     """The application on an empty cluster."""
     client = cluster.client()
     client.flushall(target_nodes="primaries")
     client.close()
-    with App(settings_for(mongod.uri, collection.database.name, cluster.url)) as app:
-        yield app
+    return open_app(redis=cluster.url)
 
 
 def now() -> datetime:
@@ -45,18 +39,20 @@ def now() -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
-def test_the_samples_of_the_contract(app: App, collection: Collection[Document], cluster: Cluster) -> None:
+def test_the_samples_give_the_same_keys_on_a_cluster(
+    app: App, collection: Collection[Document], cluster: Cluster
+) -> None:
     """The same keys and values as on a single server."""
-    documents = json_util.loads((DATA / "sample_documents.json").read_text("utf-8"))
-    collection.insert_many(documents)
+    collection.insert_many(samples())
     assert sync(app).records_processed == 6
-    expected = json.loads((DATA / "sample_expected.json").read_text("utf-8"))
-    wanted = {key: entry["value"] for key, entry in expected.items() if not key.startswith("etl:")}
-    assert cluster.contents() == wanted
+    wanted = {key: entry["value"] for key, entry in expected_of_documents().items()}
+    assert cluster.held() == wanted
     assert sync(app).records_processed == 0
 
 
-def test_moves_heirs_and_tombstones(app: App, collection: Collection[Document], cluster: Cluster) -> None:
+def test_keys_of_several_slots_are_moved_and_removed(
+    app: App, collection: Collection[Document], cluster: Cluster
+) -> None:
     """Keys of several slots are given up, inherited and removed."""
     collection.insert_many([api("a", now(), _id=1), api("b", now(), _id=2)])
     collection.insert_one(api("a", now(), _id=3, status="newest"))
@@ -64,18 +60,18 @@ def test_moves_heirs_and_tombstones(app: App, collection: Collection[Document], 
     collection.update_one({"_id": 3}, {"$set": {"provider_name": "c", "updated_at": now()}})
     collection.update_one({"_id": 2}, {"$set": {"eliminado": True, "updated_at": now()}})
     sync(app)
-    assert cluster.contents() == truth(collection)
-    assert set(cluster.contents()) == {"config:api:a", "config:api:c"}
+    assert cluster.held() == truth(collection)
+    assert set(cluster.held()) == {"config:api:a", "config:api:c"}
 
 
-def test_backfill_verify_trace_refresh_show(
+def test_every_command_works_on_a_cluster(
     app: App, collection: Collection[Document], cluster: Cluster
 ) -> None:
     """Worker processes write by slot; verification scans every node and repairs."""
     collection.insert_many([api(f"p{n}", now(), _id=n) for n in range(6_000)])
     report = app.backfill(NAME, BackfillOrder(), lambda _: None)
     assert (report.status, report.records_processed) == ("ok", 6_000)
-    assert cluster.contents() == truth(collection)
+    assert cluster.held() == truth(collection)
 
     client = cluster.client()
     client.delete("config:api:p7")
@@ -83,7 +79,7 @@ def test_backfill_verify_trace_refresh_show(
     collection.delete_one({"_id": 9})
     assert app.verify(NAME).wrong == 3
     assert app.verify(NAME, repair=True).repaired == 3
-    assert cluster.contents() == truth(collection)
+    assert cluster.held() == truth(collection)
     assert app.show("config:api:p7") is not None
     assert app.trace(NAME, ["7"]).outcome == "well"
     assert app.refresh("config:api", "p7").written == 1
@@ -91,7 +87,8 @@ def test_backfill_verify_trace_refresh_show(
     client.close()
 
 
-def test_doctor_looks_at_each_node(app: App, cluster: Cluster) -> None:
+@pytest.mark.usefixtures("collection")
+def test_the_doctor_checks_each_node(app: App, cluster: Cluster) -> None:
     """The slots that are served, and what each node may evict."""
     found = app.doctor()
     assert [finding for finding in found if finding.level == "finding"] == []

@@ -8,8 +8,8 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from etl.app import App
-from etl.demo import MongoServer
-from tests.support.pipeline import Clock, api, settings_for, sync
+from tests.factories import api
+from tests.support.pipeline import Clock, OpenApp, sync
 from tests.support.types import Document, ProxyTo, StartRedis
 
 TO_MONGODB = ["listIndexes", "find", "listCollections", "hello", "find", "listCollections", "find", "find"]
@@ -53,10 +53,9 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> Iterator[Commands]:
 
 
 @pytest.mark.parametrize("size", [10, 5_000])
-def test_round_trips_of_an_empty_delta(
+def test_an_empty_delta_needs_a_fixed_number_of_round_trips(
+    open_app: OpenApp,
     collection: Collection[Document],
-    database: Database[Document],
-    mongod: MongoServer,
     start_redis: StartRedis,
     proxy_to: ProxyTo,
     clock: Clock,
@@ -67,7 +66,7 @@ def test_round_trips_of_an_empty_delta(
     collection.insert_many([api(f"p{number}", clock.ago(9000)) for number in range(size)])
     redis_server = start_redis()
     proxy = proxy_to(redis_server)
-    with App(settings_for(mongod.uri, database.name, proxy.through(redis_server.url))) as app:
+    with open_app(redis=proxy.through(redis_server.url)) as app:
         sync(app)
         sync(app)
         commands.names.clear()
@@ -79,7 +78,7 @@ def test_round_trips_of_an_empty_delta(
 
 
 @pytest.mark.parametrize("size", [1_000, 20_000])
-def test_documents_examined_by_a_small_delta(
+def test_a_small_delta_examines_only_its_documents(
     collection: Collection[Document], database: Database[Document], app: App, clock: Clock, size: int
 ) -> None:
     """As many as there are in it, by MongoDB's own profiler."""

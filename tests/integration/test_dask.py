@@ -24,8 +24,10 @@ from etl.backfill.executors import OnDask, dask
 from etl.demo import MongoServer
 from etl.demo.process import free_port
 from etl.model.report import Report
-from tests.support.pipeline import OpenApp, api
-from tests.support.truth import held, truth
+from tests.factories import api
+from tests.support.pipeline import OpenApp
+from tests.support.redis_dump import held
+from tests.support.truth import truth
 from tests.support.types import Document
 from tests.support.waiting import eventually
 
@@ -98,7 +100,7 @@ def backfill(app: App, cluster: Cluster, step: Callable[[], object]) -> Report:
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["worker", "workers", "scheduler"])
 @pytest.mark.usefixtures("impatient")
-def test_a_part_of_the_cluster_is_killed(
+def test_a_backfill_ends_though_a_part_of_the_cluster_is_killed(
     collection: Collection[Document],
     redis_client: redis.Redis,
     open_app: OpenApp,
@@ -123,7 +125,7 @@ def test_a_part_of_the_cluster_is_killed(
     assert held(redis_client) == truth(collection)
 
 
-def test_a_scheduler_that_hangs(cluster: Cluster) -> None:
+def test_closing_does_not_wait_for_a_scheduler_that_hangs(cluster: Cluster) -> None:
     """It may be at work, so it is not given up; but closing does not wait for it."""
     with dask(cluster.address)() as started:
         assert started is not None
@@ -144,7 +146,7 @@ def test_a_scheduler_that_hangs(cluster: Cluster) -> None:
 
 
 @pytest.mark.usefixtures("impatient", "collection")
-def test_no_scheduler(open_app: OpenApp) -> None:
+def test_a_missing_scheduler_is_named_in_one_line(open_app: OpenApp) -> None:
     """One line that names the address."""
     address = f"tcp://127.0.0.1:{free_port()}"
 

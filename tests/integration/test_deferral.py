@@ -6,8 +6,10 @@ import pytest
 import redis
 from pymongo.collection import Collection
 
-from tests.support.pipeline import Clock, OpenApp, api, campaign, sync
-from tests.support.truth import held, truth
+from tests.factories import api, campaign
+from tests.support.pipeline import Clock, OpenApp, sync
+from tests.support.redis_dump import held
+from tests.support.truth import truth
 from tests.support.types import Document
 
 LOCK = "lock:content_generation:c"
@@ -18,7 +20,7 @@ def says(text: str, moment: datetime, **fields: object) -> Document:
     return campaign("c", moment, mensajes=[{"numero": 1, "texto": text, "tono": "casual"}], **fields)
 
 
-def test_an_older_document_that_waited_long_does_not_displace_a_newer_one(
+def test_an_older_deferred_document_does_not_displace_a_newer_one(
     open_app: OpenApp, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """It committed late, was put off, and had its turn when the newer one had long left the overlap."""
@@ -43,7 +45,7 @@ def test_an_older_document_that_waited_long_does_not_displace_a_newer_one(
 
 
 @pytest.mark.parametrize("page_size", [1, 500])
-def test_what_waited_is_applied_in_order(
+def test_deferred_documents_are_applied_in_order(
     open_app: OpenApp,
     clock: Clock,
     collection: Collection[Document],
@@ -63,7 +65,7 @@ def test_what_waited_is_applied_in_order(
     assert held(redis_client) == truth(collection)
 
 
-def test_since_when_it_waits_is_kept(
+def test_a_changed_document_keeps_the_start_of_its_deferral(
     open_app: OpenApp, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """A document that changes while it waits is one that waits, and as long as before."""

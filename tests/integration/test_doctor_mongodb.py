@@ -52,9 +52,7 @@ def test_a_missing_index_is_found(
     assert doctor().code == HEALTHY
 
 
-def test_the_index_of_a_collection_with_a_collation_of_its_own(
-    database: Database[Document], doctor: Doctor
-) -> None:
+def test_the_proposed_index_has_the_simple_collation(database: Database[Document], doctor: Doctor) -> None:
     """It inherits that collation, and is of use only when it is made as the doctor says."""
     collection = database.create_collection(NAME, collation={"locale": "es"})
     collection.create_index([("updated_at", 1), ("_id", 1)])
@@ -127,7 +125,7 @@ def test_a_user_without_the_role_read_is_found(
 
 
 @pytest.mark.parametrize("actions", [["find", "listIndexes"], ["find"]], ids=" ".join)
-def test_rights_on_one_collection(
+def test_rights_on_one_collection_limit_the_checks(
     start_mongod: StartMongo,
     database: Database[Document],
     doctor: Doctor,

@@ -14,7 +14,8 @@ from etl import GenerationLock, LockLost
 from etl.app import App
 from etl.demo.process import find_binary
 from etl.errors import ConfigurationError
-from tests.support.pipeline import Clock, campaign, sync
+from tests.factories import campaign
+from tests.support.pipeline import Clock, sync
 from tests.support.tools import program
 from tests.support.types import Document
 

@@ -31,7 +31,7 @@ def test_the_connection_closes(mongo_client: MongoClient[Document], collection: 
         assert failure.injected() == 2
 
 
-def test_some_commands_pass_first(
+def test_a_failpoint_lets_some_commands_pass_first(
     mongo_client: MongoClient[Document], collection: Collection[Document]
 ) -> None:
     """After two that pass, every later one fails."""
@@ -43,7 +43,7 @@ def test_some_commands_pass_first(
                 collection.find_one()
 
 
-def test_a_test_that_injected_nothing_fails(mongo_client: MongoClient[Document]) -> None:
+def test_a_failpoint_that_injected_nothing_fails_the_test(mongo_client: MongoClient[Document]) -> None:
     """Leaving without a single failure is an error that names the commands."""
     with (
         pytest.raises(AssertionError, match="no find or getMore came to be failed"),
@@ -52,7 +52,7 @@ def test_a_test_that_injected_nothing_fails(mongo_client: MongoClient[Document])
         mongo_client.admin.command("ping")
 
 
-def test_nothing_is_left_behind(
+def test_a_failpoint_is_removed_on_leaving(
     mongo_client: MongoClient[Document], collection: Collection[Document]
 ) -> None:
     """Commands work again on leaving, also when the body ended with an error of its own."""

@@ -9,15 +9,15 @@ import pytest
 import redis
 from pymongo.collection import Collection
 
-from etl.app import App
 from etl.cache.keys import state_keys
 from etl.errors import StreamRefusedError
-from etl.settings import Settings
 from etl.sync.follow import Followed
+from tests.factories import api, campaign
 from tests.support.failpoint import fail_command
 from tests.support.following import following
-from tests.support.pipeline import NAME, OpenApp, api, campaign
-from tests.support.truth import held, truth
+from tests.support.pipeline import NAME, OpenApp
+from tests.support.redis_dump import held
+from tests.support.truth import truth
 from tests.support.types import Document, StartMongo
 from tests.support.waiting import eventually
 
@@ -47,7 +47,7 @@ def follows(client: redis.Redis) -> bool:
     return bool(client.hexists(KEYS.follow, "token"))
 
 
-def test_each_change_is_applied_without_a_cycle(
+def test_a_change_is_applied_without_a_cycle(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """An insert, an update, a move, a tombstone, a hard delete with an heir, and a request."""
@@ -155,7 +155,7 @@ def test_one_of_two_followers_works_and_the_other_takes_over(
         assert second
 
 
-def test_a_lost_token_is_answered_by_a_cycle_and_a_reconciliation(
+def test_after_a_lost_token_a_cycle_and_a_reconciliation_run(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """Deletes that no stream can tell any more leave the cache all the same."""
@@ -173,7 +173,7 @@ def test_a_lost_token_is_answered_by_a_cycle_and_a_reconciliation(
     assert [one.restarted for one in batches if one.restarted] == ["token_lost"]
 
 
-def test_a_collection_that_was_dropped_is_begun_anew(
+def test_a_dropped_collection_is_followed_again(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """When it is back, Redis holds what it says, and nothing of the old one."""
@@ -253,7 +253,7 @@ def test_a_killed_cursor_is_opened_again(
         assert eventually(is_true(redis_client, collection))
 
 
-def test_the_status_tells_of_the_follower(
+def test_the_status_shows_the_follower(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """Its state, its lag, the last event, and the holder."""
@@ -278,7 +278,8 @@ def test_the_status_tells_of_the_follower(
 
 
 def test_a_server_without_change_streams_is_refused_in_one_line(
-    start_mongod: StartMongo, redis_url: str
+    open_app: OpenApp,
+    start_mongod: StartMongo,
 ) -> None:
     """A user who may not open a stream gets what to do."""
     server = start_mongod(password="geheim")
@@ -288,13 +289,11 @@ def test_a_server_without_change_streams_is_refused_in_one_line(
         finder = {"resource": {"db": "campaigns", "collection": NAME}, "actions": ["find", "listIndexes"]}
         client.campaigns.command("createRole", "finder", privileges=[finder], roles=[])
         client.campaigns.command("createUser", "guest", pwd="geheim", roles=["finder"])
-    settings = Settings.model_validate(
-        {
-            "mongo": {"uri": f"mongodb://guest:geheim@{server.address}/campaigns?replicaSet=rs0"},
-            "redis": {"url": redis_url},
-        }
-    )
-    with App(settings) as app, pytest.raises(StreamRefusedError, match="no change stream") as refused:
+    guest = f"mongodb://guest:geheim@{server.address}/campaigns?replicaSet=rs0"
+    with (
+        open_app(mongo=guest, database="campaigns") as app,
+        pytest.raises(StreamRefusedError, match="no change stream") as refused,
+    ):
         app.follow(NAME, lambda _: None)
     assert "\n" not in str(refused.value)
 

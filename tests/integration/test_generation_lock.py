@@ -16,7 +16,7 @@ def test_the_value_is_the_process_id_and_the_key_expires(redis_client: redis.Red
     assert not redis_client.exists(KEY)
 
 
-def test_a_name_in_a_key_cannot_break_out(redis_client: redis.Redis) -> None:
+def test_a_campaign_is_encoded_in_the_key_of_its_lock(redis_client: redis.Redis) -> None:
     """The campaign is encoded as in every other key."""
     with GenerationLock(redis_client, "a:{b}*"):
         assert redis_client.keys() == ["lock:content_generation:a%3A%7Bb%7D%2A"]
@@ -38,7 +38,7 @@ def test_a_second_holder_may_wait(redis_client: redis.Redis) -> None:
     assert redis_client.get(KEY) == "second"
 
 
-def test_nobody_releases_what_another_holds(redis_client: redis.Redis) -> None:
+def test_a_holder_does_not_release_the_lock_of_another(redis_client: redis.Redis) -> None:
     """A holder whose lock ran out leaves the next holder's alone, and learns of it."""
     late = GenerationLock(redis_client, "camp_1", "late")
     assert late.acquire()
@@ -51,7 +51,7 @@ def test_nobody_releases_what_another_holds(redis_client: redis.Redis) -> None:
     assert redis_client.get(KEY) == "next"
 
 
-def test_a_holder_makes_it_last(redis_client: redis.Redis) -> None:
+def test_a_holder_can_extend_its_lock(redis_client: redis.Redis) -> None:
     """`extend` gives the full time again."""
     with GenerationLock(redis_client, "camp_1") as lock:
         redis_client.pexpire(KEY, 500)
@@ -59,7 +59,7 @@ def test_a_holder_makes_it_last(redis_client: redis.Redis) -> None:
         assert redis_client.pttl(KEY) > 29_000
 
 
-def test_made_up_names_differ(redis_client: redis.Redis) -> None:
+def test_two_locks_in_one_process_are_two_holders(redis_client: redis.Redis) -> None:
     """Two locks in one process are two holders."""
     names = {GenerationLock(redis_client, "camp_1").process_id for _ in range(100)}
     assert len(names) == 100

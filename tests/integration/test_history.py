@@ -1,44 +1,16 @@
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 import pytest
 import redis
 from pymongo.collection import Collection
-from pymongo.database import Database
 
 from etl.app import App
 from etl.cache.keys import state_keys
-from etl.cli import run
-from etl.demo import MongoServer
-from tests.support.pipeline import NAME, api, sync
+from tests.factories import api
+from tests.support.command import Etl
+from tests.support.pipeline import NAME, sync
 from tests.support.types import Document
-
-
-class Answer(NamedTuple):
-    """What a person sees."""
-
-    code: int
-    out: str
-    err: str
-
-
-Etl = Callable[..., Answer]
-
-
-@pytest.fixture
-def etl(
-    mongod: MongoServer, database: Database[Document], redis_url: str, capsys: pytest.CaptureFixture[str]
-) -> Etl:
-    """Runs a command on this test's databases."""
-
-    def command(*arguments: str) -> Answer:
-        places = (f"mongo.uri={mongod.uri}", f"mongo.database={database.name}", f"redis.url={redis_url}")
-        code = run([*(word for place in places for word in ("--set", place)), *arguments])
-        return Answer(code, *capsys.readouterr())
-
-    return command
 
 
 @pytest.fixture
@@ -64,7 +36,7 @@ def test_json_has_the_newest_first(etl: Etl) -> None:
 
 
 @pytest.mark.usefixtures("three_runs")
-def test_a_limit_leaves_the_newest(etl: Etl) -> None:
+def test_a_limit_keeps_the_newest_runs(etl: Etl) -> None:
     """And none below one."""
     [of_collection] = json.loads(etl("history", NAME, "--limit", "2", "--json").out)["collections"]
     assert [entry["records_processed"] for entry in of_collection["runs"]] == [1, 0]
@@ -72,7 +44,7 @@ def test_a_limit_leaves_the_newest(etl: Etl) -> None:
 
 
 @pytest.mark.usefixtures("three_runs")
-def test_a_pipe_gets_a_plain_table(etl: Etl) -> None:
+def test_a_pipe_gets_a_plain_table_of_runs(etl: Etl) -> None:
     """A heading, a line a run, and no chart."""
     out = etl("history").out
     assert len(out.splitlines()) == 5
@@ -90,7 +62,7 @@ def test_a_terminal_gets_a_chart(etl: Etl, monkeypatch: pytest.MonkeyPatch) -> N
     assert "█" in milliseconds
 
 
-def test_a_failed_run_says_why(etl: Etl, redis_client: redis.Redis) -> None:
+def test_a_failed_run_shows_its_error(etl: Etl, redis_client: redis.Redis) -> None:
     """In its line."""
     redis_client.set(state_keys(NAME).deferred, "of the wrong type")
     assert etl("sync").code == 1

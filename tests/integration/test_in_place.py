@@ -90,9 +90,7 @@ def test_only_an_eviction_and_a_wrong_type_remove_a_key(
     assert on(HASH, commands).count("UNLINK") == 1
 
 
-def test_a_repeated_write_does_not_shorten_what_is_there(
-    writer: CacheWriter, redis_client: redis.Redis
-) -> None:
+def test_a_repeated_write_does_not_shorten_a_list(writer: CacheWriter, redis_client: redis.Redis) -> None:
     """A list is pushed to before it is trimmed: at no command is it shorter than both values."""
     write(writer, 1, 1, messages(*"123"))
     with watched(redis_client) as commands:
@@ -101,7 +99,7 @@ def test_a_repeated_write_does_not_shorten_what_is_there(
     assert redis_client.lrange(LIST, 0, -1) == ["1", "2", "3"]
 
 
-def test_readers_find_one_whole_value_while_writers_take_turns(writer: CacheWriter, redis_url: str) -> None:
+def test_readers_find_whole_values_while_writers_alternate(writer: CacheWriter, redis_url: str) -> None:
     """Of the key of two documents that replace and inherit it: never absent, mixed, or without a life."""
     large = {number: tuple(f"{number} {n}" for n in range(200 * number)) for number in (1, 2)}
     writes = {

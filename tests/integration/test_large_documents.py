@@ -1,7 +1,5 @@
 """What is larger than Redis takes, or than the settings allow, is a dead letter, and its neighbours are written."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -10,9 +8,8 @@ from bson import Decimal128
 from pymongo.collection import Collection
 
 from etl.app import App, BackfillOrder
-from etl.demo import MongoServer
-from etl.settings.model import RetrySettings, TransformSettings
-from tests.support.pipeline import NAME, Clock, api, campaign, settings_for, sync
+from tests.factories import api, campaign, resultado_mcp
+from tests.support.pipeline import NAME, Clock, OpenApp, sync
 from tests.support.types import Document, StartRedis
 
 MB = 1024 * 1024
@@ -20,16 +17,7 @@ MB = 1024 * 1024
 
 def tool(name: str, updated_at: Any, result: Any) -> Document:
     """A `resultado_mcp`: one hash, whose `result` is any value."""
-    fields = {"tipo": "resultado_mcp", "server": "s", "tool": name, "result": result}
-    return fields | {"_id": name, "updated_at": updated_at}
-
-
-@contextmanager
-def app_on(mongod: MongoServer, database: str, url: str) -> Iterator[App]:
-    """The application on a Redis of this test's own; a lost connection is no reason to wait here."""
-    settings = settings_for(mongod.uri, database, url)
-    with App(settings.model_copy(update={"retry": RetrySettings(seconds=0.5)})) as app:
-        yield app
+    return resultado_mcp(_id=name, server="s", tool=name, result=result, updated_at=updated_at)
 
 
 def letters(app: App) -> dict[str, str]:
@@ -37,8 +25,8 @@ def letters(app: App) -> dict[str, str]:
     return {letter.id.strip('"'): letter.reason for letter in app.dead_letters(NAME).list()}
 
 
-def test_what_redis_does_not_take_is_a_dead_letter(
-    mongod: MongoServer, collection: Collection[Document], start_redis: StartRedis, clock: Clock
+def test_a_value_longer_than_redis_takes_is_a_dead_letter(
+    open_app: OpenApp, collection: Collection[Document], start_redis: StartRedis, clock: Clock
 ) -> None:
     """The server breaks the connection when an argument is longer than it takes, be it a value, a key or a request.
 
@@ -58,7 +46,7 @@ def test_what_redis_does_not_take_is_a_dead_letter(
             tool("last", now, "x"),
         ]
     )
-    with app_on(mongod, collection.database.name, url) as app, redis.Redis.from_url(url) as client:
+    with open_app(redis=url, patience=0.5) as app, redis.Redis.from_url(url) as client:
         report = sync(app)
         assert (report.records_processed, report.dead_lettered) == (3, 4)
         assert letters(app).keys() == {"value", "member", "request", "key"}
@@ -73,8 +61,8 @@ def test_what_redis_does_not_take_is_a_dead_letter(
         assert (verified.true, verified.invalid) == (True, 4)
 
 
-def test_where_redis_tells_no_limit_its_default_counts(
-    mongod: MongoServer, collection: Collection[Document], start_redis: StartRedis, clock: Clock
+def test_the_default_limit_counts_where_redis_tells_none(
+    open_app: OpenApp, collection: Collection[Document], start_redis: StartRedis, clock: Clock
 ) -> None:
     """As on managed servers, which deny CONFIG."""
     server = start_redis()
@@ -82,12 +70,12 @@ def test_where_redis_tells_no_limit_its_default_counts(
         client.execute_command("ACL", "SETUSER", "etl", "on", ">secret", "~*", "+@all", "-config")
     collection.insert_one(tool("value", clock.now(), "x" * (2 * MB)))
     url = server.url.replace("redis://", "redis://etl:secret@")
-    with app_on(mongod, collection.database.name, url) as app:
+    with open_app(redis=url, patience=0.5) as app:
         assert sync(app).records_processed == 1
 
 
-def test_what_a_document_may_become_is_a_setting(
-    app: App, mongod: MongoServer, collection: Collection[Document], redis_url: str, clock: Clock
+def test_the_size_of_a_document_in_redis_is_limited_by_a_setting(
+    open_app: OpenApp, app: App, collection: Collection[Document], clock: Clock
 ) -> None:
     """16 bytes of a decimal are 6,001 in Redis: 30,000 of them are 180 MB, more than the default."""
     collection.insert_many(
@@ -100,15 +88,13 @@ def test_what_a_document_may_become_is_a_setting(
     assert (report.records_processed, report.dead_lettered) == (1, 1)
     assert letters(app) == {"bomb": "its numbers would take more than 67,108,864 bytes of Redis"}
 
-    settings = settings_for(mongod.uri, collection.database.name, redis_url)
-    less = TransformSettings(document_bytes=6000)
-    with App(settings.model_copy(update={"transform": less})) as other:
+    with open_app(settings={"transform": {"document_bytes": 6000}}) as other:
         assert other.backfill(NAME, BackfillOrder(), lambda _: None).dead_lettered == 1
         assert letters(other)["one"] == "its numbers would take more than 6,000 bytes of Redis"
 
 
 @pytest.mark.parametrize("unrelated", [{"mensajes": 1}, {"note": 1}])
-def test_what_is_not_read_does_not_count(
+def test_fields_that_are_not_read_do_not_count(
     app: App, collection: Collection[Document], clock: Clock, unrelated: Document
 ) -> None:
     """Neither fields of no kind, nor those of another kind."""

@@ -1,43 +1,32 @@
 """`collections[].fields`: documents of any shape become the same cache entries."""
 
-import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
-from bson import json_util
 from pymongo.collection import Collection
 from pymongo.database import Database
 
 from etl.app import App, BackfillOrder
 from etl.backfill.executors import processes
-from etl.demo import MongoServer
 from etl.errors import ConfigurationError
 from etl.model.report import RefreshReport, no_progress
-from etl.settings import Settings
 from schemas.documents import fields as contract_fields
-from tests.support.pipeline import NAME, Clock, OpenApp, hash_at, sync
+from tests.factories import expected_of_documents, samples
+from tests.support.pipeline import NAME, Clock, OpenApp, sync
+from tests.support.redis_dump import entries, hash_at
 from tests.support.types import Document
 
-DATA = Path(__file__).parents[1] / "data"
 EXPECTED = {
-    key: entry
-    for key, entry in json.loads((DATA / "sample_expected.json").read_text("utf-8")).items()
-    if not key.startswith("etl:")
+    key: entry | {"ttl": entry["ttl"] and pytest.approx(entry["ttl"], abs=60)}
+    for key, entry in expected_of_documents().items()
 }
 
 KINDS = ("generacion", "resultado_mcp", "estado_servidor", "integracion_api", "cliente_mcp")
 MESSAGES = {
     "$map": {"input": "$textos", "as": "t", "in": {"numero": "$$t.n", "texto": "$$t.t", "tono": "$$t.s"}}
 }
-
-
-def samples() -> list[Document]:
-    """The users' sample documents."""
-    found: list[Document] = json_util.loads((DATA / "sample_documents.json").read_text("utf-8"))
-    return found
 
 
 def position(document: Document) -> Document:
@@ -90,51 +79,12 @@ def by_kind() -> tuple[dict[str, list[Document]], list[Document]]:
 Shape = Callable[[], tuple[dict[str, list[Document]], list[Document]]]
 
 
-@pytest.fixture
-def open_mapped(mongod: MongoServer, database: Database[Document], redis_url: str) -> Callable[..., App]:
-    """The application on these collections."""
-
-    def opened(collections: list[Document]) -> App:
-        return App(
-            Settings.model_validate(
-                {
-                    "mongo": {"uri": mongod.uri, "database": database.name},
-                    "redis": {"url": redis_url},
-                    "collections": collections,
-                    "retry": {"seconds": 5},
-                }
-            )
-        )
-
-    return opened
-
-
-def held(client: redis.Redis) -> dict[str, dict[str, Any]]:
-    """The contract keys in Redis: type, TTL rounded up to that of the family, value."""
-    found = {}
-    for key in client.scan_iter():
-        if key.startswith(("{", "etl:")):
-            continue
-        kind = str(client.type(key))
-        value: Any = client.hgetall(key) if kind == "hash" else client.lrange(key, 0, -1)
-        ttl = client.ttl(key)
-        wanted = EXPECTED.get(key, {}).get("ttl")
-        found[key] = {
-            "type": kind,
-            "ttl": wanted if wanted and wanted - 60 < ttl <= wanted else ttl,
-            "value": value,
-        }
-        if ttl == -1:
-            found[key]["ttl"] = None
-    return found
-
-
 @pytest.mark.parametrize("shape", [flat, nested, by_kind])
 @pytest.mark.parametrize("indexed", [True, False], ids=["indexed", "unindexed"])
 def test_documents_of_any_shape_give_the_same_cache(
     shape: Shape,
     indexed: bool,  # noqa: FBT001 (of the parametrisation)
-    open_mapped: Callable[..., App],
+    open_app: OpenApp,
     database: Database[Document],
     redis_client: redis.Redis,
 ) -> None:
@@ -144,18 +94,18 @@ def test_documents_of_any_shape_give_the_same_cache(
         database[name].insert_many(documents)
         if indexed:
             database[name].create_index([("updated_at", 1), ("_id", 1)])
-    with open_mapped(collections) as app:
+    with open_app(settings={"collections": collections}) as app:
         reports = [*app.sync()]
         assert [report.error for report in reports] == [None] * len(collections)
         assert sum(report.records_processed for report in reports) == len(samples())
-        assert held(redis_client) == EXPECTED
+        assert entries(redis_client) == EXPECTED
         assert all(app.verify(one["name"]).true for one in collections)
 
         redis_client.delete("config:api:openai", "config:client:marketing-web")
         assert app.refresh("config:api", "openai").written == 1
         assert app.refresh("config:api", "other").written == 0
         assert app.refresh("config:client").written == 1
-        assert held(redis_client) == EXPECTED
+        assert entries(redis_client) == EXPECTED
 
 
 MAPPING: Mapping[str, Any] = {
@@ -268,7 +218,7 @@ def test_a_wrong_expression_is_refused_at_the_start(
     assert report.error == message
 
 
-def test_a_refresh_goes_on_where_its_filter_fails(
+def test_a_refresh_reads_documents_for_which_its_filter_fails(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
     """The name of one document cannot be told: the others are found by theirs."""
@@ -293,7 +243,7 @@ def test_a_backfill_with_workers_maps_too(
     assert len([*redis_client.scan_iter("config:api:*", count=5000)]) == 3000
 
 
-def test_an_array_of_timestamps_is_rejected_and_passed(
+def test_an_array_of_timestamps_is_a_dead_letter(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
     """Where a page ends with one, its place is taken from the index, with a mapping too."""
@@ -304,7 +254,7 @@ def test_an_array_of_timestamps_is_rejected_and_passed(
     assert sorted(redis_client.scan_iter("config:api:*")) == ["config:api:a", "config:api:b"]
 
 
-def test_a_constant_is_a_constant(
+def test_a_constant_in_a_mapping_is_taken_literally(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
     """Also a number or a boolean, which a projection would take for "this field"; and a part of an array."""
@@ -327,7 +277,7 @@ def test_a_constant_is_a_constant(
     }
 
 
-def test_the_lag_of_documents_that_cannot_be_mapped_is_known(
+def test_documents_that_cannot_be_mapped_count_in_the_lag(
     app: App, collection: Collection[Document], clock: Clock
 ) -> None:
     """It depends on their dates only."""
@@ -340,7 +290,7 @@ def test_the_lag_of_documents_that_cannot_be_mapped_is_known(
     assert 59 < status.lag_seconds < 120
 
 
-def test_reading_goes_on_page_by_page_where_every_document_fails(
+def test_pages_of_documents_that_all_fail_are_read_to_the_end(
     open_app: OpenApp, collection: Collection[Document], clock: Clock
 ) -> None:
     """Each is a dead letter, also when there are more of them than one careful page takes."""

@@ -8,8 +8,10 @@ from pymongo.collection import Collection
 
 from etl.app import App
 from etl.cache.keys import record_key
-from tests.support.pipeline import Clock, OpenApp, api, campaign, hash_at, sync
-from tests.support.truth import held, truth
+from tests.factories import api, campaign
+from tests.support.pipeline import Clock, OpenApp, sync
+from tests.support.redis_dump import hash_at, held
+from tests.support.truth import truth
 from tests.support.types import Document
 
 
@@ -18,7 +20,7 @@ def move(collection: Collection[Document], clock: Clock, document_id: object, **
     collection.update_one({"_id": document_id}, {"$set": {**changes, "updated_at": clock.now()}})
 
 
-def test_the_old_keys_are_evicted(
+def test_a_move_evicts_the_old_keys(
     app: App, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
     """Both of them, of a document that fills two; and none of its neighbours'."""
@@ -32,7 +34,7 @@ def test_the_old_keys_are_evicted(
 
 
 @pytest.mark.parametrize("change", [{"provider_name": "q"}, {"provider_name": "q", "eliminado": True}])
-def test_the_key_goes_back_to_the_document_before(
+def test_a_released_key_goes_to_the_second_newest_document(
     app: App,
     collection: Collection[Document],
     redis_client: redis.Redis,
@@ -50,7 +52,7 @@ def test_the_key_goes_back_to_the_document_before(
     assert bool(redis_client.exists("config:api:q")) is ("eliminado" not in change)
 
 
-def test_a_rival_that_came_in_another_cycle(
+def test_a_released_key_goes_to_a_document_of_an_earlier_cycle(
     app: App, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
     """Also long after it has left the overlap; one that claims another key by now, or is gone, is no heir."""
@@ -66,7 +68,7 @@ def test_a_rival_that_came_in_another_cycle(
     assert hash_at(redis_client, "config:api:q")["status"] == "of 3"
 
 
-def test_a_tombstone_that_moves(
+def test_a_tombstone_that_moves_releases_its_first_key(
     app: App, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
     """It removed one key and now removes another: the first one's older document is back."""
@@ -79,7 +81,7 @@ def test_a_tombstone_that_moves(
     assert held(redis_client).keys() == {"config:api:p"}
 
 
-def test_who_has_lost_a_key_does_not_take_it_along(
+def test_a_document_that_lost_its_key_does_not_evict_it(
     app: App, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
     """Another document, a newer one, has claimed it since: it stays that one's."""
@@ -93,7 +95,7 @@ def test_who_has_lost_a_key_does_not_take_it_along(
 
 
 @pytest.mark.parametrize(("tracked", "least", "most"), [(True, 5_100, 5_160), (False, 1_500, 1_560)])
-def test_what_is_not_tracked_is_soon_forgotten(
+def test_untracked_documents_are_forgotten_after_two_cycles(
     open_app: OpenApp,
     collection: Collection[Document],
     redis_client: redis.Redis,

@@ -9,8 +9,10 @@ import redis
 from pymongo.collection import Collection
 
 from etl.cache.writer import Applied, CacheWriter
-from tests.support.pipeline import STATE_PREFIX, Clock, OpenApp, api, campaign, hash_at, sync
-from tests.support.truth import held, truth
+from tests.factories import api, campaign
+from tests.support.pipeline import STATE_PREFIX, Clock, OpenApp, sync
+from tests.support.redis_dump import hash_at, held
+from tests.support.truth import truth
 from tests.support.types import Document
 
 KEY = "config:api:p"
@@ -29,7 +31,7 @@ def claim(text: str, moment: Any, **fields: Any) -> Document:
 
 
 @pytest.mark.parametrize("page_size", [1, 100])
-def test_in_one_cycle(
+def test_the_newest_document_of_a_cycle_wins(
     open_app: OpenApp,
     collection: Collection[Document],
     redis_client: redis.Redis,
@@ -51,7 +53,7 @@ def test_in_one_cycle(
 
 
 @pytest.mark.parametrize("seconds", [30, 0])
-def test_an_older_document_that_commits_late(
+def test_an_older_document_that_commits_late_displaces_nothing(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock, seconds: int
 ) -> None:
     """It is handled, and does not displace the newer one; on one date the `_id` decides."""
@@ -101,7 +103,7 @@ def test_a_claim_ends_with_its_document(
     assert status(redis_client) == "again"
 
 
-def test_a_campaign_under_its_lock_waits(
+def test_a_locked_campaign_is_deferred(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
     """Its documents are put off, durably, in their order, and applied when the lock is gone.
@@ -133,7 +135,7 @@ def test_a_campaign_under_its_lock_waits(
     assert held(redis_client) == truth(collection)
 
 
-def test_what_comes_after_the_lock_waits_for_its_turn(
+def test_a_newer_document_waits_behind_a_deferred_one(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
     """A newer document of the campaign keeps its place behind the one that waits; one that is gone goes."""
@@ -155,7 +157,7 @@ def test_what_comes_after_the_lock_waits_for_its_turn(
     assert sync(app).deferred == 0
 
 
-def test_a_lock_that_goes_in_the_middle_of_a_cycle(
+def test_documents_stay_in_order_when_a_lock_ends_within_a_cycle(
     open_app: OpenApp,
     collection: Collection[Document],
     redis_client: redis.Redis,
@@ -182,7 +184,7 @@ def test_a_lock_that_goes_in_the_middle_of_a_cycle(
     assert held(redis_client) == truth(collection)
 
 
-def test_one_item_per_version_of_a_request(
+def test_each_version_of_a_request_is_queued_once(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
     """Asked again only when its document changes; a popped item does not come back; nor by a cold start."""
@@ -209,7 +211,7 @@ def test_one_item_per_version_of_a_request(
     assert (report.mode, report.records_processed, report.enqueued) == ("cold_start", 1, 0)
 
 
-def test_a_queue_that_is_no_list_costs_only_its_own_requests(
+def test_a_queue_of_the_wrong_type_rejects_only_its_own_requests(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
     """The request becomes a dead letter that says so; neighbours go through; a retry ends it well."""

@@ -16,8 +16,10 @@ from pymongo.database import Database
 
 from etl.mongo.reader import Source
 from schemas.bson_order import order
-from tests.support.pipeline import STATE_PREFIX, Clock, OpenApp, api, hash_at, sync
-from tests.support.truth import held, truth
+from tests.factories import api, campaign
+from tests.support.pipeline import STATE_PREFIX, Clock, OpenApp, sync
+from tests.support.redis_dump import hash_at, held
+from tests.support.truth import truth
 from tests.support.types import Document
 
 IDS: list[Any] = [
@@ -54,7 +56,7 @@ def stored(document_id: Any) -> Any:
 
 
 @pytest.mark.parametrize(("count", "page_size"), [(10_000, 500), (1_000, 7)])
-def test_thousands_of_documents_on_one_timestamp(
+def test_thousands_of_documents_on_one_timestamp_are_read_once(
     open_app: OpenApp,
     collection: Collection[Document],
     redis_client: redis.Redis,
@@ -73,7 +75,7 @@ def test_thousands_of_documents_on_one_timestamp(
     assert sync(app).records_processed == 0
 
 
-def test_without_the_index_it_is_the_same(
+def test_without_the_index_nothing_is_skipped(
     open_app: OpenApp, database: Database[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
     """Slower, since each page reads the collection, but nothing is skipped and the order is the same."""
@@ -89,7 +91,7 @@ def test_without_the_index_it_is_the_same(
 
 
 @pytest.mark.parametrize("page_size", [1, 4])
-def test_ids_of_many_types_on_one_timestamp(
+def test_ids_of_many_types_on_one_timestamp_are_read_once(
     open_app: OpenApp,
     collection: Collection[Document],
     redis_client: redis.Redis,
@@ -107,7 +109,7 @@ def test_ids_of_many_types_on_one_timestamp(
     assert sync(app).records_processed == 0
 
 
-def test_our_order_is_mongodbs(database: Database[Document]) -> None:
+def test_positions_sort_as_mongodb_sorts(database: Database[Document]) -> None:
     """`schemas.position.order` sorts as the server does, across types and inside nested values."""
     values = [
         *(stored(value) for value in IDS),
@@ -124,7 +126,7 @@ def test_our_order_is_mongodbs(database: Database[Document]) -> None:
     assert ours == theirs
 
 
-def test_documents_dated_ahead_blind_nobody(
+def test_documents_dated_ahead_hide_no_others(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
     """Ten minutes and 73 years ahead: applied at once and once, and normal ones after them too."""
@@ -145,7 +147,7 @@ def test_documents_dated_ahead_blind_nobody(
     assert held(redis_client) == truth(collection)
 
 
-def test_a_transaction_that_commits_behind_the_watermark(
+def test_a_transaction_that_commits_behind_the_watermark_is_found(
     open_app: OpenApp,
     mongo_client: MongoClient[Document],
     collection: Collection[Document],
@@ -187,7 +189,7 @@ def test_documents_without_a_usable_date_are_counted(
     assert (report.mode, report.records_processed, report.unreachable) == ("delta", 1, 6)
 
 
-def test_a_date_that_is_an_array_stops_nothing(
+def test_an_array_of_dates_stops_nothing(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
     """It makes the index a multikey one; its document is a dead letter, all others are applied."""
@@ -201,7 +203,7 @@ def test_a_date_that_is_an_array_stops_nothing(
     assert not hash_at(redis_client, "config:api:p99")
 
 
-def test_a_clock_that_is_set_back(
+def test_documents_written_after_the_clock_was_set_back_are_found(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
     """MongoDB's clock steps back ten minutes: what it dates from then on is found."""
@@ -219,7 +221,7 @@ def test_a_clock_that_is_set_back(
 
 
 @pytest.mark.parametrize("cold_start", ["full", "recent", "now"])
-def test_a_cold_start_hands_over_under_a_live_writer(
+def test_nothing_written_during_a_cold_start_is_lost(
     open_app: OpenApp,
     collection: Collection[Document],
     redis_client: redis.Redis,
@@ -266,7 +268,7 @@ def test_a_cold_start_hands_over_under_a_live_writer(
     assert ("config:api:p10000" in keys) == (cold_start != "now")
 
 
-def test_a_writer_that_outruns_the_reader(
+def test_a_cycle_ends_though_a_writer_is_faster(
     open_app: OpenApp, collection: Collection[Document], clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For every page that is read another is written: the cycle ends all the same, the next has the rest."""
@@ -292,12 +294,11 @@ def test_a_writer_that_outruns_the_reader(
     assert sync(app).records_processed == 0
 
 
-def test_a_flushed_redis_begins_anew(
+def test_after_a_flush_the_next_cycle_is_a_cold_start(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
     """With neither checkpoint nor `etl:last_sync` the next cycle is a cold start, queues included."""
-    wish = {"tipo": "generacion", "campana_id": "c", "segmento": "s", "estado": "pendiente"}
-    collection.insert_many([named(1, clock.ago(9000)), wish | {"updated_at": clock.ago(8000)}])
+    collection.insert_many([named(1, clock.ago(9000)), campaign("c", clock.ago(8000), estado="pendiente")])
     app = open_app()
     sync(app)
     redis_client.flushdb()
@@ -306,7 +307,7 @@ def test_a_flushed_redis_begins_anew(
     assert held(redis_client) == truth(collection)
 
 
-def test_the_published_watermark_alone_is_enough(
+def test_the_published_watermark_replaces_a_missing_checkpoint(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
     """`etl:last_sync` without a checkpoint, as another tool leaves it: a delta from the overlap before it."""
@@ -321,7 +322,7 @@ def test_the_published_watermark_alone_is_enough(
     assert sync(app).records_processed == 0
 
 
-def test_documents_of_ten_megabytes(
+def test_a_page_ends_by_size(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
     """A page ends by weight as well as by number."""

@@ -13,7 +13,8 @@ from pymongo.collection import Collection
 from etl.app import App, BackfillOrder
 from schemas import codec
 from schemas.codec import RawValue, document_of, raw_value
-from tests.support.pipeline import NAME, Clock, OpenApp, api, sync
+from tests.factories import api, resultado_mcp
+from tests.support.pipeline import NAME, Clock, OpenApp, sync
 from tests.support.types import Document
 
 UNDEFINED: Any = RawValue(codec.UNDEFINED, b"")
@@ -49,7 +50,7 @@ RUNS = [synced, backfilled]
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("second", [timedelta(minutes=59), -timedelta(days=1)], ids=["later", "earlier"])
 @pytest.mark.parametrize("indexed", [True, False])
-def test_a_date_that_is_there_twice(
+def test_a_repeated_date_skips_and_repeats_nothing(
     open_app: OpenApp,
     clock: Clock,
     collection: Collection[Any],
@@ -120,7 +121,7 @@ def test_a_timestamp_that_looks_like_extended_json_is_older_than_any_date(
     assert app.verify(NAME).true
 
 
-def test_a_cold_start_that_is_cut_among_such_timestamps_goes_on(
+def test_a_cold_start_resumes_among_timestamps_that_look_like_extended_json(
     open_app: OpenApp,
     clock: Clock,
     collection: Collection[Any],
@@ -175,7 +176,7 @@ def test_a_timestamp_path_through_an_array_is_a_dead_letter(
 
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("page_size", [1, 2, 500])
-def test_undefined_among_null_and_missing_dates(
+def test_undefined_null_and_missing_dates_are_all_read(
     open_app: OpenApp,
     collection: Collection[Any],
     redis_client: redis.Redis,
@@ -230,7 +231,7 @@ def odd_id(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("page_size", [1, 500])
-def test_ids_of_any_bytes(
+def test_ids_of_any_bytes_are_applied_and_verified(
     open_app: OpenApp, clock: Clock, collection: Collection[Any], redis_client: redis.Redis, page_size: int
 ) -> None:
     """They are applied, verified and sampled as others; a later cycle finds nothing to do."""
@@ -255,7 +256,7 @@ def test_ids_of_any_bytes(
     ],
     ids=str,
 )
-def test_what_stands_beside_the_contract_spoils_nothing(
+def test_fields_beside_the_contract_are_ignored(
     app: App, clock: Clock, collection: Collection[Any], beside: Any
 ) -> None:
     """The ETL does not read it."""
@@ -264,15 +265,13 @@ def test_what_stands_beside_the_contract_spoils_nothing(
     assert app.verify(NAME).true
 
 
-def test_a_json_schema_that_refers_is_written_as_the_object_it_is(
+def test_a_json_schema_reference_is_written_as_an_object(
     app: App, clock: Clock, collection: Collection[Any], redis_client: redis.Redis
 ) -> None:
     """With its fields in their order; as the result of a tool, and in a list."""
     schema = {"$id": "https://e/x.json", "$ref": "#/definitions/A"}
-    tool = {"tipo": "resultado_mcp", "server": "s", "tool": "t", "result": {"schema": schema, "n": [schema]}}
-    collection.insert_many(
-        [api("p", clock.ago(60), endpoints=[schema]), tool | {"updated_at": clock.ago(60)}]
-    )
+    tool = resultado_mcp(result={"schema": schema, "n": [schema]}, updated_at=clock.ago(60))
+    collection.insert_many([api("p", clock.ago(60), endpoints=[schema]), tool])
     assert synced(app) == (2, 0)
     text = '{"$id":"https://e/x.json","$ref":"#/definitions/A"}'
     assert redis_client.hget("config:api:p", "endpoints") == f"[{text}]"
@@ -280,7 +279,7 @@ def test_a_json_schema_that_refers_is_written_as_the_object_it_is(
     assert redis_client.hget(key, "result") == f'{{"schema":{text},"n":[{text}]}}'
 
 
-def test_an_index_that_is_hidden_between_two_cycles(
+def test_an_index_hidden_between_two_cycles_is_reported(
     app: App, clock: Clock, collection: Collection[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     """The next one reads without it, and says so in one line."""

@@ -114,20 +114,20 @@ def sorted_decoded(values: list[RawValue]) -> list[int]:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=st.lists(VALUES, min_size=2, max_size=25))
-def test_generated_values_of_every_type(scratch: Collection[Any], values: list[RawValue]) -> None:
+def test_generated_values_sort_as_in_mongodb(scratch: Collection[Any], values: list[RawValue]) -> None:
     """Nested, of several types, of numbers that are equal in different types."""
     assert sorted_here(values) == sorted_decoded(values) == sorted_by_mongodb(scratch, values)
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=st.lists(NUMBERS.map(raw_value), min_size=10, max_size=40))
-def test_numbers(scratch: Collection[Any], values: list[RawValue]) -> None:
+def test_numbers_sort_by_value(scratch: Collection[Any], values: list[RawValue]) -> None:
     """By value, whatever their type; NaN before all, zeros equal."""
     assert sorted_decoded(values) == sorted_by_mongodb(scratch, values)
 
 
 @given(timestamp=VALUES, document_id=VALUES)
-def test_a_position_survives_as_text(timestamp: RawValue, document_id: RawValue) -> None:
+def test_a_position_survives_the_checkpoint(timestamp: RawValue, document_id: RawValue) -> None:
     """What the checkpoint keeps is what the document had, to the byte; a symbol becomes a text."""
     position = position_of(python_value(timestamp), python_value(document_id))
     text = position.text()
@@ -137,7 +137,7 @@ def test_a_position_survives_as_text(timestamp: RawValue, document_id: RawValue)
     assert [raw_value(part) for part in again] == [raw_value(part) for part in position]
 
 
-def test_undefined_stands_between_the_least_key_and_null(scratch: Collection[Any]) -> None:
+def test_undefined_sorts_between_the_least_key_and_null(scratch: Collection[Any]) -> None:
     """At the top, in a document and in an array."""
     undefined = RawValue(codec.UNDEFINED, b"")
     for nest in (lambda value: value, lambda value: document([(b"a", value)]), lambda value: array([value])):
@@ -145,7 +145,7 @@ def test_undefined_stands_between_the_least_key_and_null(scratch: Collection[Any
         assert sorted_here(raws) == sorted_by_mongodb(scratch, raws) == [2, 1, 0, 3]
 
 
-def test_binary_of_subtype_2_and_code_stand_where_mongodb_has_them(scratch: Collection[Any]) -> None:
+def test_binary_of_subtype_2_and_code_sort_as_in_mongodb(scratch: Collection[Any]) -> None:
     """The old binary counts four bytes more, and every scope comes after all code without one."""
     values: list[Any] = [
         Binary(b"\0\0\0\0", 0),

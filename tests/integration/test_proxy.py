@@ -47,7 +47,7 @@ def read_to_the_end(connection: socket.socket) -> None:
 
 
 @pytest.mark.usefixtures("client")
-def test_counts_connections_and_bursts(proxy: Proxy) -> None:
+def test_the_proxy_counts_connections_and_bursts(proxy: Proxy) -> None:
     """Every connection counts once; a burst counts once however many commands it holds."""
     with closing(connect(proxy)) as other:
         ask(other, PING * 100)
@@ -58,7 +58,7 @@ def test_counts_connections_and_bursts(proxy: Proxy) -> None:
         assert proxy.round_trips == 3
 
 
-def test_forgets_its_counts(proxy: Proxy, client: socket.socket) -> None:
+def test_the_proxy_forgets_its_counts(proxy: Proxy, client: socket.socket) -> None:
     """After `forget` only what follows counts."""
     proxy.forget()
     ask(client)
@@ -66,7 +66,7 @@ def test_forgets_its_counts(proxy: Proxy, client: socket.socket) -> None:
     assert (proxy.connections, proxy.round_trips) == (0, 1)
 
 
-def test_passes_megabytes_unchanged(proxy: Proxy, redis_url: str) -> None:
+def test_the_proxy_passes_megabytes_unchanged(proxy: Proxy, redis_url: str) -> None:
     """More than any buffer holds arrives whole, both ways."""
     value = bytes(range(256)) * 40_000
     with redis.Redis.from_url(proxy.through(redis_url)) as connection:
@@ -75,7 +75,7 @@ def test_passes_megabytes_unchanged(proxy: Proxy, redis_url: str) -> None:
         assert connection.get("big") == value
 
 
-def test_cut_resets_what_is_there_and_refuses_what_comes(proxy: Proxy, client: socket.socket) -> None:
+def test_cut_resets_connections_and_refuses_new_ones(proxy: Proxy, client: socket.socket) -> None:
     """A connection ends with a reset, not in order; a new one is refused until `resume`."""
     assert proxy.cut() == 1
     with pytest.raises(ConnectionResetError):
@@ -88,7 +88,7 @@ def test_cut_resets_what_is_there_and_refuses_what_comes(proxy: Proxy, client: s
         assert ask(again) == PONG
 
 
-def test_stall_holds_back_and_loses_nothing(proxy: Proxy, client: socket.socket) -> None:
+def test_stall_delays_and_loses_nothing(proxy: Proxy, client: socket.socket) -> None:
     """No answer comes while it is stalled, and all of them after."""
     proxy.stall()
     client.sendall(PING)
@@ -101,7 +101,7 @@ def test_stall_holds_back_and_loses_nothing(proxy: Proxy, client: socket.socket)
     assert eventually(lambda: proxy.held == 0)
 
 
-def test_hold_delivers_late_though_the_client_has_gone(proxy: Proxy, redis_url: str) -> None:
+def test_hold_delivers_after_the_client_has_gone(proxy: Proxy, redis_url: str) -> None:
     """The one request is stuck while other connections are served, and arrives when all goes on."""
     with redis.Redis.from_url(proxy.through(redis_url), decode_responses=True) as client:
         late = client.connection_pool.get_connection()

@@ -1,8 +1,8 @@
 """`etl purge`: what the ETL leaves in Redis goes, and nothing else."""
 
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 import redis
@@ -10,16 +10,14 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from etl.cache.keys import record_key, requests_key, state_keys
-from etl.cli import run
-from etl.demo import MongoServer
-from tests.support.pipeline import NAME, api, campaign
+from tests.factories import api, campaign
+from tests.support.command import Etl
+from tests.support.pipeline import NAME
 from tests.support.types import Document
 
 OTHER = "other*[x]"
 KEYS = state_keys(NAME)
 ALTA, BAJA = "queue:ai_generation:alta", "queue:ai_generation:baja"
-
-Etl = Callable[..., tuple[int, str, str]]
 
 
 def names(client: redis.Redis) -> set[str]:
@@ -28,18 +26,10 @@ def names(client: redis.Redis) -> set[str]:
 
 
 @pytest.fixture
-def etl(
-    mongod: MongoServer, database: Database[Document], redis_url: str, capsys: pytest.CaptureFixture[str]
-) -> Etl:
-    """Runs a command on this test's databases."""
+def etl(etl: Etl) -> Etl:
+    """Run a command with both collections."""
     collections = json.dumps([{"name": NAME}, {"name": OTHER}])
-    places = (f"mongo.uri={mongod.uri}", f"mongo.database={database.name}", f"redis.url={redis_url}")
-    shared = [word for place in (*places, f"collections={collections}") for word in ("--set", place)]
-
-    def command(*arguments: str) -> tuple[int, str, str]:
-        return (run([*shared, *arguments]), *capsys.readouterr())
-
-    return command
+    return partial(etl, "--set", f"collections={collections}")
 
 
 @pytest.fixture
@@ -57,7 +47,7 @@ def synced(
         ]
     )
     database[OTHER].insert_one(campaign("c3", moment, estado="pendiente", prioridad="baja"))
-    assert etl("sync")[0] == 0
+    assert etl("sync").code == 0
     return redis_client
 
 
@@ -77,26 +67,26 @@ def test_a_dry_run_names_what_would_be_deleted(etl: Etl, synced: redis.Redis) ->
 def test_only_the_state_of_this_collection_goes(etl: Etl, synced: redis.Redis) -> None:
     """Caches, queues, and what another collection needs, stay."""
     before = names(synced)
-    dry = set(json.loads(etl("purge", NAME, "--dry-run", "--json")[1])["keys"])
+    dry = set(etl("purge", NAME, "--dry-run", "--json").json["keys"])
     code, out, _ = etl("purge", NAME, "--yes")
     assert code == 0
     assert out.endswith(f"\n{len(dry)} deleted\n")
     left = names(synced)
     assert left == before - dry
     assert {ALTA, BAJA, "config:api:a", state_keys(OTHER).checkpoint} <= left
-    assert etl("purge", NAME, "--yes")[1] == "0 deleted\n"
+    assert etl("purge", NAME, "--yes").out == "0 deleted\n"
 
 
-def test_the_queues_go_where_that_is_asked_for(etl: Etl, synced: redis.Redis) -> None:
+def test_the_queues_are_deleted_on_request(etl: Etl, synced: redis.Redis) -> None:
     """But for one that another collection feeds; a name with the signs of a pattern is only a name."""
-    assert etl("purge", NAME, "--queues", "--yes")[0] == 0
+    assert etl("purge", NAME, "--queues", "--yes").code == 0
     assert (synced.exists(ALTA), synced.exists(BAJA)) == (0, 1)
-    assert etl("purge", OTHER, "--queues", "--yes")[0] == 0
+    assert etl("purge", OTHER, "--queues", "--yes").code == 0
     left = {key for key in names(synced) if not key.endswith(":owner")}
     assert left == {"config:api:a"}
 
 
-def test_it_asks_first(etl: Etl, synced: redis.Redis) -> None:
+def test_a_purge_asks_for_confirmation(etl: Etl, synced: redis.Redis) -> None:
     """Where nobody can answer it deletes nothing, and says what to type."""
     before = names(synced)
     code, _, err = etl("purge", NAME)
@@ -105,7 +95,7 @@ def test_it_asks_first(etl: Etl, synced: redis.Redis) -> None:
 
 
 @pytest.mark.parametrize("lease", [KEYS.leader, KEYS.lease, KEYS.backfill_lease, KEYS.follow_lease])
-def test_a_collection_that_is_in_use_is_left_alone(etl: Etl, synced: redis.Redis, lease: str) -> None:
+def test_a_collection_in_use_is_not_purged(etl: Etl, synced: redis.Redis, lease: str) -> None:
     """By a daemon or by another command. The holder is named; exit code 75."""
     synced.set(lease, "worker-1:4711:0123456789ab")
     before = names(synced)

@@ -1,8 +1,6 @@
-"""The reader on real servers: indexes that cannot be used, collections of other sorts, large documents."""
+"""The reader on real servers: pages, projections, read concerns, cuts, identity."""
 
-import logging
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -20,108 +18,10 @@ from etl.demo.process import Server
 from etl.errors import ConfigurationError
 from etl.mongo.reader import Source
 from schemas.codec import UNDEFINED, RawValue, document_of
-from schemas.position import FIRST, LAST, Position, at
+from schemas.position import FIRST, LAST, at
 from tests.support.failpoint import fail_command
+from tests.support.reading import INDEX, NOON, all_ids, dated, ids, pages, source
 from tests.support.types import Document, StartMongo
-from tests.support.waiting import eventually
-
-NOON = datetime(2025, 1, 15, 12, tzinfo=UTC)
-INDEX = [("updated_at", 1), ("_id", 1)]
-NAME = "updated_at_1__id_1"
-
-
-def dated(number: int, **more: Any) -> Document:
-    """A document; the greater its number, the newer."""
-    return {"_id": number, "updated_at": NOON + timedelta(seconds=number)} | more
-
-
-def source(collection: Collection[Any], field: str = "updated_at", fields: Sequence[str] = ()) -> Source:
-    """A reader of this collection that has looked for its index."""
-    reader = Source(collection.database.client, collection.database.name, collection.name, field, fields)
-    reader.prepare()
-    return reader
-
-
-def pages(reader: Source, limit: int, after: Position = FIRST) -> Iterator[list[bytes]]:
-    """All pages from a position on; each has to come further than the one before."""
-    while True:
-        page = reader.page(after, LAST, limit)
-        yield page.documents
-        if not page.more:
-            return
-        assert page.last is not None
-        assert page.last.order() > after.order()
-        after = page.last
-
-
-def ids(documents: Sequence[bytes]) -> list[Any]:
-    """The `_id`s of these."""
-    return [bson.decode(raw)["_id"] for raw in documents]
-
-
-def all_ids(reader: Source, limit: int) -> list[Any]:
-    """The `_id`s of all documents, in order."""
-    return [document_id for page in pages(reader, limit) for document_id in ids(page)]
-
-
-@pytest.fixture
-def warnings(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """What the reader warns of."""
-    caplog.set_level(logging.WARNING, "etl.reader")
-    return caplog
-
-
-def test_without_the_index_a_warning_says_how_to_create_it(
-    database: Database[Document],
-) -> None:
-    """The documents come in order all the same; with the index there is nothing to say."""
-    collection = database["promptContent"]
-    collection.insert_many([dated(number) for number in range(5)])
-    reader = source(collection)
-    assert all_ids(reader, 2) == [*range(5)]
-    said = reader.index.warning or ""
-    assert "every page reads the whole collection; in mongosh: db.getSiblingDB(" in said
-    assert "createIndex({'updated_at': 1, '_id': 1}, {name: 'etl_updated_at'" in said
-    collection.create_index(INDEX)
-    assert source(collection).index == (NAME, "", None)
-    assert source(collection).index.warning is None
-
-
-def test_an_index_that_is_being_built_is_not_read_by(
-    start_mongod: StartMongo,
-) -> None:
-    """The server lists it already; reading does without until it is ready, and no advice is given."""
-    server = start_mongod()
-    with MongoClient[Document](server.uri) as client, ThreadPoolExecutor(1) as pool:
-        collection = client["database"]["promptContent"]
-        collection.insert_many([dated(number) for number in range(5)])
-        hang = {"configureFailPoint": "hangAfterStartingIndexBuild"}
-        client.admin.command({**hang, "mode": "alwaysOn"})
-        building = pool.submit(collection.create_index, INDEX)
-        try:
-            assert eventually(lambda: len(collection.index_information()) == 2)
-            reader = source(collection)
-            assert (reader.index.name, all_ids(reader, 2), reader.unreachable()) == (None, [*range(5)], 0)
-            said = reader.index.warning or ""
-            assert f"its index {NAME} cannot be used, probably as it is still being built" in said
-            assert "createIndex" not in said
-        finally:
-            client.admin.command({**hang, "mode": "off"})
-        building.result()
-        assert source(collection).index.name == NAME
-
-
-def test_a_hidden_index_is_not_read_by(
-    collection: Collection[Document],
-) -> None:
-    """The warning says what brings it back: creating it would not."""
-    collection.insert_many([dated(number) for number in range(5)])
-    change = {"collMod": "promptContent", "index": {"name": NAME, "hidden": True}}
-    collection.database.command(change)
-    reader = source(collection)
-    assert (reader.index.name, all_ids(reader, 2)) == (None, [*range(5)])
-    said = reader.index.warning or ""
-    assert f".getCollection('promptContent').unhideIndex('{NAME}')" in said
 
 
 def test_the_types_of_timestamps_are_counted(collection: Collection[Any]) -> None:
@@ -152,7 +52,7 @@ def test_the_types_of_timestamps_are_counted(collection: Collection[Any]) -> Non
 
 
 @pytest.mark.parametrize("indexed", [True, False])
-def test_how_long_the_oldest_document_after_a_position_has_waited(
+def test_the_age_of_the_oldest_document_after_a_position_is_known(
     database: Database[Document], *, indexed: bool
 ) -> None:
     """Also where that has an array of dates; what is dated in the future does not wait."""
@@ -171,77 +71,6 @@ def test_how_long_the_oldest_document_after_a_position_has_waited(
         assert reader.waited(start) == pytest.approx(7200, abs=60)
 
 
-@pytest.mark.parametrize("how", ["dropped", "hidden"])
-def test_an_index_that_goes_while_pages_are_read(
-    collection: Collection[Document], warnings: pytest.LogCaptureFixture, how: str
-) -> None:
-    """The pages go on where they were, without it; one warning says so, however many pages are left."""
-    collection.insert_many([dated(number) for number in range(9)])
-    reader = source(collection)
-    first = reader.page(FIRST, LAST, 2)
-    assert first.last is not None
-    if how == "dropped":
-        collection.drop_index(NAME)
-    else:
-        hide = {"name": NAME, "hidden": True}
-        collection.database.command({"collMod": "promptContent", "index": hide})
-
-    rest = [document_id for page in pages(reader, 2, first.last) for document_id in ids(page)]
-    assert ids(first.documents) + rest == [*range(9)]
-    assert reader.unreachable() == 0
-    assert (len(warnings.messages), reader.index.name) == (1, None)
-
-
-def test_an_index_that_is_replaced_while_pages_are_read(
-    collection: Collection[Document], warnings: pytest.LogCaptureFixture
-) -> None:
-    """The new one is read by at once, whatever its name, and there is nothing to say."""
-    collection.insert_many([dated(number) for number in range(4)])
-    reader = source(collection)
-    collection.drop_index(NAME)
-    collection.create_index(INDEX, name="other")
-    assert all_ids(reader, 2) == [*range(4)]
-    assert (reader.index.name, warnings.messages) == ("other", [])
-
-
-@pytest.mark.parametrize("indexed", [False, True])
-def test_a_time_series_collection_is_read_by_a_sort(database: Database[Document], *, indexed: bool) -> None:
-    """With an index that MongoDB lets a person create, and without; no warning advises one."""
-    series = {"timeField": "updated_at", "metaField": "provider_name"}
-    collection = database.create_collection("promptContent", timeseries=series)
-    if indexed:
-        collection.create_index(INDEX)
-    collection.insert_many([dated(number, provider_name=f"p{number % 3}") for number in range(7)])
-    reader = source(collection, fields=("provider_name",))
-    assert all_ids(reader, 3) == [*range(7)]
-    assert ids(reader.fetch([3, 5, 99])) == [3, 5]
-    assert (reader.unreachable(), reader.cuts(5), reader.identity()) == (0, [], None)
-    assert reader.waited(FIRST) > 1_000_000
-    said = reader.index.warning or ""
-    assert "a view or a time-series collection cannot be read by an index" in said
-    assert "createIndex" not in said
-
-
-def test_a_view_is_read_by_a_sort(collection: Collection[Document]) -> None:
-    """It has no indexes of its own, and no UUID."""
-    collection.insert_many([dated(number) for number in range(5)])
-    collection.database.create_collection("latest", viewOn="promptContent")
-    reader = source(collection.database["latest"])
-    assert all_ids(reader, 2) == [*range(5)]
-    assert (reader.index.name, reader.identity(), ids(reader.fetch([2]))) == (None, None, [2])
-
-
-def test_a_clustered_collection_is_read_by_its_index(database: Database[Document]) -> None:
-    """It has no index on `_id` beside the documents themselves."""
-    clustered = {"key": {"_id": 1}, "unique": True}
-    collection = database.create_collection("promptContent", clusteredIndex=clustered)
-    collection.insert_many([dated(number) for number in range(5)])
-    assert "createIndex" in (source(collection).index.remedy or "")
-    collection.create_index(INDEX)
-    reader = source(collection)
-    assert (reader.index.name, all_ids(reader, 2)) == (NAME, [*range(5)])
-
-
 ARRAYS: Sequence[Any] = (
     lambda number: {"meta": [{"at": NOON + timedelta(milliseconds=number)}]},
     lambda number: {"meta": {"at": [NOON + timedelta(milliseconds=number), NOON + timedelta(days=1)]}},
@@ -255,7 +84,7 @@ ARRAYS: Sequence[Any] = (
 @pytest.mark.parametrize("limit", [1, 2, 7, 100])
 @pytest.mark.parametrize("indexed", [True, False])
 @pytest.mark.parametrize("make", ARRAYS)
-def test_a_timestamp_that_leads_through_an_array(
+def test_pages_end_where_the_timestamp_path_leads_through_an_array(
     database: Database[Document],
     monkeypatch: pytest.MonkeyPatch,
     make: Any,
@@ -280,7 +109,7 @@ def test_a_timestamp_that_leads_through_an_array(
     assert [one for page in read for one in page if one >= 100] == [103, 100, 101, 102]
 
 
-def test_only_the_fields_that_are_asked_for_are_read(collection: Collection[Document]) -> None:
+def test_only_the_requested_fields_are_read(collection: Collection[Document]) -> None:
     """Beside the `_id` and the timestamp; by pages, by `_id`, by kind, with the index and without."""
     collection.insert_one(dated(1, tipo="a", provider_name="p", nota="x" * 100))
     for _ in range(2):
@@ -292,7 +121,7 @@ def test_only_the_fields_that_are_asked_for_are_read(collection: Collection[Docu
 
 
 @pytest.mark.parametrize("field", ["metadata.when", "other.deep.when"])
-def test_a_timestamp_within_a_field(database: Database[Document], field: str) -> None:
+def test_a_timestamp_within_a_requested_field_is_read(database: Database[Document], field: str) -> None:
     """Also within one that is asked for as a whole: MongoDB refuses both in one projection (31249)."""
     collection = database["promptContent"]
     first, *path = field.split(".")
@@ -309,7 +138,7 @@ def test_a_timestamp_within_a_field(database: Database[Document], field: str) ->
         collection.create_index([(field, 1), ("_id", 1)])
 
 
-def test_documents_that_one_reply_cannot_hold(collection: Collection[Document]) -> None:
+def test_a_page_ends_where_a_reply_of_mongodb_ends(collection: Collection[Document]) -> None:
     """MongoDB cuts a reply at 16 MB: the page is shorter, nothing is left out, no cursor stays open."""
     collection.insert_many([dated(number, nota="x" * size) for number, size in enumerate(WEIGHTS)])
     reader = source(collection)
@@ -319,10 +148,12 @@ def test_documents_that_one_reply_cannot_hold(collection: Collection[Document]) 
 
 
 MB = 1_000_000
+
+
 WEIGHTS = (10, 16 * MB, 4 * MB, 5 * MB, 1 * MB)
 
 
-def test_a_connection_that_is_lost_once_is_no_trouble(collection: Collection[Document]) -> None:
+def test_a_command_is_repeated_once_on_a_lost_connection(collection: Collection[Document]) -> None:
     """As with the commands that the driver repeats by itself."""
     collection.insert_one(dated(1))
     reader = source(collection)
@@ -350,7 +181,7 @@ class Levels(monitoring.CommandListener):
         """It went wrong."""
 
 
-def test_documents_are_fetched_as_they_are_on_the_primary_now(
+def test_documents_are_fetched_from_the_primary_by_linearizable_reads(
     mongod: MongoServer, collection: Collection[Document]
 ) -> None:
     """A deposed primary would still answer with read concern majority. At most so many ids go at once."""
@@ -375,7 +206,7 @@ class Standalone(MongoServer):
         return options[:at_set] + options[at_set + 2 :]
 
 
-def test_a_standalone_server_is_asked_for_majority() -> None:
+def test_a_standalone_server_is_read_with_majority() -> None:
     """It refuses read concern linearizable."""
     levels = Levels()
     with Standalone() as server:
@@ -386,7 +217,7 @@ def test_a_standalone_server_is_asked_for_majority() -> None:
     assert levels.seen == [("majority", 1)]
 
 
-def test_cuts_divide_a_collection(collection: Collection[Document]) -> None:
+def test_cuts_divide_a_collection_evenly(collection: Collection[Document]) -> None:
     """Positions of documents, each once, ascending, as many as are asked for, none too near to another."""
     moments = [None, *(NOON + timedelta(seconds=number) for number in range(9))]
     collection.insert_many([{"_id": ObjectId(), "updated_at": one} for one in moments * 2_000])
@@ -412,7 +243,7 @@ def test_a_small_collection_has_no_cuts(collection: Collection[Document]) -> Non
     assert reader.cuts(10) == []
 
 
-def test_the_identity_of_a_collection(collection: Collection[Document]) -> None:
+def test_the_identity_changes_when_a_collection_is_created_again(collection: Collection[Document]) -> None:
     """It stays while documents come and go, and changes when the collection is created again."""
     reader = source(collection)
     before = reader.identity()
@@ -428,7 +259,7 @@ def test_the_identity_of_a_collection(collection: Collection[Document]) -> None:
     assert reader.identity() not in {None, before}
 
 
-def test_an_identity_that_may_not_be_asked_for_is_unknown(
+def test_the_identity_is_unknown_without_the_right_to_list_collections(
     start_mongod: StartMongo, database: Database[Document]
 ) -> None:
     """Rights on one collection are enough to read it."""
@@ -444,20 +275,20 @@ def test_an_identity_that_may_not_be_asked_for_is_unknown(
         assert (reader.identity(), all_ids(reader, 10)) == (None, [1])
 
 
-def test_an_end_that_lies_behind_is_an_empty_page(collection: Collection[Document]) -> None:
+def test_a_page_whose_end_lies_behind_is_empty(collection: Collection[Document]) -> None:
     """A scan may jump to the present, past its own end."""
     collection.insert_one(dated(1))
     assert source(collection).page(at(5), at(4), 10) == ([], None, False)
 
 
-def test_whole_documents_come_as_the_bytes_they_are(collection: Collection[Any]) -> None:
+def test_whole_documents_are_returned_as_stored(collection: Collection[Any]) -> None:
     """Nothing is decoded on the way."""
     raw = RawBSONDocument(bson.encode(dated(1, a={"b": [1, "x", None]})))
     collection.insert_one(raw)
     assert source(collection).page(FIRST, LAST, 10).documents == [raw.raw]
 
 
-def test_a_router_is_refused_unless_allowed_and_then_asked_for_an_order(
+def test_a_router_is_refused_unless_allowed(
     collection: Collection[Document], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that is taken for a router: there is none to be had; it shows the commands, not a shard."""

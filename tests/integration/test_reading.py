@@ -13,7 +13,8 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 
 from etl.app import App
-from tests.support.pipeline import Clock, OpenApp, api, sync
+from tests.factories import api
+from tests.support.pipeline import Clock, OpenApp, sync
 from tests.support.types import Document
 
 
@@ -24,7 +25,7 @@ def unindexed(collection: Collection[Document], monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("etl.mongo.reader._UNINDEXED_PAGE", 1)
 
 
-def test_late_arrivals_on_a_timestamp_that_was_read(
+def test_late_arrivals_on_a_timestamp_already_read_are_applied(
     open_app: OpenApp, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """Documents that join a timestamp before, between and after those already applied are applied."""
@@ -40,7 +41,7 @@ def test_late_arrivals_on_a_timestamp_that_was_read(
 
 
 @pytest.mark.parametrize(("overlap", "found"), [(120, 1), (30, 0)])
-def test_the_overlap_is_what_finds_a_late_commit(
+def test_the_overlap_finds_a_late_commit(
     open_app: OpenApp,
     clock: Clock,
     collection: Collection[Document],
@@ -101,7 +102,7 @@ def check_ids_of_every_type(app: App, collection: Collection[Document], moment: 
 
 
 @pytest.mark.parametrize("page_size", [1, 3, 500])
-def test_ids_of_every_type_on_one_timestamp(
+def test_ids_of_every_type_on_one_timestamp_are_read(
     open_app: OpenApp,
     clock: Clock,
     collection: Collection[Document],
@@ -116,14 +117,14 @@ def test_ids_of_every_type_on_one_timestamp(
 
 @pytest.mark.parametrize("page_size", [1, 3, 500])
 @pytest.mark.usefixtures("unindexed")
-def test_ids_of_every_type_on_one_timestamp_without_the_index(
+def test_without_the_index_ids_of_every_type_are_read(
     open_app: OpenApp, clock: Clock, collection: Collection[Document], page_size: int
 ) -> None:
     """The same, from sorts instead of the index."""
     check_ids_of_every_type(open_app(page_size=page_size), collection, clock.ago(10))
 
 
-def test_what_has_no_date_is_counted_without_the_index_too(
+def test_documents_without_a_date_are_counted_without_the_index(
     app: App, clock: Clock, collection: Collection[Document]
 ) -> None:
     """The count does not depend on the index."""
@@ -169,7 +170,7 @@ def test_ids_that_are_not_utf8_hide_nothing(
     assert sync(open_app(page_size=page_size)).records_processed == 0
 
 
-def test_a_clock_that_is_set_forward(
+def test_documents_written_before_the_clock_was_set_forward_are_found(
     app: App, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """What was written just before the step is applied too."""

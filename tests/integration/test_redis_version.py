@@ -9,7 +9,7 @@ from etl.app import App
 from tests.conftest import REDIS_VERSION
 
 
-def test_the_server_is_of_the_version_that_was_asked_for(redis_client: redis.Redis) -> None:
+def test_the_tests_run_on_the_requested_version_of_redis(redis_client: redis.Redis) -> None:
     """Otherwise a run on the other version would show nothing."""
     found = str(redis_client.info("server")["redis_version"])
     asked = os.environ.get(REDIS_VERSION)
@@ -20,7 +20,7 @@ def test_an_older_version_is_refused(
     app: App, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One line names both versions; nothing is written."""
-    monkeypatch.setattr("etl.cache.client.OLDEST", (99, 0))  # no wheel has an old one
+    monkeypatch.setattr("etl.cache.cluster.OLDEST", (99, 0))  # no wheel has an old one
     [report] = app.sync()
     found = str(redis_client.info("server")["redis_version"]).rpartition(".")[0]
     assert report.exit_code == 2

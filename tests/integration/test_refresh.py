@@ -15,8 +15,10 @@ from etl.errors import ConfigurationError
 from etl.model.report import RefreshReport
 from etl.mongo.reader import Source
 from schemas.documents import KINDS
-from tests.support.pipeline import Clock, OpenApp, api, campaign, hash_at, sync
-from tests.support.truth import held, truth
+from tests.factories import api, campaign
+from tests.support.pipeline import Clock, OpenApp, sync
+from tests.support.redis_dump import hash_at, held
+from tests.support.truth import truth
 from tests.support.types import Document
 
 KEY = "config:api:p"
@@ -57,7 +59,7 @@ def test_the_newest_of_many_is_written_once(
     assert (report.written, shown) == (1, ["9"])
 
 
-def test_an_expired_family_is_warm_again(
+def test_an_expired_family_is_filled_again(
     open_app: OpenApp, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """All its keys, as a cycle would have them, though no delta has their documents."""
@@ -81,7 +83,7 @@ def test_one_entry_is_refreshed_by_its_name(
 
 @pytest.mark.parametrize("typed", ["Per\u00fa", "Peru\u0301"], ids=["composed", "decomposed"])
 @pytest.mark.parametrize("stored", ["Per\u00fa", "Peru\u0301"], ids=["of composed", "of decomposed"])
-def test_a_name_is_found_however_its_accents_are_composed(
+def test_a_name_is_found_in_any_unicode_composition(
     app: App,
     clock: Clock,
     collection: Collection[Document],
@@ -95,9 +97,7 @@ def test_a_name_is_found_however_its_accents_are_composed(
     assert set(held(redis_client)) == {"config:api:Per\u00fa"}
 
 
-def test_a_family_whose_documents_have_no_names_is_not_refreshed_by_name(
-    app: App, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_family_without_names_is_not_refreshed_by_name(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would be refreshed as a whole."""
     kind = replace(KINDS["integracion_api"], name_field=None)
     monkeypatch.setattr("etl.app.KINDS", {kind.tipo: kind})
@@ -122,7 +122,7 @@ def during_the_refresh(patch: pytest.MonkeyPatch, step: Any) -> list[bool]:
 
 
 @pytest.mark.parametrize("seconds", [0, 60], ids=["at once", "committed late"])
-def test_what_a_cycle_applied_meanwhile_stays(
+def test_a_refresh_does_not_overwrite_what_a_cycle_applied(
     open_app: OpenApp,
     clock: Clock,
     collection: Collection[Document],
@@ -145,7 +145,7 @@ def test_what_a_cycle_applied_meanwhile_stays(
     assert hash_at(redis_client, KEY)["status"] == "new"
 
 
-def test_a_document_that_a_cycle_applied_anew_meanwhile_is_read_again(
+def test_a_document_applied_by_a_cycle_is_read_again(
     open_app: OpenApp,
     clock: Clock,
     collection: Collection[Document],
@@ -167,7 +167,7 @@ def test_a_document_that_a_cycle_applied_anew_meanwhile_is_read_again(
     assert hash_at(redis_client, KEY)["status"] == "new"
 
 
-def test_a_tombstone_is_the_newest_too(
+def test_a_refresh_does_not_undo_a_tombstone(
     open_app: OpenApp, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """What was deleted does not come back from an older document."""
@@ -178,7 +178,7 @@ def test_a_tombstone_is_the_newest_too(
     assert held(redis_client) == {}
 
 
-def test_a_document_that_went_leaves_its_key_to_the_one_before(
+def test_the_key_of_a_deleted_document_is_refreshed_from_an_older_one(
     open_app: OpenApp, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """Deleted after a cycle has written it, which no delta tells: the older one is written."""
@@ -191,7 +191,7 @@ def test_a_document_that_went_leaves_its_key_to_the_one_before(
     assert hash_at(redis_client, KEY)["status"] == "old"
 
 
-def test_a_campaign_under_its_lock_is_left_alone(
+def test_a_refresh_leaves_a_locked_campaign_alone(
     open_app: OpenApp, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """Neither its newest document nor an older one is written; other campaigns are."""

@@ -9,10 +9,11 @@ import redis
 from pymongo.collection import Collection
 from redis.cluster import RedisCluster
 
-from etl.app import App, BackfillOrder
-from etl.demo import MongoServer, RedisServer
+from etl.app import BackfillOrder
+from etl.demo import RedisServer
+from tests.factories import api, campaign
 from tests.support.cluster import start_cluster
-from tests.support.pipeline import NAME, Clock, api, campaign, settings_for, sync
+from tests.support.pipeline import NAME, Clock, OpenApp, sync
 from tests.support.security import as_user, create_user
 from tests.support.types import Document
 
@@ -36,8 +37,8 @@ def cluster() -> Iterator[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize("start", [single_server, cluster])
-def test_the_redis_user_of_the_page_may_do_all_that_is_needed(
-    mongod: MongoServer, collection: Collection[Document], clock: Clock, start: Callable[[], Any]
+def test_the_documented_redis_user_may_run_everything(
+    open_app: OpenApp, collection: Collection[Document], clock: Clock, start: Callable[[], Any]
 ) -> None:
     """Every kind of run, and nothing beyond these keys."""
     collection.insert_many(
@@ -50,7 +51,7 @@ def test_the_redis_user_of_the_page_may_do_all_that_is_needed(
     )
     with start() as (address, admin):
         url = as_user(address)
-        with App(settings_for(mongod.uri, collection.database.name, url)) as app:
+        with open_app(redis=url) as app:
             report = sync(app)
             assert (report.records_processed, report.dead_lettered) == (3, 1)
             assert app.backfill(NAME, BackfillOrder(), lambda _: None).status == "ok"
@@ -70,14 +71,14 @@ def test_the_redis_user_of_the_page_may_do_all_that_is_needed(
 
 
 @pytest.mark.parametrize("missing", ["-hset", "-expire", "-script", "resetkeys ~mcp:* ~etl:* ~{*"])
-def test_a_right_that_is_missing_is_a_setting_to_change(
-    mongod: MongoServer, collection: Collection[Document], clock: Clock, missing: str
+def test_a_missing_right_is_a_configuration_error(
+    open_app: OpenApp, collection: Collection[Document], clock: Clock, missing: str
 ) -> None:
     """Within a script as outside of one: exit code 2, as trying again would not help."""
     collection.insert_one(api("a", clock.ago(60)))
     with single_server() as (address, admin):
         admin.execute_command("ACL", "SETUSER", "etl", *missing.split())
-        with App(settings_for(mongod.uri, collection.database.name, as_user(address))) as app:
+        with open_app(redis=as_user(address)) as app:
             [report] = app.sync()
     assert (report.status, report.exit_code) == ("failed", 2), report.error
     assert "check user, password and ACL in redis.url" in str(report.error)

@@ -9,10 +9,10 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 
 from etl.app import App, BackfillOrder
-from etl.demo import MongoServer
 from etl.errors import ConfigurationError
 from etl.mongo.reader import Source
-from tests.support.pipeline import NAME, STATE_PREFIX, Clock, OpenApp, api, settings_for, sync
+from tests.factories import api
+from tests.support.pipeline import NAME, STATE_PREFIX, Clock, OpenApp, sync
 from tests.support.types import Document
 
 COUNT = 40
@@ -29,11 +29,10 @@ def many(clock: Clock, prefix: str = "p", seconds: float = 900) -> list[Document
 
 
 def test_another_database_does_not_inherit_the_watermark(
+    open_app: OpenApp,
     app: App,
-    mongod: MongoServer,
     mongo_client: MongoClient[Document],
     collection: Collection[Document],
-    redis_url: str,
     redis_client: redis.Redis,
     clock: Clock,
 ) -> None:
@@ -44,8 +43,7 @@ def test_another_database_does_not_inherit_the_watermark(
     other = mongo_client[name][NAME]
     try:
         other.insert_many([api("old", clock.ago(3600)), api("older", clock.ago(7200))])
-        settings = settings_for(mongod.uri, name, redis_url)
-        with App(settings) as second:
+        with open_app(database=name) as second:
             runs = [second.backfill(NAME, BackfillOrder(), lambda _: None), *second.sync()]
             for report in runs:
                 assert (report.status, report.exit_code) == ("failed", 2)
@@ -60,7 +58,7 @@ def test_another_database_does_not_inherit_the_watermark(
             with pytest.raises(ConfigurationError, match="set `namespace`"):
                 second.follow(NAME, lambda _: None)
         assert names(redis_client) == {"new"}
-        with App(settings.model_copy(update={"namespace": "b"})) as second:
+        with open_app(database=name, settings={"namespace": "b"}) as second:
             assert sync(second).records_processed == 2
             assert second.verify(NAME).true
         assert names(redis_client) == {"new", "old", "older"}
@@ -103,7 +101,7 @@ def replace(collection: Collection[Any], documents: list[Document]) -> None:
 
 
 @pytest.mark.parametrize("change", [recreate, replace])
-def test_a_collection_that_is_another_by_the_next_cycle(
+def test_a_replaced_collection_is_read_again(
     app: App,
     collection: Collection[Document],
     redis_client: redis.Redis,
@@ -125,7 +123,9 @@ def test_a_collection_that_is_another_by_the_next_cycle(
     assert sync(app).records_processed == 0
 
 
-def test_a_collection_that_is_gone(app: App, collection: Collection[Document], clock: Clock) -> None:
+def test_a_missing_collection_fails_the_cycle(
+    app: App, collection: Collection[Document], clock: Clock
+) -> None:
     """No cycle says that it is in sync; once it is back it is read as a whole."""
     collection.insert_many(many(clock))
     sync(app)
@@ -139,7 +139,7 @@ def test_a_collection_that_is_gone(app: App, collection: Collection[Document], c
 
 @pytest.mark.parametrize("how", ["drop", "rename", "recreate"])
 @pytest.mark.parametrize("run", ["sync", "backfill"])
-def test_a_collection_that_goes_while_it_is_read(
+def test_a_collection_replaced_while_it_is_read_fails_the_run(
     open_app: OpenApp,
     collection: Collection[Document],
     redis_client: redis.Redis,
@@ -185,7 +185,7 @@ def test_a_collection_that_goes_while_it_is_read(
     [("position", "zz {"), ("mongo_clock", "soon"), ("sweeps", "{"), ("scan_mongo_clock", "1")],
 )
 @pytest.mark.parametrize("published", [True, False])
-def test_a_checkpoint_that_cannot_be_read(  # as another program may leave it
+def test_an_unreadable_checkpoint_counts_as_none(  # as another program may leave it
     app: App,
     collection: Collection[Document],
     redis_client: redis.Redis,

@@ -1,8 +1,7 @@
 import json
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import redis
@@ -12,11 +11,12 @@ from pymongo.database import Database
 
 from etl.app import App
 from etl.cache.keys import state_keys
-from etl.cli import run
 from etl.demo import MongoServer
 from etl.errors import ConfigurationError, EtlError
 from etl.monitoring.status import CollectionStatus
-from tests.support.pipeline import NAME, OpenApp, api, campaign, settings_for, sync
+from tests.factories import api, campaign
+from tests.support.command import Etl
+from tests.support.pipeline import NAME, OpenApp, sync
 from tests.support.types import Document, ProxyTo, StartMongo
 
 LOCK = "lock:content_generation:camp-1"
@@ -157,7 +157,7 @@ def test_dead_letters_and_unreachable_documents_are_counted(
     assert (one.dead_letters, one.dead_letters_beyond, one.unreachable) == (1, 0, 1)
 
 
-def test_a_document_that_waits_for_a_lock_is_named(
+def test_a_deferred_document_is_named(
     app: App, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """With the lock and since when; of many only some are, and all are counted."""
@@ -173,7 +173,7 @@ def test_a_document_that_waits_for_a_lock_is_named(
     assert one.deferred[0].keys() == {"id", "lock", "since"}
 
 
-def test_the_queues_are_those_the_collection_feeds(
+def test_the_status_shows_the_queues_that_a_collection_feeds(
     app: App, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """A queue that somebody made into something else has no length, and the status lives."""
@@ -219,13 +219,12 @@ def test_only_configured_collections_have_a_status(app: App) -> None:
         app.status(["nonsense"])
 
 
-def test_a_mongodb_that_is_away_costs_the_lag_only(
-    mongod: MongoServer, database: Database[Document], redis_url: str, proxy_to: ProxyTo
+def test_without_mongodb_only_the_lag_is_missing(
+    open_app: OpenApp, mongod: MongoServer, proxy_to: ProxyTo
 ) -> None:
     """The rest is told at once; the line says which server does not answer."""
     proxy = proxy_to(mongod)
-    settings = settings_for(proxy.through(mongod.uri), database.name, redis_url)
-    with App(settings) as app:
+    with open_app(mongo=proxy.through(mongod.uri)) as app:
         sync(app)
         proxy.cut()
         one = status(app)
@@ -236,39 +235,13 @@ def test_a_mongodb_that_is_away_costs_the_lag_only(
     assert one.last_cycle is not None
 
 
-def test_a_redis_that_is_away_is_an_error(mongod: MongoServer, database: Database[Document]) -> None:
+def test_without_redis_the_status_is_an_error(open_app: OpenApp) -> None:
     """There is nothing to tell without it, and MongoDB is not waited for."""
-    settings = settings_for(mongod.uri, database.name, "redis://127.0.0.1:1/0")
-    with App(settings) as app, pytest.raises(EtlError, match=r"127.0.0.1:1"):
+    with open_app(redis="redis://127.0.0.1:1/0") as app, pytest.raises(EtlError, match=r"127.0.0.1:1"):
         app.status()
 
 
-class Answer(NamedTuple):
-    """What a person sees."""
-
-    code: int
-    out: str
-    err: str
-
-
-Etl = Callable[..., Answer]
-
-
-@pytest.fixture
-def etl(
-    mongod: MongoServer, database: Database[Document], redis_url: str, capsys: pytest.CaptureFixture[str]
-) -> Etl:
-    """Runs a command on this test's databases; `mongo` puts another address in the place of MongoDB's."""
-
-    def command(*arguments: str, mongo: str = mongod.uri) -> Answer:
-        places = (f"mongo.uri={mongo}", f"mongo.database={database.name}", f"redis.url={redis_url}")
-        code = run([*(word for place in places for word in ("--set", place)), *arguments])
-        return Answer(code, *capsys.readouterr())
-
-    return command
-
-
-def test_json_is_one_document(etl: Etl, collection: Collection[Document]) -> None:
+def test_json_is_one_document_for_all_collections(etl: Etl, collection: Collection[Document]) -> None:
     """With every field of the status, in their order."""
     collection.insert_one(api("a", ago(10)))
     assert etl("sync").code == 0
@@ -283,7 +256,7 @@ def test_json_is_one_document(etl: Etl, collection: Collection[Document]) -> Non
     assert one["lag_seconds"] == 0
 
 
-def test_a_person_reads_a_line_for_each(
+def test_a_terminal_gets_a_line_per_collection(
     etl: Etl, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """Before the first cycle and after one, with a lock that is waited for."""
@@ -334,7 +307,7 @@ def opened(open_app: OpenApp) -> App:
     return open_app(page_size=2)
 
 
-def test_the_status_can_be_asked_for_from_any_thread(opened: App, collection: Collection[Document]) -> None:
+def test_the_status_can_be_read_from_any_thread(opened: App, collection: Collection[Document]) -> None:
     """It has a connection of its own, while a cycle uses the other."""
     collection.insert_many([api(str(number), ago(10)) for number in range(20)])
     cycle = opened.sync()

@@ -8,17 +8,13 @@ from pathlib import Path
 import pytest
 from pymongo.collection import Collection
 
-from etl.app import App
-from etl.demo import MongoServer
 from etl.model.report import Report
-from etl.settings import Settings, load
+from tests.factories import api
 from tests.support.cluster import start_cluster
-from tests.support.pipeline import api, settings_for
+from tests.support.pipeline import OpenApp
 from tests.support.tls import Certificates, certificates, tls_in_front_of, tls_or_plain_in_front_of
-from tests.support.truth import held, truth
+from tests.support.truth import truth
 from tests.support.types import Document, StartMongo, StartRedis
-
-MARGIN = {"retry": {"seconds": 1}}
 
 
 @pytest.fixture
@@ -27,21 +23,19 @@ def trusted(tmp_path: Path) -> Certificates:
     return certificates(tmp_path / "trusted")
 
 
-def settings(mongo: str, redis: str) -> Settings:
-    """Settings for these two addresses."""
-    return load(None, MARGIN | {"mongo": {"uri": mongo, "timeout_seconds": 1}, "redis": {"url": redis}})
-
-
-def sync(mongo: str, redis: str) -> Report:
-    """One cycle over these two addresses."""
-    with App(settings(mongo, redis)) as app:
-        return next(app.sync())
-
-
 def test_both_servers_are_reached_over_tls_and_only_with_the_right_authority(
-    trusted: Certificates, tmp_path: Path, start_mongod: StartMongo, start_redis: StartRedis
+    trusted: Certificates,
+    tmp_path: Path,
+    start_mongod: StartMongo,
+    start_redis: StartRedis,
+    open_app: OpenApp,
 ) -> None:
     """`tls=true` and `rediss://` work; a server whose certificate nobody trusts is refused, in one line."""
+
+    def sync(mongo: str, redis: str) -> Report:
+        [report] = open_app(mongo=mongo, redis=redis, database="campaigns", patience=1, timeout=1).sync()
+        return report
+
     stranger = certificates(tmp_path / "stranger").authority
     arguments = ("--tlsMode", "preferTLS", "--tlsCertificateKeyFile", str(trusted.server))
     mongod = start_mongod(
@@ -67,7 +61,7 @@ def test_both_servers_are_reached_over_tls_and_only_with_the_right_authority(
 
 
 def test_every_node_of_a_cluster_is_reached_over_tls(
-    trusted: Certificates, tmp_path: Path, mongod: MongoServer, collection: Collection[Document]
+    trusted: Certificates, tmp_path: Path, open_app: OpenApp, collection: Collection[Document]
 ) -> None:
     """Also those that only the cluster names; an unknown authority is refused."""
     stranger = certificates(tmp_path / "stranger").authority
@@ -81,8 +75,7 @@ def test_every_node_of_a_cluster_is_reached_over_tls(
         [node, *_] = client.get_primaries()
         for authority, outcome in ((stranger, ("failed", 2)), (trusted.authority, ("ok", 0))):
             address = f"rediss://127.0.0.1:{node.port}/0?ssl_ca_certs={authority}"
-            with App(settings_for(mongod.uri, collection.database.name, address)) as app:
-                [report] = app.sync()
+            [report] = open_app(redis=address).sync()
             assert (report.status, report.exit_code) == outcome, report.error
         assert all(encrypted[one.port].is_set() for one in cluster.nodes)
-        assert held(client) == truth(collection)
+        assert cluster.held() == truth(collection)

@@ -9,6 +9,7 @@ import redis
 from pymongo.collection import Collection
 
 from etl.cli import ids
+from tests.factories import api, campaign
 from tests.support.pipeline import OpenApp, sync
 from tests.support.types import Document
 
@@ -21,15 +22,12 @@ Change = Callable[[Collection[Document], redis.Redis], Any]
 
 def provider(**changes: Any) -> Document:
     """The document whose story is told."""
-    fields = {"_id": "d", "tipo": "integracion_api", "provider_name": "p", "status": "active"}
-    return fields | {"updated_at": NOW - timedelta(seconds=600)} | changes
+    return api("p", NOW - timedelta(seconds=600), _id="d") | changes
 
 
 def generation(**changes: Any) -> Document:
     """Another, of a campaign."""
-    messages = [{"numero": 1, "texto": "hola", "tono": "casual"}]
-    fields = {"_id": "d", "campana_id": "c", "segmento": "s", "mensajes": messages}
-    return fields | {"updated_at": NOW - timedelta(seconds=600)} | changes
+    return campaign("c", NOW - timedelta(seconds=600), _id="d") | changes
 
 
 @pytest.mark.parametrize(
@@ -107,7 +105,7 @@ def generation(**changes: Any) -> Document:
         *("overwritten", "lost", "well", "well without metadata", "queued", "superseded"),
     ],
 )
-def test_the_last_line_says_why(
+def test_the_last_line_gives_the_reason(
     open_app: OpenApp,
     collection: Collection[Document],
     redis_client: redis.Redis,
@@ -126,7 +124,7 @@ def test_the_last_line_says_why(
     assert app.trace(NAME, ids.readings("d")).story == story
 
 
-def test_a_document_that_waits_names_the_holder_of_the_lock(
+def test_a_deferred_document_names_the_holder_of_the_lock(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """And how long that holds it yet; once it is free, the next cycle has its turn."""
@@ -154,7 +152,7 @@ def test_before_the_first_cycle_nothing_is_reached(
     assert open_app().trace(NAME, ids.readings("d")).story.startswith("not yet reached: ")
 
 
-def test_what_a_document_filled_before_is_told_too(
+def test_a_key_that_a_document_left_behind_is_shown(
     open_app: OpenApp, collection: Collection[Document]
 ) -> None:
     """It has moved, and nobody has removed its old key."""
@@ -169,7 +167,7 @@ def test_what_a_document_filled_before_is_told_too(
     ]
 
 
-def test_the_id_is_found_as_a_person_types_it(open_app: OpenApp, collection: Collection[Document]) -> None:
+def test_an_id_is_found_as_it_is_typed(open_app: OpenApp, collection: Collection[Document]) -> None:
     """Of what the words may mean, the document that is there."""
     collection.insert_many([provider(_id=42), provider(_id="a b")])
     app = open_app()

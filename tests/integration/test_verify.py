@@ -7,14 +7,13 @@ import pytest
 import redis
 from pymongo.collection import Collection
 
-from etl.app import App
 from etl.cache.keys import state_keys
-from etl.demo import MongoServer
-from etl.settings import Settings
-from tests.support.pipeline import Clock, api, campaign, hash_at, settings_for, sync
-from tests.support.truth import held, truth
+from tests.factories import api, campaign, generation
+from tests.support.pipeline import Clock, OpenApp, sync
+from tests.support.redis_dump import hash_at, held
+from tests.support.truth import truth
 from tests.support.types import Document
-from tests.support.verification import Applied, found, generation, messages, meta, named
+from tests.support.verification import Applied, found, messages, meta, named
 
 
 def test_every_kind_of_mismatch_is_found_and_repaired(
@@ -89,7 +88,7 @@ def test_a_list_in_another_order_is_different(
     assert report.keys == {"different": [(messages(1), why)]}
 
 
-def test_an_absent_key_older_than_its_ttl_is_expired(
+def test_an_absent_key_past_its_ttl_is_expired(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """An absent key is missing only where it must still be there; without a date that is not known."""
@@ -146,24 +145,21 @@ def test_a_key_to_evict_is_orphaned_unless_a_daemon_is_running(
     assert not redis_client.exists("config:api:p")
 
 
-def test_keys_of_others_are_left_alone(
-    mongod: MongoServer,
+def test_keys_of_other_collections_are_left_alone(
+    open_app: OpenApp,
     clock: Clock,
     collection: Collection[Document],
     redis_client: redis.Redis,
-    redis_url: str,
 ) -> None:
     """What another collection claims too is not judged; a key without a register is not counted."""
     beside = collection.database["beside"]
     collection.insert_many([api("mine", clock.ago(900)), api("both", clock.ago(900), status="here")])
     beside.insert_one(api("both", clock.ago(300), status="there"))
-    settings = settings_for(mongod.uri, collection.database.name, redis_url).model_dump()
-    settings["collections"] += ({**settings["collections"][0], "name": "beside"},)
     redis_client.hset("config:api:foreign", "status", "x")
     redis_client.expire("config:api:foreign", 60)
     redis_client.hset("{config:api:foreign}:owner", "name", "of another program")
     redis_client.set("{another}:owner", "+1 2")
-    with App(Settings.model_validate(settings)) as app:
+    with open_app(settings={"collections": [{"name": "promptContent"}, {"name": "beside"}]}) as app:
         assert [report.status for report in app.sync()] == ["ok", "ok"]
         before = held(redis_client)
         report = app.verify("promptContent", repair=True)
@@ -172,7 +168,7 @@ def test_keys_of_others_are_left_alone(
     assert hash_at(redis_client, "config:api:both") == {"status": "there"}
 
 
-def test_a_document_that_waits_for_a_lock_is_no_mismatch(
+def test_a_deferred_document_is_no_mismatch(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """It is not repaired."""

@@ -5,10 +5,12 @@ import redis
 from pymongo.collection import Collection
 
 from etl.app import BackfillOrder
-from tests.support.pipeline import Clock, api, hash_at, sync
-from tests.support.truth import held, truth
+from tests.factories import api, generation
+from tests.support.pipeline import Clock, sync
+from tests.support.redis_dump import hash_at, held
+from tests.support.truth import truth
 from tests.support.types import Document
-from tests.support.verification import Applied, found, generation, messages, meta
+from tests.support.verification import Applied, found, messages, meta
 
 
 def test_a_document_that_moves_leaves_no_key(

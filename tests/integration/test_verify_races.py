@@ -18,7 +18,9 @@ from etl.cache.writer import CacheWriter
 from etl.checkpoint.checkpoint import CheckpointStore
 from etl.mongo.reader import Source
 from etl.sync.processor import Processor
-from tests.support.pipeline import Clock, OpenApp, api, campaign, hash_at, sync
+from tests.factories import api, campaign
+from tests.support.pipeline import Clock, OpenApp, sync
+from tests.support.redis_dump import hash_at
 from tests.support.types import Document
 from tests.support.verification import found
 
@@ -55,7 +57,7 @@ def once(
         (Inspector, "claims", 2),
     ],
 )
-def test_a_key_that_a_cycle_writes_meanwhile_is_no_mismatch(
+def test_a_key_written_by_a_cycle_meanwhile_is_no_mismatch(
     open_app: OpenApp,
     clock: Clock,
     collection: Collection[Document],
@@ -124,7 +126,7 @@ def test_a_deletion_is_a_mismatch_only_if_a_follower_leaves_it(
     assert found(report) == ({} if verdict == "absent" else {verdict: 1})
 
 
-def test_a_repair_writes_what_the_document_says_by_then(
+def test_a_repair_writes_the_current_version(
     open_app: OpenApp,
     clock: Clock,
     collection: Collection[Document],
@@ -148,7 +150,7 @@ def test_a_repair_writes_what_the_document_says_by_then(
     assert hash_at(redis_client, KEY) == {"status": "new"}
 
 
-def test_a_document_that_came_after_all_were_read_decides(
+def test_a_document_inserted_after_the_read_decides(
     open_app: OpenApp,
     clock: Clock,
     collection: Collection[Document],
@@ -171,7 +173,7 @@ def test_a_document_that_came_after_all_were_read_decides(
     assert (report.wrong, report.matching) == (0, 1)
 
 
-def test_a_key_that_never_rests_is_pending(
+def test_a_key_that_keeps_changing_is_pending(
     open_app: OpenApp,
     clock: Clock,
     collection: Collection[Document],
@@ -197,7 +199,7 @@ def test_a_key_that_never_rests_is_pending(
     assert (report.different, report.repaired, report.pending) == (1, 1, 1)
 
 
-def test_a_lock_that_is_taken_meanwhile_is_respected(
+def test_a_lock_taken_during_a_repair_is_respected(
     open_app: OpenApp,
     clock: Clock,
     collection: Collection[Document],
@@ -235,7 +237,7 @@ def test_a_cycle_writes_nothing_older_after_a_repair(
     assert hash_at(redis_client, KEY) == {"status": "old"}
 
 
-def test_a_writer_that_is_faster_cannot_keep_it_from_ending(
+def test_a_verification_ends_though_a_writer_is_faster(
     open_app: OpenApp, clock: Clock, collection: Collection[Document], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was written since it began is for the next cycle, but for documents dated in the future."""

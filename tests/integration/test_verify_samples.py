@@ -6,8 +6,10 @@ from bson import Binary, Decimal128, Int64
 from bson.raw_bson import RawBSONDocument
 from pymongo.collection import Collection
 
-from tests.support.pipeline import Clock, api, hash_at
-from tests.support.truth import held, truth
+from tests.factories import api
+from tests.support.pipeline import Clock
+from tests.support.redis_dump import hash_at, held
+from tests.support.truth import truth
 from tests.support.types import Document
 from tests.support.verification import Applied, found, named
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pymongo import MongoClient
 from pymongo.collection import Collection
 
-from etl.cache.client import ClusterWire, Wire, open_pool
+from etl.cache.client import Wire, open_pool
+from etl.cache.cluster import ClusterWire
 from etl.model.result import TransformResult
 from etl.mongo.reader import Source
 from schemas.documents import project
@@ -21,8 +22,9 @@ from schemas.ids import id_text
 from schemas.operations import Keep, Projection
 from schemas.position import FIRST, LAST
 from tests.property.test_model import LONG, THOROUGH
+from tests.support.redis_dump import held
 from tests.support.slots import SLOTS, Slot
-from tests.support.truth import held, truth
+from tests.support.truth import truth
 from tests.support.twins import FIELD, NAME, Insistent, assemble
 from tests.support.types import Document
 from tests.support.versions import at_ms
@@ -54,12 +56,12 @@ def server(request: pytest.FixtureRequest) -> Iterator[tuple[Any, Wire]]:
 @pytest.mark.slow
 @given(first=histories, second=histories, seed=st.integers(0, 2**32))
 @settings(
-    max_examples=400 if THOROUGH else 30 if LONG else 4,
+    max_examples=400 if THOROUGH else 30 if LONG else 6,
     deadline=None,
     derandomize=not THOROUGH,
     suppress_health_check=list(HealthCheck),
 )
-def test_four_writers_leave_what_the_documents_say(
+def test_four_concurrent_writers_agree_with_the_documents(
     mongo_client: MongoClient[Document],
     collection: Collection[Document],
     server: tuple[Any, Wire],

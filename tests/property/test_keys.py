@@ -44,7 +44,7 @@ def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 @given(st.data())
-def test_different_parts_never_meet_on_one_key(data: st.DataObject) -> None:
+def test_different_parts_give_different_keys(data: st.DataObject) -> None:
     """Two keys are equal exactly when their families and, but for composition, all their parts are."""
     one, other = data.draw(st.sampled_from(CONTRACT)), data.draw(st.sampled_from(CONTRACT))
     these, those = data.draw(_parts(one)), data.draw(_parts(other))
@@ -52,20 +52,20 @@ def test_different_parts_never_meet_on_one_key(data: st.DataObject) -> None:
 
 
 @given(st.lists(_texts, min_size=2, max_size=2), st.lists(_texts, min_size=2, max_size=2))
-def test_text_cannot_move_from_one_component_to_the_next(one: list[str], other: list[str]) -> None:
+def test_joined_components_cannot_be_confused(one: list[str], other: list[str]) -> None:
     """Joined by colons, components stay apart: `a:` and `b` are not `a` and `:b`."""
     assume([normalize("NFC", part) for part in one] != [normalize("NFC", part) for part in other])
     assert ":".join(map(component, one)) != ":".join(map(component, other))
 
 
 @given(_texts)
-def test_a_component_can_be_read_back(value: str) -> None:
+def test_a_component_decodes_to_its_text(value: str) -> None:
     """Percent-decoding gives the NFC text again: nothing is lost, so nothing can meet."""
     assert unquote(component(value)) == normalize("NFC", value)
 
 
 @given(_texts)
-def test_composition_makes_no_difference(value: str) -> None:
+def test_unicode_composition_does_not_change_a_key(value: str) -> None:
     """NFC and NFD of one text are one component and one segment."""
     composed, decomposed = normalize("NFC", value), normalize("NFD", value)
     assert component(composed) == component(decomposed)
@@ -73,12 +73,12 @@ def test_composition_makes_no_difference(value: str) -> None:
 
 
 @given(_json, _json)
-def test_params_meet_only_where_json_is_the_same(one: Any, other: Any) -> None:
+def test_params_share_a_hash_only_if_their_json_is_equal(one: Any, other: Any) -> None:
     """Two parameters have one hash exactly when they are the same JSON, 1 and 1.0 included."""
     assert (params_hash(one) == params_hash(other)) == _same(one, other)
 
 
 @given(st.dictionaries(st.text(), _json))
-def test_the_order_of_params_makes_no_difference(params: dict[str, Any]) -> None:
+def test_the_order_of_params_does_not_change_the_hash(params: dict[str, Any]) -> None:
     """Fields written in another order are the same call."""
     assert params_hash(params) == params_hash(dict(reversed(params.items())))

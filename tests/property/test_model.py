@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 from pymongo.collection import Collection
 
-from etl.cache.client import ClusterWire, Wire, open_pool
+from etl.cache.client import Wire, open_pool
+from etl.cache.cluster import ClusterWire
 from etl.mongo.reader import Source
 from tests.support.cluster import Cluster
 from tests.support.slots import CAMPAIGNS, SLOTS, Slot
@@ -192,7 +193,7 @@ class Model(RuleBasedStateMachine):
             self.world.settle()
 
 
-def test_whatever_happens_redis_follows_mongodb() -> None:
+def test_redis_agrees_with_mongodb_after_any_events() -> None:
     """After quiet Redis is the projection of MongoDB; requests are queued once; no checkpoint goes back."""
     run_state_machine_as_test(Model, settings=PROFILE)
 
@@ -220,7 +221,7 @@ class FollowedModel(Model):
         super().quiet()
 
 
-def test_whatever_happens_a_follower_needs_no_cycle() -> None:
+def test_a_follower_alone_agrees_with_mongodb_after_any_events() -> None:
     """After quiet Redis is the projection of MongoDB by the changes that a follower has applied."""
     run_state_machine_as_test(
         FollowedModel, settings=settings(PROFILE, max_examples=PROFILE.max_examples // 2)
@@ -245,7 +246,7 @@ def run_on_servers(collection: Collection[Document], client: Any, wire: Wire, ex
     run_state_machine_as_test(RealModel, settings=profile)
 
 
-def test_whatever_happens_on_real_servers(
+def test_real_servers_agree_after_any_events(
     collection: Collection[Document], redis_client: redis.Redis, redis_url: str
 ) -> None:
     """The same is true of MongoDB and Redis themselves, as far as a few examples tell."""
@@ -253,7 +254,7 @@ def test_whatever_happens_on_real_servers(
         run_on_servers(collection, redis_client, wire, PROFILE.max_examples // 10)
 
 
-def test_whatever_happens_on_a_cluster(
+def test_a_cluster_agrees_after_any_events(
     collection: Collection[Document], cluster_client: Any, shared_cluster: Cluster
 ) -> None:
     """The same is true where the keys of one document are on three servers; LONG_RUNS=1 tries more examples."""

@@ -55,25 +55,25 @@ def _read(written: str) -> Any:
 
 
 @given(_nested(_plain | _longs.map(Int64) | _floats | _decimals))
-def test_json_reads_back_exactly(value: Any) -> None:
+def test_json_decodes_to_the_same_value(value: Any) -> None:
     """Nothing is lost in JSON: text, the order of fields, every digit of every number."""
     assert _read(json_text(value)) == _exact(value)
 
 
 @given(_nested(_plain))
-def test_json_is_as_compact_as_it_can_be(value: Any) -> None:
+def test_json_is_compact(value: Any) -> None:
     """Without fractions, what is written is what the standard library writes, no spaces, no escapes."""
     assert json_text(value) == json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 @given(_floats | _longs | _decimals)
-def test_a_number_is_as_short_as_it_can_be(value: Any) -> None:
+def test_a_number_has_its_shortest_form(value: Any) -> None:
     """No exponent, no trailing zero, no leading zero, no negative zero; the same inside JSON."""
     assert _SHORTEST.fullmatch(text(value))
     assert json_text([value]) == f"[{text(value)}]"
 
 
 @given(_floats)
-def test_a_float_reads_back_as_itself(value: float) -> None:
+def test_a_float_decodes_to_itself(value: float) -> None:
     """The shortest form is still the same float."""
     assert float(text(value)) == value

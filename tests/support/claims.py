@@ -2,27 +2,19 @@
 
 from typing import Any
 
-import redis
 from bson import ObjectId
 
 from etl.cache.keys import owner_key
-from etl.cache.writer import DEADLINE_SECONDS, Applied, CacheWriter, KeyWrite, WriteConflict
+from etl.cache.writer import Applied, CacheWriter, KeyWrite, WriteConflict
 from etl.model.result import TransformResult
-from schemas.families import CONFIG_API
 from schemas.operations import Evict, Put
+from tests.support.batches import KEY, says
 from tests.support.results import result
 
-KEY = "config:api:a"
 OWNER = owner_key(KEY)
-LATE = int(DEADLINE_SECONDS * 1_000_000)
 ABOUT = 2_000_000  # microseconds that a slow machine may lose
 NOTHING = Applied([], [], 0, [], [])
 IDS = [ObjectId(f"{number:024x}") for number in range(20)]
-
-
-def says(text: str) -> Put:
-    """A hash that tells which claim it is of."""
-    return Put(CONFIG_API.name, KEY, {"status": text})
 
 
 def claim(document_id: Any, ms: int = 1_000, text: str | None = None) -> KeyWrite:
@@ -59,8 +51,3 @@ def apply(writer: CacheWriter, *changes: KeyWrite, read_at: int | None = None, k
 def blocked(document_id: Any = None, *, holds: bool = False) -> Applied:
     """The key was not changed: this document decides and is not in the call; or a read was too old."""
     return NOTHING._replace(conflicts=[WriteConflict(KEY, name(document_id) if document_id else "", holds)])
-
-
-def status(client: redis.Redis) -> Any:
-    """What the key says."""
-    return client.hget(KEY, "status")

@@ -8,6 +8,7 @@ import redis
 from redis.cluster import RedisCluster
 
 from etl.demo import RedisServer
+from tests.support.redis_dump import Contents, held
 from tests.support.waiting import eventually
 
 _SLOTS: Final = 16_384
@@ -58,17 +59,10 @@ class Cluster:
                 client.execute_command("CLUSTER SETSLOT", slot, "NODE", names[there])
         return moved
 
-    def contents(self) -> dict[str, Any]:
-        """Every contract key that documents fill, and what it holds."""
-        found: dict[str, Any] = {}
-        client = self.client()
-        for key in client.scan_iter(count=1000, target_nodes=RedisCluster.PRIMARIES):
-            if not key.startswith(("{", "etl:")):
-                read = client.hgetall if client.type(key) == "hash" else lambda k: client.lrange(k, 0, -1)
-                value = read(key)
-                found[key] = sorted(value) if key.startswith("queue:") else value
-        client.close()
-        return found
+    def held(self) -> Contents:
+        """See `redis_dump.held`."""
+        with self.client() as client:
+            return held(client)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import redis
 from pymongo.collection import Collection
 
 from etl.demo.process import free_port
+from tests.factories import api
 from tests.support.http import get
 from tests.support.types import Document
 
@@ -25,8 +26,7 @@ Process = subprocess.Popen[str]
 
 def provider(number: int) -> Document:
     """A document of `config:api`, written now."""
-    fields = {"tipo": "integracion_api", "provider_name": f"p{number}", "status": "active"}
-    return fields | {"updated_at": datetime.now(UTC)}
+    return api(f"p{number}", datetime.now(UTC))
 
 
 def key(number: int) -> str:

@@ -1,8 +1,10 @@
 """The application on the databases of one test, with its clock in the test's hands, and documents for it."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import pytest
 
@@ -11,14 +13,35 @@ from etl.cache.keys import state_keys
 from etl.model.report import Report
 from etl.mongo.reader import Source
 from etl.settings import Settings
-from tests.support.types import Document
 
 NAME = "promptContent"
 STATE_PREFIX = state_keys(NAME).checkpoint.removesuffix("checkpoint")
 """What the names of the ETL's own keys start with."""
 
-OpenApp = Callable[..., App]
-"""Opens the application; keyword arguments are settings of its one collection."""
+NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
+LEASE = state_keys(NAME).lease
+
+
+class OpenApp(Protocol):
+    """Opens an application in this process, which is closed when the test ends, if not before."""
+
+    def __call__(
+        self,
+        *,
+        mongo: str = ...,
+        database: str = ...,
+        redis: str = ...,
+        patience: float = ...,
+        timeout: float = ...,
+        settings: Mapping[str, Any] = ...,
+        **collection: Any,
+    ) -> App:
+        """Open it on the servers and databases of the test, or on others.
+
+        `patience` is for how many seconds errors are retried, `timeout` how many seconds an answer is waited for.
+        `settings` are other settings, `collection` those of its one collection.
+        """
+        ...
 
 
 class Clock:
@@ -46,16 +69,23 @@ def _to_ms(moment: datetime) -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
-def settings_for(uri: str, database: str, url: str, **collection: Any) -> Settings:
-    """Settings of one collection on these servers; patience and lease are short, as tests are."""
-    return Settings.model_validate(
-        {
-            "mongo": {"uri": uri, "database": database},
-            "redis": {"url": url},
-            "collections": [{"name": NAME} | collection],
-            "retry": {"seconds": 5},
-        }
-    )
+def settings_for(
+    mongo: str,
+    database: str,
+    redis: str,
+    patience: float = 5,
+    timeout: float = 10,
+    settings: Mapping[str, Any] = NO_SETTINGS,
+    **collection: Any,
+) -> Settings:
+    """Settings of one collection on these servers: see `OpenApp`."""
+    sections: dict[str, Any] = {
+        "mongo": {"uri": mongo, "database": database, "timeout_seconds": timeout},
+        "redis": {"url": redis, "timeout_seconds": timeout},
+        "collections": [{"name": NAME} | collection],
+        "retry": {"seconds": patience},
+    }
+    return Settings.model_validate(sections | {**settings})
 
 
 def sync(app: App) -> Report:
@@ -65,19 +95,14 @@ def sync(app: App) -> Report:
     return report
 
 
-def api(name: str, updated_at: Any, **changes: Any) -> Document:
-    """An `integracion_api`, the simplest of documents: one key, `config:api:{name}`."""
-    fields = {"tipo": "integracion_api", "provider_name": name, "status": "active"}
-    return fields | {"updated_at": updated_at} | changes
+def cycle(app: App) -> Report:
+    """One cycle of the one collection.
 
-
-def campaign(campana_id: str, updated_at: Any, **changes: Any) -> Document:
-    """A `generacion` with one message, of segment `s`."""
-    message = {"numero": 1, "texto": "hola", "tono": "casual"}
-    fields = {"tipo": "generacion", "campana_id": campana_id, "segmento": "s", "mensajes": [message]}
-    return fields | {"updated_at": updated_at} | changes
-
-
-def hash_at(client: Any, key: str) -> dict[str, str]:
-    """The hash that Redis holds under `key`; empty where there is none."""
-    return cast("dict[str, str]", client.hgetall(key))
+    A holder that was cut off may have left its lease behind: then as soon as that has run out.
+    """
+    deadline = time.monotonic() + 5
+    while True:
+        [report] = app.sync()
+        if report.status != "locked" or time.monotonic() > deadline:
+            return report
+        time.sleep(0.05)

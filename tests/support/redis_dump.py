@@ -1,31 +1,72 @@
 """Every key of a Redis, for comparison."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
-import redis
+from schemas.families import GENERATION_QUEUE
+
+_OWN = ("{", "etl:record:")
+
+Contents = dict[str, list[str] | dict[str, str]]
+"""Key -> value, of everything that documents fill. The items of a queue are sorted: their order depends on
+when documents were read, how often each is there does not."""
 
 
-def contents(client: redis.Redis, keys: str = "*") -> dict[str, dict[str, Any]]:
-    """Every key of Redis that fits the pattern: its type, its TTL in seconds, its value."""
-    return {key: _content(client, key) for key in sorted(client.scan_iter(keys))}
-
-
-def contract_keys(client: redis.Redis) -> dict[str, dict[str, Any]]:
-    """The keys that the users' design names: all but the ETL's own."""
+def contents(client: Any, keys: str = "*") -> dict[str, dict[str, Any]]:
+    """Every key of a Redis or of a cluster that fits the pattern: its type, its TTL in seconds, its value."""
+    found = sorted(client.scan_iter(keys, count=1000))
+    pipeline = client.pipeline(transaction=False)
+    for key in found:
+        pipeline.type(key)
+        pipeline.ttl(key)
+    answers = pipeline.execute()
+    kinds = {key: kind for key, kind in zip(found, answers[::2], strict=True) if kind != "none"}
+    ttls = dict(zip(found, answers[1::2], strict=True))
+    for key, kind in kinds.items():
+        read = {
+            "hash": (pipeline.hgetall, ()),
+            "list": (pipeline.lrange, (0, -1)),
+            "set": (pipeline.smembers, ()),
+            "zset": (pipeline.zrange, (0, -1, False, True)),
+            "string": (pipeline.get, ()),
+        }[kind]
+        read[0](key, *read[1])
     return {
-        key: content for key, content in contents(client).items() if not key.startswith(("{", "etl:record:"))
+        key: {"type": kind, "ttl": None if ttls[key] == -1 else ttls[key], "value": value}
+        for (key, kind), value in zip(kinds.items(), pipeline.execute(), strict=True)
     }
 
 
-def _content(client: redis.Redis, key: str) -> dict[str, Any]:
-    read: dict[str, Callable[[], Any]] = {
-        "hash": lambda: client.hgetall(key),
-        "list": lambda: client.lrange(key, 0, -1),
-        "set": lambda: client.smembers(key),
-        "zset": lambda: client.zrange(key, 0, -1, withscores=True),
-        "string": lambda: client.get(key),
-    }
-    kind = str(client.type(key))
-    ttl = client.ttl(key)
-    return {"type": kind, "ttl": None if ttl == -1 else ttl, "value": read[kind]()}
+def values(client: Any, keys: str = "*", but: str | tuple[str, ...] = ()) -> dict[str, Any]:
+    """The value of every key that fits the pattern and does not end with any of these words."""
+    return {key: one["value"] for key, one in contents(client, keys).items() if not key.endswith(but)}
+
+
+def contract_keys(client: Any) -> dict[str, dict[str, Any]]:
+    """The keys that the users' design names: all but the ETL's own."""
+    return {key: one for key, one in contents(client).items() if not key.startswith(_OWN)}
+
+
+def entries(client: Any) -> dict[str, dict[str, Any]]:
+    """The keys that documents fill: the contract keys without `etl:last_sync`."""
+    return {key: one for key, one in contract_keys(client).items() if not key.startswith("etl:")}
+
+
+def held(client: Any) -> Contents:
+    """The values of the keys that documents fill.
+
+    Raises `AssertionError` for a key without a TTL that should have one.
+    """
+    found = entries(client)
+    for key, one in found.items():
+        assert one["ttl"] is not None or key.startswith(GENERATION_QUEUE.prefix), f"{key} has no TTL"
+    return {key: canonical(key, one["value"]) for key, one in found.items()}
+
+
+def canonical(key: str, value: list[str] | dict[str, str]) -> list[str] | dict[str, str]:
+    """The value with the items of a queue sorted."""
+    return sorted(value) if key.startswith(GENERATION_QUEUE.prefix) else value
+
+
+def hash_at(client: Any, key: str) -> dict[str, str]:
+    """The hash that Redis holds under `key`; empty where there is none."""
+    return cast("dict[str, str]", client.hgetall(key))

@@ -1,5 +1,6 @@
 """Results made of entries, as the transform makes them of documents."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from etl.model.result import TransformResult
@@ -30,3 +31,10 @@ def result(
 def rejected(document_id: Any, reason: str = "invalid fields", ms: int = 1_000) -> TransformResult:
     """A document that cannot be applied."""
     return TransformResult(f"{NAME} {id_text(document_id)}", str(ms), ms, reject=Reject(reason))
+
+
+def hash_of(entry: Entry) -> Mapping[str, str]:
+    """The fields of an entry that writes a hash."""
+    assert isinstance(entry, Put)
+    assert isinstance(entry.value, Mapping)
+    return entry.value

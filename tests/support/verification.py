@@ -1,20 +1,11 @@
 """Documents and reports for tests of verification."""
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
-from typing import Any
 
 from etl.app import App, VerifyReport
 from schemas.families import CAMPAIGN_MESSAGES, GENERATION_META
-from tests.support.pipeline import campaign
-from tests.support.types import Document
 
 Applied = Callable[..., App]
-
-
-def generation(number: int, moment: datetime, **changes: Any) -> Document:
-    """A document that fills a list and a hash."""
-    return campaign(f"c{number}", moment, _id=number, metadata={"tokens_total": number}) | changes
 
 
 def messages(number: int, segmento: str = "s") -> str:

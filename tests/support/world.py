@@ -9,7 +9,7 @@ which it says what Redis must hold. What a cycle could never have promised it do
 - Of one document no two versions bear the same date, for the pair is what a version is.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,10 +33,10 @@ from etl.sync.planner import Limits
 from etl.sync.refresh import refresh
 from etl.transform.transform import Transform
 from schemas.documents import project
-from schemas.families import GENERATION_LOCK, GENERATION_QUEUE
+from schemas.families import GENERATION_LOCK
 from schemas.ids import id_from_text, id_text
-from schemas.operations import Projection, Reject
-from schemas.position import FIRST, LAST, Position, position_from_text, position_of
+from schemas.position import FIRST, LAST, position_of
+from tests.support.model import QUEUES, TTLS, Model
 from tests.support.slots import Slot, bulk
 from tests.support.twins import (
     FIELD,
@@ -56,7 +56,7 @@ from tests.support.twins import (
     fake_redis,
     fake_redis_told_by,
 )
-from tests.support.versions import Value, Version, at_ms
+from tests.support.versions import Version, at_ms
 
 OVERLAP: Final = 20_000
 SLACK: Final = 1_000
@@ -67,14 +67,6 @@ STEP: Final = 10_000
 """Clocks are set by multiples of this: far more than the jitter that a cycle puts down to chance."""
 
 DEADLINE: Final = round(DEADLINE_SECONDS * 1000)
-
-_TTLS: Final = {
-    "ai:campaign_messages": 1500,
-    "ai:generation:meta": 1500,
-    "config:api": 900,
-    "queue:ai_generation": None,
-}
-"""Short enough for keys to expire while a world is at work."""
 
 # Redis is ahead by a little, as clocks are.
 _BEGIN = 1_750_000_000_000
@@ -90,31 +82,15 @@ class Event(NamedTuple):
     how: tuple[Any, ...] = ()
 
 
-def _plain(value: Mapping[str, str] | Sequence[str]) -> Value:
-    return dict(value) if isinstance(value, Mapping) else list(value)
+@dataclass(kw_only=True)
+class World(Model):
+    """Documents and Redis, real or not, with all that happens to them."""
 
-
-@dataclass
-class World:
-    """Documents and Redis, real or not, and the model of what they hold."""
-
-    documents: Any
     reader: Reader
-    client: redis.Redis
     connect: Callable[[Meddler], Wire]
-    clocks: Clocks
-    current: dict[int, Version] = field(default_factory=dict)
-    """The version that MongoDB holds, by number of the slot."""
-    past: list[Version] = field(default_factory=list)
-    """Versions that MongoDB held since Redis was last flushed, in the order of their coming."""
-    settled: dict[int, Version] = field(default_factory=dict)
-    """The last version of each slot that a cycle has certainly applied, and that decides about its keys."""
     uncommitted: dict[int, Version] = field(default_factory=dict)
     pages: list[tuple[int, list[TransformResult]]] = field(default_factory=list)
     """What other workers have read and not yet written, each with the clock of Redis before that."""
-    locked: set[str] = field(default_factory=set)
-    popped: list[tuple[str, str]] = field(default_factory=list)
-    position: Position | None = None
     stepped_back: bool = False
     changes: list[str] = field(default_factory=list)
     """The `_id`s of the documents that were written and deleted, in the order of the oplog."""
@@ -206,8 +182,8 @@ class World:
 
     def pop(self) -> None:
         """The generator takes all that is queued."""
-        self.popped += self._queued()
-        self.client.delete(*_QUEUES)
+        self.popped += self.queued()
+        self.client.delete(*QUEUES)
 
     def flush(self) -> None:
         """Redis loses everything: what a run under way has read may still be written, older versions not."""
@@ -346,7 +322,7 @@ class World:
 
     def _stages(self, meddler: Meddler) -> Stages:
         reader = MeddledReader(self.reader, self.clocks, meddler)
-        return assemble(reader, self.connect(meddler), ttls=_TTLS)
+        return assemble(reader, self.connect(meddler), ttls=TTLS)
 
     # What must be true
 
@@ -356,130 +332,19 @@ class World:
         assert report is not None
         self.stepped_back = False
         self.check_truth(report)
-        before = self.contents(), sorted(self._queued())
+        before = self.contents(), sorted(self.queued())
         second = self.cycle()
         assert second is not None
         assert second.mode == "delta"
         assert (second.records_processed, second.dead_lettered, second.enqueued) == (0, 0, 0)
-        assert (self.contents(), sorted(self._queued())) == before
+        assert (self.contents(), sorted(self.queued())) == before
         self.deliver()
         self.check_truth(second)
-
-    def check_truth(self, report: Report) -> None:
-        """Redis holds what MongoDB says, but for campaigns under a lock."""
-        for number, version in self.current.items():
-            if version.lock not in self.locked and isinstance(version.projection, Projection):
-                version.must_be_queued = True
-                if not version.keeps:
-                    self.settled[number] = version
-        self.check_safety()
-        contents = self.contents()
-        waiting = {key for v in self._versions() if v.lock in self.locked for key in v.claims}
-        for key in {key for v in self._versions() for key in v.claims} - waiting:
-            assert contents.get(key) in self._allowed(key), key
-        counted = [self._queued().count(request) + self.popped.count(request) for request in self._requests()]
-        least = [self._asked(request, must=True) for request in self._requests()]
-        assert all(n >= m for n, m in zip(counted, least, strict=True)), (counted, least)
-        self._check_dead_letters()
-        assert report.unreachable == self.documents.count_documents({"_id": "dateless"})
-        assert report.deferred == self.client.hlen(OWN.deferred)
-        if not self.locked:
-            assert report.deferred == 0
-
-    def check_safety(self) -> None:
-        """What holds at any moment: no request is there twice, and the checkpoint never goes back."""
-        for request in self._requests():
-            times = self._queued().count(request) + self.popped.count(request)
-            assert times <= self._asked(request), f"{request} is queued {times} times"
-        text: Any = self.client.hget(OWN.checkpoint, "position")
-        position = position_from_text(text) if text else None
-        if self.position is not None:
-            assert position is not None
-            assert position.order() >= self.position.order(), "the checkpoint went back"
-        self.position = position
-
-    def _check_dead_letters(self) -> None:
-        dead: Any = set(self.client.hkeys(OWN.dead_letters))
-        invalid = self._invalid()
-        mended = {id_text(v.slot.id) for v in self.current.values() if v.lock in self.locked}
-        deleted = {id_text(v.slot.id) for v in self.past if v.slot.number not in self.current}
-        assert invalid <= dead
-        assert dead <= invalid | mended | deleted
-
-    def _invalid(self) -> set[str]:
-        return {id_text(v.slot.id) for v in self.current.values() if isinstance(v.projection, Reject)}
-
-    def _allowed(self, key: str) -> list[Value]:
-        """What may be under a key: what its newest claim says.
-
-        Where the document of an earlier claim has become invalid, or asks for messages, or was deleted, that may
-        stand instead, for it says nothing else: but not against a newer claim, nor against one that came after it
-        was deleted. And what has not been written for the life of a key may have expired, and made room for older
-        claims. Of one date, where only MongoDB can tell which is newer, either may stand.
-        """
-        certain = [(v, True) for v in self.current.values() if key in v.claims]
-        standing = [(v, False) for v in self.past if key in v.claims and self._may_stand(v, key)]
-        allowed: list[Value] = []
-        for version, is_certain in sorted(certain + standing, key=lambda one: one[0].order(), reverse=True):
-            allowed.append(version.claims[key])
-            if version.visible_at + _life(key) <= self.clocks.redis:
-                allowed.append(None)
-            elif is_certain:
-                ms = version.position.ms
-                return allowed + [one.claims[key] for one, _ in standing if one.position.ms == ms]
-        return [*allowed, None]
-
-    def _may_stand(self, version: Version, key: str) -> bool:
-        """Whether a version of the past may still be in Redis: its document says nothing else by now."""
-        number = version.slot.number
-        settled, now = self.settled.get(number), self.current.get(number)
-        if settled is not None and version.committed < settled.committed:
-            return False
-        if now is not None:
-            return isinstance(now.projection, Reject) or key in now.keeps
-        deleted = max(v.replaced for v in self.past if v.slot.number == number)
-        return not any(key in v.claims and v.committed > deleted for v in self.current.values())
-
-    def contents(self) -> dict[str, Value]:
-        """Every key of the contract that documents fill, and what it holds."""
-        keys: Any = self.client.scan_iter(count=1000)  # of a cluster all primaries, unlike KEYS
-        kept = {key for key in keys if key.startswith(("ai:", "config:"))}
-        return {key: self._read(key) for key in sorted(kept)}
-
-    def _read(self, key: str) -> Value:
-        value: Any = self.client.hgetall(key) if _is_hash(key) else self.client.lrange(key, 0, -1)
-        return _plain(value)
-
-    def _queued(self) -> list[tuple[str, str]]:
-        items: dict[str, Any] = {queue: self.client.lrange(queue, 0, -1) for queue in _QUEUES}
-        return [(queue, item) for queue, queued in items.items() for item in queued]
-
-    def _versions(self) -> list[Version]:
-        return [*self.current.values(), *self.past]
-
-    def _requests(self) -> set[tuple[str, str]]:
-        return {v.request for v in self._versions() if v.request is not None} | set(self._queued())
-
-    def _asked(self, request: tuple[str, str], *, must: bool = False) -> int:
-        """How many versions ask for it (or must have been given it)."""
-        return sum(v.request == request and (v.must_be_queued or not must) for v in self._versions())
 
     def _commit_due(self, clock: int) -> None:
         for number, version in list(self.uncommitted.items()):
             if (version.position.ms or 0) + LATEST < clock:
                 self.commit(number)
-
-
-_QUEUES = [GENERATION_QUEUE.key(priority=priority) for priority in ("alta", "media", "baja")]
-
-
-def _is_hash(key: str) -> bool:
-    return not key.startswith("ai:campaign_messages:")
-
-
-def _life(key: str) -> int:
-    """Milliseconds that the key lives after it was written."""
-    return 1000 * next(ttl for family, ttl in _TTLS.items() if ttl and key.startswith(f"{family}:"))
 
 
 def clocks_of_a_world() -> Clocks:
@@ -491,7 +356,13 @@ def fake_world() -> World:
     """An empty world without servers; close its `closing` at the end."""
     clocks, documents, client = clocks_of_a_world(), fake_documents(), fake_redis()
     wire = Wire(client.connection_pool)
-    world = World(documents, ReaderTwin(documents), client, partial(MeddledWire, wire), clocks)
+    world = World(
+        documents=documents,
+        reader=ReaderTwin(documents),
+        client=client,
+        connect=partial(MeddledWire, wire),
+        clocks=clocks,
+    )
     world.closing.enter_context(fake_redis_told_by(clocks))
     return world
 
@@ -499,4 +370,5 @@ def fake_world() -> World:
 def real_world(documents: Any, reader: Reader, client: redis.Redis, wire: Wire) -> World:
     """The same on servers, which are empty: keys expire by the clock of the machine."""
     clocks = clocks_of_a_world()
-    return World(documents, reader, client, partial(DatedWire, wire, clocks=clocks), clocks)
+    connect = partial(DatedWire, wire, clocks=clocks)
+    return World(documents=documents, reader=reader, client=client, connect=connect, clocks=clocks)

@@ -70,7 +70,7 @@ def test_every_range_is_worked_on_once(step: int, workers: int) -> None:
     assert sorted(work.done) == [*range(100)]
 
 
-def test_this_process_goes_through_them_in_order() -> None:
+def test_without_workers_ranges_are_read_in_order() -> None:
     """One step after the other; what is told to be done is."""
     work = Ranges(4)
     lowest = [one.lowest for one in run(work, None)]
@@ -79,7 +79,7 @@ def test_this_process_goes_through_them_in_order() -> None:
     assert lowest[-1] is None
 
 
-def test_the_lowest_cursor_never_passes_what_is_under_way() -> None:
+def test_the_lowest_cursor_never_passes_a_task_under_way() -> None:
     """A worker that is slow with the first range holds it back, however far the others are."""
     others, slow = threading.Event(), Ranges(10)
 
@@ -97,7 +97,7 @@ def test_the_lowest_cursor_never_passes_what_is_under_way() -> None:
     assert [one.lowest for one in rest] == [None]
 
 
-def test_few_tasks_are_under_way() -> None:
+def test_two_tasks_per_worker_are_under_way() -> None:
     """Twice as many as there are workers: a range that is begun is soon done."""
     submitted: list[Task] = []
     go_on = threading.Event()
@@ -127,7 +127,7 @@ def test_few_tasks_are_under_way() -> None:
 
 
 @pytest.mark.parametrize("calls", [0, 2, 100], ids=["takes none", "takes two", "takes all and fails"])
-def test_a_broken_executor(calls: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_broken_executor_is_replaced_by_this_process(calls: int, caplog: pytest.LogCaptureFixture) -> None:
     """The ranges are worked on here instead, each once and in order; the log says so, once."""
     work = Ranges(5)
     run(work, Workers(Broken(calls), work, 2))
@@ -135,8 +135,7 @@ def test_a_broken_executor(calls: int, caplog: pytest.LogCaptureFixture) -> None
     assert caplog.text.count("going on without workers") == 1
 
 
-def test_an_executor_that_was_shut_down() -> None:
-    """Likewise."""
+def test_an_executor_that_was_shut_down_is_replaced_by_this_process() -> None:
     executor = ThreadPoolExecutor(1)
     executor.shutdown()
     work = Ranges(10)
@@ -145,7 +144,7 @@ def test_an_executor_that_was_shut_down() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_error_ends_it_once_nothing_is_under_way(workers: int) -> None:
+def test_an_error_is_raised_once_no_task_is_under_way(workers: int) -> None:
     """What went wrong in a task is raised where its progress is asked for."""
     work = Ranges(10)
 

@@ -22,7 +22,7 @@ def world() -> Iterator[World]:
     world.closing.close()
 
 
-def test_what_waited_for_a_lock_is_not_displaced_by_an_older_document(world: World) -> None:
+def test_a_deferred_document_is_not_displaced_by_an_older_one(world: World) -> None:
     """An older one that commits late, and is read in the cycle in which the lock is gone, stays behind."""
     world.settle()
     world.lock("A")
@@ -44,7 +44,7 @@ def test_a_tombstone_with_an_earlier_date_evicts(world: World) -> None:
     assert world.contents() == {}
 
 
-def test_a_late_commit_at_the_edge_of_the_overlap(world: World) -> None:
+def test_a_late_commit_at_the_edge_of_the_overlap_is_found(world: World) -> None:
     """It is found when the clock has moved on by all that a cycle promises, behind thousands of others."""
     world.settle()
     world.write_late(API, "put")
@@ -56,7 +56,7 @@ def test_a_late_commit_at_the_edge_of_the_overlap(world: World) -> None:
     assert world.contents()["config:api:p"] == {"status": "status 1"}
 
 
-def test_two_documents_of_one_date_whose_order_only_mongodb_knows(world: World) -> None:
+def test_two_documents_of_one_date_are_ordered_as_in_mongodb(world: World) -> None:
     """The one that holds their key has asked for messages since, and says nothing of it any more."""
     world.write_late(SECOND, "plain", 1)
     world.commit(SECOND.number)
@@ -67,7 +67,7 @@ def test_two_documents_of_one_date_whose_order_only_mongodb_knows(world: World) 
     world.settle()
 
 
-def test_a_deletion_is_noticed_by_the_one_that_it_held_back(world: World) -> None:
+def test_a_deletion_makes_way_for_an_older_claim(world: World) -> None:
     """An older claim, committed after it."""
     world.write(API, "put", 5_000)
     world.settle()
@@ -77,7 +77,7 @@ def test_a_deletion_is_noticed_by_the_one_that_it_held_back(world: World) -> Non
     assert world.contents()["config:api:p"] == {"status": "status 2"}
 
 
-def test_a_page_that_was_read_before_all_that_happened_changes_nothing(world: World) -> None:
+def test_a_stale_page_changes_nothing(world: World) -> None:
     """A worker writes it at the very end: its documents have moved, were evicted, deleted, dated back."""
     world.write(API, "put", 60_000)
     world.write(OTHER_API, "put")

@@ -16,7 +16,9 @@ class Loading(ModuleType):
         raise KeyboardInterrupt
 
 
-def test_ctrl_c_while_it_loads(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_during_imports_prints_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """It ends with 130, and says nothing."""
     monkeypatch.setitem(sys.modules, "etl.cli", Loading("etl.cli"))
     try:

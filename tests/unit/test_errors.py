@@ -17,7 +17,7 @@ from etl.errors import (
     ("kind", "code"),
     [(TransientError, 1), (CycleFailed, 1), (ConfigurationError, 2), (Interrupted, 130)],
 )
-def test_each_says_what_a_command_ends_with(kind: type[EtlError], code: int) -> None:
+def test_each_error_has_an_exit_code(kind: type[EtlError], code: int) -> None:
     """Exit codes, as the README has them."""
     assert kind("why").exit_code == code
     assert str(kind("why")) == "why"

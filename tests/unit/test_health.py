@@ -37,7 +37,7 @@ def test_readiness(snapshot: HealthSnapshot, problem: str | None) -> None:
     assert problem is None or problem in found[0]
 
 
-def test_a_glance_at_what_answers() -> None:
+def test_a_snapshot_of_servers_that_answer() -> None:
     """It is the status; what MongoDB says of a collection is no word on the server."""
     assert take_snapshot(FakeHealthSource(status())) == HealthSnapshot([status()])
     refused = status(error="MongoDB refuses", lag_seconds=None)
@@ -45,7 +45,7 @@ def test_a_glance_at_what_answers() -> None:
     assert (found.away, found.problems(CYCLE)) == ({}, ["MongoDB refuses"])
 
 
-def test_a_glance_without_mongodb() -> None:
+def test_a_snapshot_without_mongodb() -> None:
     """What Redis knows is told, and the one reason once."""
     away = status(error="MongoDB does not answer", lag_seconds=None)
     found = take_snapshot(FakeHealthSource(away, away={"mongodb": "MongoDB does not answer"}))
@@ -60,7 +60,7 @@ def test_a_mongodb_that_is_away_is_not_asked_again() -> None:
     assert source.mongodb_away == "MongoDB does not answer"
 
 
-def test_those_who_wait_are_answered_when_the_daemon_stops() -> None:
+def test_waiting_requests_are_answered_when_the_daemon_stops() -> None:
     """Closing returns at once while a server does not answer, and later requests do not wait."""
     go_on = threading.Event()
 
@@ -80,7 +80,7 @@ def test_those_who_wait_are_answered_when_the_daemon_stops() -> None:
     go_on.set()
 
 
-def test_a_glance_without_redis() -> None:
+def test_a_snapshot_without_redis() -> None:
     """Both are told where both are away, and Redis is waited for once."""
     away = {"redis": "Redis does not answer", "mongodb": "MongoDB does not answer"}
     source = FakeHealthSource(away=away)
@@ -89,13 +89,13 @@ def test_a_glance_without_redis() -> None:
     assert found.problems(CYCLE) == list(away.values())
 
 
-def test_a_redis_that_goes_away_meanwhile() -> None:
+def test_redis_may_go_away_during_a_snapshot() -> None:
     """The same."""
     found = take_snapshot(FakeHealthSource(RedisUnavailable("Redis does not answer")))
     assert (found.error, found.problems(CYCLE)) == ("Redis does not answer", ["Redis does not answer"])
 
 
-def test_what_nobody_foresaw_does_not_blind_the_monitor() -> None:
+def test_an_unexpected_error_does_not_stop_the_monitor() -> None:
     """It is told without its message."""
     found = take_snapshot(FakeHealthSource(ValueError("hunter2")))
     assert found.error is not None
@@ -103,7 +103,7 @@ def test_what_nobody_foresaw_does_not_blind_the_monitor() -> None:
     assert found.problems(CYCLE) == [found.error]
 
 
-def test_those_who_ask_together_share_one_look() -> None:
+def test_concurrent_requests_share_one_snapshot() -> None:
     """Fifty scrapes of a server that takes its time are one, in one thread."""
     looks: list[str] = []
 
@@ -120,7 +120,7 @@ def test_those_who_ask_together_share_one_look() -> None:
     assert len(looks) == 1
 
 
-def test_a_glance_is_good_for_a_while() -> None:
+def test_a_snapshot_is_reused_for_a_while() -> None:
     """Then it is a new one; the loop is not held up by a look."""
     numbers = iter(range(10))
 

@@ -136,7 +136,7 @@ def failed(text: str = "MongoDB does not answer") -> Report:
     return Report(NAME).failed(text, 1)
 
 
-def test_one_job_a_collection_and_one_a_family_that_is_refreshed() -> None:
+def test_each_collection_and_refreshed_family_has_a_job() -> None:
     """At their intervals."""
     settings = {
         "collections": [{"name": "a"}, {"name": "b"}],
@@ -154,7 +154,7 @@ def test_one_job_a_collection_and_one_a_family_that_is_refreshed() -> None:
     assert len({id(job.app) for job in desk.jobs.values()}) == 6
 
 
-def test_a_cycle_goes_well(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_cycle_is_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     """It is counted, and told where it did something; the next one comes when it is due."""
     desk = Desk()
     desk.cycles()
@@ -166,7 +166,7 @@ def test_a_cycle_goes_well(caplog: pytest.LogCaptureFixture) -> None:
     assert samples(desk.metrics)["etl_cycles_total", NAME, "ok"] == 2
 
 
-def test_after_an_outage_it_does_not_wait_for_the_next_interval(caplog: pytest.LogCaptureFixture) -> None:
+def test_after_an_outage_a_cycle_starts_before_the_next_interval(caplog: pytest.LogCaptureFixture) -> None:
     """It looks every few seconds whether both servers answer, without a cycle; each is told once."""
     desk = Desk()
     desk.app.results = [failed(), Report(NAME)]
@@ -180,7 +180,7 @@ def test_after_an_outage_it_does_not_wait_for_the_next_interval(caplog: pytest.L
     assert caplog.messages == ["MongoDB does not answer", "Redis does not answer", "recovered"]
 
 
-def test_what_fails_though_both_servers_answer_fails_once_an_interval() -> None:
+def test_a_failure_while_both_servers_answer_is_retried_once_per_interval() -> None:
     """At once a second time; each time another daemon may lead, which may fare better."""
     desk = Desk()
     desk.app.results = [failed("the checkpoint would have gone backwards")]
@@ -192,7 +192,7 @@ def test_what_fails_though_both_servers_answer_fails_once_an_interval() -> None:
     assert desk.postponed[2:] == [5]
 
 
-def test_a_short_interval_is_not_made_longer() -> None:
+def test_a_retry_never_comes_later_than_the_next_run() -> None:
     """The next run is soon enough."""
     desk = Desk(schedule={"cycle_seconds": 2})
     desk.app.results = [failed()]
@@ -202,7 +202,7 @@ def test_a_short_interval_is_not_made_longer() -> None:
     assert desk.postponed == []
 
 
-def test_a_daemon_that_does_not_lead_stands_by(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_daemon_without_the_leader_lease_stands_by(caplog: pytest.LogCaptureFixture) -> None:
     """It says so once, and comes back when the leader's lease would end. Its first cycle it runs at once."""
     desk = Desk()
     desk.app.lease.other = LeaseHeldError("host:7:ab", 20.0)
@@ -213,7 +213,7 @@ def test_a_daemon_that_does_not_lead_stands_by(caplog: pytest.LogCaptureFixture)
     assert caplog.messages == ["standing by: host:7:ab leads and runs the cycles"]
 
 
-def test_a_daemon_takes_over_where_the_leader_is_gone(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_standby_daemon_takes_over_from_a_leader_that_is_gone(caplog: pytest.LogCaptureFixture) -> None:
     """It says so, and runs a cycle at once; what it does not lead any more it stands by for again."""
     desk = Desk()
     desk.app.lease.other = LeaseHeldError("host:7:ab", 20.0)
@@ -229,7 +229,7 @@ def test_a_daemon_takes_over_where_the_leader_is_gone(caplog: pytest.LogCaptureF
     assert caplog.messages[2:] == ["standing by: host:8:cd leads and runs the cycles"]
 
 
-def test_standing_by_is_no_recovery(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_standby_daemon_reports_no_recovery(caplog: pytest.LogCaptureFixture) -> None:
     """What failed has not been seen to work again."""
     desk = Desk()
     desk.app.results = [failed("MongoDB does not answer")]
@@ -239,7 +239,7 @@ def test_standing_by_is_no_recovery(caplog: pytest.LogCaptureFixture) -> None:
     assert "recovered" not in caplog.messages
 
 
-def test_the_lead_is_given_back_when_the_daemon_ends() -> None:
+def test_the_leader_lease_is_released_when_the_daemon_ends() -> None:
     """So that the next one need not wait."""
     desk = Desk()
     desk.cycles()
@@ -266,7 +266,7 @@ def test_only_the_leader_reconciles(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.messages == ["0 different, 2 missing, 0 orphaned, 2 repaired"]
 
 
-def test_a_repair_that_is_due_comes_without_an_interval(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_due_repair_runs_without_an_interval(caplog: pytest.LogCaptureFixture) -> None:
     """After the cycle that has left something to repair, or that has found it left by another run."""
     desk = Desk()
     job = desk.jobs[f"{NAME}, reconciliation"]
@@ -283,7 +283,7 @@ def test_a_repair_that_is_due_comes_without_an_interval(caplog: pytest.LogCaptur
     assert caplog.messages == ["0 different, 2 missing, 0 orphaned, 2 repaired"]
 
 
-def test_a_reconciliation_that_failed_comes_back_when_the_servers_answer(
+def test_a_failed_reconciliation_is_repeated_when_the_servers_answer(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """As other jobs do; it is well again only once it has verified."""
@@ -302,7 +302,7 @@ def test_a_reconciliation_that_failed_comes_back_when_the_servers_answer(
     assert caplog.messages[1:] == ["recovered"]
 
 
-def test_many_complaints_are_few_lines(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_outage_is_logged_in_few_lines(caplog: pytest.LogCaptureFixture) -> None:
     """A server that goes down complains in several ways; a new outage is told anew. Every retry counts."""
     desk = Desk()
     for number in range(1000):
@@ -314,7 +314,7 @@ def test_many_complaints_are_few_lines(caplog: pytest.LogCaptureFixture) -> None
     assert caplog.messages[5:] == ["recovered", "Redis does not answer: 0"]
 
 
-def test_a_cycle_under_the_lease_of_another_is_no_trouble(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_cycle_under_the_lease_of_another_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
     """It is told, and not tried again at once."""
     desk = Desk()
     desk.app.results = [Report(NAME).failed("being synced by here:1", 75, "locked")]
@@ -332,7 +332,7 @@ def test_a_cycle_that_outlasts_its_interval_is_reported(caplog: pytest.LogCaptur
 
 
 @pytest.mark.parametrize("end", [Interrupted("stopped"), Report(NAME).failed("stopped", 130)])
-def test_being_asked_to_stop_is_no_failure(end: Result, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_stop_is_no_failure(end: Result, caplog: pytest.LogCaptureFixture) -> None:
     """Nothing is said, counted or tried again; an outage before it is not over by it."""
     desk = Desk()
     desk.app.on_retry(RedisUnavailable("away"))
@@ -342,7 +342,7 @@ def test_being_asked_to_stop_is_no_failure(end: Result, caplog: pytest.LogCaptur
     assert samples(desk.metrics)["etl_cycles_total", NAME, "failed"] == 0
 
 
-def test_what_nobody_foresaw_does_not_end_the_daemon(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unexpected_error_does_not_end_the_daemon(caplog: pytest.LogCaptureFixture) -> None:
     """One line, without its message; it is tried again."""
     desk = Desk()
     desk.app.results = [ValueError("hunter2")]
@@ -362,7 +362,7 @@ def test_every_failure_is_counted_once() -> None:
     assert samples(desk.metrics)["etl_cycles_total", NAME, "failed"] == 2
 
 
-def test_a_redis_that_goes_right_after_a_cycle_makes_it_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_outage_of_redis_after_a_cycle_does_not_make_it_fail(caplog: pytest.LogCaptureFixture) -> None:
     """It is counted once, as the cycle that went well; the outage is told, and both servers are asked again soon."""
     desk = Desk()
     desk.app.due = RedisUnavailable("Redis does not answer")

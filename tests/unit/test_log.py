@@ -31,7 +31,7 @@ def objects(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in said(capsys)]
 
 
-def test_a_line_of_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_of_text_has_time_level_and_message(capsys: pytest.CaptureFixture[str]) -> None:
     """When, how bad, the action, what it is about, the message; numbers are in the message."""
     logs.configure(logging.INFO)
     with logs.bound(collection="promptContent", cycle="1f3a09c2"):
@@ -83,7 +83,7 @@ def test_every_line_has_an_action(form: logs.Form, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_an_exception_is_told_without_its_message(
+def test_an_exception_is_logged_without_its_message(
     form: logs.Form, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its kind and place, on the same line, from whichever library: its message may quote a secret."""
@@ -102,7 +102,7 @@ def test_an_exception_is_told_without_its_message(
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_who_wants_details_gets_the_traceback(form: logs.Form, capsys: pytest.CaptureFixture[str]) -> None:
+def test_debug_level_adds_the_traceback(form: logs.Form, capsys: pytest.CaptureFixture[str]) -> None:
     """With JSON still on one line."""
     logs.configure(logging.DEBUG, form)
     try:
@@ -114,7 +114,7 @@ def test_who_wants_details_gets_the_traceback(form: logs.Form, capsys: pytest.Ca
     assert (len(lines) == 1) == (form == "json")
 
 
-def test_what_is_bound_is_bound_in_this_thread_until_the_block_ends(
+def test_bound_fields_last_until_the_block_ends_in_this_thread(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Blocks nest; another thread is about something else."""

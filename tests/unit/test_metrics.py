@@ -49,7 +49,7 @@ def test_a_cycle_is_counted(metrics: Metrics) -> None:
     assert found["etl_documents_total", "other", "written"] == 0
 
 
-def test_a_cycle_that_another_holder_did_is_not_ours(metrics: Metrics) -> None:
+def test_a_cycle_of_another_holder_is_not_counted(metrics: Metrics) -> None:
     """It is counted as locked, and took no time; one that failed took some."""
     metrics.cycle(Report("promptContent").failed("held", 75, "locked"))
     metrics.cycle(Report("promptContent").failed("away", 1))
@@ -89,7 +89,7 @@ def test_every_count_begins_at_zero(metrics: Metrics) -> None:
     assert samples(metrics).keys() == before
 
 
-def test_what_is_measured_is_that_of_the_status(metrics: Metrics) -> None:
+def test_gauges_show_the_status(metrics: Metrics) -> None:
     """Each number of it; what is not known has no sample."""
     other = status(
         collection="other",
@@ -123,7 +123,7 @@ def test_what_is_measured_is_that_of_the_status(metrics: Metrics) -> None:
     }
 
 
-def test_a_server_that_is_away_is_told_and_the_rest_with_it(metrics: Metrics) -> None:
+def test_a_server_that_is_away_is_shown_beside_the_rest(metrics: Metrics) -> None:
     """Counts go on; of what is not known there is nothing."""
     metrics.retried("promptContent")
     found = samples(metrics, HealthSnapshot(away={"redis": "does not answer"}, error="does not answer"))

@@ -35,7 +35,7 @@ def counts(metrics: Metrics) -> tuple[float, float]:
     return found["etl_skipped_runs_total", TASK], found["etl_late_runs_total", TASK]
 
 
-def test_runs_in_time_are_not_worth_a_word(
+def test_runs_in_time_are_not_logged(
     metrics: Metrics, listener: MisfireListener, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nor is one that came a little sooner or later."""
@@ -45,7 +45,7 @@ def test_runs_in_time_are_not_worth_a_word(
     assert caplog.messages == []
 
 
-def test_a_late_run_is_counted_and_told(
+def test_a_late_run_is_counted_and_logged(
     metrics: Metrics, listener: MisfireListener, caplog: pytest.LogCaptureFixture
 ) -> None:
     """By how much."""
@@ -54,7 +54,7 @@ def test_a_late_run_is_counted_and_told(
     assert "promptContent: a run began 3.2 s late" in caplog.text
 
 
-def test_a_run_that_finds_the_one_before_at_work_is_skipped(
+def test_a_run_is_skipped_while_the_previous_one_is_running(
     metrics: Metrics, listener: MisfireListener, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each of them counts, the first in a row is told; it is not late, as it does not begin."""
@@ -69,7 +69,7 @@ def test_a_run_that_finds_the_one_before_at_work_is_skipped(
     assert caplog.text.count("skipped 1: the previous run was still in progress") == 2
 
 
-def test_runs_that_fell_due_while_the_process_slept_are_skipped(
+def test_runs_due_while_the_process_was_suspended_are_skipped(
     metrics: Metrics, listener: MisfireListener, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The scheduler makes one run of all of them."""
@@ -80,7 +80,7 @@ def test_runs_that_fell_due_while_the_process_slept_are_skipped(
 
 
 @pytest.mark.parametrize("told", ["before", "after"])
-def test_a_run_that_was_moved_is_not_missed(
+def test_a_rescheduled_run_is_not_missed(
     metrics: Metrics, listener: MisfireListener, caplog: pytest.LogCaptureFixture, told: str
 ) -> None:
     """A daemon that stands by puts its next run off; the move may be known before its run is."""

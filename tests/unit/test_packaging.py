@@ -48,7 +48,7 @@ def test_the_constraints_hold_every_dependency() -> None:
         assert requirement.specifier.contains(held[canonicalize_name(requirement.name)]), line
 
 
-def test_the_image() -> None:
+def test_the_image_installs_dependencies_first_and_keeps_no_installer() -> None:
     """The dependencies before the source, no installer in the end, and the version of the project."""
     text = (ROOT / "Dockerfile").read_text("utf-8")
     build, final = text.split("\nFROM python:3.11-slim\n")
@@ -62,7 +62,7 @@ def test_the_image() -> None:
         assert (ROOT / path).exists()
 
 
-def test_the_unit_of_systemd() -> None:
+def test_the_unit_of_systemd_starts_the_daemon_with_limits() -> None:
     """It starts the daemon, with settings that are not the current folder's, lets it end, and has limits."""
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
@@ -92,7 +92,9 @@ def manifests() -> dict[str, dict[str, Any]]:
     return {one["kind"]: one for one in found if "kind" in one}
 
 
-def test_the_deployment_of_kubernetes(manifests: dict[str, dict[str, Any]]) -> None:
+def test_the_deployment_of_kubernetes_runs_two_daemons_with_probes(
+    manifests: dict[str, dict[str, Any]],
+) -> None:
     """Two daemons, the probes of this project, no root, and settings that exist."""
     spec = manifests["Deployment"]["spec"]
     pod = spec["template"]["spec"]

@@ -58,7 +58,7 @@ def test_each_file_is_served_with_a_strict_policy(url: str, path: str, kind: str
     assert "set-cookie" not in headers
 
 
-def test_it_needs_nothing_from_elsewhere() -> None:
+def test_the_page_loads_nothing_from_elsewhere() -> None:
     """No address of another site; the namespace of SVG is a name, not an address."""
     for name in NAMES:
         text = content(name).replace("http://www.w3.org/2000/svg", "")

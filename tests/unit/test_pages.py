@@ -56,7 +56,7 @@ def test_each_page_begins_where_the_one_before_has_ended() -> None:
 
 
 @pytest.mark.parametrize("last", [dated(5), dated(4), dated(5, "aa"), dated(5, 7)])
-def test_a_page_that_leads_no_further_ends_the_scan_and_names_the_document(last: Position) -> None:
+def test_a_page_that_does_not_advance_fails_and_names_the_document(last: Position) -> None:
     """Also at once, as each task of a backfill begins a loop of its own: none may ever read one page for ever."""
     reader = Told(Page([b"1"], last, more=True))
     with pytest.raises(CycleFailed, match=r"document (\"id\"|\"aa\"|7) ends a page"):
@@ -71,7 +71,7 @@ def test_a_page_without_documents_is_the_last() -> None:
         read(Told(Page([], None, more=True)))
 
 
-def test_past_the_present_it_jumps_to_the_clock() -> None:
+def test_a_scan_past_the_present_jumps_to_the_clock() -> None:
     """What is written meanwhile is left to the next scan, and documents dated in the future are read."""
     reader = Told(
         Page([b"1"], dated(PRESENT), more=True),

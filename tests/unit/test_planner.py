@@ -65,7 +65,7 @@ def test_a_clock_that_jitters_or_was_set_forward_changes_nothing(step: int) -> N
         ("now", at(101 * HOUR - LOOKBACK), AFTER_DATES),
     ],
 )
-def test_a_cold_start(cold_start: str, cursor: Position, end: Position) -> None:
+def test_a_cold_start_reads_what_the_setting_says(cold_start: str, cursor: Position, end: Position) -> None:
     """All that there is, what the longest TTL still holds, or what the first delta would read again."""
     assert plan(None, NOW, limits(cold_start=cold_start)) == Scan("cold_start", NOW, cursor, end)
 
@@ -73,14 +73,14 @@ def test_a_cold_start(cold_start: str, cursor: Position, end: Position) -> None:
 @pytest.mark.parametrize(
     ("stood", "cursor"), [(standing(5), standing(5)), (LAST, WINDOW), (FIRST, FIRST), (WINDOW, WINDOW)]
 )
-def test_a_scan_that_was_cut_goes_on(stood: Position, cursor: Position) -> None:
+def test_an_interrupted_scan_resumes(stood: Position, cursor: Position) -> None:
     """In its mode and to its end, from where it stood; from the overlap where it stood later than that."""
     cut = Scan("cold_start", BEGAN, stood, LAST)
     scan = plan(Checkpoint(standing(7), None, cut), NOW, limits(cold_start="now"))
     assert scan == Scan("cold_start", NOW, cursor, LAST)
 
 
-def test_a_cut_scan_outweighs_the_finished_one_before_it() -> None:
+def test_an_interrupted_scan_takes_precedence_over_a_finished_one() -> None:
     """Its own clock says what may have been committed behind it."""
     before = ServerTimes(50 * HOUR, 50 * HOUR)
     cut = Scan("delta", BEGAN, standing(BEGAN.mongo), AFTER_DATES)

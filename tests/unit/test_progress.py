@@ -25,7 +25,7 @@ def test_a_pipe_gets_a_line_now_and_then(
     ]
 
 
-def test_what_ends_soon_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_short_run_prints_no_progress(capsys: pytest.CaptureFixture[str]) -> None:
     """Neither does what has done nothing yet."""
     with Bar("Reading c") as bar:
         bar.count(0, 10)
@@ -51,7 +51,7 @@ def test_runs_that_report_say_more(
     ]
 
 
-def test_what_was_done_before_counts_as_done(
+def test_documents_of_an_interrupted_run_count_as_done(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A backfill that was cut short goes on from there; its speed is that of now."""

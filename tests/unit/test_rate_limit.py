@@ -25,7 +25,7 @@ def took(limiter: RateLimiter, documents: int) -> float:
     return time.monotonic() - began
 
 
-def test_the_first_ones_wait_too() -> None:
+def test_the_first_documents_wait_too() -> None:
     """So that there are never more than the rate allows since it began."""
     limiter = RateLimiter(100, threading.Event())
     assert 0.15 <= took(limiter, 10) + took(limiter, 10) < 0.5

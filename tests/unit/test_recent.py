@@ -48,7 +48,7 @@ def test_only_the_last_six_hours_are_kept() -> None:
         (KeyError("secret"), "unforeseen KeyError"),
     ],
 )
-def test_what_goes_wrong_is_in_the_answer(error: Exception, told: str) -> None:
+def test_an_error_is_in_the_answer(error: Exception, told: str) -> None:
     """A monitor must go on; what nobody foresaw is named without its message."""
 
     def read() -> list[dict[str, object]]:

@@ -33,14 +33,14 @@ def failing(times: int, error: EtlError = AWAY) -> Callable[[], str]:
     return step
 
 
-def test_a_passing_failure_is_tried_again() -> None:
+def test_a_temporary_failure_is_retried() -> None:
     """Until it succeeds; every failed attempt is told."""
     told: list[TransientError] = []
     assert Retry(5, threading.Event(), told.append)(failing(3)) == "done"
     assert told == [AWAY] * 3
 
 
-def test_what_succeeds_is_done_once() -> None:
+def test_a_success_is_not_repeated() -> None:
     """Nothing is told, nothing is waited for."""
     told: list[TransientError] = []
     assert Retry(5, threading.Event(), told.append)(lambda: 7) == 7
@@ -57,7 +57,7 @@ def test_what_succeeds_is_done_once() -> None:
         Interrupted("no"),
     ],
 )
-def test_what_trying_again_does_not_mend_is_raised_at_once(error: EtlError) -> None:
+def test_a_permanent_failure_is_raised_at_once(error: EtlError) -> None:
     """Only what passes by itself is worth another attempt."""
     told: list[TransientError] = []
     with pytest.raises(type(error)):
@@ -65,7 +65,7 @@ def test_what_trying_again_does_not_mend_is_raised_at_once(error: EtlError) -> N
     assert told == []
 
 
-def test_it_gives_up_in_time() -> None:
+def test_a_retry_gives_up_in_time() -> None:
     """With the error of the last attempt, and without a wait that would end after the time."""
     began = time.monotonic()
     with pytest.raises(TransientError, match="away"):
@@ -84,7 +84,7 @@ def test_a_stop_ends_the_wait() -> None:
     assert caught.value.__cause__ is AWAY
 
 
-def test_a_stop_does_not_spoil_what_succeeds() -> None:
+def test_a_stop_does_not_undo_a_success() -> None:
     """A step that answers is finished; who asked to stop is heard between two batches."""
     stop = threading.Event()
     stop.set()

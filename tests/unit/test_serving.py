@@ -38,7 +38,7 @@ def serve() -> Iterator[Serve]:
         yield start
 
 
-def test_a_healthy_daemon(serve: Serve) -> None:
+def test_a_healthy_daemon_is_live_and_ready(serve: Serve) -> None:
     """Alive, ready, with a status and metrics."""
     url = serve(lambda: take_snapshot(FakeHealthSource(status()))).url
     assert (get(f"{url}/healthz").code, get(f"{url}/healthz").text) == (200, "ok\n")
@@ -52,7 +52,7 @@ def test_a_healthy_daemon(serve: Serve) -> None:
     assert get(f"{url}/nothing").code == 404
 
 
-def test_a_daemon_without_redis(serve: Serve) -> None:
+def test_a_daemon_without_redis_is_live_but_not_ready(serve: Serve) -> None:
     """Alive, not ready, without a status; the metrics are there."""
     looks: list[HealthSnapshot] = []
 
@@ -73,7 +73,7 @@ def test_a_daemon_without_redis(serve: Serve) -> None:
     assert len(looks) == 1, "a second has not passed"
 
 
-def test_it_is_alive_while_a_server_keeps_the_others_waiting(serve: Serve) -> None:
+def test_liveness_answers_while_readiness_waits(serve: Serve) -> None:
     """`/healthz` waits for nobody."""
     looking, go_on = threading.Event(), threading.Event()
 
@@ -95,7 +95,7 @@ def test_it_is_alive_while_a_server_keeps_the_others_waiting(serve: Serve) -> No
         asker.join()
 
 
-def test_text_that_is_not_utf8_is_told(serve: Serve) -> None:
+def test_text_that_is_not_utf8_is_served(serve: Serve) -> None:
     """An `_id` may hold it."""
     url = serve(lambda: HealthSnapshot([status(last_id="\udcff")])).url
     assert json.loads(get(f"{url}/status").text)["collections"][0]["last_id"] == "\udcff"
@@ -122,7 +122,7 @@ def test_a_host_that_is_not_there_is_one_clear_line() -> None:
             Serving(endpoints(HealthSnapshot).app(), host, 0)
 
 
-def test_it_listens_where_it_is_told(serve: Serve) -> None:
+def test_the_server_listens_on_the_configured_address(serve: Serve) -> None:
     """On one interface only, by address or by name."""
     assert serve(HealthSnapshot).url.startswith(f"http://{HOST}:")
     assert get(f"{serve(HealthSnapshot, 'localhost').url}/healthz").code == 200
@@ -139,7 +139,7 @@ def test_an_address_of_ipv6_is_in_brackets(serve: Serve) -> None:
     assert get(f"{url}/healthz").code == 200
 
 
-def test_the_end_waits_for_nobody_who_holds_a_connection(serve: Serve) -> None:
+def test_stopping_does_not_wait_for_open_connections(serve: Serve) -> None:
     """A client that keeps one open, or sends half a request, is cut off in about a second."""
     serving = serve(HealthSnapshot)
     host, port = serving.url.removeprefix("http://").split(":")
@@ -174,7 +174,9 @@ OpenSockets = Callable[[Serving, int, bytes], list[socket.socket]]
 @pytest.mark.parametrize(
     "data", [b"", b"GET /status HTTP/1.1\r\nHost: a\r\n"], ids=["nothing", "half a request"]
 )
-def test_idle_sockets_do_not_make_it_unwell(serve: Serve, open_sockets: OpenSockets, data: bytes) -> None:
+def test_idle_sockets_do_not_make_the_daemon_unhealthy(
+    serve: Serve, open_sockets: OpenSockets, data: bytes
+) -> None:
     """However many there are: a probe that is answered 503 restarts a healthy daemon."""
     serving = serve(lambda: take_snapshot(FakeHealthSource(status())))
     sockets = open_sockets(serving, 400, data)
@@ -240,7 +242,7 @@ def test_a_client_that_asks_again_in_time_keeps_its_connection(
     connection.close()
 
 
-def test_it_is_alive_under_a_flood_of_requests(serve: Serve, open_sockets: OpenSockets) -> None:
+def test_liveness_answers_under_a_flood_of_requests(serve: Serve, open_sockets: OpenSockets) -> None:
     """What waits is bounded, further requests are answered 503; `/healthz` is answered all the same."""
     looking, go_on = threading.Event(), threading.Event()
 

@@ -11,24 +11,22 @@ from bson.datetime_ms import DatetimeMS
 
 from etl.transform.transform import Transform
 from schemas.operations import Enqueue, Evict, Keep, Put, Reject
+from tests import factories
 
 TRANSFORM = Transform("promptContent", "generacion", "updated_at", most_bytes=10_000)
 
 
 def api(document_id: Any, **changes: Any) -> bytes:
     """A document that fills one hash."""
-    fields = {"tipo": "integracion_api", "provider_name": "a", "status": "active"}
-    return bson.encode({"_id": document_id, **fields, "updated_at": DatetimeMS(5), **changes})
+    return bson.encode({"_id": document_id} | factories.api("a", DatetimeMS(5)) | changes)
 
 
 def campaign(document_id: Any, **changes: Any) -> bytes:
     """A document that fills a list, or asks for messages."""
-    message = {"numero": 1, "texto": "hola", "tono": "casual"}
-    fields = {"campana_id": "c", "segmento": "s", "mensajes": [message], "updated_at": DatetimeMS(5)}
-    return bson.encode({"_id": document_id, **fields, **changes})
+    return bson.encode({"_id": document_id} | factories.campaign("c", DatetimeMS(5)) | changes)
 
 
-def test_what_a_document_asks_for() -> None:
+def test_a_document_becomes_writes_and_requests() -> None:
     """Its name, its date, its keys; what it asks of queues; its lock."""
     [one, other] = TRANSFORM([api(1), campaign(2, estado="pendiente")])
     assert one.document.startswith("promptContent ")
@@ -56,7 +54,7 @@ def test_a_tombstone_evicts() -> None:
     assert one.writes == (Evict("config:api", "config:api:a"),)
 
 
-def test_what_would_become_too_large_is_refused() -> None:
+def test_a_value_that_would_become_too_large_is_rejected() -> None:
     """With its size."""
     [one] = TRANSFORM([api(1, status="x" * 10_001)])
     assert one.reject is not None
@@ -89,7 +87,7 @@ def test_numbers_are_counted_before_they_are_written(number: Any, length: int) -
 @pytest.mark.parametrize(
     ("moment", "first"), [(None, "<"), ("2025-01-15", "<"), (7, "<"), (Timestamp(1, 1), ">")]
 )
-def test_what_is_no_date_stands_before_or_after_all_dates(moment: Any, first: str) -> None:
+def test_values_that_are_no_dates_sort_before_or_after_all_dates(moment: Any, first: str) -> None:
     """As the index has it; no two values look alike, and the position can be made of it again."""
     [one, other] = TRANSFORM([api(1, updated_at=moment), api(1, updated_at=Timestamp(9, 9))])
     assert (one.timestamp[0], one.ms) == (first, None)
@@ -111,7 +109,7 @@ def test_ids_look_alike_only_where_they_are_the_same() -> None:
     assert len({one.document for one in TRANSFORM([api(one) for one in ids])}) == len(ids)
 
 
-def test_results_and_the_transform_travel() -> None:
+def test_results_and_the_transform_can_be_pickled() -> None:
     """To another process and back."""
     there = pickle.loads(pickle.dumps(TRANSFORM))  # noqa: S301 (made here)
     documents = [api(1), campaign(2), api(3, status=5)]

@@ -23,7 +23,7 @@ def pages(count: int) -> Iterator[ReadPage]:
         yield ReadPage(number, [], FIRST, more=True)
 
 
-def test_pages_come_in_order() -> None:
+def test_pages_are_yielded_in_order() -> None:
     """All of them."""
     assert [page.read_at for page in read_ahead(pages(50))] == [*range(50)]
     assert [*read_ahead(pages(0))] == []
@@ -45,7 +45,7 @@ def test_only_few_pages_are_read_ahead() -> None:
     assert len(read) <= 4
 
 
-def test_an_error_is_raised_in_its_place() -> None:
+def test_an_error_is_raised_after_the_pages_before_it() -> None:
     """After the pages that were read before."""
 
     def failing() -> Iterator[ReadPage]:
@@ -74,7 +74,7 @@ def test_the_newest_position_is_dated_and_not_in_the_future() -> None:
     assert newest_position([], 9) is None
 
 
-def test_what_came_of_several_pages() -> None:
+def test_the_outcomes_of_several_pages_are_added_up() -> None:
     """Everything is added up, and the last position counts."""
     first = BatchOutcome(
         processed=3,

@@ -283,31 +283,31 @@ local function apply(owner, key, stored, changes, left_out)
 end
 
 local owner_lives = {}  -- by the life of a key: to format a number takes longer than all else here
-local owners, answers, i = {}, {}, 3
-for k = 1, #KEYS, 2 do
-  owners[#owners + 1] = KEYS[k]
-end
-local stored = call('MGET', unpack(owners))
+local answers, i = {}, 3
 local live = '+' .. stamp .. ' '
-for k, owner in ipairs(owners) do
-  local key, kind = KEYS[2 * k], ARGV[i + 2]
-  if not stored[k] and ARGV[i] == '1' and kind ~= '-' and kind ~= '~' then
-    -- Nothing is known of the key, as nearly always in a backfill: no line is taken apart.
-    local life, last = ARGV[i + 3], i + 4 + ARGV[i + 4]
-    fill(key, kind, life, i + 5, last, true)
+for k = 1, #KEYS, 2 do
+  local owner, key, kind, is_new = KEYS[k], KEYS[k + 1], ARGV[i + 2], false
+  -- Nothing is known of the key, as nearly always in a backfill: the line is written at once, and none is taken apart.
+  if ARGV[i] == '1' and kind ~= '-' and kind ~= '~' then
+    local life = ARGV[i + 3]
     if life == '0' then
-      call('SET', owner, live .. ARGV[i + 1])
+      is_new = call('SET', owner, live .. ARGV[i + 1], 'NX')
     else
       owner_lives[life] = owner_lives[life] or string.format('%.0f', life * 1000 + margin)
-      call('SET', owner, live .. ARGV[i + 1], 'PX', owner_lives[life])
+      is_new = call('SET', owner, live .. ARGV[i + 1], 'PX', owner_lives[life], 'NX')
     end
-    i = last + 1
-  else
+    if is_new then
+      local last = i + 4 + ARGV[i + 4]
+      fill(key, kind, life, i + 5, last, true)
+      i = last + 1
+    end
+  end
+  if not is_new then
     local changes, left_out
     changes, i, left_out = parse(i)
-    local blocker, holds = apply(owner, key, stored[k] or '', changes, left_out)
+    local blocker, holds = apply(owner, key, call('MGET', owner)[1] or '', changes, left_out)
     if blocker then
-      answers[#answers + 1] = k
+      answers[#answers + 1] = (k + 1) / 2
       answers[#answers + 1] = blocker
       answers[#answers + 1] = holds
     end

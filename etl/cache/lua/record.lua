@@ -40,12 +40,12 @@ end
 local stamp = string.format('%.0f ', now)
 local answers = {string.format('%.0f', now)}
 local call = redis.call
-local stored = call('MGET', unpack(KEYS))
 for i, key in ipairs(KEYS) do
-  local said = ARGV[2 * i + 3]
+  local said, life = ARGV[2 * i + 3], ARGV[2 * i + 2]
   local answer, value = 0, '0' .. stamp .. said
-  local record = stored[i]
-  if record then
+  -- Nothing is known of the document, as nearly always in a backfill: one command.
+  if not call('SET', key, value, 'PX', life, 'NX') then
+    local record = call('MGET', key)[1] or value  -- replaces a key of another type
     local timestamp, claims = said:match('^(%S+) (.*)$')
     local done, written_at, recorded, old = record:match('^([01])(%d+) (%S+) (.*)$')
     local same = timestamp == recorded
@@ -70,9 +70,9 @@ for i, key in ipairs(KEYS) do
         value = value .. answer .. ' '
       end
     end
-  end
-  if answer ~= 2 then
-    call('SET', key, value, 'PX', ARGV[2 * i + 2])
+    if answer ~= 2 then
+      call('SET', key, value, 'PX', life)
+    end
   end
   answers[i + 1] = answer
 end

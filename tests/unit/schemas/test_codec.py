@@ -13,6 +13,7 @@ from schemas.codec import (
     DECODING,
     RawValue,
     decode,
+    decode_all,
     document_of,
     elements,
     packed,
@@ -70,6 +71,15 @@ def test_a_schema_that_refers_is_the_object_that_it_is() -> None:
     assert isinstance(bson.decode(raw, DECODING)["result"][0], DBRef)
     assert decode(raw) == document
     assert [*decode(raw)["result"][0]] == ["$id", "$ref", "z"]
+
+
+def test_documents_are_decoded_together_as_they_are_alone() -> None:
+    """With a reference among them and without; dates beyond Python's range are in both."""
+    plain = [bson.encode({"_id": n, "at": bson.datetime_ms.DatetimeMS(2**62), "n": [n]}) for n in range(3)]
+    schema = bson.encode({"_id": 4, "result": {"$id": "x", "$ref": "#/definitions/A", "z": 1}})
+    for documents in ([], plain, [*plain, schema]):
+        assert [*decode_all(documents)] == [*map(decode, documents)]
+    assert [*decode_all([*plain, schema])[3]["result"]] == ["$id", "$ref", "z"]
 
 
 def test_other_documents_are_decoded_by_the_driver() -> None:

@@ -9,7 +9,8 @@ from bson import Binary, ObjectId
 from schemas.documents import FAMILIES, KINDS, project
 from schemas.documents.kind import Document
 from schemas.operations import Enqueue, Evict, FieldError, Keep, Projection, Reject
-from tests.unit.schemas import samples
+from tests import factories
+from tests.support.results import hash_of
 
 IDENTITIES = {
     "generacion": ("campana_id", "segmento"),
@@ -44,7 +45,7 @@ def _rejected(document: dict[str, Any]) -> Reject:
 def test_the_sample_documents_give_exactly_the_expected_entries() -> None:
     """Keys, types, order of members and fields, and values are those of the users' sample; nothing more."""
     written: dict[str, Any] = {}
-    for document in samples.documents():
+    for document in map(factories.decoded, factories.samples()):
         for entry in _applied(document).entries:
             assert not isinstance(entry, Evict)
             if isinstance(entry, Keep):
@@ -52,21 +53,21 @@ def test_the_sample_documents_give_exactly_the_expected_entries() -> None:
             family = FAMILIES[entry.family]
             value = [entry.item] if isinstance(entry, Enqueue) else entry.read
             written[entry.key] = {"type": family.type, "ttl": family.ttl, "value": value}
-    assert written == samples.expected()
-    for key, entry in samples.expected().items():
+    assert written == factories.expected_of_documents()
+    for key, entry in factories.expected_of_documents().items():
         assert list(written[key]["value"]) == list(entry["value"]), "the order of the fields"
 
 
 def test_no_secret_beside_the_contract_fields_is_projected() -> None:
     """What the contract does not name, as an `api_key`, is nowhere in any entry."""
-    for make in samples.VALID.values():
-        secrets = {"api_key": "sk-secret", "token": "sk-secret", "updated_at": samples.MOMENT}
+    for make in factories.VALID.values():
+        secrets = {"api_key": "sk-secret", "token": "sk-secret", "updated_at": factories.MOMENT}
         assert "sk-secret" not in repr(_applied(make(**secrets)))
 
 
 def test_every_kind_is_registered_under_its_tipo() -> None:
     """The five kinds of the design, each with a field to look documents up by."""
-    assert list(KINDS) == list(samples.VALID)
+    assert list(KINDS) == list(factories.VALID)
     assert {kind.tipo: kind.name_field for kind in KINDS.values()} == {
         "generacion": "campana_id",
         "resultado_mcp": "server",
@@ -76,10 +77,10 @@ def test_every_kind_is_registered_under_its_tipo() -> None:
     }
 
 
-@pytest.mark.parametrize("tipo", list(samples.VALID))
+@pytest.mark.parametrize("tipo", list(factories.VALID))
 def test_a_document_without_tipo_is_of_the_default_one(tipo: str) -> None:
     """Each collection names the `tipo` of documents that have none, or null."""
-    document = samples.VALID[tipo]()
+    document = factories.VALID[tipo]()
     expected = project(document, "generacion")
     assert isinstance(expected, Projection)
     assert project(document | {"tipo": None}, tipo) == expected
@@ -90,42 +91,42 @@ def test_a_document_without_tipo_is_of_the_default_one(tipo: str) -> None:
 @pytest.mark.parametrize("tipo", ["secreto", "", "Generacion", 1, ["generacion"], {"a": 1}, True])
 def test_an_unknown_tipo_is_rejected_with_the_known_ones(tipo: Any) -> None:
     """An unknown `tipo` is rejected in words that name the known ones and not the document's."""
-    reject = _rejected(samples.generacion(tipo=tipo))
+    reject = _rejected(factories.generacion(tipo=tipo))
     known = "generacion, resultado_mcp, estado_servidor, integracion_api, cliente_mcp"
     assert reject == Reject("unknown tipo", (FieldError("tipo", f"should be one of {known}"),))
 
 
-@pytest.mark.parametrize("tipo", list(samples.VALID))
+@pytest.mark.parametrize("tipo", list(factories.VALID))
 def test_a_tombstone_evicts_every_key_its_live_document_writes(tipo: str) -> None:
     """`eliminado: true` evicts the content keys of the document, under the same lock."""
-    live = _applied(samples.VALID[tipo]())
-    gone = _applied(samples.VALID[tipo](eliminado=True))
+    live = _applied(factories.VALID[tipo]())
+    gone = _applied(factories.VALID[tipo](eliminado=True))
     assert gone.entries == tuple(Evict(entry.family, entry.key) for entry in live.entries)
     assert gone.lock == live.lock
 
 
-@pytest.mark.parametrize("tipo", list(samples.VALID))
+@pytest.mark.parametrize("tipo", list(factories.VALID))
 def test_a_tombstone_needs_its_identity_only(tipo: str) -> None:
     """A tombstone is applied whatever else it lacks or holds wrongly."""
-    whole = samples.VALID[tipo](eliminado=True)
+    whole = factories.VALID[tipo](eliminado=True)
     bare = {field: whole[field] for field in ("tipo", "eliminado", *IDENTITIES[tipo])}
     wrong = bare | dict.fromkeys(("estado", "status", "mensajes", "result", "tools_acceso"), float("nan"))
     assert _applied(bare) == _applied(wrong) == _applied(whole)
 
 
-@pytest.mark.parametrize("tipo", list(samples.VALID))
+@pytest.mark.parametrize("tipo", list(factories.VALID))
 @pytest.mark.parametrize("eliminado", [False, None])
 def test_what_is_not_eliminado_is_warmed(tipo: str, eliminado: Any) -> None:
     """`eliminado: false`, and null, mean the same as no `eliminado`."""
-    make = samples.VALID[tipo]
+    make = factories.VALID[tipo]
     assert _applied(make(eliminado=eliminado)) == _applied(make())
 
 
-@pytest.mark.parametrize("tipo", list(samples.VALID))
+@pytest.mark.parametrize("tipo", list(factories.VALID))
 @pytest.mark.parametrize("eliminado", ["true", 1, 0, "", [], 1.0])
 def test_eliminado_must_be_a_bool(tipo: str, eliminado: Any) -> None:
     """Whether a document is deleted is never guessed."""
-    assert _rejected(samples.VALID[tipo](eliminado=eliminado)) == Reject(
+    assert _rejected(factories.VALID[tipo](eliminado=eliminado)) == Reject(
         "invalid fields", (FieldError("eliminado", "should be true or false"),)
     )
 
@@ -139,14 +140,14 @@ def test_eliminado_must_be_a_bool(tipo: str, eliminado: Any) -> None:
 )
 def test_identity_is_text_that_is_not_empty(*, tipo: str, field: str, eliminado: bool, value: Any) -> None:
     """What names a key is never null, empty or another type, in a tombstone neither."""
-    reject = _rejected(samples.VALID[tipo](eliminado=eliminado, **{field: value}))
+    reject = _rejected(factories.VALID[tipo](eliminado=eliminado, **{field: value}))
     assert [error.field for error in reject.errors] == [field]
 
 
 @pytest.mark.parametrize(("tipo", "field"), IDENTITY_FIELDS + REQUIRED_FIELDS)
 def test_a_required_field_may_not_be_absent(tipo: str, field: str) -> None:
     """The identity and what the entry is for must be there."""
-    document = samples.VALID[tipo]()
+    document = factories.VALID[tipo]()
     del document[field]
     assert _rejected(document) == Reject("invalid fields", (FieldError(field, "Field required"),))
 
@@ -154,7 +155,9 @@ def test_a_required_field_may_not_be_absent(tipo: str, field: str) -> None:
 def test_every_wrong_field_is_named() -> None:
     """A person mends a document in one go: the path of each wrong field is told."""
     message = {"numero": "1", "texto": None}
-    reject = _rejected(samples.generacion(campana_id="", mensajes=[message], metadata={"tokens_total": "x"}))
+    reject = _rejected(
+        factories.generacion(campana_id="", mensajes=[message], metadata={"tokens_total": "x"})
+    )
     assert [error.field for error in reject.errors] == [
         "campana_id",
         "mensajes.0.numero",
@@ -166,27 +169,27 @@ def test_every_wrong_field_is_named() -> None:
 
 def test_a_rejection_stays_small() -> None:
     """A document with a million wrong messages does not become a dead letter of a hundred megabytes."""
-    reject = _rejected(samples.generacion(mensajes=[{}] * 1000))
+    reject = _rejected(factories.generacion(mensajes=[{}] * 1000))
     assert len(reject.errors) == 20
 
 
 SECRET = "sk-secret"
 SPOILT = [
-    samples.generacion(campana_id=[SECRET]),
-    samples.generacion(estado=SECRET),
-    samples.generacion(estado="pendiente", prioridad=SECRET),
-    samples.generacion(mensajes=SECRET),
-    samples.generacion(mensajes=[{"numero": SECRET, "texto": [SECRET], "tono": {SECRET: 1}}]),
-    samples.generacion(metadata=[SECRET]),
-    samples.generacion(metadata={"tokens_total": SECRET, "fecha_generacion": SECRET}),
-    samples.resultado_mcp(result=SECRET + "\ud800"),
-    samples.resultado_mcp(result={SECRET + "\ud800": 1}),
-    samples.resultado_mcp(params={SECRET: float("nan")}),
-    samples.resultado_mcp(timestamp=SECRET, tokens_used=SECRET, cost_usd=SECRET, segmento=[SECRET]),
-    samples.integracion_api(rate_limit=[SECRET], endpoints=SECRET),
-    samples.cliente_mcp(tools_acceso={SECRET: SECRET}, max_requests_hora=SECRET),
-    samples.estado_servidor(status=[SECRET], avg_response_time=SECRET, eliminado=SECRET),
-    samples.estado_servidor(tipo=SECRET),
+    factories.generacion(campana_id=[SECRET]),
+    factories.generacion(estado=SECRET),
+    factories.generacion(estado="pendiente", prioridad=SECRET),
+    factories.generacion(mensajes=SECRET),
+    factories.generacion(mensajes=[{"numero": SECRET, "texto": [SECRET], "tono": {SECRET: 1}}]),
+    factories.generacion(metadata=[SECRET]),
+    factories.generacion(metadata={"tokens_total": SECRET, "fecha_generacion": SECRET}),
+    factories.resultado_mcp(result=SECRET + "\ud800"),
+    factories.resultado_mcp(result={SECRET + "\ud800": 1}),
+    factories.resultado_mcp(params={SECRET: float("nan")}),
+    factories.resultado_mcp(timestamp=SECRET, tokens_used=SECRET, cost_usd=SECRET, segmento=[SECRET]),
+    factories.integracion_api(rate_limit=[SECRET], endpoints=SECRET),
+    factories.cliente_mcp(tools_acceso={SECRET: SECRET}, max_requests_hora=SECRET),
+    factories.estado_servidor(status=[SECRET], avg_response_time=SECRET, eliminado=SECRET),
+    factories.estado_servidor(tipo=SECRET),
 ]
 
 
@@ -202,7 +205,7 @@ def test_what_is_nested_too_deeply_is_rejected(field: str) -> None:
     deep: list[Any] = []
     for _ in range(100_000):
         deep = [deep]
-    assert _rejected(samples.resultado_mcp(**{field: deep})) == Reject("nested too deeply")
+    assert _rejected(factories.resultado_mcp(**{field: deep})) == Reject("nested too deeply")
 
 
 @pytest.mark.parametrize("depth", [100, 180])
@@ -211,8 +214,8 @@ def test_what_mongodb_lets_nest_is_written(depth: int) -> None:
     deep: list[Any] = []
     for _ in range(depth):
         deep = [deep]
-    (entry,) = _applied(samples.resultado_mcp(result=deep, params=deep)).entries
-    assert samples.hash_of(entry)["result"] == "[" * (depth + 1) + "]" * (depth + 1)
+    (entry,) = _applied(factories.resultado_mcp(result=deep, params=deep)).entries
+    assert hash_of(entry)["result"] == "[" * (depth + 1) + "]" * (depth + 1)
 
 
 def test_what_a_kind_did_not_foresee_rejects_and_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,4 +227,4 @@ def test_what_a_kind_did_not_foresee_rejects_and_is_not_quoted(monkeypatch: pyte
     monkeypatch.setattr(
         "schemas.documents.KINDS", {"cliente_mcp": replace(KINDS["cliente_mcp"], warm=careless)}
     )
-    assert _rejected(samples.cliente_mcp(client_name=SECRET)) == Reject("a value has no form in Redis")
+    assert _rejected(factories.cliente_mcp(client_name=SECRET)) == Reject("a value has no form in Redis")

@@ -8,33 +8,34 @@ from bson.datetime_ms import DatetimeMS
 
 from schemas.documents import project
 from schemas.operations import Projection, Reject
-from tests.unit.schemas import samples
+from tests import factories
+from tests.support.results import hash_of
 
 WHOLE = ["metadata.tokens_total", "tokens_used", "requests_last_min", "errors_last_hour", "max_requests_hora"]
 MAKERS = {
-    "tokens_used": samples.resultado_mcp,
-    "cost_usd": samples.resultado_mcp,
-    "timestamp": samples.resultado_mcp,
-    "requests_last_min": samples.estado_servidor,
-    "errors_last_hour": samples.estado_servidor,
-    "avg_response_time": samples.estado_servidor,
-    "last_health_check": samples.estado_servidor,
-    "last_updated": samples.integracion_api,
-    "endpoints": samples.integracion_api,
-    "max_requests_hora": samples.cliente_mcp,
-    "rate_limit": samples.cliente_mcp,
+    "tokens_used": factories.resultado_mcp,
+    "cost_usd": factories.resultado_mcp,
+    "timestamp": factories.resultado_mcp,
+    "requests_last_min": factories.estado_servidor,
+    "errors_last_hour": factories.estado_servidor,
+    "avg_response_time": factories.estado_servidor,
+    "last_health_check": factories.estado_servidor,
+    "last_updated": factories.integracion_api,
+    "endpoints": factories.integracion_api,
+    "max_requests_hora": factories.cliente_mcp,
+    "rate_limit": factories.cliente_mcp,
 }
 
 
 def _with(path: str, value: Any) -> dict[str, Any]:
     parent, _, field = path.rpartition(".")
-    return samples.generacion(metadata={field: value}) if parent else MAKERS[field](**{field: value})
+    return factories.generacion(metadata={field: value}) if parent else MAKERS[field](**{field: value})
 
 
 def _written(path: str, value: Any) -> str:
     outcome = project(_with(path, value), "generacion")
     assert isinstance(outcome, Projection), outcome
-    return samples.hash_of(outcome.entries[-1])[path.rpartition(".")[2]]
+    return hash_of(outcome.entries[-1])[path.rpartition(".")[2]]
 
 
 def _refused(path: str, value: Any) -> list[str]:
@@ -105,8 +106,8 @@ DATES = ["metadata.fecha_generacion", "timestamp", "last_health_check", "last_up
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        (samples.MOMENT, "2025-01-15T10:30:00Z"),
-        (samples.MOMENT.replace(microsecond=250_000), "2025-01-15T10:30:00.250Z"),
+        (factories.MOMENT, "2025-01-15T10:30:00Z"),
+        (factories.MOMENT.replace(microsecond=250_000), "2025-01-15T10:30:00.250Z"),
         ("2025-01-15T10:30:00Z", "2025-01-15T10:30:00Z"),
         ("2025-01-15 04:30:00-06:00", "2025-01-15T10:30:00Z"),
         ("2025-01-15T10:30+00", "2025-01-15T10:30:00Z"),
@@ -149,7 +150,7 @@ def test_a_date_is_never_guessed(path: str, value: Any) -> None:
 
 def test_a_date_that_python_cannot_hold_rejects_its_document() -> None:
     """BSON dates reach 292 million years; what decodes to no date is refused, not bent."""
-    decoded = samples.decoded({"timestamp": DatetimeMS(2**60)})
+    decoded = factories.decoded({"timestamp": DatetimeMS(2**60)})
     assert _refused("timestamp", decoded["timestamp"]) == ["timestamp"]
 
 

@@ -8,7 +8,7 @@ from bson import Decimal128, Int64
 from schemas.documents import project
 from schemas.families import CAMPAIGN_MESSAGES, GENERATION_META
 from schemas.operations import Enqueue, Evict, FieldError, Keep, Projection, Put, Reject
-from tests.unit.schemas.samples import decoded, generacion
+from tests.factories import decoded, generacion
 
 SEGMENT = "043a718774c572bd8a25adbeb1bfcd5c0256ae11cecf9f9c3f925d0e52beaf89"[:32]  # SHA-256 of "s"
 MESSAGES = f"ai:campaign_messages:c:{SEGMENT}"

@@ -8,7 +8,8 @@ from bson import Decimal128, ObjectId
 from schemas.documents import KINDS, project
 from schemas.keys import params_hash
 from schemas.operations import Projection, Put, Reject
-from tests.unit.schemas import samples
+from tests import factories
+from tests.support.results import hash_of
 
 OPTIONAL = [
     (tipo, field)
@@ -39,7 +40,7 @@ def _put(document: dict[str, Any]) -> Put:
 @pytest.mark.parametrize(("tipo", "field"), OPTIONAL)
 def test_an_optional_field_that_is_null_is_left_out(tipo: str, field: str) -> None:
     """Null is as absent: no field is written empty."""
-    make = samples.VALID[tipo]
+    make = factories.VALID[tipo]
     assert _put(make(**{field: None})) == _put(make())
     assert field not in _put(make()).value
 
@@ -47,7 +48,9 @@ def test_an_optional_field_that_is_null_is_left_out(tipo: str, field: str) -> No
 @pytest.mark.parametrize("tipo", ["resultado_mcp", "estado_servidor", "integracion_api", "cliente_mcp"])
 def test_the_models_fields_are_those_of_the_contract(tipo: str) -> None:
     """A whole document fills the contract's fields in the contract's order, whatever its own order."""
-    whole = next(document for document in samples.documents() if document["tipo"] == tipo)
+    whole = next(
+        document for document in map(factories.decoded, factories.samples()) if document["tipo"] == tipo
+    )
     (family,) = KINDS[tipo].families
     assert tuple(_put(dict(reversed(whole.items()))).value) == family.fields
 
@@ -62,19 +65,19 @@ def test_the_models_fields_are_those_of_the_contract(tipo: str) -> None:
         (1.50, "1.5"),
         ([], "[]"),
         ({"oid": ObjectId("507f1f77bcf86cd799439011")}, '{"oid":"507f1f77bcf86cd799439011"}'),
-        ([Decimal128("1.10"), samples.MOMENT, b"\x00"], '[1.1,"2025-01-15T10:30:00Z","AA=="]'),
+        ([Decimal128("1.10"), factories.MOMENT, b"\x00"], '[1.1,"2025-01-15T10:30:00Z","AA=="]'),
     ],
     ids=repr,
 )
 def test_result_is_any_value(result: Any, expected: str) -> None:
     """Whatever a tool answered is kept, null too; text as it is."""
-    assert samples.hash_of(_put(samples.resultado_mcp(result=result)))["result"] == expected
+    assert hash_of(_put(factories.resultado_mcp(result=result)))["result"] == expected
 
 
 @pytest.mark.parametrize("result", [float("nan"), [float("inf")], {"a": [Decimal128("NaN")]}], ids=repr)
 def test_a_result_json_cannot_carry_is_rejected(result: Any) -> None:
     """NaN and infinities reject the document, by the field they stand in."""
-    outcome = project(samples.resultado_mcp(result=result), "generacion")
+    outcome = project(factories.resultado_mcp(result=result), "generacion")
     assert isinstance(outcome, Reject)
     assert outcome.errors == (("result", "NaN and infinities have no JSON form"),)
 
@@ -82,20 +85,20 @@ def test_a_result_json_cannot_carry_is_rejected(result: Any) -> None:
 @pytest.mark.parametrize("params", [{}, None, [], "texto", 10, {"b": 1, "a": [None]}], ids=repr)
 def test_params_are_any_json(params: Any) -> None:
     """The key holds the hash of the parameters, whatever their type; null is not the same as none."""
-    key = _put(samples.resultado_mcp(params=params)).key
+    key = _put(factories.resultado_mcp(params=params)).key
     assert key == f"mcp:tool:content:getContent:{params_hash(params)}"
 
 
 def test_params_are_empty_by_default() -> None:
     """A call without parameters is a call with empty ones."""
-    assert _put(samples.resultado_mcp()) == _put(samples.resultado_mcp(params={}))
+    assert _put(factories.resultado_mcp()) == _put(factories.resultado_mcp(params={}))
 
 
 @pytest.mark.parametrize("eliminado", [False, True])
 @pytest.mark.parametrize("params", [{"a": float("nan")}, [2**53], Decimal128("Infinity")], ids=repr)
 def test_params_without_a_hash_are_rejected(*, params: Any, eliminado: bool) -> None:
     """Parameters that cannot name a key reject the document, by their field."""
-    outcome = project(samples.resultado_mcp(params=params, eliminado=eliminado), "generacion")
+    outcome = project(factories.resultado_mcp(params=params, eliminado=eliminado), "generacion")
     assert isinstance(outcome, Reject)
     assert [error.field for error in outcome.errors] == ["params"]
 
@@ -104,6 +107,6 @@ def test_params_without_a_hash_are_rejected(*, params: Any, eliminado: bool) -> 
 @pytest.mark.parametrize("status", [None, 1, True, [], "\ud800"], ids=repr)
 def test_status_is_text(tipo: str, status: Any) -> None:
     """A status that is not text is refused."""
-    outcome = project(samples.VALID[tipo](status=status), "generacion")
+    outcome = project(factories.VALID[tipo](status=status), "generacion")
     assert isinstance(outcome, Reject)
     assert [error.field for error in outcome.errors] == ["status"]

@@ -205,7 +205,9 @@ def test_the_place_of_a_document_is_its_position(document_id: Any, timestamp: An
     document = raw(("_id", document_id), ("updated_at", timestamp), ("n", 1))
     place = place_in(decode(document), "updated_at", document)
     position = position_in(document, "updated_at")
-    assert place == position.place() == (position.text(), position.ms, id_text(position.id))
+    assert (
+        place == position.place() == (timestamp_text(position.timestamp), position.ms, id_text(position.id))
+    )
     assert order(position.id) == order(document_id)
 
 
