@@ -165,6 +165,11 @@ class CheckpointStore:
         step.add("checkpoint", "HSET", *_flat(fields.items()))
         self._commit(token, None, step)
 
+    def replaced(self, primaries: frozenset[str]) -> bool:
+        """Whether one of these primaries of Redis is none any more; False where the user may not ask for them."""
+        present = self._retry(self._wire.primaries)
+        return bool(present) and not primaries <= present
+
     def field(self, name: str) -> str | None:
         """One field of the checkpoint."""
         value: str | None = self._retry(lambda: self._wire.exchange([("HGET", self._own.checkpoint, name)]))[
@@ -303,6 +308,10 @@ class FollowStore:
             return None if text is None else bson.decode(b64decode(text))
         except (ValueError, bson.errors.BSONError):
             return None
+
+    def replaced(self, primaries: frozenset[str]) -> bool:
+        """As `CheckpointStore.replaced`."""
+        return self._store.replaced(primaries)
 
     def begin(self, token: str) -> None:
         """Record that a follower starts: until its first batch it is unknown whether it is caught up.

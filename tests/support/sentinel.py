@@ -64,6 +64,16 @@ class Watched:
         named = [_named(one) for one in self.sentinels]
         return self._servers[max(set(named), key=named.count)]
 
+    def cut_off(self) -> RedisServer:
+        """Stop replication: what the primary is written to from now on, its replica lacks; returns the replica."""
+        primary = self.primary()
+        [replica] = [one for one in self.servers if one is not primary]
+        with redis.Redis.from_url(replica.url) as client:
+            client.config_set("masterauth", "wrong")
+        with self.client() as client:
+            client.execute_command("CLIENT", "KILL", "TYPE", "replica")
+        return replica
+
     def client(self) -> redis.Redis:
         """A client of the present primary, to arrange and to look; it speaks text; close it."""
         return redis.Redis.from_url(self.primary().url, decode_responses=True)
