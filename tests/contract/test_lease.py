@@ -1,4 +1,4 @@
-"""The lease, over a fake Redis and a real one: one holder at a time, renewed, given back."""
+"""The lease, over a fake Redis, a real one and a cluster: one holder at a time, renewed, given back."""
 
 import re
 import time
