@@ -7,7 +7,7 @@
 #                   With REDIS_VERSION=6.2 or 8.2 on that Redis.
 # make coverage     make test with coverage; it takes twice as long
 # make bench        speed, memory, latency, half an hour; writes docs/ and README.md, but not with BENCH=--quick
-# make soak         the daemon for a thousand cycles, a minute of writes, long outages, followers killed and flooded; about ten minutes
+# make soak         the long sizes: a thousand cycles, a minute of writes, kills and floods, clusters; twenty minutes
 # make clean        removes what the others made
 
 SHELL := bash
@@ -33,7 +33,7 @@ acceptance := tests/acceptance
 LEVELS := unit integration faults acceptance
 
 # What CI also runs on Redis 8.2: the scripts, a cluster, and what a server answers when it refuses.
-other_redis := tests/contract $(addprefix tests/integration/,test_cluster.py test_redis_version.py) tests/faults/test_redis_faults.py
+other_redis := tests/contract $(addprefix tests/integration/,test_cluster.py test_redis_version.py test_security_page.py) tests/faults/test_redis_faults.py
 
 .PHONY: demo test lint fix types $(LEVELS) coverage bench soak clean
 
@@ -71,8 +71,8 @@ bench: .venv/bench.stamp
 	$(if $(BENCH),,$(BIN)/python -m bench.readme)
 
 soak: .venv/dev.stamp
-	LONG_RUNS=1 $(BIN)/pytest --capture=no --verbose tests/acceptance/test_daemon.py tests/bench/test_bench.py \
-	  $(addprefix tests/faults/,test_daemon.py test_follow.py test_backfill.py test_lines.py)
+	LONG_RUNS=1 $(BIN)/pytest --capture=no --verbose tests/acceptance/test_daemon.py tests/bench/test_bench.py tests/property \
+	  $(addprefix tests/faults/,test_daemon.py test_follow.py test_backfill.py test_cluster.py test_lines.py)
 
 clean:
 	rm -rf .venv .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist

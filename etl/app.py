@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
+from etl import logs
 from etl.backfill.backfill import BackfillOrder
 from etl.cache.inspector import Inspector, Shown
 from etl.checkpoint.dead_letters import DeadLetters
@@ -17,7 +19,7 @@ from etl.checkpoint.origin import refuse_other_source
 from etl.checkpoint.purge import delete, own_keys
 from etl.container import Container
 from etl.doctor import Finding, examine
-from etl.errors import ConfigurationError, EtlError, TransientError
+from etl.errors import ConfigurationError, CycleFailed, EtlError, TransientError
 from etl.model.report import ProgressCallback, RefreshReport, Report, no_progress
 from etl.monitoring.history import read_recent
 from etl.monitoring.status import CollectionStatus, read_status
@@ -34,6 +36,9 @@ from schemas.ids import id_from_text, id_text
 
 RECONCILED: Final = ("documents", "different", "missing", "orphaned", "repaired", "duration_ms")
 """The counts of a reconciliation that are kept: see `VerifyReport`."""
+
+FOLLOW_AGAIN_SECONDS: Final = 5.0
+"""Pause of a follower after a failure."""
 
 __all__ = [
     "App",
@@ -193,12 +198,32 @@ class App:
     def follow(self, name: str, on_batch: Callable[[Followed], None]) -> None:
         """Apply the change stream of a collection until `stop`; `on_batch` is called after each batch.
 
+        Outages are outlasted: a failure is logged once, and following is tried again every `FOLLOW_AGAIN_SECONDS`.
+
         Raises:
-            ConfigurationError: the name is not in the settings.
             StreamRefusedError: the server has no change streams, or the user may not open one.
-            EtlError: a server does not answer, or refuses.
+            ConfigurationError: the name is not in the settings, or a server refuses the login or a right.
         """
-        self._parts.follower(self._settings.collection(name), on_batch).follow()
+        problem = ""
+
+        def note(batch: Followed) -> None:
+            nonlocal problem
+            if problem and batch.outcome is not None:
+                problem = ""
+                _log.info("recovered", extra=logs.event("recovered"))
+            on_batch(batch)
+
+        reconcile = partial(self.verify, name, repair=True)
+        follower = self._parts.follower(self._settings.collection(name), reconcile, note)
+        while not self._parts.stop.is_set():
+            try:
+                follower.follow()
+            except (TransientError, CycleFailed) as error:
+                if str(error) != problem:
+                    problem = str(error)
+                    _log.warning("%s; trying again", error, extra=logs.event("trouble"))
+                note(Followed({}, None, "failure"))
+                self._parts.stop.wait(FOLLOW_AGAIN_SECONDS)
 
     def reconciliation_due(self, name: str) -> bool:
         """Whether keys were removed that older documents may still claim: `reconcile` writes them again.

@@ -36,8 +36,6 @@ from etl.sync.processor import Processor
 from etl.sync.runs import Runs
 from etl.transform.transform import Transform
 from etl.verify.recheck import Scope
-from etl.verify.report import VerifyReport
-from etl.verify.verifier import verify
 from schemas.documents import fields
 from schemas.families import LAST_SYNC
 from schemas.ids import id_from_text
@@ -162,7 +160,12 @@ class Container:
             upgrade=partial(self._upgrade, collection),
         )
 
-    def follower(self, collection: CollectionSettings, on_batch: Callable[[Followed], None]) -> Follower:
+    def follower(
+        self,
+        collection: CollectionSettings,
+        reconcile: Callable[[], object],
+        on_batch: Callable[[Followed], None],
+    ) -> Follower:
         """The follower of a collection."""
         keys = of_follower(self.keys(collection))
         database, size = self.settings.mongo.database, collection.page_size
@@ -174,9 +177,7 @@ class Container:
             reread=lambda names: self.reread(names, stream.session),
             lease=self.lease(keys.lease, keys.fence),
             cycle=self.runs(collection).cycle,
-            reconcile=lambda: verify(
-                self.scope(collection), VerifyReport(collection.name), lambda *_: None, None, repair=True
-            ),
+            reconcile=reconcile,
             on_batch=on_batch,
         )
 

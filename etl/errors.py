@@ -80,12 +80,29 @@ class Interrupted(EtlError):
     exit_code: ClassVar[int] = 130
 
 
-class TokenLostError(EtlError):
-    """The oplog does not go back to the resume token: events were missed."""
+class MissedError(EtlError):
+    """A follower cannot go on where it was; a cycle and a reconciliation find what it has missed."""
+
+    reason: ClassVar[str]
+    """As in the log and the metrics."""
 
 
-class InvalidatedError(EtlError):
+class TokenLostError(MissedError):
+    """The oplog does not go back to the resume token."""
+
+    reason: ClassVar[str] = "token_lost"
+
+
+class InvalidatedError(MissedError):
     """The collection that is followed was dropped or renamed, or its database was dropped."""
+
+    reason: ClassVar[str] = "invalidated"
+
+
+class FailoverError(MissedError):
+    """A primary of Redis was replaced or restarted: it may lack writes that were acknowledged."""
+
+    reason: ClassVar[str] = "failover"
 
 
 class StreamRefusedError(ConfigurationError):

@@ -139,6 +139,10 @@ class CheckpointStore(Protocol):
         """Record the source of the checkpoint."""
         ...
 
+    def remember_primaries(self, token: str, /) -> frozenset[str]:
+        """Record the present primaries of Redis."""
+        ...
+
     def waiting(self) -> frozenset[str]:
         """The `_id`s that are deferred or dead letters."""
         ...
@@ -169,7 +173,7 @@ class CheckpointStore(Protocol):
         """End the cycle and publish the watermark."""
         ...
 
-    def end(self, token: str, scan: Scan, report: Report, /) -> None:
+    def end(self, token: str, scan: Scan, report: Report, primaries: frozenset[str], /) -> None:
         """End a backfill."""
         ...
 

@@ -1,7 +1,8 @@
 """Real servers for the tests that need them.
 
-Two are shared by all tests, each of which has a MongoDB database and a Redis database of its own there.
-A test that stops, kills, freezes or configures a server starts one for itself.
+Two are shared by all tests, each of which has a MongoDB database and a Redis database of its own there; a Redis
+Cluster is shared too, one test after the other. A test that stops, kills, freezes or configures a server starts one
+for itself.
 """
 
 import importlib.util
@@ -11,7 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,15 +24,15 @@ from pymongo.database import Database
 
 from etl.app import App
 from etl.demo import MongoServer, RedisServer
-from etl.demo.process import Server
 from etl.demo.redis_server import DATABASES
 from etl.errors import EtlError
+from tests.support.cluster import Cluster, start_cluster
 from tests.support.command import Etl, Result, StartEtl, end_of
 from tests.support.pipeline import OpenApp, settings_for
 from tests.support.proxy import Proxy
 from tests.support.types import Document, ProxyTo, StartMongo, StartRedis
 
-AnyServer = TypeVar("AnyServer", bound=Server)
+Started = TypeVar("Started")
 
 # With failpoints; and linearizable reads, which wait for the journal, take 5 ms instead of 100.
 TEST_OPTIONS = ("--setParameter", "enableTestCommands=1", "--journalCommitInterval", "5")
@@ -71,6 +72,21 @@ def redis_server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="session")
+def shared_cluster() -> Iterator[Cluster]:
+    """The shared Redis Cluster of three primaries: not to be stopped, killed, frozen or configured."""
+    with ExitStack() as stack:
+        yield _start(stack, start_cluster)
+
+
+@pytest.fixture
+def cluster_client(shared_cluster: Cluster) -> Iterator[Any]:
+    """A client of the shared cluster, which is empty; it speaks text."""
+    with shared_cluster.client() as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture(scope="session")
 def mongo_client(mongod: MongoServer) -> Iterator[MongoClient[Document]]:
     """A client of the shared MongoDB, to arrange and to look."""
     with MongoClient[Document](mongod.uri, tz_aware=True) as client:
@@ -100,7 +116,7 @@ def redis_url(redis_server: RedisServer) -> Iterator[str]:
     with redis.Redis.from_url(url) as client:
         client.flushdb()
         yield url
-        client.flushdb()
+        client.flushdb(asynchronous=True)  # a flood leaves more keys than the time limit allows
 
 
 @pytest.fixture
@@ -213,13 +229,11 @@ def etl(start_etl: StartEtl) -> Etl:
     return run
 
 
-def _start(stack: ExitStack, make: Callable[[], AnyServer]) -> AnyServer:
+def _start(stack: ExitStack, make: Callable[[], AbstractContextManager[Started]]) -> Started:
     """The server, up; where there is none the test is skipped, but never in continuous integration."""
     try:
-        server = make()
-        stack.enter_context(server)
+        return stack.enter_context(make())
     except EtlError as error:
         if os.environ.get("CI"):
             raise
         pytest.skip(str(error))
-    return server

@@ -75,6 +75,8 @@ def run_backfill(
     """
     began = time.monotonic()
     state, origin = load_state(stages, token)
+    if not state.primaries:
+        stages.store.remember_primaries(token)
     now = ServerTimes(stages.retry(stages.reader.clock), state.now)
     scan = plan_backfill(None if order.restart else state.checkpoint, now, order.bounds)
     report.before = scan.done
@@ -138,6 +140,10 @@ class DryStore:
     def identify(self, _: str, __: Origin) -> None:
         """Nothing is recorded."""
 
+    def remember_primaries(self, _: str) -> frozenset[str]:
+        """Nothing is recorded."""
+        return frozenset()
+
     def waiting(self) -> frozenset[str]:
         """No document waits."""
         return frozenset()
@@ -152,7 +158,7 @@ class DryStore:
     def finish(self, _: str, __: Scan, ___: object, ____: Report, _____: object, ______: object) -> None:
         """Nothing is published."""
 
-    def end(self, _: str, __: Scan, ___: Report) -> None:
+    def end(self, _: str, __: Scan, ___: Report, ____: object) -> None:
         """Nothing is recorded."""
 
     def record(self, _: Report, __: int) -> None:

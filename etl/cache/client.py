@@ -64,7 +64,7 @@ _CREDENTIALS: Final = (
 )
 # Redis wraps the denial of a command in a script into an error of the script.
 _DENIED: Final = re.compile(
-    r"^(?:NOAUTH|WRONGPASS|NOPERM)|-NOPERM|can't run this command or subcommand|No permission"
+    r"^(?:NOAUTH|WRONGPASS|NOPERM)|-NOPERM|ACL failure in script|can't run this command or subcommand|No permission"
 )
 
 # Errors that only a change of the settings fixes, by a part of the message from the server or from Python.
@@ -248,7 +248,7 @@ class Wire:
         where = f"Redis at {self.address}"
         text = str(error).replace("\n", " ")
         if isinstance(error, MasterNotFoundError):
-            return _no_primary(where, text)
+            return _no_primary(where, text, self._pool)
         if isinstance(error, _CREDENTIALS) or _DENIED.search(text):
             return ConfigurationError(f"{where} refuses: {text} (check user, password and ACL in redis.url)")
         problem = next((problem for words, problem in _SETTINGS.items() if words in text), None)
@@ -263,12 +263,20 @@ class Wire:
         return CycleFailed(f"{where}: {text}")
 
 
-def _no_primary(where: str, text: str) -> EtlError:
-    """What to do about Sentinels that name no primary; `text` has the error of each that was asked."""
+def _no_primary(where: str, text: str, pool: Any) -> EtlError:
+    """What to do about Sentinels that name no primary; `text` has the class of the error of each that was asked."""
     if "AuthenticationError" in text:
         return ConfigurationError(
             f"{where}: the Sentinels refuse the login (check redis.sentinel.username and redis.sentinel.password)"
         )
+    if issubclass(pool.connection_class, redis.SSLConnection):
+        for one in pool.sentinel_manager.sentinels:
+            try:
+                one.ping()
+            except (redis.RedisError, OSError) as error:  # the reason is not in `text`
+                problem = next((problem for words, problem in _SETTINGS.items() if words in str(error)), None)
+                if problem is not None:
+                    return ConfigurationError(f"{where}: a Sentinel {problem}")
     return RedisUnavailable(
         f"{where} does not answer: no Sentinel names a primary (are redis.sentinel.service and .nodes right?)"
     )

@@ -121,6 +121,14 @@ class CheckpointStore:
         step.add("checkpoint", "HSET", *_flat(origin._asdict().items()))
         self._commit(token, None, step)
 
+    def remember_primaries(self, token: str) -> frozenset[str]:
+        """Record the present primaries of Redis, for `finish` or `end` to compare."""
+        present = self._retry(self._wire.primaries)
+        step = Step()
+        step.add("checkpoint", "HSET", "primaries", " ".join(sorted(present)))
+        self._commit(token, None, step)
+        return present
+
     def waiting(self) -> frozenset[str]:
         """The `_id`s that are deferred or dead letters; a commit clears them once they are applied."""
         own = self._own
@@ -157,6 +165,11 @@ class CheckpointStore:
         step.add("checkpoint", "HSET", *_flat(fields.items()))
         self._commit(token, None, step)
 
+    def replaced(self, primaries: frozenset[str]) -> bool:
+        """Whether one of these primaries of Redis is none any more; False where the user may not ask for them."""
+        present = self._retry(self._wire.primaries)
+        return bool(present) and not primaries <= present
+
     def field(self, name: str) -> str | None:
         """One field of the checkpoint."""
         value: str | None = self._retry(lambda: self._wire.exchange([("HGET", self._own.checkpoint, name)]))[
@@ -175,17 +188,10 @@ class CheckpointStore:
     ) -> None:
         """End the cycle: delete the finished scan, and publish the watermark.
 
-        Where one of these `primaries` of Redis, recorded earlier, is none any more, a reconciliation is due:
-        the server that took over may lack writes that were acknowledged.
+        Where one of these `primaries` of Redis, recorded earlier, is none any more, a reconciliation is due.
         """
         step = Step()
-        present = self._retry(self._wire.primaries)
-        if present and not primaries <= present:
-            step.add("reconciliation_due", "INCRBY", 1)
-            _log.warning(
-                "a primary of Redis was replaced or restarted, and writes may be lost: etl verify --repair finds them",
-                extra=logs.event("failover"),
-            )
+        present = self._compare(step, primaries)
         self._record(step, report, scan.clocks.mongo)
         step.add("published", "DEL")
         step.add("published", "HSET", *_published_fields(report))
@@ -196,17 +202,35 @@ class CheckpointStore:
         step.add("checkpoint", "HSET", *fields)
         self._commit(token, position, step)
 
-    def end(self, token: str, scan: Scan, report: Report) -> None:
-        """End a backfill: delete the finished scan. Called after the cycle that applies the changes made meanwhile."""
+    def end(self, token: str, scan: Scan, report: Report, primaries: frozenset[str]) -> None:
+        """End a backfill: delete the finished scan. Called after the cycle that applies the changes made meanwhile.
+
+        `primaries` are those of its beginning: see `finish`.
+        """
         step = Step()
+        self._compare(step, primaries)
         self._record(step, report, scan.clocks.mongo)
-        step.add("checkpoint", "HDEL", *_SCAN_FIELDS)
+        step.add("checkpoint", "HDEL", *_SCAN_FIELDS, "primaries")
         self._commit(token, None, step)
 
     def record(self, report: Report, began: int) -> None:
         """Keep the report of a run that did not finish; `began` in milliseconds since the epoch."""
         own = self._own.history
         self._wire.exchange([("LPUSH", own, _entry(report, began)), ("LTRIM", own, 0, HISTORY_CAP - 1)])
+
+    def _compare(self, step: Step, primaries: frozenset[str]) -> frozenset[str]:
+        """Add to the step that a reconciliation is due if one of `primaries` is none any more; the present ones.
+
+        The server that took over may lack writes that were acknowledged.
+        """
+        present = self._retry(self._wire.primaries)
+        if present and not primaries <= present:
+            step.add("reconciliation_due", "INCRBY", 1)
+            _log.warning(
+                "a primary of Redis was replaced or restarted, and writes may be lost: etl verify --repair finds them",
+                extra=logs.event("failover"),
+            )
+        return present
 
     def _record(self, step: Step, report: Report, began: int) -> None:
         step.add("history", "LPUSH", _entry(report, began))
@@ -284,6 +308,10 @@ class FollowStore:
             return None if text is None else bson.decode(b64decode(text))
         except (ValueError, bson.errors.BSONError):
             return None
+
+    def replaced(self, primaries: frozenset[str]) -> bool:
+        """As `CheckpointStore.replaced`."""
+        return self._store.replaced(primaries)
 
     def begin(self, token: str) -> None:
         """Record that a follower starts: until its first batch it is unknown whether it is caught up.

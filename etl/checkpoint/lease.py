@@ -93,13 +93,16 @@ class Lease:
 
         Returns the fencing token, and raises as `hold` does.
         """
+        commands = []
         if self._renewal is None:
+            if self._holder:  # Redis did not answer when it was released
+                commands.append(SCRIPTS["release"].call(self._keys[:1], self._holder))
             # One name for all attempts: if only the reply was lost, the next attempt finds its own lease.
             self._holder = new_holder()
-        command = SCRIPTS["acquire"].call(self._keys, self._holder, self._ms)
+        commands.append(SCRIPTS["acquire"].call(self._keys, self._holder, self._ms))
         asked = time.monotonic()
         # The second value is the fencing token, or the other holder if the lease was not acquired.
-        [(acquired, token, left)] = self._retry(lambda: self._wire.exchange([command]))
+        *_, (acquired, token, left) = self._retry(lambda: self._wire.exchange(commands))
         if not acquired:
             self._forget()
             raise LeaseHeldError(str(token), max(0, left) / 1000)
@@ -112,7 +115,7 @@ class Lease:
         return str(token)
 
     def release(self) -> None:
-        """Release it; it expires if Redis does not answer. Does nothing if it is not held."""
+        """Release it, if it is held. If Redis does not answer, it ends by itself, or when it is acquired again."""
         if self._renewal is None:
             return
         self._forget()
@@ -120,6 +123,7 @@ class Lease:
         for _ in range(_RELEASE_TRIES):
             with suppress(EtlError):  # an error of the holding block matters more
                 self._wire.exchange([command])
+                self._holder = ""
                 break
 
     def _forget(self) -> None:

@@ -20,20 +20,20 @@ def follow(runtime: Runtime, /, collection: str, *, as_json: bool) -> int:
 
     Reads the change stream of a collection until Ctrl-C, without a scheduler: first a cycle, then every change within
     milliseconds. Its position is recorded, so the same command resumes there. The daemon does the same beside its
-    cycles for collections with `follow: true`.
+    cycles for collections with `follow: true`. If a server does not answer, it waits for it.
     """
     begun = False
 
     def show(batch: "Followed") -> None:
         nonlocal begun
         counts = dict(batch.operations)
-        if not begun and not as_json:
+        if not begun and not batch.restarted and not as_json:
             output.say(f"following {collection}")
-        begun = True
+        begun = not batch.restarted
         if as_json and (counts or batch.restarted):
             output.json_line({"events": counts, "restarted": batch.restarted})
         elif batch.restarted:
-            output.say(f"opened the stream again: {batch.restarted}")
+            output.say(f"opens the stream again: {batch.restarted}")
         elif counts:
             output.say(", ".join(f"{count} {operation}" for operation, count in sorted(counts.items())))
 

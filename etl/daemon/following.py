@@ -2,16 +2,12 @@
 
 import logging
 import threading
-from typing import Final
 
 from etl import logs
-from etl.app import App
+from etl.app import FOLLOW_AGAIN_SECONDS, App
 from etl.daemon.jobs import JobContext
-from etl.errors import EtlError, Interrupted, StreamRefusedError, TransientError
+from etl.errors import ConfigurationError, StreamRefusedError, TransientError, error_location
 from etl.sync.follow import Followed
-
-_RETRY_SECONDS: Final = 5.0
-"""Pause of a follower after a failure."""
 
 _log = logging.getLogger("etl.daemon")
 
@@ -41,20 +37,28 @@ class Following:
         self.app.close()
 
     def _run(self) -> None:
+        problem = ""
         with logs.bound(collection=self._collection):
             while not self._stop.is_set():
                 try:
                     self.app.follow(self._collection, self._count)
-                except Interrupted:
-                    return
                 except StreamRefusedError as error:
                     _log.warning(
                         "%s; the daemon runs cycles only", error, extra=logs.event("follow", reason="refused")
                     )
                     return
-                except EtlError as error:
-                    _log.warning("%s", error, extra=logs.event("trouble"))
-                    self._stop.wait(_RETRY_SECONDS)
+                except ConfigurationError as error:  # somebody may put it right while the daemon runs
+                    problem = self._pause_after(str(error), problem)
+                except Exception as error:  # noqa: BLE001 (last resort: the follower survives and logs the location)
+                    _log.debug("unforeseen", exc_info=True)
+                    problem = self._pause_after(error_location(error), problem)
+
+    def _pause_after(self, problem: str, last: str) -> str:
+        """Log a problem unless it is the last one again, and wait; return it."""
+        if problem != last:
+            _log.warning("%s", problem, extra=logs.event("trouble"))
+        self._stop.wait(FOLLOW_AGAIN_SECONDS)
+        return problem
 
     def _count(self, batch: Followed) -> None:
         self._metrics.followed(self._collection, batch)

@@ -94,4 +94,4 @@ class State:
     queues: frozenset[str] = frozenset()
     """Keys of the queues that the collection feeds."""
     primaries: frozenset[str] = frozenset()
-    """The replication ids of the primaries of Redis when the last cycle ended."""
+    """The replication ids of the primaries of Redis when the last cycle ended, or the first or a backfill began."""

@@ -45,6 +45,7 @@ def run_cycle(
     state, origin = load_state(stages, token)
     now = ServerTimes(retry(stages.reader.clock), state.now)
     checkpoint = state.checkpoint
+    primaries = state.primaries if checkpoint else store.remember_primaries(token)
     scan = plan_catch_up(checkpoint, now, limits, since.began) if since else plan(checkpoint, now, limits)
     report.mode = scan.mode
     position = checkpoint.position if checkpoint else since and since.position
@@ -72,7 +73,7 @@ def run_cycle(
         report.last_id = readable_id(position.id)
         report.last_timestamp = iso_utc(position.ms)
     sweeps = {queue: processor.sweep(queue, state.sweeps.get(queue, "0")) for queue in sorted(state.queues)}
-    store.finish(token, scan, position, report, sweeps, state.primaries)
+    store.finish(token, scan, position, report, sweeps, primaries)
 
 
 def write_again(

@@ -18,16 +18,18 @@ from etl.checkpoint.lease import Lease
 from etl.checkpoint.origin import refuse_other_source
 from etl.errors import (
     CycleFailed,
+    FailoverError,
     Interrupted,
     InvalidatedError,
     LeaseHeldError,
     LeaseLost,
-    TokenLostError,
+    MissedError,
     TransientError,
 )
 from etl.interfaces import Reread, Stages
 from etl.model.batch import BatchOutcome
 from etl.model.report import Report
+from etl.model.state import Deferral
 
 WAIT_SECONDS: Final = 0.25
 """How long the follower waits for events before it looks at the locks that documents wait for."""
@@ -89,7 +91,7 @@ class Followed(NamedTuple):
     operations: Mapping[str, int]
     outcome: BatchOutcome | None
     restarted: str | None = None
-    """Why the stream was opened again: `connection`, `token_lost` or `invalidated`."""
+    """Why the stream is opened again: `connection`, `failure`, or the reason of a `MissedError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ class Follower:
     lease: Lease
     cycle: Callable[[], Report]
     reconcile: Callable[[], object]
-    """Finds documents that were deleted while no stream was open."""
+    """Verifies and repairs: finds documents that were deleted while no stream was open, and writes that Redis lost."""
     on_batch: Callable[[Followed], None]
 
     def follow(self) -> None:
@@ -140,13 +142,19 @@ class Follower:
         resume = self.store.token() or self._begin(token, None)
         events = self._open(token, resume)
         looked = recorded = float("-inf")
+        caught_up = True
         while not self.stages.stop.is_set():
             now = time.monotonic()
             free: list[str] = []
             if now - looked >= WAIT_SECONDS:
-                free, looked = self._free(), now
+                state = self.stages.store.load()
+                if self.store.replaced(state.primaries):
+                    failover = FailoverError("a primary of Redis was replaced or restarted")
+                    events = self._open(token, self._begin(token, failover))
+                free, looked = self._free(state.deferred), now
             # A lost lease is noticed by recording, also while nothing happens: Redis may have been flushed.
-            if events.ids or free or now - recorded >= _IDLE_SECONDS or not self.lease.held:
+            due = now - recorded >= _IDLE_SECONDS or not self.lease.held
+            if events.ids or free or due or not caught_up:
                 outcome = self._apply([*dict.fromkeys([*events.ids, *free])])
                 caught_up = sum(events.operations.values()) < self.stages.page_size
                 self.store.advance(token, events.token, events.seconds, outcome, caught_up=caught_up)
@@ -166,17 +174,16 @@ class Follower:
         while True:
             try:
                 return self.stages.retry(partial(self.stream.open, resume))
-            except (TokenLostError, InvalidatedError) as error:
+            except MissedError as error:
                 resume = self._begin(token, error)
 
-    def _begin(self, token: str, lost: TokenLostError | InvalidatedError | None) -> Token:
+    def _begin(self, token: str, missed: MissedError | None) -> Token:
         """A token of the present, and a cycle after it: so nothing that happened before is missed."""
-        if lost is not None:
-            reason = "token_lost" if isinstance(lost, TokenLostError) else "invalidated"
+        if missed is not None:
             self.store.begin(token)
             text = "%s: a cycle and a reconciliation find what was missed"
-            _log.warning(text, lost, extra=logs.event("follow", reason=reason))
-            self.on_batch(Followed({}, None, reason))
+            _log.warning(text, missed, extra=logs.event("follow", reason=missed.reason))
+            self.on_batch(Followed({}, None, missed.reason))
             while not self.stages.retry(self.stages.reader.identity) and not self.stages.stop.is_set():
                 self.stages.stop.wait(_ABSENT_SECONDS)
         events = self.stages.retry(partial(self.stream.open, None))
@@ -187,18 +194,17 @@ class Follower:
             raise Interrupted("stopped before following")
         if report.status == "failed":
             raise CycleFailed(f"the cycle before following failed: {report.error}")
-        if lost is not None:
+        if missed is not None:
             self.reconcile()
         self.store.advance(token, events.token, events.seconds, BatchOutcome(), caught_up=True)
         return events.token
 
-    def _free(self) -> list[str]:
+    def _free(self, deferred: Mapping[str, Deferral]) -> list[str]:
         """Deferred documents whose lock is gone, also those that a cycle or a backfill deferred."""
-        known = self.stages.store.load().deferred
-        if not known:
+        if not deferred:
             return []
-        held = self.stages.processor.held(sorted({one.lock for one in known.values()}))
-        return [name for name, one in known.items() if one.lock not in held][: self.stages.page_size]
+        held = self.stages.processor.held(sorted({one.lock for one in deferred.values()}))
+        return [name for name, one in deferred.items() if one.lock not in held][: self.stages.page_size]
 
     def _apply(self, ids: list[str]) -> BatchOutcome:
         """Read these documents and write them, also versions marked as done."""

@@ -76,8 +76,9 @@ class Runs:
             if order.is_whole or self.cycle_stages.store.load().checkpoint:
                 self._catch_up(read)
             report.unreachable = stages.retry(stages.reader.unreachable)
-            report.deferred = len(stages.store.load().deferred)
-            stages.store.end(token, scan, report)
+            state = stages.store.load()
+            report.deferred = len(state.deferred)
+            stages.store.end(token, scan, report, state.primaries)
         return report
 
     def _catch_up(self, read: Backfilled) -> None:

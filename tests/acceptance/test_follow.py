@@ -9,7 +9,7 @@ from tests.factories import api
 from tests.support.command import StartEtl, interrupt
 from tests.support.daemons import Process
 from tests.support.pipeline import NAME
-from tests.support.types import Document
+from tests.support.types import Document, StartRedis
 
 
 def line(process: Process) -> str:
@@ -39,3 +39,28 @@ def test_it_says_what_it_applies_and_ends_with_ctrl_c(
     assert line(third) == '{"events": {"delete": 1, "insert": 1}, "restarted": null}\n'
     assert redis_client.keys("config:api:*") == ["config:api:b"]
     assert interrupt(third).code == 0
+
+
+def test_it_outlasts_an_outage(
+    start_etl: StartEtl, collection: Collection[Document], start_redis: StartRedis
+) -> None:
+    """One line says that Redis is away; when it is back, what happened meanwhile is applied."""
+    server = start_redis(args=("--appendonly", "yes"))
+    process = start_etl("follow", NAME, ETL_REDIS__URL=server.url, ETL_RETRY__SECONDS="0.5")
+    assert line(process) == f"following {NAME}\n"
+    server.stop()
+    assert process.stderr is not None
+    said = process.stderr.readline()
+    assert f"Redis at {server.address} does not answer" in said
+    assert said.endswith("; trying again\n")
+    assert line(process) == "opens the stream again: failure\n"
+    collection.insert_one(api("a", datetime.now(UTC), _id=1))
+    server.start()
+    assert [line(process), line(process)] == ["opens the stream again: failover\n", f"following {NAME}\n"]
+    with redis.Redis.from_url(server.url, decode_responses=True) as client:
+        assert client.keys("config:api:*") == ["config:api:a"]
+    collection.insert_one(api("b", datetime.now(UTC), _id=2))
+    assert line(process) == "1 insert\n"
+    ended = interrupt(process)
+    assert ended.code == 0
+    assert "does not answer" not in ended.err, "the outage is told once"

@@ -15,6 +15,7 @@ import pytest
 from bench.contenders import BEFORE, INSERTION, ONE, SCRIPT, TWO
 from bench.documents import LARGE, MAPPED, PLAIN, SHARED
 from bench.follow import FOLLOW, RATES, WATCH
+from bench.main import QUICK
 from bench.topology import CLUSTER, SINGLE
 
 LONG = bool(os.environ.get("LONG_RUNS"))
@@ -69,7 +70,7 @@ def a_cycle_examines_what_changed(figures: Any) -> None:
         assert idle["documents_examined"] <= 2
         assert 156 <= busy["documents_examined"] <= 158
         assert 0 < busy["commands"] < 10
-    assert [size["documents"] for size in figures["sizes"]] == [3_000, 6_000]
+    assert [size["documents"] for size in figures["sizes"]] == [*QUICK.sizes]
 
 
 def a_follower_is_measured(figures: Any) -> None:

@@ -1,6 +1,7 @@
-"""The stages over real servers and over their twins: each fact of this folder is shown of both."""
+"""The stages over real servers and over their twins: each fact of this folder is shown of all."""
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 import redis
@@ -8,6 +9,7 @@ from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
 
 from etl.cache.client import Wire, open_pool
+from etl.cache.cluster import ClusterWire
 from etl.cache.writer import CacheWriter
 from etl.mongo.reader import Source
 from etl.sync.processor import Processor
@@ -34,9 +36,9 @@ def store(request: pytest.FixtureRequest) -> Store:
     return Store(source, collection, lambda data: raw.insert_one(RawBSONDocument(data)))
 
 
-@pytest.fixture(params=["twin", "real"])
+@pytest.fixture(params=["twin", "real", "cluster"])
 def kind(request: pytest.FixtureRequest) -> str:
-    """Which Redis: one in memory, or a real one."""
+    """Which Redis: one in memory, a real one, or a real cluster."""
     return str(request.param)
 
 
@@ -45,6 +47,8 @@ def client(kind: str, request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
     """An empty Redis, to arrange and to look."""
     if kind == "real":
         yield request.getfixturevalue("redis_client")
+    elif kind == "cluster":
+        yield request.getfixturevalue("cluster_client")
     else:
         with fake_redis() as client:
             yield client
@@ -57,6 +61,9 @@ def wire(kind: str, client: redis.Redis, request: pytest.FixtureRequest) -> Iter
         pool = open_pool(request.getfixturevalue("redis_url"), 5)
         yield Wire(pool)
         pool.disconnect()
+    elif kind == "cluster":
+        with closing(ClusterWire(request.getfixturevalue("shared_cluster").url, 5)) as wire:
+            yield wire
     else:
         yield Wire(client.connection_pool)
 

@@ -1,4 +1,4 @@
-"""Which claim decides the content of a contract key, over a fake Redis and a real one."""
+"""Which claim decides the content of a contract key, over a fake Redis, a real one and a cluster."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Stage 4, over a fake Redis and a real one: one fenced step, never backwards."""
+"""Stage 4, over a fake Redis, a real one and a cluster: one fenced step, never backwards."""
 
 import time
 from itertools import chain
@@ -316,7 +316,7 @@ def test_a_backfill_ends_without_a_watermark(store: CheckpointStore, client: red
     """Its scan is done, and is in the history."""
     token = take_lease(client)
     store.advance(token, SCAN, position(1_000), NOTHING)
-    store.end(token, SCAN, Report("promptContent", mode="backfill"))
+    store.end(token, SCAN, Report("promptContent", mode="backfill"), frozenset())
     assert store.load().checkpoint is None
     assert client.llen(OWN.history) == 1
     assert not client.exists(OWN.published)

@@ -1,4 +1,4 @@
-"""Requests in queues, over a fake Redis and a real one: each version of a document once."""
+"""Requests in queues, over a fake Redis, a real one and a cluster: each version of a document once."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,8 @@
-"""The lease, over a fake Redis and a real one: one holder at a time, renewed, given back."""
+"""The lease, over a fake Redis, a real one and a cluster: one holder at a time, renewed, given back."""
 
 import re
 import time
+from unittest.mock import Mock
 
 import pytest
 import redis
@@ -10,7 +11,7 @@ from etl.cache.client import Wire, open_pool
 from etl.cache.keys import state_keys
 from etl.cache.scripts import SCRIPTS
 from etl.checkpoint.lease import Lease, LeaseKeys, new_holder
-from etl.errors import LeaseHeldError
+from etl.errors import LeaseHeldError, TransientError
 from tests.support.twins import NAME, Insistent, take_lease
 from tests.support.waiting import eventually
 
@@ -145,6 +146,21 @@ def test_an_answer_that_was_lost_with_the_lease_leaves_the_token(wire: Wire, cli
     wire.exchange([ask])
     client.delete(OWN.lease)
     assert wire.exchange([ask]) == [[1, "1:host:1:a1", 0]]
+
+
+def test_a_lease_that_could_not_be_given_back_is_acquired_anew(
+    wire: Wire, client: redis.Redis, keys: LeaseKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an outage its holder does not wait for the end of its own lease; the token is a new one."""
+    one = lease(wire, keys)
+    first = one.acquire()
+    with monkeypatch.context() as patch:
+        patch.setattr(wire, "exchange", Mock(side_effect=TransientError("away")))
+        one.release()
+    assert client.exists(keys.lease)
+    with one.hold() as second:
+        assert second != first
+    assert not client.exists(keys.lease)
 
 
 def test_a_token_is_never_given_twice(client: redis.Redis) -> None:

@@ -1,4 +1,4 @@
-"""One batch of documents into the cache, over a fake Redis and a real one, beside other writers."""
+"""One batch of documents into the cache, over a fake Redis, a real one and a cluster, beside other writers."""
 
 from itertools import count
 from typing import Any

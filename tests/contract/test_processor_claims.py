@@ -1,4 +1,4 @@
-"""Which of several documents decides about a key, over a fake Redis and a real one."""
+"""Which of several documents decides about a key, over a fake Redis, a real one and a cluster."""
 
 from itertools import count
 from typing import Any

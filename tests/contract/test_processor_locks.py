@@ -1,4 +1,4 @@
-"""Documents under a generation lock, over a fake Redis and a real one."""
+"""Documents under a generation lock, over a fake Redis, a real one and a cluster."""
 
 import redis
 

@@ -1,4 +1,4 @@
-"""Generation requests and the sweep of their records, over a fake Redis and a real one."""
+"""Generation requests and the sweep of their records, over a fake Redis, a real one and a cluster."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The records of documents, over a fake Redis and a real one: which version goes on, and what it gives up."""
+"""The records of documents, over a fake Redis, a real one and a cluster: which version goes on and what it gives up."""
 
 from typing import Any
 

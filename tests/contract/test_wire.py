@@ -1,4 +1,4 @@
-"""The wire to Redis, over a fake one and a real one: replies in order, and errors sorted."""
+"""The wire to Redis, over a fake one, a real one and a cluster: replies in order, and errors sorted."""
 
 from collections.abc import Iterator
 

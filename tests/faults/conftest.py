@@ -1,6 +1,8 @@
 """The application on servers that fail."""
 
-from collections.abc import Mapping
+import os
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from etl.app import App
 from etl.demo import MongoServer
 from tests.support.pipeline import NO_SETTINGS, OpenApp
+from tests.support.replica_set import ReplicaSet, start_replica_set
 
 
 @pytest.fixture
@@ -21,3 +24,27 @@ def open_app(open_app: OpenApp, mongod: MongoServer) -> OpenApp:
         return open_app(mongo=frequent, settings={"lease": {"seconds": 1}} | {**settings}, **short | more)
 
     return opened
+
+
+@pytest.fixture
+def seed() -> int:
+    """Of everything random in a test; `CHAOS_SEED` repeats it, as far as the machine's pace allows."""
+    seed = int(os.environ.get("CHAOS_SEED") or time.time_ns())
+    print(f"CHAOS_SEED={seed}")  # noqa: T201 (pytest shows it when the test fails)
+    return seed
+
+
+@pytest.fixture(scope="session")
+def _replica_set() -> Iterator[ReplicaSet]:
+    with start_replica_set() as replica_set:
+        yield replica_set
+
+
+@pytest.fixture
+def replica_set(_replica_set: ReplicaSet) -> ReplicaSet:
+    """Three members, shared by the tests that are run alone; those that a test has killed are started again."""
+    for member in _replica_set.members:
+        if not member.is_running:
+            member.start()
+    _replica_set.wait_until_healthy()
+    return _replica_set

@@ -19,7 +19,7 @@ from tests.support.command import StartEtl
 from tests.support.daemons import HISTORY, Process, ended, every, key, provider
 from tests.support.pipeline import NAME, OpenApp, sync
 from tests.support.redis_dump import held
-from tests.support.replica_set import Member, ReplicaSet, start_replica_set
+from tests.support.replica_set import Member, ReplicaSet
 from tests.support.truth import truth
 from tests.support.types import Document
 from tests.support.waiting import eventually
@@ -30,13 +30,6 @@ _MAJORITY = WriteConcern(w="majority", j=True)
 _ONE = WriteConcern(w=1, j=True)
 _DOCUMENTS = 2_000
 _MOVED, _LOST = 100_000, 200_000  # numbers of documents that moved, and of those that are rolled back
-
-
-@pytest.fixture(scope="module")
-def replica_set() -> Iterator[ReplicaSet]:
-    """Three members, for the tests of this module."""
-    with start_replica_set() as replica_set:
-        yield replica_set
 
 
 @pytest.fixture
@@ -85,7 +78,7 @@ class Scene(NamedTuple):
             report = app.backfill(NAME, BackfillOrder(executors=processes(2)), inject)
         [old] = injected
         assert report.status == "ok", report.error
-        if not self.replica_set.state(old):
+        if not old.is_running:
             old.start()
         assert eventually(lambda: len(written) > 10)
         stop.set()

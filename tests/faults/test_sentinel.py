@@ -4,19 +4,23 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pymongo.collection import Collection
 
 from etl.app import App, BackfillOrder
+from etl.demo.process import HOST
 from tests.factories import api
 from tests.support.command import StartEtl
 from tests.support.daemons import ended, every, is_ready, key, provider, url_of
-from tests.support.pipeline import NAME, OpenApp
+from tests.support.pipeline import NAME, OpenApp, sync
 from tests.support.redis_dump import held
 from tests.support.sentinel import DOWN_SECONDS, PASSWORD, SENTINEL_PASSWORD, Watched, start_sentinel
+from tests.support.tls import certificates, tls_in_front_of, tls_or_plain_in_front_of
 from tests.support.truth import truth
 from tests.support.types import Document
 from tests.support.waiting import eventually
@@ -122,3 +126,40 @@ def test_one_line_names_a_wrong_setting_of_the_sentinels(
         assert words in error
         assert "\n" not in error
         assert not any(secret in error for secret in (PASSWORD, SENTINEL_PASSWORD, "wrong"))
+
+
+def test_sentinels_and_primaries_are_reached_over_tls(
+    open_app: OpenApp, collection: Collection[Document], tmp_path: Path
+) -> None:
+    """`rediss://` holds for both, also for the server that takes over; an unknown authority is refused in one line."""
+    ours, stranger = certificates(tmp_path / "ours"), certificates(tmp_path / "stranger")
+    encrypted: dict[int, threading.Event] = {}
+
+    def in_front_of(port: int) -> AbstractContextManager[int]:
+        return tls_or_plain_in_front_of(port, ours.server, encrypted)
+
+    with start_sentinel(in_front_of) as watched, ExitStack() as stack:
+        section = watched.settings()
+        nodes = [stack.enter_context(tls_in_front_of(one.port, ours.server)) for one in watched.sentinels]
+        section["sentinel"]["nodes"] = [f"{HOST}:{port}" for port in nodes]
+
+        def opened(authority: Path) -> App:
+            url = f"{section['url'].replace('redis', 'rediss', 1)}?ssl_ca_certs={authority}"
+            return open_app(patience=20, settings={"redis": section | {"url": url}})
+
+        collection.insert_one(provider(1))
+        [refused] = opened(stranger.authority).sync()
+        assert (refused.status, refused.exit_code) == ("failed", 2), refused.error
+        assert "ssl_ca_certs" in str(refused.error)
+        assert "\n" not in str(refused.error)
+        app = opened(ours.authority)
+        sync(app)
+        old = watched.primary()
+        assert [port for port, event in encrypted.items() if event.is_set()] == [old.port]
+        old.kill()
+        collection.insert_one(provider(2))
+        sync(app)
+        assert watched.primary() is not old
+        assert encrypted[watched.primary().port].is_set()
+        with watched.client() as client:
+            assert held(client) == truth(collection)

@@ -1,27 +1,24 @@
 """A collection that is followed: its changes are in Redis without a cycle, deletes included."""
 
 import json
-from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
 import redis
 from pymongo.collection import Collection
 
-from etl.cache.keys import state_keys
-from etl.errors import StreamRefusedError
+from etl.cache.writer import CacheWriter
+from etl.errors import CycleFailed, StreamRefusedError
 from etl.sync.follow import Followed
 from tests.factories import api, campaign
 from tests.support.failpoint import fail_command
-from tests.support.following import following
+from tests.support.following import KEYS, following, has_begun, is_true
 from tests.support.pipeline import NAME, OpenApp
 from tests.support.redis_dump import held
 from tests.support.truth import truth
 from tests.support.types import Document, StartMongo
 from tests.support.waiting import eventually
 
-KEYS = state_keys(NAME)
 LOCK = "lock:content_generation:c"
 
 
@@ -31,28 +28,12 @@ def now() -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
-def is_true(client: redis.Redis, collection: Collection[Document]) -> Callable[[], bool]:
-    """Whether Redis holds what MongoDB says."""
-
-    def fact() -> bool:
-        with suppress(AssertionError):  # a key that goes while it is looked at has no TTL
-            return held(client) == truth(collection)
-        return False
-
-    return fact
-
-
-def follows(client: redis.Redis) -> bool:
-    """Whether a follower has recorded where it is."""
-    return bool(client.hexists(KEYS.follow, "token"))
-
-
 def test_a_change_is_applied_without_a_cycle(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """An insert, an update, a move, a tombstone, a hard delete with an heir, and a request."""
     with following(open_app()):
-        assert eventually(lambda: follows(redis_client))
+        assert eventually(lambda: has_begun(redis_client))
         collection.insert_many([api("a", now(), _id=1), api("a", now(), _id=2, status="older")])
         collection.insert_one(campaign("c", now(), _id=3, estado="pendiente", prioridad="alta"))
         collection.update_one({"_id": 1}, {"$set": {"status": "changed", "updated_at": now()}})
@@ -81,7 +62,7 @@ def test_a_mapped_change_is_applied_without_a_cycle(
     }
     document = {"de": {"nombre": "a"}, "parte": 4, "activo": True}
     with following(open_app(fields=fields)):
-        assert eventually(lambda: follows(redis_client))
+        assert eventually(lambda: has_begun(redis_client))
         bad = document | {"_id": 2, "parte": 0, "updated_at": now()}
         collection.insert_many([document | {"_id": 1, "updated_at": now()}, bad])
         assert eventually(lambda: redis_client.hget("config:api:a", "status") == "25")
@@ -96,7 +77,7 @@ def test_a_cycle_does_not_apply_what_the_follower_applied(
     """The versions are marked as done, though the cycle reads them again within its overlap."""
     batches: list[Followed] = []
     with following(open_app(), batches):
-        assert eventually(lambda: follows(redis_client))
+        assert eventually(lambda: has_begun(redis_client))
         collection.insert_many([api(f"p{n}", now(), _id=n) for n in range(10)])
         assert eventually(lambda: sum(one.operations.get("insert", 0) for one in batches) == 10)
     [report] = open_app().sync()
@@ -108,7 +89,7 @@ def test_documents_under_a_lock_are_applied_once_it_is_gone(
 ) -> None:
     """A generator takes the lock, writes twenty documents and releases it: all are there half a second later."""
     with following(open_app()):
-        assert eventually(lambda: follows(redis_client))
+        assert eventually(lambda: has_begun(redis_client))
         redis_client.set(LOCK, "process_id_123")
         collection.insert_many([campaign("c", now(), _id=n, segmento=f"s{n}") for n in range(20)])
         assert eventually(lambda: redis_client.hlen(KEYS.deferred) == 20)
@@ -125,7 +106,7 @@ def test_a_follower_resumes_where_the_last_one_stopped(
 ) -> None:
     """What was written and deleted in between is applied by the stream: no cycle is needed."""
     with following(open_app()):
-        assert eventually(lambda: follows(redis_client))
+        assert eventually(lambda: has_begun(redis_client))
         collection.insert_many([api(f"p{n}", now(), _id=n) for n in range(10)])
         assert eventually(is_true(redis_client, collection))
     cycles = redis_client.llen(KEYS.history)
@@ -137,6 +118,39 @@ def test_a_follower_resumes_where_the_last_one_stopped(
     assert redis_client.llen(KEYS.history) == cycles
 
 
+@pytest.mark.parametrize("step", ["record", "apply"])
+def test_a_batch_that_failed_is_applied_when_it_is_tried_again(
+    open_app: OpenApp,
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+) -> None:
+    """The resume token moves after the writes: a follower that fails between them finds its events again."""
+    with following(open_app()):
+        assert eventually(lambda: has_begun(redis_client))
+        collection.insert_many([api("old", now(), _id=1), api("changed", now(), _id=2)])
+        assert eventually(is_true(redis_client, collection))
+    cycles = redis_client.llen(KEYS.history)
+    collection.delete_one({"_id": 1})
+    collection.update_one({"_id": 2}, {"$set": {"status": "later", "updated_at": now()}})
+    collection.insert_one(campaign("c", now(), _id=3, estado="pendiente", prioridad="alta"))
+
+    works = getattr(CacheWriter, step)
+    batches: list[Followed] = []
+
+    def fail(*_: object, **__: object) -> None:
+        monkeypatch.setattr(CacheWriter, step, works)
+        raise CycleFailed("injected")
+
+    monkeypatch.setattr("etl.app.FOLLOW_AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(CacheWriter, step, fail)
+    with following(open_app(), batches):
+        assert eventually(is_true(redis_client, collection), 10)
+    assert [one.restarted for one in batches if one.restarted] == ["failure"]
+    assert redis_client.llen(KEYS.history) == cycles
+
+
 def test_one_of_two_followers_works_and_the_other_takes_over(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
@@ -144,7 +158,7 @@ def test_one_of_two_followers_works_and_the_other_takes_over(
     first: list[Followed] = []
     second: list[Followed] = []
     with following(open_app(), first):
-        assert eventually(lambda: follows(redis_client))
+        assert eventually(lambda: has_begun(redis_client))
         with following(open_app(), second):
             collection.insert_one(api("a", now(), _id=1))
             assert eventually(is_true(redis_client, collection))
@@ -161,7 +175,7 @@ def test_after_a_lost_token_a_cycle_and_a_reconciliation_run(
     """Deletes that no stream can tell any more leave the cache all the same."""
     batches: list[Followed] = []
     with following(open_app()):
-        assert eventually(lambda: follows(redis_client))
+        assert eventually(lambda: has_begun(redis_client))
         collection.insert_many([api(f"p{n}", now(), _id=n) for n in range(3)])
         assert eventually(is_true(redis_client, collection))
     collection.delete_one({"_id": 0})
@@ -179,7 +193,7 @@ def test_a_dropped_collection_is_followed_again(
     """When it is back, Redis holds what it says, and nothing of the old one."""
     batches: list[Followed] = []
     with following(open_app(), batches):
-        assert eventually(lambda: follows(redis_client))
+        assert eventually(lambda: has_begun(redis_client))
         collection.insert_many([api(f"p{n}", now(), _id=n) for n in range(3)])
         assert eventually(is_true(redis_client, collection))
         collection.drop()
@@ -197,7 +211,7 @@ def test_documents_are_read_in_the_session_of_the_stream(
 ) -> None:
     """With read concern majority, after the event: a linearizable read would wait for the journal, up to 100 ms."""
     with following(open_app()):
-        assert eventually(lambda: follows(redis_client))
+        assert eventually(lambda: has_begun(redis_client))
         collection.database.command("profile", 2)
         collection.insert_many([api(f"p{n}", now(), _id=n) for n in range(300)])
         assert eventually(is_true(redis_client, collection))
@@ -229,7 +243,7 @@ def test_a_follower_has_one_cursor_and_leaves_none(
 ) -> None:
     """Opened for its first cycle, opened again to follow, and closed at the end."""
     with following(open_app()):
-        assert eventually(lambda: follows(redis_client))
+        assert eventually(lambda: has_begun(redis_client))
         assert eventually(lambda: bool(open_streams(collection)))
         assert max(len(open_streams(collection)) for _ in range(20)) == 1
     assert open_streams(collection) == set()
@@ -247,7 +261,7 @@ def test_a_killed_cursor_is_opened_again(
         return "connection" in [one.restarted for one in batches]
 
     with following(open_app(), batches):
-        assert eventually(lambda: follows(redis_client))
+        assert eventually(lambda: has_begun(redis_client))
         assert eventually(is_reopened)
         collection.insert_one(api("a", now(), _id=1))
         assert eventually(is_true(redis_client, collection))
@@ -261,7 +275,7 @@ def test_the_status_shows_the_follower(
     [before] = app.status()
     assert before.follow is None
     with following(open_app()):
-        assert eventually(lambda: follows(redis_client))
+        assert eventually(lambda: has_begun(redis_client))
         collection.insert_one(api("a", now(), _id=1))
         assert eventually(is_true(redis_client, collection))
         assert eventually(lambda: (app.status()[0].follow or {}).get("last_event") is not None)
@@ -275,6 +289,20 @@ def test_the_status_shows_the_follower(
     assert (after.follow["state"], after.follow["lag_seconds"]) == ("stopped", None)
     assert after.lag_seconds is not None
     assert after.lag_seconds > 0
+
+
+def test_a_follower_that_has_caught_up_says_so_at_once(
+    open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """Also where its last batch was full, so that more might have been waiting."""
+    with following(open_app(page_size=10)):
+        assert eventually(lambda: has_begun(redis_client))
+    collection.insert_many([api(f"p{n}", now(), _id=n) for n in range(20)])
+    app, batches = open_app(), list[Followed]()
+    with following(open_app(page_size=10), batches):
+        assert eventually(is_true(redis_client, collection))
+        assert eventually(lambda: (app.status()[0].follow or {})["state"] == "following", 5)
+    assert [one.operations for one in batches[:2]] == [{"insert": 10}] * 2
 
 
 def test_a_server_without_change_streams_is_refused_in_one_line(

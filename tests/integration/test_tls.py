@@ -1,13 +1,20 @@
 """Encrypted connections to both servers, with an authority of our own."""
 
+import threading
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from pymongo.collection import Collection
 
 from etl.model.report import Report
+from tests.factories import api
+from tests.support.cluster import start_cluster
 from tests.support.pipeline import OpenApp
-from tests.support.tls import Certificates, certificates, tls_in_front_of
-from tests.support.types import StartMongo, StartRedis
+from tests.support.tls import Certificates, certificates, tls_in_front_of, tls_or_plain_in_front_of
+from tests.support.truth import truth
+from tests.support.types import Document, StartMongo, StartRedis
 
 
 @pytest.fixture
@@ -51,3 +58,24 @@ def test_both_servers_are_reached_over_tls_and_only_with_the_right_authority(
         refused = sync(f"{mongo}{trusted.authority}", f"{redis}{stranger}")
         assert (refused.status, refused.exit_code) == ("failed", 2)
         assert "ssl_ca_certs" in str(refused.error)
+
+
+def test_every_node_of_a_cluster_is_reached_over_tls(
+    trusted: Certificates, tmp_path: Path, open_app: OpenApp, collection: Collection[Document]
+) -> None:
+    """Also those that only the cluster names; an unknown authority is refused."""
+    stranger = certificates(tmp_path / "stranger").authority
+    encrypted: dict[int, threading.Event] = {}
+    collection.insert_many([api(f"p{n}", datetime.now(UTC), _id=n) for n in range(50)])
+
+    def in_front_of(port: int) -> AbstractContextManager[int]:
+        return tls_or_plain_in_front_of(port, trusted.server, encrypted)
+
+    with start_cluster(in_front_of=in_front_of) as cluster, cluster.client() as client:
+        [node, *_] = client.get_primaries()
+        for authority, outcome in ((stranger, ("failed", 2)), (trusted.authority, ("ok", 0))):
+            address = f"rediss://127.0.0.1:{node.port}/0?ssl_ca_certs={authority}"
+            [report] = open_app(redis=address).sync()
+            assert (report.status, report.exit_code) == outcome, report.error
+        assert all(encrypted[one.port].is_set() for one in cluster.nodes)
+        assert cluster.held() == truth(collection)

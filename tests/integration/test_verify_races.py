@@ -126,6 +126,21 @@ def test_a_deletion_is_a_mismatch_only_if_a_follower_leaves_it(
     assert found(report) == ({} if verdict == "absent" else {verdict: 1})
 
 
+def test_a_repair_does_not_wait_for_a_follower(
+    open_app: OpenApp, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """What a follower that is behind, or that repairs itself, has left is removed at once."""
+    collection.insert_one(api("p", clock.ago(900), _id=1))
+    app = open_app()
+    sync(app)
+    collection.delete_one({"_id": 1})
+    redis_client.set(STATE.follow_lease, "host:1", px=60_000)
+    redis_client.hset(STATE.follow, "caught_up", "")
+    report = app.verify("promptContent", repair=True)
+    assert (report.orphaned, report.repaired, report.pending) == (1, 1, 0)
+    assert not redis_client.exists(KEY)
+
+
 def test_a_repair_writes_the_current_version(
     open_app: OpenApp,
     clock: Clock,

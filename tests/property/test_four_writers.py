@@ -2,25 +2,26 @@
 
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import pytest
-import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pymongo import MongoClient
 from pymongo.collection import Collection
 
 from etl.cache.client import Wire, open_pool
+from etl.cache.cluster import ClusterWire
 from etl.model.result import TransformResult
 from etl.mongo.reader import Source
 from schemas.documents import project
 from schemas.ids import id_text
 from schemas.operations import Keep, Projection
 from schemas.position import FIRST, LAST
-from tests.property.test_model import THOROUGH
+from tests.property.test_model import LONG, THOROUGH
 from tests.support.redis_dump import held
 from tests.support.slots import SLOTS, Slot
 from tests.support.truth import truth
@@ -37,10 +38,25 @@ histories = st.lists(versions, min_size=8, max_size=25)
 Page = tuple[int, Sequence[TransformResult]]
 
 
+@pytest.fixture(params=["single", "cluster"])
+def server(request: pytest.FixtureRequest) -> Iterator[tuple[Any, Wire]]:
+    """A Redis, and a wire to it."""
+    if request.param == "single":
+        client, wire = (
+            request.getfixturevalue("redis_client"),
+            Wire(open_pool(request.getfixturevalue("redis_url"), 5)),
+        )
+    else:
+        client = request.getfixturevalue("cluster_client")
+        wire = ClusterWire(request.getfixturevalue("shared_cluster").url, 5)
+    with closing(wire):
+        yield client, wire
+
+
 @pytest.mark.slow
 @given(first=histories, second=histories, seed=st.integers(0, 2**32))
 @settings(
-    max_examples=400 if THOROUGH else 10,
+    max_examples=400 if THOROUGH else 30 if LONG else 6,
     deadline=None,
     derandomize=not THOROUGH,
     suppress_health_check=list(HealthCheck),
@@ -48,20 +64,19 @@ Page = tuple[int, Sequence[TransformResult]]
 def test_four_concurrent_writers_agree_with_the_documents(
     mongo_client: MongoClient[Document],
     collection: Collection[Document],
-    redis_client: redis.Redis,
-    redis_url: str,
+    server: tuple[Any, Wire],
     first: list[tuple[tuple[Slot, str], int]],
     second: list[tuple[tuple[Slot, str], int]],
     seed: int,
 ) -> None:
     """Pages of before, of in between and of now, while documents are changed, moved, evicted and deleted."""
     collection.delete_many({})
-    redis_client.flushdb()
+    client, wire = server
+    client.flushdb()
     chance = random.Random(seed)
-    pool = open_pool(redis_url, 5)
     source = Source(mongo_client, collection.database.name, NAME)
     source.prepare()
-    stages = [assemble(source, Wire(pool), retry=Insistent()) for _ in range(WRITERS)]
+    stages = [assemble(source, wire, retry=Insistent()) for _ in range(WRITERS)]
     pages: list[Page] = []
     dates: set[tuple[str, int]] = set()
 
@@ -96,8 +111,7 @@ def test_four_concurrent_writers_agree_with_the_documents(
     processor = stages[0].processor
     read_at, results = processor.read([id_text(gone.id)])
     processor.process(results, read_at, remember_from=None, trust=False)
-    pool.disconnect()
-    expected, found = truth(collection), held(redis_client)
+    expected, found = truth(collection), held(client)
     for queue in {key for key in {*expected, *found} if key.startswith("queue:")}:
         assert set(expected.pop(queue, [])) <= set(found.pop(queue, [])), queue
     # What a document had written before it asked for messages may stand.

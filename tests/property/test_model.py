@@ -5,6 +5,7 @@ HYPOTHESIS_PROFILE=thorough looks for an hour instead of seconds, elsewhere each
 
 import os
 import sys
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -12,11 +13,12 @@ import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
-from pymongo import MongoClient
 from pymongo.collection import Collection
 
-from etl.cache.client import open_pool
+from etl.cache.client import Wire, open_pool
+from etl.cache.cluster import ClusterWire
 from etl.mongo.reader import Source
+from tests.support.cluster import Cluster
 from tests.support.slots import CAMPAIGNS, SLOTS, Slot
 from tests.support.twins import NAME
 from tests.support.types import Document
@@ -25,6 +27,7 @@ from tests.support.world import DEADLINE, LATEST, OVERLAP, STEP, Event, World, f
 TEN_MINUTES = 600_000
 YEARS = 73 * 365 * 24 * 3_600_000
 
+LONG = bool(os.environ.get("LONG_RUNS"))
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 PROFILE = settings(
     max_examples=5000 if THOROUGH else 80,
@@ -225,14 +228,8 @@ def test_a_follower_alone_agrees_with_mongodb_after_any_events() -> None:
     )
 
 
-def test_real_servers_agree_after_any_events(
-    mongo_client: MongoClient[Document],
-    collection: Collection[Document],
-    redis_client: redis.Redis,
-    redis_url: str,
-) -> None:
-    """The same is true of MongoDB and Redis themselves, as far as a few examples tell."""
-    pool = open_pool(redis_url, 5)
+def run_on_servers(collection: Collection[Document], client: Any, wire: Wire, examples: int) -> None:
+    """The model over MongoDB and this Redis, each example on empty servers."""
 
     class RealModel(Model):
         """The model over servers, which begin empty."""
@@ -240,11 +237,26 @@ def test_real_servers_agree_after_any_events(
         def make(self) -> World:
             """An empty world on the servers of this test."""
             collection.delete_many({})
-            redis_client.flushdb()
-            source = Source(mongo_client, collection.database.name, NAME)
+            client.flushdb()
+            source = Source(collection.database.client, collection.database.name, NAME)
             source.prepare()
-            return real_world(collection, source, redis_client, pool)
+            return real_world(collection, source, client, wire)
 
-    examples = settings(PROFILE, max_examples=PROFILE.max_examples // 10, stateful_step_count=15)
-    run_state_machine_as_test(RealModel, settings=examples)
-    pool.disconnect()
+    profile = settings(PROFILE, max_examples=examples, stateful_step_count=15)
+    run_state_machine_as_test(RealModel, settings=profile)
+
+
+def test_real_servers_agree_after_any_events(
+    collection: Collection[Document], redis_client: redis.Redis, redis_url: str
+) -> None:
+    """The same is true of MongoDB and Redis themselves, as far as a few examples tell."""
+    with closing(Wire(open_pool(redis_url, 5))) as wire:
+        run_on_servers(collection, redis_client, wire, PROFILE.max_examples // 10)
+
+
+def test_a_cluster_agrees_after_any_events(
+    collection: Collection[Document], cluster_client: Any, shared_cluster: Cluster
+) -> None:
+    """The same is true where the keys of one document are on three servers; LONG_RUNS=1 tries more examples."""
+    with closing(ClusterWire(shared_cluster.url, 5)) as wire:
+        run_on_servers(collection, cluster_client, wire, PROFILE.max_examples if LONG else 5)

@@ -1,7 +1,7 @@
 """A Redis Cluster on loopback: three primaries, and a replica of each where a test wants them."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, Final
 
 import redis
@@ -12,7 +12,11 @@ from tests.support.redis_dump import Contents, held
 from tests.support.waiting import eventually
 
 _SLOTS: Final = 16_384
-_OPTIONS: Final = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--appendonly", "no")
+# A replica takes over however long it has been without its primary: tests freeze it.
+_OPTIONS: Final = (
+    *("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--appendonly", "no"),
+    *("--cluster-replica-validity-factor", "0"),
+)
 
 
 class Cluster:
@@ -62,16 +66,23 @@ class Cluster:
 
 
 @contextmanager
-def start_cluster(primaries: int = 3, replicas: int = 0, args: Sequence[str] = ()) -> Iterator[Cluster]:
-    """Start a cluster whose slots are shared evenly; it is gone when the block ends."""
+def start_cluster(
+    primaries: int = 3,
+    replicas: int = 0,
+    in_front_of: Callable[[int], AbstractContextManager[int]] = nullcontext,
+) -> Iterator[Cluster]:
+    """Start a cluster whose slots are shared evenly; it is gone when the block ends.
+
+    `in_front_of` starts a proxy for a port: the nodes then name that of the proxy to clients.
+    """
     with ExitStack() as stack:
         count = primaries * (1 + (1 if replicas else 0))
-        nodes = [
-            stack.enter_context(
-                RedisServer(args=(*_OPTIONS, "--cluster-config-file", f"nodes-{n}.conf", *args))
-            )
-            for n in range(count)
-        ]
+        nodes = [RedisServer() for _ in range(count)]
+        for node in nodes:
+            announced = str(stack.enter_context(in_front_of(node.port)))
+            bus = str(node.port + 10_000)
+            node.args = (*_OPTIONS, "--cluster-announce-port", announced, "--cluster-announce-bus-port", bus)
+            stack.enter_context(node)
         clients: list[Any] = [
             stack.enter_context(redis.Redis.from_url(f"redis://{node.address}", decode_responses=True))
             for node in nodes

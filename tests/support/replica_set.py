@@ -29,6 +29,11 @@ class Member(MongoServer):
         """Start it and wait until it answers, in whatever state."""
         Server.start(self)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and not stopped or killed since."""
+        return self._process is not None
+
 
 class ReplicaSet:
     """Three members; which of them is the primary changes."""

@@ -1,7 +1,7 @@
 """A primary, its replica and three Sentinels on loopback; passwords for both kinds."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, Final
 
 import redis
@@ -20,7 +20,7 @@ DOWN_SECONDS: Final = 1
 class SentinelServer(RedisServer):
     """A `redis-server --sentinel`; it keeps what it learns in its file."""
 
-    def __init__(self, primary: RedisServer) -> None:
+    def __init__(self, primary: int) -> None:
         super().__init__()
         self._watched = primary
 
@@ -29,7 +29,7 @@ class SentinelServer(RedisServer):
         if not path.exists():
             lines = [
                 *(f"port {self.port}", f"bind {HOST}", f'dir "{self.folder}"'),
-                f"sentinel monitor {SERVICE} {HOST} {self._watched.port} 2",
+                f"sentinel monitor {SERVICE} {HOST} {self._watched} 2",
                 f'sentinel auth-pass {SERVICE} "{PASSWORD}"',
                 f"sentinel down-after-milliseconds {SERVICE} {DOWN_SECONDS * 1000}",
                 f"sentinel failover-timeout {SERVICE} 3000",
@@ -43,8 +43,9 @@ class SentinelServer(RedisServer):
 class Watched:
     """The servers; which of the two holds the data as the primary changes."""
 
-    def __init__(self, servers: list[RedisServer], sentinels: list[SentinelServer]) -> None:
-        self.servers = servers
+    def __init__(self, servers: Mapping[int, RedisServer], sentinels: list[SentinelServer]) -> None:
+        self._servers = servers  # by the port that the Sentinels know
+        self.servers = list(servers.values())
         self.sentinels = sentinels
 
     def settings(self) -> dict[str, Any]:
@@ -61,8 +62,17 @@ class Watched:
     def primary(self) -> RedisServer:
         """The server that the Sentinels name, by a majority of those that answer."""
         named = [_named(one) for one in self.sentinels]
-        port = max(set(named), key=named.count)
-        return next(one for one in self.servers if one.port == port)
+        return self._servers[max(set(named), key=named.count)]
+
+    def cut_off(self) -> RedisServer:
+        """Stop replication: what the primary is written to from now on, its replica lacks; returns the replica."""
+        primary = self.primary()
+        [replica] = [one for one in self.servers if one is not primary]
+        with redis.Redis.from_url(replica.url) as client:
+            client.config_set("masterauth", "wrong")
+        with self.client() as client:
+            client.execute_command("CLIENT", "KILL", "TYPE", "replica")
+        return replica
 
     def client(self) -> redis.Redis:
         """A client of the present primary, to arrange and to look; it speaks text; close it."""
@@ -70,18 +80,28 @@ class Watched:
 
 
 @contextmanager
-def start_sentinel() -> Iterator[Watched]:
-    """Start a primary, a replica that has copied it, and Sentinels that know one another; gone after the block."""
+def start_sentinel(
+    in_front_of: Callable[[int], AbstractContextManager[int]] = nullcontext,
+) -> Iterator[Watched]:
+    """Start a primary, a replica that has copied it, and Sentinels that know one another; gone after the block.
+
+    `in_front_of` starts a proxy for a port: the Sentinels then name that of the proxy.
+    """
     with ExitStack() as stack:
         options = ("--masterauth", PASSWORD, "--repl-diskless-sync-delay", "0", "--repl-diskless-sync", "yes")
-        primary = stack.enter_context(RedisServer(password=PASSWORD, args=options))
-        following = ("--replicaof", HOST, str(primary.port))
-        replica = stack.enter_context(RedisServer(password=PASSWORD, args=(*options, *following)))
+        primary, replica = RedisServer(password=PASSWORD), RedisServer(password=PASSWORD)
+        servers = {stack.enter_context(in_front_of(one.port)): one for one in (primary, replica)}
+        for port, one in servers.items():
+            one.args = (*options, "--replica-announce-port", str(port))
+        known = next(iter(servers))
+        stack.enter_context(primary)
+        replica.args += ("--replicaof", HOST, str(known))
+        stack.enter_context(replica)
         client = stack.enter_context(redis.Redis.from_url(replica.url))
         assert eventually(lambda: client.info("replication").get("master_link_status") == "up")
-        sentinels = [stack.enter_context(SentinelServer(primary)) for _ in range(3)]
+        sentinels = [stack.enter_context(SentinelServer(known)) for _ in range(3)]
         assert eventually(lambda: all(_knows_all(one) for one in sentinels))
-        yield Watched([primary, replica], sentinels)
+        yield Watched(servers, sentinels)
 
 
 def _named(sentinel: SentinelServer) -> int:

@@ -7,11 +7,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import trustme
 
 from etl.demo.process import HOST
+
+_HANDSHAKE: Final = b"\x16"
+"""The first byte of a TLS connection."""
 
 
 class Certificates(NamedTuple):
@@ -56,12 +59,28 @@ def _pour(source: socket.socket, sink: socket.socket) -> None:
         sink.shutdown(socket.SHUT_RDWR)
 
 
+class _ForwardBoth(_Forward):
+    """The same, and what is not encrypted is passed on as it is: the Sentinels speak no TLS."""
+
+    def handle(self) -> None:
+        if self.request.recv(1, socket.MSG_PEEK) == _HANDSHAKE:
+            self.server.encrypted.set()
+            super().handle()
+            return
+        with suppress(OSError), socket.create_connection((HOST, self.server.target)) as plain:
+            back = threading.Thread(target=_pour, args=(plain, self.request))
+            back.start()
+            _pour(self.request, plain)
+            back.join()
+
+
 class _TlsServer(socketserver.ThreadingTCPServer):
     daemon_threads = True
 
-    def __init__(self, target: int, certificate: Path) -> None:
-        super().__init__((HOST, 0), _Forward)
+    def __init__(self, target: int, certificate: Path, handler: type[_Forward]) -> None:
+        super().__init__((HOST, 0), handler)
         self.target = target
+        self.encrypted = threading.Event()
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(certificate)
 
@@ -69,7 +88,21 @@ class _TlsServer(socketserver.ThreadingTCPServer):
 @contextmanager
 def tls_in_front_of(port: int, certificate: Path) -> Iterator[int]:
     """The port of a TLS server that passes everything on to `port`."""
-    with _TlsServer(port, certificate) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with _serving(_TlsServer(port, certificate, _Forward)) as server:
         yield int(server.server_address[1])
+
+
+@contextmanager
+def tls_or_plain_in_front_of(port: int, certificate: Path, seen: dict[int, threading.Event]) -> Iterator[int]:
+    """The same without and with TLS; `seen` has an event for `port`, which the first encrypted connection sets."""
+    with _serving(_TlsServer(port, certificate, _ForwardBoth)) as server:
+        seen[port] = server.encrypted
+        yield int(server.server_address[1])
+
+
+@contextmanager
+def _serving(server: _TlsServer) -> Iterator[_TlsServer]:
+    with server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
         server.shutdown()

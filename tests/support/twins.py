@@ -261,15 +261,32 @@ class MeddledReader:
 
 
 class MeddledWire(Wire):
-    """A wire to any Redis, with a meddler around each exchange."""
+    """Any wire, with a meddler around each exchange."""
 
-    def __init__(self, pool: redis.ConnectionPool, meddler: Meddler) -> None:
-        super().__init__(pool)
+    def __init__(self, wire: Wire, meddler: Meddler) -> None:
+        self._wire = wire
         self._around = meddler.around
+
+    @property
+    def address(self) -> str:
+        """As the wire has it."""
+        return self._wire.address
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """As the wire does."""
-        return self._around(lambda: super(MeddledWire, self).exchange(commands))
+        return self._around(lambda: self._wire.exchange(commands))
+
+    def now(self) -> int:
+        """As the wire does."""
+        return self._around(self._wire.now)
+
+    def primaries(self) -> frozenset[str]:
+        """As the wire does, undisturbed."""
+        return self._wire.primaries()
+
+    def together(self, keys: Sequence[str], most: int) -> Iterator[Sequence[int]]:
+        """As the wire does."""
+        return self._wire.together(keys, most)
 
 
 class DatedWire(MeddledWire):
@@ -278,8 +295,8 @@ class DatedWire(MeddledWire):
     The scripts that write compare moments of the server's own clock with each other: those stay as they are.
     """
 
-    def __init__(self, pool: redis.ConnectionPool, meddler: Meddler, clocks: Clocks) -> None:
-        super().__init__(pool, meddler)
+    def __init__(self, wire: Wire, meddler: Meddler, clocks: Clocks) -> None:
+        super().__init__(wire, meddler)
         self._clocks = clocks
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:

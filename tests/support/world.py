@@ -355,20 +355,20 @@ def clocks_of_a_world() -> Clocks:
 def fake_world() -> World:
     """An empty world without servers; close its `closing` at the end."""
     clocks, documents, client = clocks_of_a_world(), fake_documents(), fake_redis()
-    pool = client.connection_pool
+    wire = Wire(client.connection_pool)
     world = World(
         documents=documents,
         reader=ReaderTwin(documents),
         client=client,
-        connect=partial(MeddledWire, pool),
+        connect=partial(MeddledWire, wire),
         clocks=clocks,
     )
     world.closing.enter_context(fake_redis_told_by(clocks))
     return world
 
 
-def real_world(documents: Any, reader: Reader, client: redis.Redis, pool: redis.ConnectionPool) -> World:
+def real_world(documents: Any, reader: Reader, client: redis.Redis, wire: Wire) -> World:
     """The same on servers, which are empty: keys expire by the clock of the machine."""
     clocks = clocks_of_a_world()
-    connect = partial(DatedWire, pool, clocks=clocks)
+    connect = partial(DatedWire, wire, clocks=clocks)
     return World(documents=documents, reader=reader, client=client, connect=connect, clocks=clocks)

@@ -27,10 +27,8 @@ from etl.transform.preview import Effect, Preview
 from etl.verify.report import VerifyReport
 from etl.verify.trace import Trace
 from schemas.documents import FAMILIES
+from tests.support.docs import PAGES, ROOT, tables
 
-ROOT = Path(__file__).parents[2]
-_FILES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
-PAGES = {str(path.relative_to(ROOT)): path.read_text("utf-8") for path in _FILES}
 README, COMMANDS, SETTINGS = PAGES["README.md"], PAGES["docs/commands.md"], PAGES["docs/settings.md"]
 OPERATIONS, GLOSSARY = PAGES["docs/operations.md"], PAGES["docs/glossary.md"]
 
@@ -40,17 +38,6 @@ def section(page: str, heading: str) -> str:
     found = re.search(rf"^#+ {re.escape(heading)}$\n(.*?)(?=^#|\Z)", page, re.DOTALL | re.MULTILINE)
     assert found is not None, heading
     return found[1]
-
-
-def without_figures(text: str) -> str:
-    """A page without the tables that `make bench` writes: they are in the English README only."""
-    return re.sub(r"<!-- python.*?<!-- end of figures -->", "", text, flags=re.DOTALL)
-
-
-def tables(text: str) -> Iterator[list[str]]:
-    """The rows of each table, without its head."""
-    for table in re.findall(r"(?:^\|.*\n)+", without_figures(text), re.MULTILINE):
-        yield table.splitlines()[2:]
 
 
 def code_in(rows: list[str], column: int = 1) -> list[str]:
@@ -314,56 +301,6 @@ def test_the_demo_shows_the_samples_of_the_contract() -> None:
     """The packaged documents are the users' own, byte for byte."""
     packaged = ROOT / "etl" / "cli" / "demo_documents.json"
     assert packaged.read_bytes() == (ROOT / "tests" / "data" / "sample_documents.json").read_bytes()
-
-
-TRANSLATIONS = [("README.md", "README.es.md"), ("docs/operations.md", "docs/es/operacion.md")]
-
-
-def headings(page: str) -> list[int]:
-    """The level of each heading."""
-    return [len(marks) for marks in re.findall(r"^(#+) ", PAGES[page], re.MULTILINE)]
-
-
-def typed(page: str) -> list[str]:
-    """What a reader copies: the lines of code without their comments."""
-    lines = re.findall(
-        r"^ {4,}(\S.*)$",
-        re.sub(r"^```.*?^```$", "", PAGES[page], flags=re.DOTALL | re.MULTILINE),
-        re.MULTILINE,
-    )
-    return [line.split("  #")[0].rstrip() for line in lines]
-
-
-def names(page: str) -> set[str]:
-    """Everything in backticks: commands, settings, options, keys, actions, fields."""
-    return set(re.findall(r"`([^`\n]+)`", without_figures(PAGES[page])))
-
-
-@pytest.mark.parametrize(("english", "spanish"), TRANSLATIONS)
-def test_a_translation_has_the_same_headings_and_tables(english: str, spanish: str) -> None:
-    """As many, of the same levels and lengths."""
-    assert headings(spanish) == headings(english)
-    assert [len(rows) for rows in tables(PAGES[spanish])] == [len(rows) for rows in tables(PAGES[english])]
-
-
-@pytest.mark.parametrize(("english", "spanish"), TRANSLATIONS)
-def test_a_translation_names_the_same_commands_settings_and_fields(english: str, spanish: str) -> None:
-    """And a reader types the same."""
-    assert names(spanish) == names(english)
-    assert typed(spanish) == typed(english)
-
-
-@pytest.mark.parametrize(("english", "spanish"), TRANSLATIONS)
-def test_a_translation_has_the_same_first_columns(english: str, spanish: str) -> None:
-    """Of each table, row by row, as far as they are names or codes."""
-    for rows, translated in zip(tables(PAGES[english]), tables(PAGES[spanish]), strict=True):
-        assert _first(translated) == _first(rows)
-
-
-def _first(rows: list[str]) -> list[str]:
-    """The first column, as far as it is names or codes."""
-    cells = [row.split("|")[1].strip() for row in rows]
-    return [" ".join(re.findall(r"`[^`]+`|^\d+$", cell)) for cell in cells]
 
 
 CONTRIBUTING, MAKEFILE = PAGES["CONTRIBUTING.md"], (ROOT / "Makefile").read_text("utf-8")
