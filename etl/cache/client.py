@@ -72,6 +72,7 @@ _SETTINGS: Final = {
     "certificate verify failed": "has a certificate that is not trusted: see ssl_ca_certs in redis.url",
     "DB index is out of range": "has no such database: correct the number in redis.url",
     "invalid DB index": "has no such database: correct the number in redis.url",
+    "in protected mode": "is in protected mode and answers its own machine only: set requirepass or protected-mode no",
 }
 
 

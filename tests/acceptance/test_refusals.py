@@ -4,6 +4,8 @@ What is refused before any server is asked is typed in this process; a process o
 """
 
 from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+from threading import Thread
 from urllib.parse import quote
 
 import pytest
@@ -124,6 +126,26 @@ def test_a_database_that_redis_does_not_have(typed: Etl, redis_server: RedisServ
     result = typed("show", "config:api", "x", ETL_REDIS__URL=f"redis://{redis_server.address}/9999")
     assert line(result, 2) == (
         f"Redis at {redis_server.address} has no such database: correct the number in redis.url"
+    )
+
+
+def test_a_redis_without_a_password_on_another_machine(typed: Etl) -> None:
+    """Redis itself answers with 900 characters and closes the connection."""
+    denied = b"-DENIED Redis is running in protected mode because " + b"1) Just disable it " * 50
+
+    class Denying(StreamRequestHandler):
+        def handle(self) -> None:
+            self.wfile.write(denied + b"\r\n")
+            self.rfile.read()  # until the client closes: with bytes unread its side would be reset
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Denying) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"127.0.0.1:{server.server_address[1]}"
+        result = typed("show", "config:api", "x", ETL_REDIS__URL=f"redis://{address}", **IMPATIENT)
+        server.shutdown()
+    assert line(result, 2) == (
+        f"Redis at {address} is in protected mode and answers its own machine only:"
+        " set requirepass or protected-mode no"
     )
 
 
