@@ -88,7 +88,7 @@ class Daemon:
         for one in self._following:
             one.start()
         tasks = [job.task for job in self._jobs]
-        _log.info("started: %s", ", ".join(tasks), extra=logs.event("started", tasks=tasks))
+        _log.info("started: %s", "; ".join(tasks), extra=logs.event("started", tasks=tasks))
         self._stop_requests.get()
         _log.info("stopping", extra=logs.event("stopping"))
         self._end()
