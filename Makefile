@@ -18,6 +18,10 @@ BIN := .venv/bin
 # 3.11 first: it is the version the server wheels were built for. An interpreter may be there by name only, or lack pip.
 CANDIDATES := python3.11 python3.12 python3.13 python3.14 python3
 USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
+# The servers that the extra `embedded` does not bring: asked for before a minute of installing, not after it.
+NEEDED := import platform, shutil, sys; wheels = sys.platform == "linux" and platform.machine() == "x86_64"; \
+  needed = ["mongod"] * (not wheels) + ["redis-server"] * (not wheels or sys.version_info >= (3, 14)); \
+  sys.exit(" and ".join(name for name in needed if not shutil.which(name)) or 0)
 
 COVERED := $(if $(CI),--cov --cov-append --cov-report=)
 
@@ -76,6 +80,8 @@ clean:
 
 # The stamps make an install happen again only when pyproject.toml changes.
 .venv/demo.stamp: pyproject.toml | $(BIN)/python
+	@needed=$$($(BIN)/python -c '$(NEEDED)' 2>&1) || { \
+	  echo "Install $$needed first (Debian: apt install redis-server), or have Python 3.11 to 3.13 on PATH on Linux x86-64."; exit 1; } >&2
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded]'
 	touch $@
 

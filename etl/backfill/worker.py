@@ -28,11 +28,16 @@ def work(stages: Stages, process: Process, task: Task) -> RangeProgress:
     read = pages(stages.reader, task.scan_range, stages.page_size, task.present, clock, retry)
     found = ((page, stages.transform(page.documents)) for page in read)
     for page, results in read_ahead(found) if task.seconds else found:
-        outcome = process(results, page.read_at)
-        outcome.position = newest_position(results, task.present)
-        outcome.handled = [name for name in outcome.handled if name in waiting]
-        outcomes.append(outcome)
-        documents += len(results)
+        # A page without the index has 10,000 documents: a stop waits for a part of it only.
+        for start in range(0, max(len(results), 1), stages.page_size):
+            part = results[start : start + stages.page_size]
+            outcome = process(part, page.read_at)
+            outcome.position = newest_position(part, task.present)
+            outcome.handled = [name for name in outcome.handled if name in waiting]
+            outcomes.append(outcome)
+            documents += len(part)
+            if stages.stop.is_set() and start + len(part) < len(results):
+                return RangeProgress(documents, merged(outcomes), part[-1].position)
         cursor = page.last if page.more else None
         if cursor is None or time.monotonic() >= end or stages.stop.is_set():
             break

@@ -1,7 +1,7 @@
 """A backfill brings every document, resumes where it was cut, and nothing older stays on something newer."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,7 +16,9 @@ from etl.app import App, BackfillOrder
 from etl.backfill import coordinator
 from etl.backfill.executors import processes
 from etl.model.report import Report
+from etl.model.result import TransformResult
 from etl.model.scan import Bounds
+from etl.sync.processor import Processor
 from tests.factories import api, campaign, requested, written
 from tests.support.pipeline import STATE_PREFIX, Clock, OpenApp, sync
 from tests.support.redis_dump import contents, hash_at, held
@@ -366,3 +368,30 @@ def test_a_backfill_without_the_index_warns_and_works(
     caplog.clear()
     sync(app)
     assert len([record for record in caplog.records if record.name == "etl.backfill"]) == 1
+
+
+def test_a_stop_waits_for_a_part_of_a_page_without_the_index(
+    collection: Collection[Document],
+    open_app: OpenApp,
+    monkeypatch: pytest.MonkeyPatch,
+    redis_client: redis.Redis,
+) -> None:
+    """Such a page has 10,000 documents, which take longer than a stop waits. The next run goes on behind the part."""
+    collection.drop_indexes()
+    collection.insert_many(dated(100))
+    app = open_app(page_size=10)
+    parts: list[int] = []
+    process = Processor.process
+
+    def second_stops(self: Processor, results: Sequence[TransformResult], *args: Any, **flags: Any) -> Any:
+        parts.append(len(results))
+        if len(parts) == 2:
+            app.stop()
+        return process(self, results, *args, **flags)
+
+    monkeypatch.setattr(Processor, "process", second_stops)
+    [cut] = app.sync()
+    assert (cut.status, cut.records_processed, parts) == ("failed", 20, [10, 10])
+
+    assert sync(open_app(page_size=10)).records_processed == 80
+    assert held(redis_client) == truth(collection)

