@@ -16,7 +16,8 @@ from etl.cache.cluster import AutoWire
 from etl.cache.inspector import Inspector
 from etl.cache.keys import StateKeys, of_backfill, of_follower, state_keys
 from etl.cache.writer import DEADLINE_SECONDS, CacheWriter, refuse_unsendable
-from etl.checkpoint.checkpoint import CheckpointStore, FollowStore
+from etl.checkpoint.checkpoint import CheckpointStore
+from etl.checkpoint.follow_store import FollowStore
 from etl.checkpoint.lease import Lease, LeaseKeys
 from etl.checkpoint.upgrade import upgrade
 from etl.errors import TransientError

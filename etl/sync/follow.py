@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
 from etl import logs
-from etl.checkpoint.checkpoint import FollowStore
+from etl.checkpoint.follow_store import FollowStore
 from etl.checkpoint.lease import Lease
 from etl.checkpoint.origin import refuse_other_source
 from etl.errors import (

@@ -10,8 +10,9 @@ from bson import ObjectId
 from bson.datetime_ms import DatetimeMS
 
 from etl.cache.client import Command, Wire
-from etl.checkpoint.checkpoint import CheckpointStore, FollowStore
+from etl.checkpoint.checkpoint import CheckpointStore
 from etl.checkpoint.dead_letters import DeadLetters
+from etl.checkpoint.follow_store import FollowStore
 from etl.errors import CycleFailed, LeaseLost
 from etl.model.batch import BatchOutcome, Deferred, Rejected
 from etl.model.report import Report

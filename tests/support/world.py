@@ -21,7 +21,8 @@ import redis
 from etl.cache.client import Wire
 from etl.cache.keys import of_follower
 from etl.cache.writer import DEADLINE_SECONDS
-from etl.checkpoint.checkpoint import CheckpointStore, FollowStore
+from etl.checkpoint.checkpoint import CheckpointStore
+from etl.checkpoint.follow_store import FollowStore
 from etl.checkpoint.lease import Lease, LeaseKeys
 from etl.errors import CycleFailed, EtlError, TransientError
 from etl.interfaces import Reader, Reread, Stages
