@@ -108,7 +108,8 @@ def trace_document(scope: Scope, find_dead: FindDead, ids: Sequence[str]) -> Tra
     if not found:
         left = sum(one.verdict == "orphaned" for one in trace.keys)
         rest = f"keys that remain: {left}; etl verify --repair removes them"
-        end = rest if left else "none of its keys is left"
+        waits = any(one.verdict == "pending" for one in trace.keys)
+        end = rest if left else "the follower removes its keys" if waits else "none of its keys is left"
         trace.story = f"not in MongoDB: no document has this _id; {end}"
         return trace
     trace.updated_at = None if result.ms is None else iso_utc(result.ms)

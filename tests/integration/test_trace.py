@@ -8,6 +8,7 @@ import pytest
 import redis
 from pymongo.collection import Collection
 
+from etl.cache.keys import state_keys
 from etl.cli import ids
 from tests.factories import api, campaign
 from tests.support.pipeline import OpenApp, sync
@@ -28,6 +29,24 @@ def provider(**changes: Any) -> Document:
 def generation(**changes: Any) -> Document:
     """Another, of a campaign."""
     return campaign("c", NOW - timedelta(seconds=600), _id="d") | changes
+
+
+def test_a_deletion_that_the_follower_has_not_applied_is_its_own(
+    open_app: OpenApp,
+    collection: Collection[Document],
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The key is there, and no repair is needed."""
+    collection.insert_one(provider())
+    app = open_app()
+    sync(app)
+    collection.delete_one({"_id": "d"})
+    redis_client.set(state_keys(NAME).follow_lease, "host:1", px=60_000)
+    redis_client.hset(state_keys(NAME).follow, "caught_up", "0")
+    monkeypatch.setattr("etl.verify.recheck._FOLLOWER_SECONDS", 0.1)
+    story = app.trace(NAME, ids.readings("d")).story
+    assert story == "not in MongoDB: no document has this _id; the follower removes its keys"
 
 
 @pytest.mark.parametrize(
