@@ -126,21 +126,25 @@ def test_a_key_of_a_deleted_document_is_repaired_from_the_older_claim(
     assert hash_at(redis_client, "config:api:p") == {"status": "old"}
 
 
+@pytest.mark.parametrize("lease", ["leader", "follow_lease"])
 @pytest.mark.parametrize("change", [{"eliminado": True}, {"provider_name": "q"}], ids=["archived", "moved"])
-def test_a_key_to_evict_is_orphaned_unless_a_daemon_is_running(
+def test_a_key_to_evict_is_orphaned_unless_a_daemon_or_a_follower_is_running(
     applied: Applied,
     clock: Clock,
     collection: Collection[Document],
     redis_client: redis.Redis,
     change: Document,
+    lease: str,
 ) -> None:
-    """With a daemon it is only a matter of time."""
+    """With one of them it is only a matter of time."""
+    held = getattr(state_keys("promptContent"), lease)
     collection.insert_one(api("p", clock.ago(900), _id=1))
     app = applied()
     collection.update_one({"_id": 1}, {"$set": {**change, "updated_at": clock.now()}})
-    redis_client.set(state_keys("promptContent").leader, "host:1", px=60_000)
+    redis_client.hset(state_keys("promptContent").follow, "caught_up", "1")
+    redis_client.set(held, "host:1", px=60_000)
     assert "orphaned" not in found(app.verify("promptContent"))
-    redis_client.delete(state_keys("promptContent").leader)
+    redis_client.delete(held)
     assert named(app.verify("promptContent", repair=True))["orphaned"] == {"config:api:p"}
     assert not redis_client.exists("config:api:p")
 
