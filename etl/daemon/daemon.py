@@ -17,7 +17,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from etl import logs
 from etl.app import App
-from etl.daemon.following import Following
+from etl.daemon.followers import Following
 from etl.daemon.jobs import JobContext, jobs
 from etl.daemon.misfires import MisfireListener
 from etl.daemon.schedule import MONOTONIC, Every, present

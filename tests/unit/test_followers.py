@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 
 from etl.app import App
-from etl.daemon.following import Following
+from etl.daemon.followers import Following
 from etl.daemon.jobs import JobContext
 from etl.errors import ConfigurationError, StreamRefusedError
 from etl.monitoring.metrics import Metrics
@@ -44,7 +44,7 @@ class FakeApp:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Exception]], FakeApp]:
     """Have the follower of a daemon run into these errors, until it follows or gives up."""
-    monkeypatch.setattr("etl.daemon.following.FOLLOW_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("etl.daemon.followers.FOLLOW_AGAIN_SECONDS", 0.0)
 
     def run(failures: list[Exception]) -> FakeApp:
         app = FakeApp(failures)
@@ -75,7 +75,7 @@ def test_an_unforeseen_error_does_not_end_it(
     app = run([ValueError("a secret")])
     assert app.stopped
     [message] = caplog.messages
-    assert message.startswith("unforeseen ValueError in test_following.py:")
+    assert message.startswith("unforeseen ValueError in test_followers.py:")
     assert "secret" not in message
 
 
