@@ -159,8 +159,6 @@ class Cycles(Job):
         self._margin = context.settings.lease.seconds / RENEWALS_PER_LEASE
         self._first = True
         self._standing_by = False
-        self.repair_is_due = False
-        """Whether a reconciliation was due at the end of the last cycle."""
 
     def fields(self) -> dict[str, str]:
         """The collection, and an id of the run."""
@@ -199,10 +197,10 @@ class Cycles(Job):
         self._log_report(report)
         if report.status == "ok":
             try:
-                self.repair_is_due = self.app.reconciliation_due(self.task)
+                due = self.app.reconciliation_due(self.task)
             except EtlError as error:
-                return str(error)  # the cycle went well, and is counted already
-            if self.repair_is_due:
+                return str(error)  # the cycle succeeded and is counted already
+            if due:
                 self._context.postpone(_reconciliation(self.task), 0)
         return report.error if report.status == "failed" else None
 
@@ -294,13 +292,12 @@ class Reconciliations(Job):
         """Verify and repair, if this daemon leads."""
         if not self._cycles.leads():
             raise NothingDone
-        if self._only_when_due and not self._cycles.repair_is_due:
+        if self._only_when_due and not self.app.reconciliation_due(self._collection):
             raise NothingDone
         try:
             report = self.app.reconcile(self._collection)
         except LeaseHeldError as other:
             raise NothingDone from other
-        self._cycles.repair_is_due = False
         if report and report.wrong:
             counts = {
                 name: getattr(report, name) for name in ("different", "missing", "orphaned", "repaired")
