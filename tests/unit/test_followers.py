@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 
 from etl.app import App
-from etl.daemon.followers import Following
+from etl.daemon.followers import FollowerThread
 from etl.daemon.jobs import JobContext
 from etl.errors import ConfigurationError, StreamRefusedError
 from etl.monitoring.metrics import Metrics
@@ -50,10 +50,10 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Exception]], FakeApp]
         app = FakeApp(failures)
         settings = Settings.model_validate({"mongo": {"uri": "mongodb://mongo/campaigns"}})
         context = JobContext(settings, Metrics(settings), lambda *_: None, lambda *_: cast("App", app))
-        following = Following("promptContent", context)
-        app.end = following.stop  # type: ignore[method-assign]
-        following.start()
-        following.close()
+        follower = FollowerThread("promptContent", context)
+        app.end = follower.stop  # type: ignore[method-assign]
+        follower.start()
+        follower.close()
         return app
 
     return run

@@ -391,6 +391,6 @@ def test_a_refresh_that_fails_is_tried_again_before_the_family_expires() -> None
 
 def test_every_run_has_an_id_of_its_own() -> None:
     """It is in every line of it."""
-    fields = [Desk().cycles.fields() for _ in range(100)]
+    fields = [Desk().cycles.log_fields() for _ in range(100)]
     assert {field["collection"] for field in fields} == {NAME}
     assert len({field["cycle"] for field in fields}) == 100

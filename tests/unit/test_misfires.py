@@ -4,7 +4,7 @@ import pytest
 from apscheduler.events import EVENT_JOB_MAX_INSTANCES, EVENT_JOB_SUBMITTED, JobSubmissionEvent
 
 from etl.daemon.misfires import MisfireListener
-from etl.daemon.schedule import present
+from etl.daemon.schedule import monotonic_now
 from etl.monitoring.metrics import Metrics
 from etl.settings import Settings
 from tests.unit.test_metrics import samples
@@ -26,7 +26,7 @@ def listener(metrics: Metrics) -> MisfireListener:
 
 def run(ago: float, code: int = EVENT_JOB_SUBMITTED) -> JobSubmissionEvent:
     """A run that was due so many seconds ago."""
-    return JobSubmissionEvent(code, TASK, "default", [present() - timedelta(seconds=ago)])
+    return JobSubmissionEvent(code, TASK, "default", [monotonic_now() - timedelta(seconds=ago)])
 
 
 def counts(metrics: Metrics) -> tuple[float, float]:
@@ -85,10 +85,10 @@ def test_a_rescheduled_run_is_not_missed(
 ) -> None:
     """A daemon that stands by puts its next run off; the move may be known before its run is."""
     if told == "before":
-        listener.moved(TASK, present() + timedelta(seconds=50))
+        listener.moved(TASK, monotonic_now() + timedelta(seconds=50))
     listener(run(0))
     if told == "after":
-        listener.moved(TASK, present() + timedelta(seconds=50))
+        listener.moved(TASK, monotonic_now() + timedelta(seconds=50))
     listener(run(-50))
     assert counts(metrics) == (0, 0)
     assert caplog.messages == []
