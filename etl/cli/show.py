@@ -39,21 +39,18 @@ def show(runtime: Runtime, words: tuple[str, ...], *, as_json: bool) -> None:
     if shown is None:
         raise EtlError(f"{key}: no such key in Redis: it has expired or was never written (try: etl sync)")
     if as_json:
-        output.document(as_document(shown))
+        family = family_of(shown.key)
+        output.document(
+            {
+                "key": shown.key,
+                "family": family.name if family else None,
+                "type": shown.type,
+                "ttl_ms": shown.ttl_ms,
+                "value": decoded(shown.value),
+            }
+        )
     else:
         show_entry(shown)
-
-
-def as_document(shown: "Shown") -> dict[str, object]:
-    """The entry as `--json` prints it; `ttl_ms` is null for one that does not expire."""
-    family = family_of(shown.key)
-    return {
-        "key": shown.key,
-        "family": family.name if family else None,
-        "type": shown.type,
-        "ttl_ms": shown.ttl_ms,
-        "value": decoded(shown.value),
-    }
 
 
 def show_entry(shown: "Shown") -> None:
@@ -61,7 +58,7 @@ def show_entry(shown: "Shown") -> None:
     output.heading(shown.key)
     ttl = "no TTL" if shown.ttl_ms is None else f"{-(-shown.ttl_ms // 1000)} s left"
     output.say(f"  {shown.type}, {ttl}")
-    for line in value_lines(decoded(shown.value)):
+    for line in value_lines(shown.value):
         output.say(f"  {line}")
 
 
@@ -109,14 +106,14 @@ def decoded(value: Any) -> Any:
 
 
 def value_lines(value: Any) -> Iterator[str]:
-    """A decoded value as lines: fields aligned, list members numbered, JSON indented."""
-    match value:
-        case dict():
-            labels: list[tuple[str, Any]] = list(value.items())
-        case list():
-            labels = [(f"{number}.", member) for number, member in enumerate(value, 1)]
-        case _:
-            labels = [("value", value)]
+    """A value of Redis as lines: fields aligned, list members numbered, JSON indented."""
+    match decoded(value):
+        case dict() as fields:
+            labels: list[tuple[str, Any]] = list(fields.items())
+        case list() as members:
+            labels = [(f"{number}.", member) for number, member in enumerate(members, 1)]
+        case text:
+            labels = [("value", text)]
     width = max((len(label) for label, _ in labels), default=0)
     for label, inner in labels:
         for number, line in enumerate(_text(inner).split("\n")):
