@@ -1,15 +1,17 @@
-"""Merges the sources of settings: command line over environment over file over default; records origins."""
+"""Merges the sources of settings, command line over environment over file over default, and records origins."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from etl.errors import ConfigurationError
 from etl.settings import environment, validation, yaml_file
 from etl.settings.model import Settings
+from etl.settings.urls import masked
 from etl.settings.validation import Path as SettingPath
 
 DEFAULT_FILE = Path("config/etl.yaml")
@@ -36,6 +38,15 @@ class Loaded(NamedTuple):
 
     settings: Settings
     origins: Origins
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """One setting: `mongo.uri`, its value, and `default`, `file …`, `environment …` or `command line`."""
+
+    path: str
+    value: Any
+    source: str
 
 
 class _Layer(NamedTuple):
@@ -109,3 +120,18 @@ def leaves(value: Any, at: SettingPath = ()) -> Iterator[tuple[SettingPath, Any]
         yield at, value
     for name, inner in items:
         yield from leaves(inner, (*at, name))
+
+
+def effective(loaded: Loaded) -> list[Effective]:
+    """Every setting in force, in the order of the model."""
+    return [
+        Effective(validation.dotted(path), _shown(value), loaded.origins.of(path))
+        for path, value in leaves(loaded.settings.model_dump())
+    ]
+
+
+def _shown(value: Any) -> Any:
+    if not isinstance(value, SecretStr):
+        return value
+    secret = value.get_secret_value()
+    return masked(secret) if "://" in secret else "***"  # of an address only the password is masked
