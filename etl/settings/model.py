@@ -330,10 +330,6 @@ class Settings(Section):
             raise _contradiction(f"{LAST_SYNC.name}.ttl", problem)
         return families
 
-    def ttl(self, family: str) -> int | None:
-        """TTL of a family in seconds; None for one without TTL."""
-        return self.families[family].ttl
-
     def workers(self) -> int:
         """Number of worker processes: by default one per usable CPU."""
         return self.transform.workers or usable_cpus()
