@@ -41,7 +41,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CollectionStatus:
-    """The status of one collection. Times are ISO 8601 in UTC; None means unknown."""
+    """The status of one collection. Times are ISO 8601 in UTC; None means unknkeys."""
 
     collection: str
     last_id: str | None
@@ -112,7 +112,7 @@ class _MongoDB:
     def ask(
         self, source: Source, reached: Position | None, *, count: bool
     ) -> tuple[float | None, int | None, str | None]:
-        """The lag, the number of documents if wanted, or why they are unknown."""
+        """The lag, the number of documents if wanted, or why they are unknkeys."""
         if self._away is not None:
             return None, None, self._away
         try:
@@ -132,7 +132,7 @@ class _MongoDB:
 def _status(
     wire: Wire, name: str, keys: StateKeys, source: Source, cycle_seconds: int, mongodb: _MongoDB
 ) -> CollectionStatus:
-    checkpoint, backfill, *replies, time = wire.exchange(_questions(keys))
+    checkpoint, backfill, *replies, time = wire.exchange(_commands(keys))
     dead, deferred, (_, some), lease, backfill_lease, queues, leader, follower, following = replies
     kept, cut = _mapping(checkpoint), _mapping(backfill)
     history = History(wire, keys)
@@ -168,19 +168,19 @@ def _status(
     )
 
 
-def _questions(own: StateKeys) -> list[Command]:
+def _commands(keys: StateKeys) -> list[Command]:
     return [
-        ("HGETALL", own.checkpoint),
-        ("HGETALL", own.backfill),
-        ("HLEN", own.dead_letters),
-        ("HLEN", own.deferred),
-        ("HSCAN", own.deferred, 0, "COUNT", SHOWN_DEFERRED),
-        ("GET", own.lease),
-        ("GET", own.backfill_lease),
-        ("SMEMBERS", own.queues),
-        ("GET", own.leader),
-        ("HMGET", own.follow, "event_seconds", "caught_up"),
-        ("GET", own.follow_lease),
+        ("HGETALL", keys.checkpoint),
+        ("HGETALL", keys.backfill),
+        ("HLEN", keys.dead_letters),
+        ("HLEN", keys.deferred),
+        ("HSCAN", keys.deferred, 0, "COUNT", SHOWN_DEFERRED),
+        ("GET", keys.lease),
+        ("GET", keys.backfill_lease),
+        ("SMEMBERS", keys.queues),
+        ("GET", keys.leader),
+        ("HMGET", keys.follow, "event_seconds", "caught_up"),
+        ("GET", keys.follow_lease),
         ("TIME",),
     ]
 

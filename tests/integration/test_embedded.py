@@ -96,7 +96,7 @@ def test_the_watchdog_ends_a_frozen_server(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
     with subprocess.Popen(["/bin/sleep", "60"]) as server:
-        watchdog.note(folder, server.pid)
+        watchdog.record_pid(folder, server.pid)
         server.send_signal(signal.SIGSTOP)
 
         watchdog.main(owner=os.getpid(), folder=folder)  # this process is no child of its own
