@@ -45,7 +45,7 @@ def test_a_deletion_that_the_follower_has_not_applied_is_its_own(
     redis_client.set(state_keys(NAME).follow_lease, "host:1", px=60_000)
     redis_client.hset(state_keys(NAME).follow, "caught_up", "0")
     monkeypatch.setattr("etl.verify.recheck._FOLLOWER_SECONDS", 0.1)
-    story = app.trace(NAME, ids.readings("d")).story
+    story = app.trace(NAME, ids.possible_ids("d")).story
     assert story == "not in MongoDB: no document has this _id; the follower removes its keys"
 
 
@@ -140,7 +140,7 @@ def test_the_last_line_gives_the_reason(
     change(collection, redis_client)
     if story.startswith("superseded"):
         sync(app)
-    assert app.trace(NAME, ids.readings("d")).story == story
+    assert app.trace(NAME, ids.possible_ids("d")).story == story
 
 
 def test_a_deferred_document_names_the_holder_of_the_lock(
@@ -151,14 +151,14 @@ def test_a_deferred_document_names_the_holder_of_the_lock(
     collection.insert_one(generation())
     redis_client.set("lock:content_generation:c", "host-1-aa", px=30_000)
     sync(app)
-    told = app.trace(NAME, ids.readings("d"))
+    told = app.trace(NAME, ids.possible_ids("d"))
     assert told.deferred
     assert told.story == (
         "deferred: its campaign is being generated, lock:content_generation:c is held by host-1-aa for 30 s"
         " more; the first cycle after its release applies it"
     )
     redis_client.delete("lock:content_generation:c")
-    assert app.trace(NAME, ids.readings("d")).story == (
+    assert app.trace(NAME, ids.possible_ids("d")).story == (
         "deferred: it waited for lock:content_generation:c, which is free now; the next cycle applies it"
     )
 
@@ -168,7 +168,7 @@ def test_before_the_first_cycle_nothing_is_reached(
 ) -> None:
     """Whatever the document says."""
     collection.insert_one(provider())
-    assert open_app().trace(NAME, ids.readings("d")).story.startswith("not yet reached: ")
+    assert open_app().trace(NAME, ids.possible_ids("d")).story.startswith("not yet reached: ")
 
 
 def test_a_key_that_a_document_left_behind_is_shown(
@@ -179,7 +179,7 @@ def test_a_key_that_a_document_left_behind_is_shown(
     collection.insert_one(provider())
     sync(app)
     collection.update_one({"_id": "d"}, {"$set": {"provider_name": "q"}})
-    told = app.trace(NAME, ids.readings("d"))
+    told = app.trace(NAME, ids.possible_ids("d"))
     assert [(one.key, one.role, one.verdict) for one in told.keys] == [
         ("config:api:q", "fills", "missing"),
         (KEY, "left", "orphaned"),
@@ -190,4 +190,4 @@ def test_an_id_is_found_as_it_is_typed(open_app: OpenApp, collection: Collection
     """Of what the words may mean, the document that is there."""
     collection.insert_many([provider(_id=42), provider(_id="a b")])
     app = open_app()
-    assert [app.trace(NAME, ids.readings(word)).id for word in ("42", "a b")] == ["42", '"a b"']
+    assert [app.trace(NAME, ids.possible_ids(word)).id for word in ("42", "a b")] == ["42", '"a b"']

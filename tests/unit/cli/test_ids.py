@@ -5,7 +5,7 @@ import pytest
 from bson import Binary, Decimal128, Int64
 from click.testing import CliRunner
 
-from etl.cli.ids import IdCommand, find, readings
+from etl.cli.ids import IdCommand, find, possible_ids
 from schemas.codec import RawValue
 from schemas.ids import id_from_text, id_text, readable_id
 
@@ -39,14 +39,14 @@ A_UUID = "12345678-1234-5678-1234-567812345678"
 )
 def test_an_id_is_read_as_people_write_it(words: str, first: str) -> None:
     """ObjectId and UUID, their digits, numbers, Extended JSON or plain text."""
-    assert readings(words)[0] == first
+    assert possible_ids(words)[0] == first
 
 
 @pytest.mark.parametrize("words", ["43", "43.0", "NumberLong(43)", "Decimal128('43')", "4.3e1"])
 def test_a_number_is_found_whatever_type_it_is_stored_as(words: str) -> None:
     """To MongoDB these are one `_id`; in Redis each has a text of its own."""
-    assert {id_text(one) for one in (43, Int64(43), 43.0)} <= {*readings(words)}
-    assert any(isinstance(id_from_text(text), Decimal128) for text in readings(words))
+    assert {id_text(one) for one in (43, Int64(43), 43.0)} <= {*possible_ids(words)}
+    assert any(isinstance(id_from_text(text), Decimal128) for text in possible_ids(words))
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_a_number_is_found_whatever_type_it_is_stored_as(words: str) -> None:
 )
 def test_what_looks_like_another_type_may_be_text(words: str) -> None:
     """A text `_id` of 24 hex digits, of 20 digits, or one that is a number, is found too."""
-    assert readings(words)[-1] == id_text(words)
+    assert possible_ids(words)[-1] == id_text(words)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_what_looks_like_another_type_may_be_text(words: str) -> None:
 )
 def test_what_no_id_can_be_is_looked_for_as_text(words: str) -> None:
     """Nothing that MongoDB would take for a condition, and nothing that ends in an error."""
-    assert readings(words) == [id_text(words)]
+    assert possible_ids(words) == [id_text(words)]
 
 
 @pytest.mark.parametrize(
@@ -96,9 +96,9 @@ def test_what_no_id_can_be_is_looked_for_as_text(words: str) -> None:
 )
 def test_an_id_is_found_by_what_the_etl_prints(value: Any) -> None:
     """By the text of a dead letter, and but for bytes by that for people."""
-    assert id_text(value) in readings(id_text(value))
+    assert id_text(value) in possible_ids(id_text(value))
     if not isinstance(value, RawValue | dict):
-        assert id_text(value) in readings(readable_id(value))
+        assert id_text(value) in possible_ids(readable_id(value))
 
 
 @pytest.mark.parametrize(
