@@ -13,6 +13,8 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
+# Otherwise each of the hundreds of commands that tests start, and each test process, compiles all modules again.
+unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
 # 3.11 first: it is the version the server wheels were built for. An interpreter may be there by name only, or lack pip.
