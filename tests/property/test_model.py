@@ -18,9 +18,9 @@ from pymongo.collection import Collection
 from etl.cache.client import Wire, open_pool
 from etl.cache.cluster import ClusterWire
 from etl.mongo.reader import Source
+from tests.support.assembly import NAME
 from tests.support.cluster import Cluster
 from tests.support.slots import CAMPAIGNS, SLOTS, Slot
-from tests.support.twins import NAME
 from tests.support.types import Document
 from tests.support.world import DEADLINE, LATEST, OVERLAP, STEP, Event, World, fake_world, real_world
 
