@@ -107,7 +107,7 @@ def test_it_stops_between_two_batches(
     start_etl: StartEtl, typed: Etl, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """In the middle of a cold start: the lease is given back, and the next cycle goes on there."""
-    count, moment = 60_000, datetime.now(UTC) - timedelta(hours=1)  # of the last minutes, all is read again
+    count, moment = 25_000, datetime.now(UTC) - timedelta(hours=1)  # of the last minutes, all is read again
     dates = [{"updated_at": moment + timedelta(milliseconds=number)} for number in range(count)]
     collection.insert_many([provider(number) | date for number, date in enumerate(dates)])
     process = start_etl("run", **every(1))
