@@ -132,7 +132,7 @@ def test_secrets_stay_out_of_the_log(start_etl: StartEtl, start_redis: StartRedi
         url = url_of(settings)
         assert eventually(lambda url=url: _refused(url))  # type: ignore[misc]
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=5)
+        _, said = process.communicate(timeout=20)
         assert process.returncode == 0
         assert "refuses" in said
         assert "hunter" not in said
@@ -196,6 +196,6 @@ def test_its_lines_are_for_people_or_for_programs(
     text = start_etl("run", **settings | {"ETL_LOG__FORMAT": "text"})
     assert eventually(lambda: is_ready(url_of(settings)))
     text.send_signal(signal.SIGTERM)
-    _, said = text.communicate(timeout=5)
+    _, said = text.communicate(timeout=20)
     assert f" INFO listening: answering at {url_of(settings)}\n" in said
     assert "{" not in said
