@@ -41,7 +41,7 @@ class FakeReader:
 
 
 def read(reader: FakeReader, begin: Position = FIRST) -> Sequence[ReadPage]:
-    """Read all pages; the times are 0, 1, …"""
+    """Read all pages; the read times count from 0."""
     retry, ticks = Retry(0, threading.Event()), count()
     found = pages(cast("Reader", reader), ScanRange(begin, LAST), 2, PRESENT, lambda: next(ticks), retry)
     return [*islice(found, 10)]
