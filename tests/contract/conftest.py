@@ -13,10 +13,11 @@ from etl.cache.cluster import ClusterWire
 from etl.cache.writer import CacheWriter
 from etl.mongo.reader import MongoReader
 from etl.sync.processor import Processor
+from tests.support.assembly import NAME, Insistent, fake_documents, fake_redis
 from tests.support.batches import KNOWN, Documents
+from tests.support.readers import ReaderTwin
 from tests.support.results import TTLS
 from tests.support.store import Store
-from tests.support.twins import NAME, Insistent, ReaderTwin, fake_documents, fake_redis
 from tests.support.types import Document
 
 

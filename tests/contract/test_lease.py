@@ -12,7 +12,7 @@ from etl.cache.keys import state_keys
 from etl.cache.scripts import SCRIPTS
 from etl.checkpoint.lease import Lease, LeaseKeys, new_holder
 from etl.errors import LeaseHeldError, TransientError
-from tests.support.twins import NAME, Insistent, take_lease
+from tests.support.assembly import NAME, Insistent, take_lease
 from tests.support.waiting import eventually
 
 OWN = state_keys(NAME)

@@ -1,6 +1,5 @@
 """A Redis that closes connections which were idle for long, as managed ones and load balancers do."""
 
-import pytest
 from pymongo.collection import Collection
 
 from tests.support.command import Etl, StartEtl
@@ -8,8 +7,6 @@ from tests.support.daemons import ended, every, provider, url_of
 from tests.support.http import get
 from tests.support.types import Document, StartRedis
 from tests.support.waiting import eventually
-
-pytestmark = pytest.mark.alone
 
 CLOSING = ("--timeout", "1", "--hz", "100")
 

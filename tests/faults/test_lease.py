@@ -134,7 +134,6 @@ def test_a_long_cycle_keeps_its_lease(
     assert held(redis_client) == truth(collection)
 
 
-@pytest.mark.alone
 def test_the_lease_of_a_killed_sync_ends_by_itself(
     collection: Collection[Document], redis_client: redis.Redis, put_to_sleep: PutToSleep, open_app: OpenApp
 ) -> None:
@@ -147,10 +146,9 @@ def test_the_lease_of_a_killed_sync_ends_by_itself(
     [report] = app.sync()
     assert (report.status, report.exit_code) == ("locked", 75)
     assert f":{sleeper.process.pid}:" in str(report.error)
-    began = time.monotonic()
+    assert 0 < int(redis_client.pttl(LEASE)) <= 1000
     assert cycle(app).status == "ok"
 
-    assert time.monotonic() - began < 1.5
     assert held(redis_client) == truth(collection)
 
 
