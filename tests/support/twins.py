@@ -26,13 +26,13 @@ from etl.cache.scripts import SCRIPTS
 from etl.cache.writer import CacheWriter
 from etl.checkpoint.checkpoint import CheckpointStore
 from etl.errors import TransientError
-from etl.interfaces import Page as AnyPage
 from etl.interfaces import Reader, Stages
 from etl.model.index import Index
+from etl.model.page import Page
 from etl.model.result import TransformResult
 from etl.mongo.change_stream import Events
 from etl.mongo.queries import matching
-from etl.mongo.reader import UNREACHABLE_CAP, Page
+from etl.mongo.reader import UNREACHABLE_CAP
 from etl.retry import Retry
 from etl.sync.processor import Processor
 from etl.transform.transform import Transform
@@ -130,7 +130,7 @@ def _nothing() -> None:
 
 
 class ReaderTwin:
-    """`etl.mongo.reader.Source` over documents in mongomock, and `raw` ones that no client would write."""
+    """`etl.mongo.reader.MongoReader` over documents in mongomock, and `raw` ones that no client would write."""
 
     def __init__(self, documents: Any) -> None:
         self._documents = documents
@@ -226,7 +226,7 @@ class MeddledReader:
         """What the test says it is."""
         return self._around(lambda: self._clocks.mongo)
 
-    def page(self, after: Position, end: Position, limit: int) -> AnyPage:
+    def page(self, after: Position, end: Position, limit: int) -> Page:
         """As the reader does."""
         return self._around(lambda: self._reader.page(after, end, limit))
 

@@ -8,6 +8,7 @@ from etl.cache.keys import StateKeys
 from etl.doctor import Finding, clocks, keys, mongodb, ttls
 from etl.errors import ConfigurationError, TransientError
 from etl.mongo.indexes import missing
+from etl.mongo.reader import MongoReader
 from etl.settings import Settings
 
 
@@ -87,8 +88,8 @@ def test_a_longer_cycle_finds_more() -> None:
     }
 
 
-class FakeSource:
-    """A MongoDB that is away, refuses, or is of a certain version; it has no collection worth the name."""
+class FakeReader(MongoReader):
+    """A MongoDB of a certain version without the collection, or one that fails."""
 
     index = missing("database.promptContent", "updated_at")
 
@@ -140,8 +141,8 @@ class FakeSource:
 )
 def test_a_mongodb_older_than_supported_is_found(version: tuple[int, ...], level: str) -> None:
     """`buildInfo` is made up here, as no old server is at hand."""
-    source = FakeSource(version)
-    [finding] = [f for f in mongodb.examine(Settings(), {"promptContent": source}) if f.check == "version"]
+    reader = FakeReader(version)
+    [finding] = [f for f in mongodb.examine(Settings(), {"promptContent": reader}) if f.check == "version"]
     assert finding.level == level
     assert ("4.4.2 or newer" in finding.text) == (level == "finding")
 
@@ -151,7 +152,7 @@ def test_a_mongodb_older_than_supported_is_found(version: tuple[int, ...], level
 )
 def test_a_mongodb_that_is_away_is_one_finding(fault: Exception) -> None:
     """Nothing is said of what could not be seen."""
-    [finding] = mongodb.examine(Settings(), {"promptContent": FakeSource(fault=fault)})
+    [finding] = mongodb.examine(Settings(), {"promptContent": FakeReader(fault=fault)})
     assert (finding.check, finding.level, finding.text) == ("connection", "finding", str(fault))
     assert "mongo.uri" in str(finding.remedy)
 

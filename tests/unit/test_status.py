@@ -23,7 +23,7 @@ class EmptyRedis:
         return nothing[name]
 
 
-class FakeSource:
+class FakeReader:
     """Says how long documents wait, or why it cannot; counts how often it is asked."""
 
     def __init__(self, fault: EtlError | None = None, waits: float = 0.0) -> None:
@@ -47,14 +47,14 @@ class FakeSource:
         return 400
 
 
-def sources(names: str, readers: list[FakeSource]) -> list[tuple[str, StateKeys, FakeSource]]:
+def sources(names: str, readers: list[FakeReader]) -> list[tuple[str, StateKeys, FakeReader]]:
     """Collections of these names, as the status is asked about them."""
     return [(name, state_keys(name), reader) for name, reader in zip(names, readers, strict=True)]
 
 
 def test_a_mongodb_that_is_away_is_waited_for_once() -> None:
     """Of several collections only the first asks it; each says why its lag is not known."""
-    away = [FakeSource(TransientError("MongoDB does not answer")) for _ in range(3)]
+    away = [FakeReader(TransientError("MongoDB does not answer")) for _ in range(3)]
 
     found = read_status(EmptyRedis(), sources("abc", away), 660)  # type: ignore[arg-type]
 
@@ -65,7 +65,7 @@ def test_a_mongodb_that_is_away_is_waited_for_once() -> None:
 
 def test_a_mongodb_that_is_known_to_be_away_is_not_asked() -> None:
     """Its reason is in the status of each collection."""
-    source = FakeSource()
+    source = FakeReader()
 
     [one] = read_status(EmptyRedis(), sources("a", [source]), 660, "MongoDB does not answer")  # type: ignore[arg-type]
 
@@ -74,7 +74,7 @@ def test_a_mongodb_that_is_known_to_be_away_is_not_asked() -> None:
 
 def test_a_refusal_is_of_one_collection_only() -> None:
     """The others are asked all the same."""
-    readers = [FakeSource(CycleFailed("no such thing")), FakeSource()]
+    readers = [FakeReader(CycleFailed("no such thing")), FakeReader()]
 
     found = read_status(EmptyRedis(), sources("ab", readers), 660)  # type: ignore[arg-type]
 
@@ -83,7 +83,7 @@ def test_a_refusal_is_of_one_collection_only() -> None:
 
 def test_nothing_is_known_before_the_first_cycle() -> None:
     """What is not known is None, never zero; what can be counted is."""
-    [one] = read_status(EmptyRedis(), sources("a", [FakeSource()]), 660)  # type: ignore[arg-type]
+    [one] = read_status(EmptyRedis(), sources("a", [FakeReader()]), 660)  # type: ignore[arg-type]
     unknown = (one.last_id, one.last_timestamp, one.lag_seconds, one.last_cycle, one.seconds_since_success)
     assert set(unknown) == {None}
     assert (one.next_cycle, one.unreachable, one.lease_holder) == (None, None, None)
@@ -119,7 +119,7 @@ def test_the_lag_of_a_followed_collection_is_that_of_its_follower(
     caught_up: str | None, holder: str | None, state: str, lag: float | None, of_collection: float
 ) -> None:
     """As far as it is known; else that of the cycles."""
-    source = FakeSource(waits=7.0)
+    source = FakeReader(waits=7.0)
     [one] = read_status(FollowedRedis(caught_up, holder), sources("a", [source]), 660)  # type: ignore[arg-type]
 
     assert one.follow is not None
