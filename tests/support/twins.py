@@ -27,10 +27,10 @@ from etl.cache.writer import CacheWriter
 from etl.checkpoint.checkpoint import CheckpointStore
 from etl.errors import TransientError
 from etl.interfaces import Reader, Stages
+from etl.model.events import Events
 from etl.model.index import Index
 from etl.model.page import Page
 from etl.model.result import TransformResult
-from etl.mongo.change_stream import Events
 from etl.mongo.queries import matching
 from etl.mongo.reader import UNREACHABLE_CAP
 from etl.retry import Retry
