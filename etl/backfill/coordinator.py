@@ -69,7 +69,9 @@ def run_scan(
                 position = (
                     newest if lowest is None or newest is None else latest(position, earliest(newest, lowest))
                 )
-                letters = stages.store.advance(token, scan, position, done.outcome)
+                # A backfill moves no watermark, and may begin before the end of an earlier one.
+                watermark = None if scan.mode == "backfill" else position
+                letters = stages.store.advance(token, scan, watermark, done.outcome)
                 report.add(done.outcome, letters)
                 if newest is not None and newest.ms is not None:
                     report.last_id, report.last_timestamp = readable_id(newest.id), iso_utc(newest.ms)

@@ -157,7 +157,7 @@ def test_an_interrupted_backfill_resumes(
     assert other.error == "the interrupted backfill had other bounds: give those, or --restart"
     assert (resumed.before, resumed.records_processed) == (30, 70)
     assert held(redis_client) == truth(collection)
-    again = backfill(open_app())
+    again = backfill(open_app(page_size=10))
     assert (again.before, again.records_processed) == (0, 100), (
         "one that has ended was taken for one cut short"
     )
@@ -169,7 +169,20 @@ def test_restart_begins_the_backfill_anew(collection: Collection[Document], open
     app = open_app(page_size=10)
     run(app, tell=on_page(3, app.stop))
 
-    assert backfill(open_app(), restart=True).records_processed == 100
+    assert backfill(open_app(page_size=10), restart=True).records_processed == 100
+
+
+def test_a_backfill_of_older_documents_follows_a_whole_one(
+    collection: Collection[Document], open_app: OpenApp
+) -> None:
+    """The first one has read up to the newest document; the second one begins and ends before that."""
+    collection.insert_many(dated(100))
+    app = open_app(page_size=10)
+    backfill(app)
+
+    part = backfill(app, bounds=Bounds(until=int(LONG_AGO.timestamp() * 1000) + 30_000))
+
+    assert part.records_processed == 30
 
 
 def test_a_second_backfill_is_refused(collection: Collection[Document], open_app: OpenApp) -> None:
