@@ -44,19 +44,19 @@ class Runs:
 
     def cycle(
         self,
-        again: Sequence[str] = (),
+        ids: Sequence[str] = (),
         since: Backfilled | None = None,
         progress: ProgressCallback = no_progress,
     ) -> Report:
-        """One cycle: see `etl.sync.cycle.run_cycle`. `progress` is called after each batch."""
+        """Run one cycle: see `etl.sync.cycle.run_cycle`."""
         report = Report(self.collection)
         with self._recorded(report), self.lease.hold() as token:
             limits = self.limits._replace(cold_start="full") if self.upgrade() else self.limits
-            run_cycle(self.cycle_stages, limits, token, report, progress, again, since)
+            run_cycle(self.cycle_stages, limits, token, report, progress, ids, since)
         return report
 
     def backfill(self, order: BackfillOrder, progress: ProgressCallback) -> Report:
-        """Write every document within the bounds; with `dry_run` only count what would be written."""
+        """Write every document within the bounds; with `dry_run` only count the documents."""
         report = Report(self.collection, mode="backfill")
         stages = self.backfill_stages(order)
         process: Process = partial(stages.processor.process, remember_from=None, trust=False)
@@ -70,7 +70,7 @@ class Runs:
                 report.failed(str(error), error.exit_code)
             return report
         with self._recorded(report), self.backfill_lease.hold() as token:
-            refuse_other_source(self.cycle_stages)  # its own checkpoint says so only after its first run
+            refuse_other_source(self.cycle_stages)  # a backfill has no source of its own before its first run
             self.upgrade()
             scan, read = run_backfill(stages, process, order, token, report, progress)
             if order.is_whole or self.cycle_stages.store.load().checkpoint:
@@ -89,9 +89,9 @@ class Runs:
             if report.status == "ok":
                 return
             if stop.is_set():
-                raise Interrupted("stopped while it caught up; the same command goes on from there")
+                raise Interrupted("stopped during the catch-up; the same command resumes it")
             if report.status != "locked":
-                raise CycleFailed(f"the cycle that was to catch up failed: {report.error}")
+                raise CycleFailed(f"the catch-up cycle failed: {report.error}")
             stop.wait(_LOCKED_WAIT_SECONDS)
 
     @contextmanager

@@ -154,7 +154,7 @@ def test_an_interrupted_backfill_resumes(
     resumed = backfill(open_app(page_size=10))
 
     assert other.exit_code == 2
-    assert other.error == "the backfill that was cut short had other bounds: give those, or --restart"
+    assert other.error == "the interrupted backfill had other bounds: give those, or --restart"
     assert (resumed.before, resumed.records_processed) == (30, 70)
     assert held(redis_client) == truth(collection)
     again = backfill(open_app(page_size=10))
