@@ -73,7 +73,9 @@ def verify(
             if name != "absent":
                 report.count(name, findings.count(name))
         for key in findings.some("expired", SHOWN):
-            report.example("expired", key, "its document changed longer ago than the TTL")
+            report.example(
+                "expired", key, "its document changed longer ago than the TTL, or has no timestamp"
+            )
     report.duration_ms = round((time.monotonic() - began) * 1000)
 
 
