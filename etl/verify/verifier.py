@@ -69,7 +69,9 @@ def verify(scope: Scope, sample: int | None, progress: VerifyProgress, *, repair
             if name != "absent":
                 report.count(name, findings.count(name))
         for key in findings.some("expired", SHOWN):
-            report.example("expired", key, "its document changed longer ago than the TTL")
+            report.example(
+                "expired", key, "its document changed longer ago than the TTL, or has no timestamp"
+            )
     report.duration_ms = round((time.monotonic() - began) * 1000)
     return report
 

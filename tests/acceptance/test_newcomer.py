@@ -111,7 +111,9 @@ def test_a_newcomer_on_a_crowded_database(
 
     found = etl("doctor", **settings)
     assert found.code == 3
-    [command] = re.findall(r"type: db\.getSiblingDB.*createIndex\((.*)\)$", found.out, re.MULTILINE)
+    [command] = re.findall(
+        r"remedy, in mongosh: db\.getSiblingDB.*createIndex\((.*)\)$", found.out, re.MULTILINE
+    )
     assert f"createIndex({command})" in proposed.out
     crowded["mensajes_ia"].create_index([("modifiedAt", 1), ("_id", 1)], name="etl_modifiedAt")
     assert "createIndex" not in etl("doctor", **settings).out

@@ -197,7 +197,7 @@ def test_dates_of_other_types_are_counted_by_type(collection: Collection[Documen
     seen = doctor()
 
     typed = seen.remedy("dates")
-    assert "updated_at is not a date in 15 documents" in seen.said("dates")["text"]
+    assert "documents in which updated_at is not a date: 15 (" in seen.said("dates")["text"]
     for kind in (
         "3 number",
         "2 missing or null",
