@@ -6,7 +6,7 @@
 # make unit         tests without servers; likewise integration, faults, acceptance. One test: make unit T='-k name'
 #                   With REDIS_VERSION=6.2 or 8.2 on that Redis.
 # make coverage     make test with coverage; it takes twice as long
-# make bench        speed, memory, latency, half an hour; writes docs/ and README.md, but not with BENCH=--quick
+# make bench        speed, memory, latency, half an hour; writes docs/, but not with BENCH=--quick
 # make soak         the long sizes: a thousand cycles, a minute of writes, kills and floods, clusters; twenty minutes
 # make clean        removes what the others made
 
@@ -70,7 +70,7 @@ coverage:
 
 bench: .venv/bench.stamp
 	$(BIN)/python -m bench $(or $(BENCH),--out docs)
-	$(if $(BENCH),,$(BIN)/python -m bench.readme)
+	$(if $(BENCH),,$(BIN)/python -m bench.page)
 
 soak: .venv/dev.stamp
 	LONG_RUNS=1 $(BIN)/pytest --capture=no --verbose tests/acceptance/test_daemon.py tests/bench/test_bench.py tests/property \

@@ -9,6 +9,7 @@ from random import Random
 import pytest
 import redis
 import yaml
+from bson import json_util
 from pymongo.database import Database
 
 from etl.settings import Settings
@@ -110,7 +111,9 @@ def test_a_newcomer_on_a_crowded_database(
 
     found = etl("doctor", **settings)
     assert found.code == 3
-    [command] = re.findall(r"type: db\.getSiblingDB.*createIndex\((.*)\)$", found.out, re.MULTILINE)
+    [command] = re.findall(
+        r"remedy, in mongosh: db\.getSiblingDB.*createIndex\((.*)\)$", found.out, re.MULTILINE
+    )
     assert f"createIndex({command})" in proposed.out
     crowded["mensajes_ia"].create_index([("modifiedAt", 1), ("_id", 1)], name="etl_modifiedAt")
     assert "createIndex" not in etl("doctor", **settings).out
@@ -132,6 +135,26 @@ def test_the_page_has_these_steps() -> None:
     places = [PAGE.index(f"    {step}") for step in steps]
     assert places == sorted(places)
     assert EDIT in PAGE
+
+
+def test_the_document_of_the_page_is_proposed(typed: Etl, database: Database[Document]) -> None:
+    """As it is printed there."""
+    [shown] = re.findall(r"^```js\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    text, dates = re.subn(r"ISODate\((.*?)\)", r'{"$date": \1}', shown)
+    assert dates == 1
+    database["mensajes_ia"].insert_one(json_util.loads(text))
+    [collection] = yaml.safe_load(typed("init").out)["collections"]
+    assert (collection["name"], collection["timestamp_field"]) == ("mensajes_ia", "modifiedAt")
+    assert collection["fields"] == {"campana_id": "$campaign.campana_id", "segmento": "$Segmento"}
+
+
+def test_a_few_documents_without_a_date_hide_no_timestamp(typed: Etl, database: Database[Document]) -> None:
+    """The proposal says how many have it."""
+    content = {"tipo": "cliente_mcp", "client_name": "a"}
+    database["content"].insert_many([*({**content, "updated_at": NOW} for _ in range(3)), content])
+    proposed = typed("init").out
+    assert yaml.safe_load(proposed)["collections"] == [{"name": "content", "timestamp_field": "updated_at"}]
+    assert "# date in 3 of 4; check that every write sets it" in proposed
 
 
 def test_documents_of_the_contract_need_no_mapping(typed: Etl, database: Database[Document]) -> None:

@@ -176,7 +176,7 @@ def test_a_port_that_is_taken_is_told_at_once(start_etl: StartEtl) -> None:
     assert eventually(lambda: is_ready(url_of(settings)))
     result = end_of(start_etl("run", **settings))
     assert (result.code, result.out) == (2, "")
-    assert result.err.count("\n") == 1
+    assert result.problems.count("\n") == 1
     assert f"cannot listen on 127.0.0.1:{settings['ETL_HTTP__PORT']}: Address already in use" in result.err
 
 

@@ -21,7 +21,7 @@ def test_a_backfill_releases_its_lease_over_a_closed_connection(
     first = etl("backfill", "promptContent", "--rate", "1", **variables)
     assert (first.code, "error" in first.err) == (0, False)
     second = etl("backfill", "promptContent", **variables)
-    assert (second.code, second.err) == (0, "")
+    assert (second.code, second.problems) == (0, "")
 
 
 def test_a_daemon_reconnects_without_retries_or_warnings(

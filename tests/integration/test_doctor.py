@@ -31,7 +31,9 @@ def test_the_report_prints_the_command_to_type(
     assert code == FOUND
     assert answer.err == ""
     assert re.search(r"^ok +connection +Redis +answers$", answer.out, re.MULTILINE)
-    assert re.search(r"^  type: db\.getSiblingDB\('campaigns'\).+createIndex", answer.out, re.MULTILINE)
+    assert re.search(
+        r"^  remedy, in mongosh: db\.getSiblingDB\('campaigns'\).+createIndex", answer.out, re.MULTILINE
+    )
 
 
 @pytest.mark.usefixtures("collection")

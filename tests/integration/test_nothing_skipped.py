@@ -14,7 +14,7 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from etl.mongo.reader import Source
+from etl.mongo.reader import MongoReader
 from schemas.bson_order import order
 from tests.factories import api, campaign
 from tests.support.pipeline import STATE_PREFIX, Clock, OpenApp, sync
@@ -274,10 +274,10 @@ def test_a_cycle_ends_though_a_writer_is_faster(
     """For every page that is read another is written: the cycle ends all the same, the next has the rest."""
     app = open_app(page_size=5)
     sync(app)
-    page = Source.page
+    page = MongoReader.page
     pages = 0
 
-    def outrun(self: Source, *arguments: Any) -> Any:
+    def outrun(self: MongoReader, *arguments: Any) -> Any:
         nonlocal pages
         pages += 1
         assert pages < 50, "this cycle never ends"
@@ -288,7 +288,7 @@ def test_a_cycle_ends_though_a_writer_is_faster(
 
     collection.insert_many([named(number, clock.now()) for number in range(6)])
     with monkeypatch.context() as patch:
-        patch.setattr(Source, "page", outrun)
+        patch.setattr(MongoReader, "page", outrun)
         sync(app)
     sync(app)
     assert sync(app).records_processed == 0

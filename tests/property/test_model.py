@@ -17,7 +17,7 @@ from pymongo.collection import Collection
 
 from etl.cache.client import Wire, open_pool
 from etl.cache.cluster import ClusterWire
-from etl.mongo.reader import Source
+from etl.mongo.reader import MongoReader
 from tests.support.assembly import NAME
 from tests.support.cluster import Cluster
 from tests.support.slots import CAMPAIGNS, SLOTS, Slot
@@ -238,7 +238,7 @@ def run_on_servers(collection: Collection[Document], client: Any, wire: Wire, ex
             """An empty world on the servers of this test."""
             collection.delete_many({})
             client.flushdb()
-            source = Source(collection.database.client, collection.database.name, NAME)
+            source = MongoReader(collection.database.client, collection.database.name, NAME)
             source.prepare()
             return real_world(collection, source, client, wire)
 

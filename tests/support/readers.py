@@ -1,6 +1,6 @@
 """A reader over documents in mongomock, and any reader with a way to step in between.
 
-The twin promises what `etl.mongo.reader.Source` does: `tests/contract` holds both to the same facts.
+The twin promises what `etl.mongo.reader.MongoReader` does: `tests/contract` holds both to the same facts.
 """
 
 import time
@@ -9,11 +9,11 @@ from typing import Any
 
 import bson
 
-from etl.interfaces import Page as AnyPage
 from etl.interfaces import Reader
 from etl.model.index import Index
+from etl.model.page import Page
 from etl.mongo.queries import matching
-from etl.mongo.reader import UNREACHABLE_CAP, Page
+from etl.mongo.reader import UNREACHABLE_CAP
 from schemas.codec import DECODING, RawValue
 from schemas.ids import id_text
 from schemas.position import Position, position_in
@@ -23,7 +23,7 @@ from tests.support.meddling import Meddler
 
 
 class ReaderTwin:
-    """`etl.mongo.reader.Source` over documents in mongomock, and `raw` ones that no client would write."""
+    """`etl.mongo.reader.MongoReader` over documents in mongomock, and `raw` ones that no client would write."""
 
     def __init__(self, documents: Any) -> None:
         self._documents = documents
@@ -119,7 +119,7 @@ class MeddledReader:
         """What the test says it is."""
         return self._around(lambda: self._clocks.mongo)
 
-    def page(self, after: Position, end: Position, limit: int) -> AnyPage:
+    def page(self, after: Position, end: Position, limit: int) -> Page:
         """As the reader does."""
         return self._around(lambda: self._reader.page(after, end, limit))
 

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from etl.mongo.change_stream import Events
+from etl.model.events import Events
 from tests.support.meddling import Meddler
 
 _BATCH_SIZE: Final = 3
