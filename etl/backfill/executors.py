@@ -45,17 +45,6 @@ _log = logging.getLogger("etl.backfill")
 _RARELY: Final = (100_000, 20, 20)
 
 
-@contextmanager
-def rarely_collecting() -> Iterator[None]:
-    """Run the garbage collector less often."""
-    before = gc.get_threshold()
-    gc.set_threshold(*_RARELY)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-
-
 def processes(count: int) -> Executors:
     """`count` processes that end with the block or with this process; None if none can be started.
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from etl import logs
-from etl.cli import stopping
+from etl.cli import signals
 from etl.cli.runtime import Runtime, collect_garbage, pass_runtime
 
 
@@ -32,7 +32,7 @@ def run(runtime: Runtime, *, follow: bool) -> None:
         if daemon is not None:
             daemon.stop()
 
-    with stopping.handling(stop):
+    with signals.handling(stop):
         from etl.daemon.daemon import Daemon  # noqa: PLC0415 (loads slowly, and `--help` does not need it)
         from etl.mongo.client import end_without_waiting  # noqa: PLC0415
 

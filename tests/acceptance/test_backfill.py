@@ -58,7 +58,7 @@ def test_a_dry_run(etl: Etl, collection: Collection[Document], redis_client: red
 
     told = etl("backfill", "promptContent", "--dry-run")
 
-    assert (told.code, told.err) == (0, "")
+    assert (told.code, told.problems) == (0, "")
     assert "dry run: nothing was written" in told.out
     assert re.search(r"^promptContent +ok +backfill +30 +30 ", told.out, re.MULTILINE)
     assert re.search(r"^ +2  .*status", told.out, re.MULTILINE)

@@ -40,7 +40,7 @@ def test_the_samples_become_the_expected_keys(
     """Every key, type, TTL, field, order and value of the users' design, and no key beside them."""
     result = etl("sync", "--json")
 
-    assert (result.code, result.err) == (0, "")
+    assert (result.code, result.problems) == (0, "")
     wanted = expected()
     found = contract_keys(redis_client)
     assert found.keys() == wanted.keys()
@@ -243,8 +243,8 @@ def test_ctrl_c_ends_a_sync(held_up: "subprocess.Popen[str]", typed: Etl) -> Non
     result = interrupt(held_up)
 
     assert result.code == 130
-    assert result.err.startswith("error: ")
-    assert result.err.count("\n") == 1
+    assert result.problems.startswith("error: ")
+    assert result.problems.count("\n") == 1
     assert only(typed("sync", "--json"))["records_processed"] == 6
 
 

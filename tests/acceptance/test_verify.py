@@ -29,7 +29,7 @@ def synced(samples: list[Document], typed: Etl, collection: Collection[Document]
 def test_a_true_cache_ends_with_0(typed: Etl) -> None:
     """With the numbers, and nothing on stderr."""
     result = typed("verify", NAME)
-    assert (result.code, result.err) == (0, "")
+    assert (result.code, result.problems) == (0, "")
     assert re.search(r"matching +\d+  match their documents", result.out)
     assert result.out.splitlines()[-1].startswith("promptContent: all keys match; 6 documents read in ")
 
@@ -58,7 +58,7 @@ def test_the_answer_is_one_json_document(typed: Etl, redis_client: redis.Redis) 
     redis_client.hset("config:api:openai", "status", "spoiled")
     result = typed("verify", NAME, "--json", "--sample", "100")
     answer = result.json
-    assert (result.code, result.err) == (3, "")
+    assert (result.code, result.problems) == (3, "")
     assert [*answer] == [
         *("true", "collection", "documents", "matching", "different", "missing", "expired", "orphaned"),
         *("deferred", "pending", "left_alone", "invalid", "repaired", "sampled", "duration_ms", "keys"),
@@ -74,7 +74,7 @@ def test_the_answer_is_one_json_document(typed: Etl, redis_client: redis.Redis) 
 def test_a_wrong_usage_is_refused(typed: Etl, words: tuple[str, ...], code: int) -> None:
     """In one line."""
     result = typed(*words)
-    assert (result.code, result.err.count("\n")) == (code, 1)
+    assert (result.code, result.problems.count("\n")) == (code, 1)
 
 
 def test_the_daemon_reconciles_if_it_is_told_to(

@@ -1,4 +1,4 @@
-"""One batch of documents into the cache, over a fake Redis, a real one and a cluster, beside other writers."""
+"""Writing one batch of documents, beside other writers."""
 
 from itertools import count
 from typing import Any
@@ -16,7 +16,7 @@ from tests.support.batches import KEY, LATE, OTHER, QUEUE, Documents, asks, proc
 from tests.support.results import rejected, result
 
 
-def test_the_outcome_counts_every_document_of_a_page(processor: Processor, client: redis.Redis) -> None:
+def test_outcome_counts_every_document_of_a_page(processor: Processor, client: redis.Redis) -> None:
     messages = Put("ai:campaign_messages", "ai:campaign_messages:c:s", ["1", "2"])
     meta = Evict("ai:generation:meta", "ai:generation:meta:c:s")
     bad = rejected(4)
@@ -45,7 +45,7 @@ def test_the_outcome_counts_every_document_of_a_page(processor: Processor, clien
     assert not client.exists("ai:generation:meta:c:s", OTHER, record_key(bad.document))
 
 
-def test_a_done_version_is_not_written_again(processor: Processor, client: redis.Redis) -> None:
+def test_done_version_is_not_written_again(processor: Processor, client: redis.Redis) -> None:
     """It counts as handled, although its key and its request are gone."""
     version = result(1, says("a"), asks("item"))
     process(processor, version)
@@ -55,8 +55,8 @@ def test_a_done_version_is_not_written_again(processor: Processor, client: redis
     assert not client.exists(KEY, QUEUE)
 
 
-def test_a_done_version_is_written_again_without_trust(processor: Processor, client: redis.Redis) -> None:
-    """As in a refresh and a backfill; its request is not pushed again."""
+def test_done_version_is_written_again_without_trust(processor: Processor, client: redis.Redis) -> None:
+    """As in a refresh and a backfill. Its request is not pushed again."""
     version = result(1, says("a"), asks("item"))
     process(processor, version)
     client.delete(KEY, QUEUE)
@@ -67,10 +67,10 @@ def test_a_done_version_is_written_again_without_trust(processor: Processor, cli
 
 
 @pytest.mark.parametrize(("remember_from", "again"), [(None, 3), (1_001, 2), (0, 1)])
-def test_only_versions_within_the_lookback_are_marked_as_done(
+def test_versions_within_the_lookback_are_marked_as_done(
     processor: Processor, remember_from: int | None, again: int
 ) -> None:
-    """A document without a date is not read by a delta again."""
+    """A delta does not read undated documents again."""
     page = [
         result(1, says("a"), ms=1_000),
         result(2, says("b", OTHER), ms=1_001),
@@ -80,9 +80,7 @@ def test_only_versions_within_the_lookback_are_marked_as_done(
     assert process(processor, *page).processed == again
 
 
-def test_a_newer_version_removes_the_keys_it_does_not_claim(
-    processor: Processor, client: redis.Redis
-) -> None:
+def test_newer_version_removes_keys_it_does_not_claim(processor: Processor, client: redis.Redis) -> None:
     process(processor, result(1, says("a"), says("b", OTHER)))
     outcome = process(processor, result(1, says("c"), ms=2_000))
     assert status(client) == "c"
@@ -90,7 +88,7 @@ def test_a_newer_version_removes_the_keys_it_does_not_claim(
     assert (outcome.processed, outcome.entries) == (1, {"config:api": 1})
 
 
-def test_a_document_that_is_twice_on_a_page_is_read_again(
+def test_document_that_is_twice_on_a_page_is_read_again(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
     """It was changed while the page was read. It counts once, and its current version is written."""
@@ -105,7 +103,7 @@ def test_a_document_that_is_twice_on_a_page_is_read_again(
     assert not client.exists(KEY)
 
 
-def test_a_late_worker_does_not_overwrite_newer_versions(
+def test_late_worker_does_not_overwrite_newer_versions(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
     early = processor.now()
@@ -116,12 +114,12 @@ def test_a_late_worker_does_not_overwrite_newer_versions(
     assert status(client, "config:api:1") == "new"
     assert not client.exists("config:api:2")
     assert status(client, "config:api:9") == "new"
-    assert status(client, "config:api:3") == "old", "no one has written that: it may be as it was"
+    assert status(client, "config:api:3") == "old", "no other worker has written it, so it may be current"
     assert client.lrange(QUEUE, 0, -1) == ["old 3"]
     assert len(outcome.handled) == 3
 
 
-def test_a_page_written_after_the_deadline_is_read_again(
+def test_page_written_after_the_deadline_is_read_again(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
     """The whole page, because the records of its documents may have expired."""
@@ -134,7 +132,7 @@ def test_a_page_written_after_the_deadline_is_read_again(
     assert (outcome.processed, outcome.written) == (1, 1)
 
 
-def test_an_earlier_date_is_applied_only_after_a_read_by_id(
+def test_earlier_date_is_applied_after_a_read_by_id(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
     """The page may come from a deposed primary."""
@@ -146,7 +144,7 @@ def test_an_earlier_date_is_applied_only_after_a_read_by_id(
     assert status(client) == "stale"
 
 
-def test_documents_that_change_faster_than_they_are_written_end_the_batch(
+def test_document_that_changes_faster_than_it_is_written_ends_the_batch(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
     version = result(1, says("a"))
@@ -164,7 +162,7 @@ def test_documents_that_change_faster_than_they_are_written_end_the_batch(
     assert not client.exists(KEY)
 
 
-def test_a_page_that_is_sent_twice_has_the_effect_of_one(
+def test_page_sent_twice_has_the_effect_of_one(
     processor: Processor,
     documents: Documents,
     client: redis.Redis,
@@ -191,10 +189,10 @@ def test_a_page_that_is_sent_twice_has_the_effect_of_one(
 def test_read_returns_deleted_documents_too(processor: Processor, documents: Documents) -> None:
     """The clock is read before the documents."""
     early = processor.now()
-    there = documents.put(result(1, says("a")))
+    present = documents.put(result(1, says("a")))
     read_at, found = processor.read([result(2).id, result(1).id])
     assert early <= read_at <= processor.now()
-    assert {(one.id, one.timestamp) for one in found} == {(result(2).id, "gone"), (there[0].id, "1000")}
+    assert {(one.id, one.timestamp) for one in found} == {(result(2).id, "gone"), (present[0].id, "1000")}
 
 
 def test_pass_over_marks_as_done_without_writing(processor: Processor, client: redis.Redis) -> None:
@@ -206,7 +204,7 @@ def test_pass_over_marks_as_done_without_writing(processor: Processor, client: r
     assert status(client) == "b"
 
 
-def test_a_repair_ignores_the_registers(
+def test_repair_ignores_the_registers(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
     """Documents that do not claim the key leave it."""

@@ -1,4 +1,4 @@
-"""Which of several documents decides about a key, over a fake Redis, a real one and a cluster."""
+"""Which of several documents decides the content of a key."""
 
 from itertools import count
 from typing import Any
@@ -18,7 +18,7 @@ IDS = [ObjectId(f"{number:024x}") for number in range(20)]
 
 
 @pytest.mark.parametrize("order", [(1, 2), (2, 1)])
-def test_the_newest_of_several_documents_is_written_in_any_order_of_pages(
+def test_newest_document_is_written_in_any_order_of_pages(
     processor: Processor, documents: Documents, client: redis.Redis, order: tuple[int, int]
 ) -> None:
     """The page of the older document reads the newer one again."""
@@ -29,14 +29,14 @@ def test_the_newest_of_several_documents_is_written_in_any_order_of_pages(
     assert documents.reads == ([] if order == (1, 2) else [{result(1).document, result(2).document}])
 
 
-def test_the_last_document_of_a_page_is_written(processor: Processor, client: redis.Redis) -> None:
-    """Pages are in MongoDB's order over every type of `_id`."""
+def test_last_document_of_a_page_is_written(processor: Processor, client: redis.Redis) -> None:
+    """Pages are in the order of MongoDB, also for `_id`s of several types."""
     ids: list[Any] = [7, "x", {"a": 1}, ObjectId("f" * 24)]
     process(processor, *(result(one, says(repr(one))) for one in ids))
     assert status(client) == repr(ids[-1])
 
 
-def test_ids_of_several_types_at_one_date_are_written_in_any_order_of_pages(
+def test_ids_of_several_types_are_ordered_as_in_mongodb(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
     ids: list[Any] = [7, "x", {"a": 1}, ObjectId("f" * 24)]
@@ -46,7 +46,7 @@ def test_ids_of_several_types_at_one_date_are_written_in_any_order_of_pages(
     assert status(client) == repr(ids[-1])
 
 
-def test_the_next_newest_document_gets_a_key_that_its_holder_leaves(
+def test_next_newest_document_gets_a_key_that_its_holder_leaves(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
     """It is read again for this key only, and its request is not pushed again."""
@@ -56,11 +56,11 @@ def test_the_next_newest_document_gets_a_key_that_its_holder_leaves(
     moved = documents.put(result(2, says("moved", "config:api:c"), ms=3_000))
     outcome = process(processor, *moved)
     assert (status(client), status(client, "config:api:c")) == ("heir", "moved")
-    assert not client.exists(OTHER, QUEUE), "of these the heir was done"
+    assert not client.exists(OTHER, QUEUE), "they were written before"
     assert (outcome.processed, outcome.enqueued, outcome.handled) == (1, 0, [moved[0].id])
 
 
-def test_the_next_document_is_applied_in_its_current_version(
+def test_next_document_is_applied_in_its_current_version(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
     """No cycle has read the new version yet: it is recorded and applied completely."""
@@ -76,7 +76,7 @@ def test_the_next_document_is_applied_in_its_current_version(
     assert process(processor, documents.held[result(1).document]).processed == 0, "it is done"
 
 
-def test_a_next_document_that_has_moved_is_skipped(
+def test_next_document_that_has_moved_is_skipped(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
     page = documents.put(*(result(n, says(f"{n}"), ms=n) for n in (1, 2, 3)))
@@ -86,7 +86,7 @@ def test_a_next_document_that_has_moved_is_skipped(
     assert (status(client), status(client, OTHER)) == ("1", "2")
 
 
-def test_the_key_is_removed_if_all_next_documents_were_deleted(
+def test_key_is_removed_if_all_next_documents_were_deleted(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
     process(processor, *documents.put(*(result(n, says(f"{n}"), ms=n) for n in (1, 2, 3))))
@@ -95,7 +95,7 @@ def test_the_key_is_removed_if_all_next_documents_were_deleted(
     assert not client.exists(KEY)
 
 
-def test_an_invalid_next_document_is_skipped_until_it_is_corrected(
+def test_invalid_next_document_is_skipped_until_it_is_corrected(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
     process(processor, *documents.put(*(result(n, says(f"{n}"), ms=n) for n in (1, 2, 3))))
@@ -107,10 +107,10 @@ def test_an_invalid_next_document_is_skipped_until_it_is_corrected(
 
 
 @pytest.mark.parametrize("now", [None, result(2, says("2", OTHER), ms=500), result(2, says("2"), ms=500)])
-def test_a_holder_that_was_deleted_moved_or_dated_back_loses_its_key(
+def test_holder_that_was_deleted_moved_or_dated_back_loses_its_key(
     processor: Processor, documents: Documents, client: redis.Redis, now: TransformResult | None
 ) -> None:
-    """An older claim, which the holder would refuse, reads the holder again."""
+    """The holder is read again before an older claim loses against it."""
     process(processor, *documents.put(result(2, says("2"), ms=2_000)))
     documents.held.clear()
     if now is not None:
@@ -120,7 +120,7 @@ def test_a_holder_that_was_deleted_moved_or_dated_back_loses_its_key(
     assert status(client, OTHER) == ("2" if now and now.writes[0].key == OTHER else None)
 
 
-def test_a_holder_that_was_dated_back_keeps_its_claim(
+def test_holder_that_was_dated_back_keeps_its_claim(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
     process(processor, *documents.put(result(2, says("2"), ms=2_000)))
@@ -130,7 +130,7 @@ def test_a_holder_that_was_dated_back_keeps_its_claim(
     assert status(client) == "2 again"
 
 
-def test_a_holder_without_record_loses_a_key_it_does_not_claim(
+def test_holder_without_record_loses_a_key_it_does_not_claim(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
     process(processor, *documents.put(result(2, says("2"), ms=2_000)))
@@ -140,7 +140,7 @@ def test_a_holder_without_record_loses_a_key_it_does_not_claim(
     assert status(client) == "1"
 
 
-def test_an_invalid_holder_keeps_its_key(
+def test_invalid_holder_keeps_its_key(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
     """Once it is corrected and leaves, the older claim is written."""
@@ -150,12 +150,12 @@ def test_an_invalid_holder_keeps_its_key(
     outcome = process(processor, *lost)
     assert status(client) == "2"
     assert outcome.handled == [lost[0].id]
-    assert process(processor, *lost).processed == 0, "it has lost, and that is done"
+    assert process(processor, *lost).processed == 0, "it is done, although it lost"
     process(processor, *documents.put(result(2, ms=4_000)))
     assert status(client) == "1"
 
 
-def test_a_newer_claim_displaces_an_invalid_holder(
+def test_newer_claim_displaces_an_invalid_holder(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
     """Its content does not come back when the newer document leaves."""
@@ -167,7 +167,7 @@ def test_a_newer_claim_displaces_an_invalid_holder(
     assert not client.exists(KEY)
 
 
-def test_a_kept_key_is_replaced_by_a_newer_claim_only(
+def test_kept_key_is_replaced_by_a_newer_claim_only(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
     keep = Keep("config:api", KEY)
@@ -179,10 +179,10 @@ def test_a_kept_key_is_replaced_by_a_newer_claim_only(
     process(processor, *documents.put(result(3, says("3"), ms=2_500)))
     assert status(client) == "3"
     process(processor, *documents.put(result(3, ms=4_000)))
-    assert status(client) == "1", "what was kept does not come back"
+    assert status(client) == "1", "the kept content does not come back"
 
 
-def test_a_document_cannot_keep_a_key_it_never_wrote(
+def test_document_cannot_keep_a_key_it_never_wrote(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
     process(processor, *documents.put(result(2, Keep("config:api", KEY), ms=2_000)))
@@ -192,10 +192,10 @@ def test_a_document_cannot_keep_a_key_it_never_wrote(
 
 @pytest.mark.parametrize("later", [rejected, lambda one: result(one, Keep("config:api", KEY))])
 @pytest.mark.parametrize(("holder", "claimant"), [(7, IDS[0]), (IDS[0], 7)])
-def test_a_claim_at_the_date_of_an_unreadable_holder_waits_for_it(
+def test_claim_at_the_date_of_an_unreadable_holder_waits_for_it(
     processor: Processor, documents: Documents, client: redis.Redis, holder: Any, claimant: Any, later: Any
 ) -> None:
-    """`_id`s of several types, whose order only MongoDB knows: the holder keeps the key."""
+    """Only MongoDB knows the order of `_id`s of several types, so the holder keeps the key."""
     process(processor, *documents.put(result(holder, says("holder"))))
     documents.put(later(holder)._replace(timestamp="2000", ms=2_000))
     process(processor, *documents.put(result(claimant, says("claimant"))))
@@ -205,10 +205,10 @@ def test_a_claim_at_the_date_of_an_unreadable_holder_waits_for_it(
 
 
 @pytest.mark.parametrize("source", ["second", "unknown"])
-def test_a_holder_of_another_collection_is_read_again(
+def test_holder_of_another_collection_is_read_again(
     processor: Processor, documents: Documents, client: redis.Redis, source: str
 ) -> None:
-    """One of a collection that the settings do not name keeps the key."""
+    """A holder of a collection that the settings do not name keeps the key."""
     other = result(2, says("2"), ms=2_000, source=source)
     process(processor, *documents.put(other))
     process(processor, *documents.put(result(1, says("1"), ms=1_000)))
@@ -219,16 +219,16 @@ def test_a_holder_of_another_collection_is_read_again(
 
 
 @pytest.mark.parametrize("source", ["second", "unknown"])
-def test_a_next_document_of_another_collection_is_read_again(
+def test_next_document_of_another_collection_is_read_again(
     processor: Processor, documents: Documents, client: redis.Redis, source: str
 ) -> None:
-    """One of a collection that the settings do not name is skipped."""
+    """A document of a collection that the settings do not name is skipped."""
     process(processor, *documents.put(result(1, says("1"), source=source), result(2, says("2"), ms=2_000)))
     process(processor, *documents.put(result(2, ms=3_000)))
     assert status(client) == ("1" if source == "second" else None)
 
 
-def test_a_blocker_that_changes_during_its_read_is_read_again(
+def test_document_that_changes_while_it_blocks_a_key_is_read_again(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
     """The key is never absent meanwhile."""
@@ -250,10 +250,10 @@ def test_a_blocker_that_changes_during_its_read_is_read_again(
     assert status(client) == "heir"
 
 
-def test_a_key_whose_known_claims_have_all_left_is_incomplete(
+def test_key_is_incomplete_if_its_register_dropped_claims(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
-    """Its register keeps fewer claims than there were."""
+    """After all claims in the register have left."""
     page = documents.put(*(result(n, says(f"{n}"), ms=n) for n in range(1, 21)))
     assert process(processor, *page).incomplete == 0
     assert status(client) == "20"
@@ -263,10 +263,10 @@ def test_a_key_whose_known_claims_have_all_left_is_incomplete(
     assert not client.exists(KEY)
 
 
-def test_a_full_register_keeps_the_newest_claims(
+def test_full_register_keeps_the_newest_claims(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
-    """Claims that arrive one by one, the newest first."""
+    """Claims arrive one by one, the newest first."""
     for number in range(20, 0, -1):
         process(processor, *documents.put(result(number, says(f"{number}"), ms=number)))
         assert status(client) == "20"

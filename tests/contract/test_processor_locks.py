@@ -1,4 +1,4 @@
-"""Documents under a generation lock, over a fake Redis, a real one and a cluster."""
+"""Documents under a generation lock."""
 
 import redis
 
@@ -11,7 +11,7 @@ from tests.support.results import result
 def test_documents_under_a_lock_are_deferred(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
-    """Their neighbours are written. Read again after the lock is released, they are written completely."""
+    """Others on the page are written. After the lock is released the deferred ones are read again and written."""
     client.set(LOCK, "17")
     locked = result(1, says("a"), asks("item"), lock=LOCK)
     page = documents.put(locked, result(2, says("b", OTHER)))
@@ -28,7 +28,7 @@ def test_documents_under_a_lock_are_deferred(
     assert (status(client), client.lrange(QUEUE, 0, -1)) == ("a", ["item"])
 
 
-def test_a_locked_document_does_not_leave_its_key(
+def test_locked_document_does_not_leave_its_key(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
     process(processor, *documents.put(result(1, says("a"), lock=LOCK)))
@@ -42,9 +42,7 @@ def test_a_locked_document_does_not_leave_its_key(
     assert not client.exists(KEY)
 
 
-def test_a_locked_holder_keeps_its_key(
-    processor: Processor, documents: Documents, client: redis.Redis
-) -> None:
+def test_locked_holder_keeps_its_key(processor: Processor, documents: Documents, client: redis.Redis) -> None:
     """An older claim on the same page is recorded, and written when the holder leaves."""
     process(processor, *documents.put(result(2, says("2"), ms=2_000, lock=LOCK)))
     client.set(LOCK, "17")
@@ -57,7 +55,7 @@ def test_a_locked_holder_keeps_its_key(
     assert status(client) == "1"
 
 
-def test_a_key_does_not_disappear_if_the_next_document_is_locked(
+def test_key_does_not_disappear_if_the_next_document_is_locked(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
     process(processor, *documents.put(result(1, says("1"), lock=LOCK), result(2, says("2"), ms=2_000)))
@@ -70,7 +68,7 @@ def test_a_key_does_not_disappear_if_the_next_document_is_locked(
     assert status(client) == "1 new"
 
 
-def test_a_locked_next_document_of_another_page_gets_that_key_only(
+def test_locked_next_document_of_another_page_gets_that_key_only(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
     """Its other keys and its request wait for the lock."""

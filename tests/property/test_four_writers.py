@@ -22,10 +22,10 @@ from schemas.ids import id_text
 from schemas.operations import Keep, Projection
 from schemas.position import FIRST, LAST
 from tests.property.test_model import LONG, THOROUGH
+from tests.support.assembly import FIELD, NAME, Insistent, assemble
 from tests.support.redis_dump import held
 from tests.support.slots import SLOTS, Slot
 from tests.support.truth import truth
-from tests.support.twins import FIELD, NAME, Insistent, assemble
 from tests.support.types import Document
 from tests.support.versions import at_ms
 

@@ -7,7 +7,7 @@ from typing import Any
 from etl.mongo.reader import MongoReader
 from schemas.codec import document_of, raw_value
 from schemas.position import FIRST, LAST, Position
-from tests.support.twins import ReaderTwin
+from tests.support.readers import ReaderTwin
 from tests.support.types import Document
 
 

@@ -6,10 +6,10 @@ from etl.cli.progress import Bar
 from etl.model.report import Report
 
 
-def test_a_pipe_gets_a_line_now_and_then(
+def test_pipe_gets_a_line_every_few_seconds(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """None before a person would wonder, and then one every few seconds, on stderr."""
+    """On stderr, and not in the first seconds."""
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     with Bar("Reading c") as bar:
@@ -25,18 +25,18 @@ def test_a_pipe_gets_a_line_now_and_then(
     ]
 
 
-def test_a_short_run_prints_no_progress(capsys: pytest.CaptureFixture[str]) -> None:
-    """Neither does what has done nothing yet."""
+def test_short_run_prints_no_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither does a run without documents yet."""
     with Bar("Reading c") as bar:
         bar.count(0, 10)
         bar.count(10, 10)
     assert capsys.readouterr() == ("", "")
 
 
-def test_runs_that_report_say_more(
+def test_reports_add_pages_dead_letters_and_position(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Pages, dead letters and the place; several collections are added up, and no total is made up."""
+    """Several collections are added up; without a total none is printed."""
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     north = Report("north", records_processed=3_000, dead_lettered=1)
@@ -54,7 +54,7 @@ def test_runs_that_report_say_more(
 def test_documents_of_an_interrupted_run_count_as_done(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A backfill that was cut short goes on from there; its speed is that of now."""
+    """A resumed backfill continues the count; its speed is that of this run."""
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     with Bar("Backfilling c", 10_000) as bar:
