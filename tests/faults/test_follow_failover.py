@@ -1,4 +1,4 @@
-"""The primary of MongoDB, or of Redis, is replaced while it is followed: Redis then holds what MongoDB says."""
+"""A failover of MongoDB or Redis during following: Redis equals MongoDB afterwards."""
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -21,14 +21,14 @@ from tests.support.sentinel import start_sentinel
 from tests.support.types import Document
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.without_majority
 
 _LOST, _OLD = 1_000, 2_000  # numbers of documents
 
 
 @pytest.fixture
 def documents(replica_set: ReplicaSet) -> Iterator[Collection[Document]]:
-    """An empty collection that a majority has."""
+    """An empty collection with write concern majority."""
     with replica_set.client() as client:
         client.drop_database("campaigns")
         majority = WriteConcern(w="majority", j=True)
@@ -38,7 +38,7 @@ def documents(replica_set: ReplicaSet) -> Iterator[Collection[Document]]:
 
 
 def application(uri: str, database: str, redis: Mapping[str, Any]) -> App:
-    """An application that is patient enough for an election."""
+    """An application that retries longer than an election takes."""
     settings = {
         "mongo": {"uri": uri, "database": database},
         "redis": redis,
@@ -57,34 +57,34 @@ def app(replica_set: ReplicaSet, documents: Collection[Document], redis_url: str
 
 
 def step_down(replica_set: ReplicaSet) -> Member:
-    """The primary hands over."""
+    """Step down the primary."""
     return replica_set.step_down()
 
 
 def kill(replica_set: ReplicaSet) -> Member:
-    """`kill -9` of the primary."""
+    """Kill the primary."""
     primary = replica_set.primary()
     primary.kill()
     return primary
 
 
-@pytest.mark.parametrize("strike", [step_down, kill])
-def test_the_primary_of_mongodb_goes_among_changes(
+@pytest.mark.parametrize("replace_primary", [step_down, kill])
+def test_follower_survives_a_failover_of_mongodb(
     replica_set: ReplicaSet,
     documents: Collection[Document],
     app: App,
     redis_client: redis.Redis,
     seed: int,
-    strike: Callable[[ReplicaSet], Member],
+    replace_primary: Callable[[ReplicaSet], Member],
 ) -> None:
-    """The stream is opened again on the next primary after the last event: no cycle is needed."""
+    """The stream resumes on the new primary, without a cycle."""
     batches: list[Followed] = []
     with following(app, batches):
         assert eventually(lambda: has_begun(redis_client))
         cycles = redis_client.llen(KEYS.history)
         with Writer(documents, seed) as writer:
             assert writer.goes_on()
-            old = strike(replica_set)
+            old = replace_primary(replica_set)
             assert writer.goes_on()
         assert replica_set.primary() is not old
         assert eventually(is_true(redis_client, documents))
@@ -92,10 +92,10 @@ def test_the_primary_of_mongodb_goes_among_changes(
     assert {one.restarted for one in batches if one.restarted} == {"connection"}
 
 
-def test_what_is_rolled_back_is_never_applied(
+def test_follower_never_applies_writes_that_are_rolled_back(
     replica_set: ReplicaSet, documents: Collection[Document], app: App, redis_client: redis.Redis, seed: int
 ) -> None:
-    """A primary that no majority follows accepts writes, and is deposed: the follower has not seen them."""
+    """Writes of a primary without a majority, which is deposed."""
     batches: list[Followed] = []
     with following(app, batches):
         assert eventually(lambda: has_begun(redis_client))
@@ -104,13 +104,13 @@ def test_what_is_rolled_back_is_never_applied(
         assert eventually(is_true(redis_client, documents))
         primary = replica_set.cut_off()
         with replica_set.direct(primary) as client:
-            alone = client[documents.database.name].get_collection(
+            without_majority = client[documents.database.name].get_collection(
                 NAME, write_concern=WriteConcern(w=1, j=True)
             )
-            alone.insert_one({"_id": "lost", **provider(_LOST)})
-            alone.replace_one({"_id": "s1"}, provider(_LOST + 1))
-            alone.delete_one({"_id": "s2"})
-            assert alone.find_one({"_id": "lost"})
+            without_majority.insert_one({"_id": "lost", **provider(_LOST)})
+            without_majority.replace_one({"_id": "s1"}, provider(_LOST + 1))
+            without_majority.delete_one({"_id": "s2"})
+            assert without_majority.find_one({"_id": "lost"})
         replica_set.depose(primary)
         with Writer(documents, seed) as writer:
             assert writer.goes_on()
@@ -122,10 +122,10 @@ def test_what_is_rolled_back_is_never_applied(
     assert {one.restarted for one in batches if one.restarted} == {"connection"}
 
 
-def test_the_primary_of_redis_goes_with_writes_that_its_replica_lacks(
+def test_follower_repairs_writes_lost_in_a_failover_of_redis(
     mongod: MongoServer, collection: Collection[Document], seed: int
 ) -> None:
-    """The follower notices that another server took over, and repairs what that one lacks."""
+    """It notices that another server is the primary."""
     batches: list[Followed] = []
     long_ago = datetime.now(UTC) - timedelta(minutes=15)  # no cycle reads it again
     with start_sentinel() as watched:
