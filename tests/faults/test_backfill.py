@@ -124,9 +124,7 @@ def test_backfill_killed_repeatedly_resumes(
     assert (last.code, last.json["status"]) == (0, "ok")
     assert len(cursors) == KILLS, "they were killed before they recorded a page"
     assert len(children) >= KILLS * WORKERS
-    assert eventually(lambda: not any(child.is_running() for child in children)), (
-        "a process is left over"
-    )
+    assert eventually(lambda: not any(child.is_running() for child in children)), "a process is left over"
     assert held(redis_client) == truth(collection)
     remaining = [
         d for d in documents if position_of(d["updated_at"], d["_id"]).order() > last_position.order()
