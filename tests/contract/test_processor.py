@@ -175,11 +175,11 @@ def test_page_sent_twice_has_the_effect_of_one(
         exchange(commands)
         return exchange(commands)
 
-    process(processor, *documents.put(result(1, says("heir")), result(2, says("holder"), ms=2_000)))
+    process(processor, *documents.put(result(1, says("successor")), result(2, says("holder"), ms=2_000)))
     monkeypatch.setattr(wire, "exchange", twice)
     page = documents.put(result(2, says("c", OTHER), asks("item"), ms=3_000), result(3, asks("other")))
     outcome = process(processor, *page)
-    assert (status(client), status(client, OTHER)) == ("heir", "c")
+    assert (status(client), status(client, OTHER)) == ("successor", "c")
     assert client.lrange(QUEUE, 0, -1) == ["item", "other"]
     assert len(outcome.handled) == 2
     monkeypatch.undo()

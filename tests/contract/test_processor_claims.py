@@ -50,12 +50,12 @@ def test_next_newest_document_gets_a_key_that_its_holder_leaves(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
     """It is read again for this key only, and its request is not pushed again."""
-    heir = result(1, says("heir"), says("more", OTHER), asks("item"), ms=1_000)
-    process(processor, *documents.put(heir, result(2, says("holder"), ms=2_000)))
+    successor = result(1, says("successor"), says("more", OTHER), asks("item"), ms=1_000)
+    process(processor, *documents.put(successor, result(2, says("holder"), ms=2_000)))
     client.delete(OTHER, QUEUE)
     moved = documents.put(result(2, says("moved", "config:api:c"), ms=3_000))
     outcome = process(processor, *moved)
-    assert (status(client), status(client, "config:api:c")) == ("heir", "moved")
+    assert (status(client), status(client, "config:api:c")) == ("successor", "moved")
     assert not client.exists(OTHER, QUEUE), "they were written before"
     assert (outcome.processed, outcome.enqueued, outcome.handled) == (1, 0, [moved[0].id])
 
@@ -65,11 +65,12 @@ def test_next_document_is_applied_in_its_current_version(
 ) -> None:
     """No cycle has read the new version yet: it is recorded and applied completely."""
     process(
-        processor, *documents.put(result(1, says("heir"), says("b", OTHER)), result(2, says("x"), ms=2_000))
+        processor,
+        *documents.put(result(1, says("successor"), says("b", OTHER)), result(2, says("x"), ms=2_000)),
     )
-    documents.put(result(1, says("heir now"), asks("item"), ms=4_000))
+    documents.put(result(1, says("successor now"), asks("item"), ms=4_000))
     outcome = process(processor, *documents.put(result(2, ms=3_000)))
-    assert status(client) == "heir now"
+    assert status(client) == "successor now"
     assert not client.exists(OTHER)
     assert client.lrange(QUEUE, 0, -1) == ["item"]
     assert outcome.handled == [result(2).id]
@@ -232,22 +233,22 @@ def test_document_that_changes_while_it_blocks_a_key_is_read_again(
     processor: Processor, documents: Documents, client: redis.Redis
 ) -> None:
     """The key is never absent meanwhile."""
-    process(processor, *documents.put(result(1, says("heir")), result(2, says("holder"), ms=2_000)))
+    process(processor, *documents.put(result(1, says("successor")), result(2, says("holder"), ms=2_000)))
     page = documents.put(result(2, ms=3_000))
     seen, turns = [], count()
 
     def other_writer() -> None:
         seen.append(status(client))
         if next(turns) < 3:
-            heir = result(1, says("heir"), ms=1_000 + len(seen))
-            documents.held[heir.document] = heir
-            processor.writer.record([heir], processor.now(), confirmed=True)
+            successor = result(1, says("successor"), ms=1_000 + len(seen))
+            documents.held[successor.document] = successor
+            processor.writer.record([successor], processor.now(), confirmed=True)
 
     documents.after_read = other_writer
     process(processor, *page)
     assert len(seen) > 1
     assert None not in seen
-    assert status(client) == "heir"
+    assert status(client) == "successor"
 
 
 def test_key_is_incomplete_if_its_register_dropped_claims(

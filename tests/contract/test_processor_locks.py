@@ -74,10 +74,10 @@ def test_locked_next_document_of_another_page_gets_that_key_only(
     """Its other keys and its request wait for the lock."""
     process(processor, *documents.put(result(1, says("1"), lock=LOCK), result(2, says("2"), ms=2_000)))
     client.set(LOCK, "17")
-    heir = result(1, says("1 new"), says("other", OTHER), asks("item"), ms=1_500, lock=LOCK)
-    documents.put(heir)
+    successor = result(1, says("1 new"), says("other", OTHER), asks("item"), ms=1_500, lock=LOCK)
+    documents.put(successor)
     process(processor, *documents.put(result(2, ms=3_000)))
     assert (status(client), client.exists(OTHER), client.llen(QUEUE)) == ("1 new", 0, 0)
     client.delete(LOCK)
-    process(processor, heir)
+    process(processor, successor)
     assert (status(client, OTHER), client.llen(QUEUE)) == ("other", 1)
