@@ -20,10 +20,10 @@ from etl.checkpoint.purge import delete, own_keys
 from etl.container import Container
 from etl.doctor import Finding, examine
 from etl.errors import ConfigurationError, CycleFailed, EtlError, TransientError
+from etl.init.proposal import propose
 from etl.model.report import ProgressCallback, RefreshReport, Report, no_progress
 from etl.monitoring.history import read_recent
 from etl.monitoring.status import CollectionStatus, read_status
-from etl.proposal import propose
 from etl.settings import CollectionSettings, Settings
 from etl.sync.follow import Followed
 from etl.sync.refresh import refresh
@@ -185,12 +185,11 @@ class App:
             ConfigurationError: the name is not in the settings, or the state in Redis is of another source.
             EtlError: a server does not answer, or refuses.
         """
-        report = VerifyReport(name)
         scope = self._parts.scope(self._settings.collection(name))
         refuse_other_source(scope.stages)
         store = self._parts.store(self._settings.collection(name))
         due = store.reconciliation_due() if repair and sample is None else 0
-        verify(scope, report, progress, sample, repair=repair)
+        report = verify(scope, sample, progress, repair=repair)
         if due and report.true:
             store.reconciled(due)
         return report

@@ -26,7 +26,7 @@ from etl.model.result import TransformResult
 from etl.model.scan import Scan
 from etl.mongo.change_stream import ChangeStream, Session
 from etl.mongo.client import close, connect
-from etl.mongo.reader import Source
+from etl.mongo.reader import MongoReader
 from etl.mongo.survey import Survey, survey
 from etl.retry import Retry
 from etl.settings import CollectionSettings, RedisSettings, Settings
@@ -76,13 +76,13 @@ class Container:
         name, namespace = component(collection.name), self.settings.namespace
         return f"{namespace}/{name}" if namespace else name
 
-    def reader(self, collection: CollectionSettings) -> Source:
+    def reader(self, collection: CollectionSettings) -> MongoReader:
         """Stage 1."""
-        return self._source(collection)
+        return self._reader(collection)
 
-    def scanner(self, collection: CollectionSettings) -> Source:
+    def scanner(self, collection: CollectionSettings) -> MongoReader:
         """Stage 1 of a backfill or a verification: pages come from where `mongo.uri` says."""
-        return self._source(collection, pages_from=self._client.read_preference)
+        return self._reader(collection, pages_from=self._client.read_preference)
 
     def survey(self) -> list[Survey]:
         """What the collections of the database hold."""
@@ -182,8 +182,8 @@ class Container:
             on_batch=on_batch,
         )
 
-    def _source(self, collection: CollectionSettings, **options: Any) -> Source:
-        return Source(
+    def _reader(self, collection: CollectionSettings, **options: Any) -> MongoReader:
+        return MongoReader(
             self._client,
             self.settings.mongo.database,
             collection.name,

@@ -45,17 +45,6 @@ _log = logging.getLogger("etl.backfill")
 _RARELY: Final = (100_000, 20, 20)
 
 
-@contextmanager
-def rarely_collecting() -> Iterator[None]:
-    """Run the garbage collector less often."""
-    before = gc.get_threshold()
-    gc.set_threshold(*_RARELY)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-
-
 def processes(count: int) -> Executors:
     """`count` processes that end with the block or with this process; None if none can be started.
 
@@ -158,7 +147,7 @@ def _client(scheduler: str) -> Iterator[Any]:
         import dask  # noqa: PLC0415 (an extra, and slow to load)
         from distributed import Client  # noqa: PLC0415
     except ImportError:
-        raise ConfigurationError("--executor dask: pip install distributed") from None
+        raise ConfigurationError("--executor dask needs a package: pip install distributed") from None
     try:
         client: Any = Client(scheduler, timeout=DASK_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:

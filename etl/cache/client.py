@@ -331,3 +331,8 @@ def replication_ids(pools: Iterable[redis.ConnectionPool]) -> frozenset[str]:
 def micros(time: Sequence[str]) -> int:
     """A reply to `TIME` in microseconds since the epoch."""
     return int(time[0]) * 1_000_000 + int(time[1])
+
+
+def mapping(reply: Sequence[str]) -> dict[str, str]:
+    """The reply to a command such as HGETALL, in which fields and values alternate, as a mapping."""
+    return dict(zip(reply[::2], reply[1::2], strict=True))

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
-from etl.cache.client import Command, Wire
+from etl.cache.client import Command, Wire, mapping
 from etl.cache.keys import owner_key, record_key
 from etl.cache.scripts import SCRIPTS
 from etl.cache.writer import QUEUED
@@ -101,7 +101,7 @@ class Inspector:
         if value is None or value == []:
             return None  # it was removed between the two round trips
         if kind == "hash":
-            value = dict(zip(value[::2], value[1::2], strict=True))
+            value = mapping(value)
         return Shown(key, kind, ttl if ttl >= 0 else None, value)
 
     def contents(self, keys: Mapping[str, int]) -> dict[str, Content]:
@@ -200,4 +200,4 @@ def _contents(reply: Sequence[Any]) -> Iterator[Content | None]:
 def _value(kind: str, values: Sequence[str]) -> Mapping[str, str] | Sequence[str] | None:
     if not values:
         return None
-    return dict(zip(values[::2], values[1::2], strict=True)) if kind == "hash" else values
+    return mapping(values) if kind == "hash" else values

@@ -9,7 +9,7 @@ from functools import cache
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
-from etl.cache.client import Command, Wire
+from etl.cache.client import Command, Wire, mapping
 from etl.cache.keys import owner_key, record_key, requests_key
 from etl.cache.scripts import SCRIPTS
 from etl.model.result import TransformResult
@@ -219,7 +219,7 @@ class CacheWriter:
         """
         scan: Command = ("HSCAN", requests_key(queue), cursor, "COUNT", _REQUESTS_PER_CALL)
         [(cursor, found)] = self._wire.exchange([scan])
-        return cursor, dict(zip(found[::2], found[1::2], strict=True))
+        return cursor, mapping(found)
 
     def forget(self, queue: str, requests: Mapping[str, str]) -> None:
         """Delete these records of requests, except those that have changed since `requests` returned them."""

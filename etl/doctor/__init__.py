@@ -10,13 +10,14 @@ from etl.cache.client import Wire
 from etl.cache.keys import state_keys
 from etl.doctor import clocks, keys, mongodb, redis_server, ttls
 from etl.doctor.finding import Finding, Level
+from etl.mongo.reader import MongoReader
 from etl.settings import Settings
 
 __all__ = ["Finding", "Level", "examine"]
 
 
 def examine(
-    settings: Settings, sources: Mapping[str, mongodb.Source], wire: Wire, here: clocks.Clock = time.time
+    settings: Settings, sources: Mapping[str, MongoReader], wire: Wire, here: clocks.Clock = time.time
 ) -> list[Finding]:
     """Run every check; a server that does not answer is a finding, and further checks of it are skipped.
 

@@ -36,7 +36,7 @@ def by_index(
     Bounds compare whole `(timestamp, _id)` pairs across all BSON types, whereas `$gt` in a filter matches values of
     one type only and would skip the other types of `_id`. There is no sort: once the timestamp of any document is an
     array, MongoDB would sort the whole range in memory, and by the smallest member of the array. (A router needs one:
-    see `Source`.)
+    see `MongoCollection`.)
     """
     lower, upper = (_document({timestamp_field: one.timestamp, "_id": one.id}) for one in (begin, end))
     return {

@@ -7,7 +7,7 @@ answer, the rest is reported.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from etl.cache.client import Command, Wire
 from etl.cache.keys import StateKeys
@@ -15,28 +15,13 @@ from etl.checkpoint.history import Entry, History, began, ended
 from etl.errors import EtlError, TransientError
 from etl.model.state import deferral_from_text
 from etl.model.times import iso_utc
+from etl.mongo.reader import MongoReader
 from schemas.ids import readable_id
 from schemas.position import Position, at, position_from_text
 from schemas.values import date_text
 
 SHOWN_DEFERRED: Final = 10
 """Number of deferred documents listed; `deferred_count` counts all."""
-
-
-class Source(Protocol):
-    """The collection: see `etl.mongo.reader.Source`."""
-
-    def waited(self, reached: Position) -> float:
-        """The age of the oldest document after `reached`, in seconds."""
-        ...
-
-    def ping(self) -> None:
-        """Raise an error if MongoDB does not answer."""
-        ...
-
-    def count(self) -> int:
-        """The approximate number of documents."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +73,7 @@ class CollectionStatus:
 
 def read_status(
     wire: Wire,
-    sources: Iterable[tuple[str, StateKeys, Source]],
+    sources: Iterable[tuple[str, StateKeys, MongoReader]],
     cycle_seconds: int,
     mongodb_away: str | None = None,
 ) -> list[CollectionStatus]:
@@ -110,7 +95,7 @@ class _MongoDB:
         self._away = away
 
     def ask(
-        self, source: Source, reached: Position | None, *, count: bool
+        self, source: MongoReader, reached: Position | None, *, count: bool
     ) -> tuple[float | None, int | None, str | None]:
         """The lag, the number of documents if wanted, or why they are unknown."""
         if self._away is not None:
@@ -130,7 +115,7 @@ class _MongoDB:
 
 
 def _status(
-    wire: Wire, name: str, keys: StateKeys, source: Source, cycle_seconds: int, mongodb: _MongoDB
+    wire: Wire, name: str, keys: StateKeys, source: MongoReader, cycle_seconds: int, mongodb: _MongoDB
 ) -> CollectionStatus:
     checkpoint, backfill, *replies, time = wire.exchange(_questions(keys))
     dead, deferred, (_, some), lease, backfill_lease, queues, leader, follower, following = replies

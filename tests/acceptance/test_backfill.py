@@ -62,7 +62,7 @@ def test_dry_run_prints_counts_and_writes_nothing(
 
     result = etl("backfill", "promptContent", "--dry-run")
 
-    assert (result.code, result.err) == (0, "")
+    assert (result.code, result.problems) == (0, "")
     assert "dry run: nothing was written" in result.out
     assert re.search(r"^promptContent +ok +backfill +30 +30 ", result.out, re.MULTILINE)
     assert re.search(r"^ +2  .*status", result.out, re.MULTILINE)

@@ -9,6 +9,7 @@ from random import Random
 import pytest
 import redis
 import yaml
+from bson import json_util
 from pymongo.database import Database
 
 from etl.settings import Settings
@@ -110,7 +111,9 @@ def test_steps_of_the_page_work_on_a_crowded_database(
 
     found = etl("doctor", **settings)
     assert found.code == 3
-    [command] = re.findall(r"type: db\.getSiblingDB.*createIndex\((.*)\)$", found.out, re.MULTILINE)
+    [command] = re.findall(
+        r"remedy, in mongosh: db\.getSiblingDB.*createIndex\((.*)\)$", found.out, re.MULTILINE
+    )
     assert f"createIndex({command})" in proposed.out
     crowded["mensajes_ia"].create_index([("modifiedAt", 1), ("_id", 1)], name="etl_modifiedAt")
     assert "createIndex" not in etl("doctor", **settings).out
@@ -132,6 +135,29 @@ def test_page_has_the_tested_steps() -> None:
     places = [PAGE.index(f"    {step}") for step in steps]
     assert places == sorted(places)
     assert EDIT in PAGE
+
+
+def test_proposal_for_the_document_of_the_page_is_the_printed_one(
+    etl_in_process: Etl, database: Database[Document]
+) -> None:
+    [shown] = re.findall(r"^```js\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    text, dates = re.subn(r"ISODate\((.*?)\)", r'{"$date": \1}', shown)
+    assert dates == 1
+    database["mensajes_ia"].insert_one(json_util.loads(text))
+    [collection] = yaml.safe_load(etl_in_process("init").out)["collections"]
+    assert (collection["name"], collection["timestamp_field"]) == ("mensajes_ia", "modifiedAt")
+    assert collection["fields"] == {"campana_id": "$campaign.campana_id", "segmento": "$Segmento"}
+
+
+def test_timestamp_field_is_found_among_undated_documents(
+    etl_in_process: Etl, database: Database[Document]
+) -> None:
+    """The proposal has the share of documents with the field."""
+    content = {"tipo": "cliente_mcp", "client_name": "a"}
+    database["content"].insert_many([*({**content, "updated_at": NOW} for _ in range(3)), content])
+    proposed = etl_in_process("init").out
+    assert yaml.safe_load(proposed)["collections"] == [{"name": "content", "timestamp_field": "updated_at"}]
+    assert "# date in 3 of 4; check that every write sets it" in proposed
 
 
 def test_documents_of_the_contract_need_no_mapping(etl_in_process: Etl, database: Database[Document]) -> None:

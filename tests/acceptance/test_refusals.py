@@ -26,9 +26,9 @@ def line(result: Result, code: int) -> str:
     assert result.code == code, result
     assert SECRET not in result.out + result.err
     assert "Traceback" not in result.err
-    assert result.err.startswith("error: ")
-    assert result.err.count("\n") == 1
-    return result.err.removeprefix("error: ").rstrip("\n")
+    assert result.problems.startswith("error: ")
+    assert result.problems.count("\n") == 1
+    return result.problems.removeprefix("error: ").rstrip("\n")
 
 
 @pytest.mark.parametrize(

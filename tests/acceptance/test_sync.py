@@ -40,7 +40,7 @@ def test_samples_become_the_expected_keys(
     """Keys, types, TTLs, fields, order and values; and no other keys."""
     result = etl("sync", "--json")
 
-    assert (result.code, result.err) == (0, "")
+    assert (result.code, result.problems) == (0, "")
     expected_keys = expected()
     found = contract_keys(redis_client)
     assert found.keys() == expected_keys.keys()
@@ -245,8 +245,8 @@ def test_ctrl_c_ends_a_waiting_sync(waiting_sync: "subprocess.Popen[str]", etl_i
     result = interrupt(waiting_sync)
 
     assert result.code == 130
-    assert result.err.startswith("error: ")
-    assert result.err.count("\n") == 1
+    assert result.problems.startswith("error: ")
+    assert result.problems.count("\n") == 1
     assert single_report(etl_in_process("sync", "--json"))["records_processed"] == 6
 
 

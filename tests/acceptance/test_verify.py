@@ -29,7 +29,7 @@ def synced(samples: list[Document], etl_in_process: Etl, collection: Collection[
 def test_matching_cache_gives_exit_code_0(etl_in_process: Etl) -> None:
     """With counts, and nothing on stderr."""
     result = etl_in_process("verify", NAME)
-    assert (result.code, result.err) == (0, "")
+    assert (result.code, result.problems) == (0, "")
     assert re.search(r"matching +\d+  match their documents", result.out)
     assert result.out.splitlines()[-1].startswith("promptContent: all keys match; 6 documents read in ")
 
@@ -57,7 +57,7 @@ def test_verify_json_has_counts_and_keys(etl_in_process: Etl, redis_client: redi
     redis_client.hset("config:api:openai", "status", "spoiled")
     result = etl_in_process("verify", NAME, "--json", "--sample", "100")
     answer = result.json
-    assert (result.code, result.err) == (3, "")
+    assert (result.code, result.problems) == (3, "")
     assert [*answer] == [
         *("true", "collection", "documents", "matching", "different", "missing", "expired", "orphaned"),
         *("deferred", "pending", "left_alone", "invalid", "repaired", "sampled", "duration_ms", "keys"),
@@ -72,7 +72,7 @@ def test_verify_json_has_counts_and_keys(etl_in_process: Etl, redis_client: redi
 )
 def test_wrong_usage_of_verify_is_one_line(etl_in_process: Etl, words: tuple[str, ...], code: int) -> None:
     result = etl_in_process(*words)
-    assert (result.code, result.err.count("\n")) == (code, 1)
+    assert (result.code, result.problems.count("\n")) == (code, 1)
 
 
 def test_daemon_reconciles_at_the_configured_interval(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench import chart, contenders, readme, report, results
+from bench import chart, contenders, page, report, results
 from bench.contenders import BEFORE, INSERTION, ONE, SCRIPT, START, TWO, Contender, Rounds, Run, figures_of
 from bench.documents import LARGE, MAPPED, PLAIN
 from bench.follow import FOLLOW, RATES, WATCH
@@ -173,7 +173,7 @@ def test_previous_version_may_be_missing() -> None:
     lines = {target["what"]: target for target in found["targets"]}
     assert "documents/s / the version before" not in lines
     assert lines["documents/s / straightforward script"]["before"] is None
-    assert BEFORE not in readme.tables(found)
+    assert BEFORE not in page.tables(found)
 
 
 def test_report_has_every_part(capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,32 +205,32 @@ def test_chart_has_every_contender(tmp_path: Path) -> None:
     assert {INSERTION, SCRIPT, BEFORE, ONE, TWO, LARGE.name, "30,000", "1,000,000 documents", "p99"} <= texts
 
 
-def test_readme_tables_have_every_contender_and_target() -> None:
+def test_tables_of_the_page_have_every_contender_and_target() -> None:
     """One row each."""
     found = figures()
 
-    lines = readme.tables(found).splitlines()
+    lines = page.tables(found).splitlines()
 
     assert f"| {TWO} | 9,000 | 0.3 | 3 | 1.2 | 3.7 | 3 | 100 |" in lines
     assert "| 1,000 writes/s, p99 | 3 | 6 | 2 |" in lines
     assert "| 100 deletes/s, p50 | 3 | 6 | 2 |" in lines
-    rows = len(found["speed"]) + len(found["targets"]) + 2 * len(RATES)
+    rows = len(found["speed"]) + len(found["targets"]) + 2 * (len(RATES) + 1)
     assert sum(line.startswith("|") for line in lines) == 6 + rows
 
 
-def test_readme_has_the_figures_of_bench_json() -> None:
+def test_page_has_the_figures_of_bench_json() -> None:
     """`make bench` writes both files."""
-    text = readme.README.read_text("utf-8")
-    assert readme.updated(text, json.loads(readme.FIGURES.read_text("utf-8"))) == text
+    text = page.PAGE.read_text("utf-8")
+    assert page.updated(text, json.loads(page.FIGURES.read_text("utf-8"))) == text
 
 
 def test_new_figures_replace_only_the_old_ones() -> None:
     """Without the marking comments it is an error."""
-    text = "a\n<!-- python -m bench.readme -->\n| old |\n<!-- end of figures -->\nb\n"
+    text = "a\n<!-- python -m bench.page -->\n| old |\n<!-- end of figures -->\nb\n"
 
-    before, new, after = readme.updated(text, figures()).partition(readme.tables(figures()))
+    before, new, after = page.updated(text, figures()).partition(page.tables(figures()))
 
     assert new
-    assert (before, after) == ("a\n<!-- python -m bench.readme -->\n", "<!-- end of figures -->\nb\n")
+    assert (before, after) == ("a\n<!-- python -m bench.page -->\n", "<!-- end of figures -->\nb\n")
     with pytest.raises(ValueError, match="comments"):
-        readme.updated("a\nb\n", figures())
+        page.updated("a\nb\n", figures())

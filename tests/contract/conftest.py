@@ -11,12 +11,13 @@ from pymongo import MongoClient
 from etl.cache.client import Wire, open_pool
 from etl.cache.cluster import ClusterWire
 from etl.cache.writer import CacheWriter
-from etl.mongo.reader import Source
+from etl.mongo.reader import MongoReader
 from etl.sync.processor import Processor
+from tests.support.assembly import NAME, Insistent, fake_documents, fake_redis
 from tests.support.batches import KNOWN, Documents
+from tests.support.readers import ReaderTwin
 from tests.support.results import TTLS
 from tests.support.store import Store
-from tests.support.twins import NAME, Insistent, ReaderTwin, fake_documents, fake_redis
 from tests.support.types import Document
 
 
@@ -30,7 +31,7 @@ def store(request: pytest.FixtureRequest) -> Store:
     client: MongoClient[Document] = request.getfixturevalue("mongo_client")
     real = request.getfixturevalue("database" if request.param == "unindexed" else "collection")
     collection = real[NAME] if request.param == "unindexed" else real
-    source = Source(client, collection.database.name, NAME)
+    source = MongoReader(client, collection.database.name, NAME)
     source.prepare()
     raw = client[collection.database.name].get_collection(NAME)
     return Store(source, collection, lambda data: raw.insert_one(RawBSONDocument(data)))

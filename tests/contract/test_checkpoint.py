@@ -20,7 +20,7 @@ from etl.model.scan import Checkpoint, Origin, Scan, ServerTimes
 from etl.model.state import DeadLetter, Deferral, State, dead_letter_from_text
 from schemas.operations import FieldError, Reject
 from schemas.position import AFTER_DATES, FIRST, LAST, Position, at
-from tests.support.twins import OWN, Insistent, take_lease
+from tests.support.assembly import OWN, Insistent, take_lease
 
 CLOCKS = ServerTimes(mongo=5_000, redis=6_000)
 SCAN = Scan("cold_start", CLOCKS, FIRST, LAST)

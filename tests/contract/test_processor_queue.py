@@ -8,9 +8,9 @@ from etl.cache.client import Wire
 from etl.cache.keys import requests_key
 from etl.cache.writer import CacheWriter
 from etl.sync.processor import Processor
+from tests.support.assembly import NAME, Insistent
 from tests.support.batches import LATE, QUEUE, Documents, asks, process, says
 from tests.support.results import rejected, result
-from tests.support.twins import NAME, Insistent
 
 
 def test_request_that_moves_to_another_queue_is_pushed_there_only(

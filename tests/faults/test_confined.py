@@ -84,7 +84,7 @@ def test_only_the_demo_needs_a_temporary_folder(run_confined: Confined, words: t
     assert "unforeseen" not in result.err
     if words == ("demo",):
         assert result.code == 1
-        assert result.err.count("\n") == 1
+        assert result.problems.count("\n") == 1
         assert "TMPDIR" in result.err
     else:
         assert result.code in {0, 3}, result

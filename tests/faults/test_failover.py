@@ -24,8 +24,6 @@ from tests.support.truth import truth
 from tests.support.types import Document
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.alone
-
 
 class Topology(NamedTuple):
     """A Redis with a primary that will be killed, and its replica."""

@@ -21,7 +21,7 @@ from tests.support.sentinel import start_sentinel
 from tests.support.types import Document
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.without_majority
+pytestmark = pytest.mark.timed
 
 _LOST, _OLD = 1_000, 2_000  # numbers of documents
 

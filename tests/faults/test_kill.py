@@ -172,7 +172,6 @@ def cycle_seconds(processes: StartEtl, redis_server: RedisServer) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_sync_killed_at_any_time_loses_and_repeats_nothing(
     collections: Sequence[Collection[Document]],
     redis_client: redis.Redis,

@@ -97,9 +97,11 @@ def test_suspended_sync_writes_nothing_after_its_lease_expired(
 
     assert result.code == 1
     assert re.match(
-        rf"error: promptContent: lost the lease: {HOST}:\d+:\w+ has taken over$", result.err, re.MULTILINE
+        rf"error: promptContent: lost the lease: {HOST}:\d+:\w+ has taken over$",
+        result.problems,
+        re.MULTILINE,
     )
-    assert result.err.count("\n") == 1
+    assert result.problems.count("\n") == 1
     assert held(redis_client) == truth(collection)
     assert state(redis_client) == before
 
@@ -126,13 +128,12 @@ def test_long_cycle_keeps_its_lease(
         assert first.poll() is None
 
     assert second.code == 75
-    assert re.match(rf"error: promptContent: {HOST}:{first.pid}:\w+ is at work on it \(", second.err)
-    assert second.err.count("\n") == 1
+    assert re.match(rf"error: promptContent: {HOST}:{first.pid}:\w+ is at work on it \(", second.problems)
+    assert second.problems.count("\n") == 1
     assert end_of(first).code == 0
     assert held(redis_client) == truth(collection)
 
 
-@pytest.mark.alone
 def test_lease_of_a_killed_sync_expires(
     collection: Collection[Document], redis_client: redis.Redis, suspend_sync: SuspendSync, open_app: OpenApp
 ) -> None:
@@ -145,10 +146,9 @@ def test_lease_of_a_killed_sync_expires(
     [report] = app.sync()
     assert (report.status, report.exit_code) == ("locked", 75)
     assert f":{suspended.process.pid}:" in str(report.error)
-    began = time.monotonic()
+    assert 0 < int(redis_client.pttl(LEASE)) <= 1000
     assert cycle(app).status == "ok"
 
-    assert time.monotonic() - began < 1.5
     assert held(redis_client) == truth(collection)
 
 

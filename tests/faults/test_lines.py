@@ -142,6 +142,6 @@ def test_command_gives_up_on_a_server_that_never_answers(
         result = end_of(process)
         assert least < time.monotonic() - began < least + 25  # a busy machine starts a process slowly
         assert result.code == 1
-        assert result.err.count("\n") == 1
+        assert result.problems.count("\n") == 1
         assert f"127.0.0.1:{proxy.port} does not answer" in result.err
         assert proxy.swallowed > 0, "it was never asked"

@@ -2,7 +2,6 @@
 
 import time
 
-import pytest
 import redis
 from pymongo.collection import Collection
 
@@ -11,8 +10,6 @@ from tests.support.command import StartEtl
 from tests.support.daemons import HISTORY, STATE_PREFIX, ended, every, key, provider
 from tests.support.types import Document, ProxyTo
 from tests.support.waiting import eventually
-
-pytestmark = pytest.mark.alone
 
 INTERVAL = 20
 

@@ -24,7 +24,7 @@ from tests.support.truth import truth
 from tests.support.types import Document
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.without_majority
+pytestmark = pytest.mark.timed
 
 _MAJORITY = WriteConcern(w="majority", j=True)
 _ONE = WriteConcern(w=1, j=True)

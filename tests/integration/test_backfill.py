@@ -15,9 +15,13 @@ from pymongo.collection import Collection
 from etl.app import App, BackfillOrder
 from etl.backfill import coordinator
 from etl.backfill.executors import processes
+from etl.errors import LeaseLost
+from etl.interfaces import Stages
 from etl.model.report import Report
 from etl.model.result import TransformResult
 from etl.model.scan import Bounds
+from etl.sync.cycle import run_cycle
+from etl.sync.planner import Limits
 from etl.sync.processor import Processor
 from tests.factories import api, campaign, requested, written
 from tests.support.pipeline import STATE_PREFIX, Clock, OpenApp, sync
@@ -154,10 +158,10 @@ def test_interrupted_backfill_resumes(
     resumed = backfill(open_app(page_size=10))
 
     assert other.exit_code == 2
-    assert other.error == "the backfill that was cut short had other bounds: give those, or --restart"
+    assert other.error == "the interrupted backfill had other bounds: give those, or --restart"
     assert (resumed.before, resumed.records_processed) == (30, 70)
     assert held(redis_client) == truth(collection)
-    again = backfill(open_app())
+    again = backfill(open_app(page_size=10))
     assert (again.before, again.records_processed) == (0, 100), "a finished backfill was resumed"
 
 
@@ -166,7 +170,20 @@ def test_restart_starts_the_backfill_over(collection: Collection[Document], open
     app = open_app(page_size=10)
     run(app, on_progress=on_page(3, app.stop))
 
-    assert backfill(open_app(), restart=True).records_processed == 100
+    assert backfill(open_app(page_size=10), restart=True).records_processed == 100
+
+
+def test_backfill_of_older_documents_may_follow_a_full_one(
+    collection: Collection[Document], open_app: OpenApp
+) -> None:
+    """Its bounds are before the position of the first one."""
+    collection.insert_many(dated(100))
+    app = open_app(page_size=10)
+    backfill(app)
+
+    part = backfill(app, bounds=Bounds(until=int(LONG_AGO.timestamp() * 1000) + 30_000))
+
+    assert part.records_processed == 30
 
 
 def test_second_backfill_is_refused(collection: Collection[Document], open_app: OpenApp) -> None:
@@ -189,6 +206,53 @@ def test_catch_up_waits_for_a_running_cycle(
     collection.insert_many(dated(5))
     with lease_held(redis_client, 1):
         assert backfill(app).records_processed == 5
+
+
+def test_catch_up_runs_again_if_another_process_takes_over_its_lease(
+    collection: Collection[Document],
+    open_app: OpenApp,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The process is suspended until its lease has expired, and a daemon runs a cycle meanwhile."""
+    collection.insert_many(dated(5))
+    daemon, tokens = open_app(), []
+
+    def suspended(stages: Stages, limits: Limits, token: str, *arguments: Any, **options: Any) -> None:
+        tokens.append(token)
+        if len(tokens) == 1:
+            redis_client.delete(LEASE)
+            sync(daemon)
+        run_cycle(stages, limits, token, *arguments, **options)
+
+    monkeypatch.setattr("etl.sync.runs.run_cycle", suspended)
+
+    assert backfill(open_app()).records_processed == 5
+    assert [entry["status"] for entry in daemon.history(NAME, 10)] == ["ok", "ok", "failed", "ok"]
+    assert len(tokens) == 3
+    assert held(redis_client) == truth(collection)
+
+
+def test_backfill_fails_if_redis_is_flushed_during_the_catch_up(
+    collection: Collection[Document],
+    open_app: OpenApp,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No checkpoint says that all is written, so the next cycle is a cold start."""
+    collection.insert_many(dated(5))
+
+    def flushed(*arguments: Any, **options: Any) -> None:
+        redis_client.flushdb()
+        run_cycle(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("etl.sync.runs.run_cycle", flushed)
+        report = run(open_app())
+
+    assert report.error == f"the catch-up cycle failed: {LeaseLost(None)}"
+    assert sync(open_app()).mode == "cold_start"
+    assert held(redis_client) == truth(collection)
 
 
 def test_backfill_can_be_stopped_while_it_waits_for_a_cycle(

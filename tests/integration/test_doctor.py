@@ -31,7 +31,9 @@ def test_report_prints_the_command_of_each_remedy(
     assert code == FOUND
     assert answer.err == ""
     assert re.search(r"^ok +connection +Redis +answers$", answer.out, re.MULTILINE)
-    assert re.search(r"^  type: db\.getSiblingDB\('campaigns'\).+createIndex", answer.out, re.MULTILINE)
+    assert re.search(
+        r"^  remedy, in mongosh: db\.getSiblingDB\('campaigns'\).+createIndex", answer.out, re.MULTILINE
+    )
 
 
 @pytest.mark.usefixtures("collection")

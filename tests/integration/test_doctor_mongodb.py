@@ -14,7 +14,7 @@ from pymongo.read_preferences import ReadPreference
 
 from etl.demo import MongoServer
 from etl.demo.process import Server
-from etl.mongo.reader import Source
+from etl.mongo.reader import MongoReader
 from tests.support.diagnosis import HEALTHY, Doctor
 from tests.support.pipeline import NAME
 from tests.support.types import Document, StartMongo
@@ -194,7 +194,7 @@ def test_dates_of_other_types_are_counted_by_type(collection: Collection[Documen
     diagnosis = doctor()
 
     remedy = diagnosis.remedy("dates")
-    assert "updated_at is not a date in 15 documents" in diagnosis.said("dates")["text"]
+    assert "documents in which updated_at is not a date: 15 (" in diagnosis.said("dates")["text"]
     for kind in (
         "3 number",
         "2 missing or null",
@@ -227,12 +227,12 @@ def test_types_of_dates_are_not_counted_without_the_index(
 @pytest.mark.usefixtures("collection")
 def test_mongodb_older_than_supported_is_a_finding(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
     """The version is faked, because no old server is available."""
-    ask = Source.ask
+    ask = MongoReader.ask
 
-    def older(self: Source, command: Mapping[str, Any]) -> Mapping[str, Any]:
+    def older(self: MongoReader, command: Mapping[str, Any]) -> Mapping[str, Any]:
         answer = ask(self, command)
         old = {"version": "4.2.24", "versionArray": [4, 2, 24, 0]}
         return {**answer, **old} if "buildInfo" in command else answer
 
-    monkeypatch.setattr(Source, "ask", older)
+    monkeypatch.setattr(MongoReader, "ask", older)
     assert doctor().remedy("version").startswith("docker compose up --build (it has MongoDB 7), or upgrade:")

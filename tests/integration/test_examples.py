@@ -117,6 +117,13 @@ def test_consumer_reports_missing_messages(redis_url: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "no messages for camp_1, s\n")
 
 
+def test_consumer_says_how_it_is_called(redis_url: str) -> None:
+    """With exit code 2."""
+    done = consume(redis_url)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("examples/consumer.sh CAMPANA_ID SEGMENTO\n")
+
+
 def consume(redis_url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run examples/consumer.sh."""
     try:

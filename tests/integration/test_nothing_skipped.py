@@ -14,7 +14,7 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from etl.mongo.reader import Source
+from etl.mongo.reader import MongoReader
 from schemas.bson_order import order
 from tests.factories import api, campaign
 from tests.support.pipeline import STATE_PREFIX, Clock, OpenApp, sync
@@ -273,10 +273,10 @@ def test_cycle_ends_beside_a_faster_writer(
     """More than a page is written for every page that is read; the next cycle reads the rest."""
     app = open_app(page_size=5)
     sync(app)
-    page = Source.page
+    page = MongoReader.page
     pages = 0
 
-    def page_and_insert(self: Source, *arguments: Any) -> Any:
+    def page_and_insert(self: MongoReader, *arguments: Any) -> Any:
         nonlocal pages
         pages += 1
         assert pages < 50, "this cycle never ends"
@@ -287,7 +287,7 @@ def test_cycle_ends_beside_a_faster_writer(
 
     collection.insert_many([named(number, clock.now()) for number in range(6)])
     with monkeypatch.context() as patch:
-        patch.setattr(Source, "page", page_and_insert)
+        patch.setattr(MongoReader, "page", page_and_insert)
         sync(app)
     sync(app)
     assert sync(app).records_processed == 0

@@ -165,8 +165,8 @@ def differing() -> Iterator[Any]:
     yield from ({"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": "1", "b": 2}, [1, 2], [2, 1], "x" * 200, "x" * 201)
 
 
-def test_versions_that_differ_have_different_names() -> None:
+def test_versions_that_differ_have_different_texts() -> None:
     """For documents at one date, and for one document at several dates."""
     ids = list(differing())
-    names = {position_of(DatetimeMS(ms), value).name() for value in ids for ms in (0, 1, -1)}
-    assert len(names) == 3 * len(ids)
+    texts = {position_of(DatetimeMS(ms), value).text() for value in ids for ms in (0, 1, -1)}
+    assert len(texts) == 3 * len(ids)

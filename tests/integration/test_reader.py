@@ -16,7 +16,7 @@ from pymongo.database import Database
 from etl.demo import MongoServer
 from etl.demo.process import Server
 from etl.errors import ConfigurationError
-from etl.mongo.reader import Source
+from etl.mongo.reader import MongoReader
 from schemas.codec import UNDEFINED, RawValue, document_of
 from schemas.position import FIRST, LAST, at
 from tests.support.failpoint import fail_command
@@ -186,7 +186,7 @@ def test_fetch_uses_linearizable_reads(mongod: MongoServer, collection: Collecti
     collection.insert_many([dated(number) for number in range(501)])
     concerns = ReadConcerns()
     with MongoClient[Document](mongod.uri, event_listeners=[concerns]) as client:
-        reader = Source(client, collection.database.name, "promptContent")
+        reader = MongoReader(client, collection.database.name, "promptContent")
         assert ids(reader.fetch([*range(501)])) == [*range(501)]
     assert concerns.seen == [("linearizable", 500), ("linearizable", 1)]
 
@@ -210,7 +210,7 @@ def test_standalone_server_is_read_with_majority() -> None:
         address = f"mongodb://{server.address}"
         with MongoClient[Document](address, event_listeners=[concerns]) as client:
             client["database"]["promptContent"].insert_one(dated(1))
-            assert ids(Source(client, "database", "promptContent").fetch([1])) == [1]
+            assert ids(MongoReader(client, "database", "promptContent").fetch([1])) == [1]
     assert concerns.seen == [("majority", 1)]
 
 
@@ -292,8 +292,8 @@ def test_sharded_cluster_is_refused_unless_allowed(
     client, name = collection.database.client, collection.database.name
     monkeypatch.setattr(MongoClient, "is_mongos", True)
     with pytest.raises(ConfigurationError, match=r"mongo\.allow_sharded"):
-        Source(client, name, collection.name).prepare()
-    reader = Source(client, name, collection.name, allow_sharded=True)
+        MongoReader(client, name, collection.name).prepare()
+    reader = MongoReader(client, name, collection.name, allow_sharded=True)
     assert reader.prepare()
     collection.database.command("profile", 2)
     found = [bson.decode(raw)["_id"] for page in pages(reader, 7) for raw in page]

@@ -13,7 +13,7 @@ from etl.app import App
 from etl.cache.writer import Applied, CacheWriter
 from etl.errors import ConfigurationError
 from etl.model.report import RefreshReport
-from etl.mongo.reader import Source
+from etl.mongo.reader import MongoReader
 from schemas.documents import KINDS
 from tests.factories import api, campaign
 from tests.support.pipeline import Clock, OpenApp, sync
@@ -108,16 +108,16 @@ def test_refresh_by_name_of_a_family_without_names_is_refused(
 def during_refresh(patch: pytest.MonkeyPatch, step: Any) -> list[bool]:
     """Call `step` once, after a refresh has read its first page and before it writes."""
     happened: list[bool] = []
-    real = Source.of_kind
+    real = MongoReader.of_kind
 
-    def of_kind(self: Source, criteria: Any, limit: int) -> Iterator[list[bytes]]:
+    def of_kind(self: MongoReader, criteria: Any, limit: int) -> Iterator[list[bytes]]:
         for page in real(self, criteria, limit):
             if not happened:
                 happened.append(True)
                 step()
             yield page
 
-    patch.setattr(Source, "of_kind", of_kind)
+    patch.setattr(MongoReader, "of_kind", of_kind)
     return happened
 
 

@@ -10,7 +10,7 @@ from pymongo.collection import Collection
 
 from etl.app import App, BackfillOrder
 from etl.errors import ConfigurationError
-from etl.mongo.reader import Source
+from etl.mongo.reader import MongoReader
 from tests.factories import api
 from tests.support.pipeline import NAME, STATE_PREFIX, Clock, OpenApp, sync
 from tests.support.types import Document
@@ -150,9 +150,9 @@ def test_collection_replaced_during_a_run_fails_the_run(
     collection.insert_many(many(clock))
     app = open_app(page_size=5)
     newer, happened = many(clock, "newer"), []
-    real = Source.page
+    real = MongoReader.page
 
-    def page(self: Source, *arguments: Any) -> Any:
+    def page(self: MongoReader, *arguments: Any) -> Any:
         found = real(self, *arguments)
         happened.append(how)
         if len(happened) == 3:
@@ -165,7 +165,7 @@ def test_collection_replaced_during_a_run_fails_the_run(
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(Source, "page", page)
+        patch.setattr(MongoReader, "page", page)
         report = (
             app.backfill(NAME, BackfillOrder(), lambda _: None) if run == "backfill" else next(app.sync())
         )

@@ -91,6 +91,11 @@ def test_deletion_before_the_follower_applied_it_has_its_own_outcome(
             "expired: it changed longer ago than the TTL of its keys; a change or a refresh writes them again",
         ),
         (
+            provider(updated_at=None),
+            lambda _, cache: cache.delete(KEY),
+            "expired: it has no timestamp, so no cycle writes its keys; set one, or run etl backfill",
+        ),
+        (
             provider(),
             lambda _, cache: cache.hset(KEY, "status", "other"),
             (
@@ -120,7 +125,7 @@ def test_deletion_before_the_follower_applied_it_has_its_own_outcome(
         ),
     ],
     ids=[
-        *("gone", "hard-deleted", "invalid", "not reached", "tombstone", "archived", "expired"),
+        *("gone", "hard-deleted", "invalid", "not reached", "tombstone", "archived", "expired", "undated"),
         *("overwritten", "lost", "well", "well without metadata", "queued", "superseded"),
     ],
 )

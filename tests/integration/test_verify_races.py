@@ -16,7 +16,7 @@ from etl.cache.inspector import Inspector
 from etl.cache.keys import state_keys
 from etl.cache.writer import CacheWriter
 from etl.checkpoint.checkpoint import CheckpointStore
-from etl.mongo.reader import Source
+from etl.mongo.reader import MongoReader
 from etl.sync.processor import Processor
 from tests.factories import api, campaign
 from tests.support.pipeline import Clock, OpenApp, sync
@@ -51,7 +51,7 @@ def before_call(
         (Inspector, "contents", 1),
         (Inspector, "owned", 1),
         (Inspector, "claims", 1),
-        (Source, "fetch", 1),
+        (MongoReader, "fetch", 1),
         (CheckpointStore, "load", 1),
         (Inspector, "contents", 2),
         (Inspector, "claims", 2),
@@ -261,9 +261,9 @@ def test_verification_ends_beside_a_faster_writer(
     collection.insert_one(api("future", clock.ago(-9000)))
     app = open_app(page_size=50)
     sync(app)
-    real, pages = Source.page, list[int]()
+    real, pages = MongoReader.page, list[int]()
 
-    def page(self: Source, *arguments: Any) -> Any:
+    def page(self: MongoReader, *arguments: Any) -> Any:
         found = real(self, *arguments)
         collection.insert_many([api(f"n{len(pages)}-{n}", clock.now()) for n in range(60)])
         pages.append(len(found.documents))
@@ -271,7 +271,7 @@ def test_verification_ends_beside_a_faster_writer(
         time.sleep(0.005)
         return found
 
-    monkeypatch.setattr(Source, "page", page)
+    monkeypatch.setattr(MongoReader, "page", page)
     report = app.verify("promptContent")
     assert (report.matching, report.wrong, report.pending > 0) == (101, 0, True)
 

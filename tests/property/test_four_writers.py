@@ -16,16 +16,16 @@ from pymongo.collection import Collection
 from etl.cache.client import Wire, open_pool
 from etl.cache.cluster import ClusterWire
 from etl.model.result import TransformResult
-from etl.mongo.reader import Source
+from etl.mongo.reader import MongoReader
 from schemas.documents import project
 from schemas.ids import id_text
 from schemas.operations import Keep, Projection
 from schemas.position import FIRST, LAST
 from tests.property.test_model import LONG, THOROUGH
+from tests.support.assembly import FIELD, NAME, Insistent, assemble
 from tests.support.redis_dump import held
 from tests.support.slots import SLOTS, Slot
 from tests.support.truth import truth
-from tests.support.twins import FIELD, NAME, Insistent, assemble
 from tests.support.types import Document
 from tests.support.versions import at_ms
 
@@ -74,7 +74,7 @@ def test_four_concurrent_writers_agree_with_the_documents(
     client, wire = server
     client.flushdb()
     random_source = random.Random(seed)
-    source = Source(mongo_client, collection.database.name, NAME)
+    source = MongoReader(mongo_client, collection.database.name, NAME)
     source.prepare()
     stages = [assemble(source, wire, retry=Insistent()) for _ in range(WRITERS)]
     pages: list[Page] = []

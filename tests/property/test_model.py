@@ -17,10 +17,10 @@ from pymongo.collection import Collection
 
 from etl.cache.client import Wire, open_pool
 from etl.cache.cluster import ClusterWire
-from etl.mongo.reader import Source
+from etl.mongo.reader import MongoReader
+from tests.support.assembly import NAME
 from tests.support.cluster import Cluster
 from tests.support.slots import CAMPAIGNS, SLOTS, Slot
-from tests.support.twins import NAME
 from tests.support.types import Document
 from tests.support.world import DEADLINE, LATEST, OVERLAP, STEP, Event, World, fake_world, real_world
 
@@ -30,7 +30,7 @@ YEARS = 73 * 365 * 24 * 3_600_000
 LONG = bool(os.environ.get("LONG_RUNS"))
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 PROFILE = settings(
-    max_examples=5000 if THOROUGH else 80,
+    max_examples=5000 if THOROUGH else 200 if LONG else 50,
     stateful_step_count=50 if THOROUGH else 30,
     deadline=None,
     derandomize=not THOROUGH,
@@ -238,7 +238,7 @@ def run_on_servers(collection: Collection[Document], client: Any, wire: Wire, ex
             """An empty world on the servers of this test."""
             collection.delete_many({})
             client.flushdb()
-            source = Source(collection.database.client, collection.database.name, NAME)
+            source = MongoReader(collection.database.client, collection.database.name, NAME)
             source.prepare()
             return real_world(collection, source, client, wire)
 

@@ -10,7 +10,7 @@ from etl.model.batch import BatchOutcome
 from etl.model.result import TransformResult
 from etl.sync.processor import Processor
 from schemas.operations import Enqueue, Put
-from tests.support.twins import NAME
+from tests.support.assembly import NAME
 
 KEY = "config:api:a"
 OTHER = "config:api:b"

@@ -11,8 +11,9 @@ from schemas.families import GENERATION_QUEUE
 from schemas.ids import id_text
 from schemas.operations import Projection, Reject
 from schemas.position import Position, position_from_text
+from tests.support.assembly import OWN
+from tests.support.clocks import Clocks
 from tests.support.redis_dump import values
-from tests.support.twins import OWN, Clocks
 from tests.support.versions import Value, Version
 
 TTLS: Final = {

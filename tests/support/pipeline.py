@@ -11,7 +11,7 @@ import pytest
 from etl.app import App
 from etl.cache.keys import state_keys
 from etl.model.report import Report
-from etl.mongo.reader import Source
+from etl.mongo.reader import MongoReader
 from etl.settings import Settings
 
 NAME = "promptContent"
@@ -49,8 +49,10 @@ class Clock:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self._ahead = timedelta()
-        real = Source.clock
-        patch.setattr(Source, "clock", lambda source: real(source) + self._ahead // timedelta(milliseconds=1))
+        real = MongoReader.clock
+        patch.setattr(
+            MongoReader, "clock", lambda source: real(source) + self._ahead // timedelta(milliseconds=1)
+        )
 
     def forward(self, seconds: float) -> None:
         """Let time pass; negative to set the clock back."""

@@ -7,7 +7,7 @@ from etl.model.result import TransformResult
 from schemas.documents import FAMILIES
 from schemas.ids import id_text
 from schemas.operations import Enqueue, Entry, Evict, Keep, Put, Reject
-from tests.support.twins import NAME
+from tests.support.assembly import NAME
 
 TTLS = {name: family.ttl for name, family in FAMILIES.items()}
 """The life of each family in seconds, as the settings have it by default."""

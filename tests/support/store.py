@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from etl.mongo.reader import Source
+from etl.mongo.reader import MongoReader
 from schemas.codec import document_of, raw_value
 from schemas.position import FIRST, LAST, Position
-from tests.support.twins import ReaderTwin
+from tests.support.readers import ReaderTwin
 from tests.support.types import Document
 
 
@@ -15,7 +15,7 @@ from tests.support.types import Document
 class Store:
     """A collection, to arrange, and the reader of it."""
 
-    reader: Source | ReaderTwin
+    reader: MongoReader | ReaderTwin
     documents: Any
     add_raw: Callable[[bytes], Any]
 

@@ -37,27 +37,15 @@ from schemas.documents import project
 from schemas.families import GENERATION_LOCK
 from schemas.ids import id_from_text, id_text
 from schemas.position import FIRST, LAST, position_of
+from tests.support.assembly import FIELD, NAME, OWN, Insistent, assemble, fake_documents, fake_redis
+from tests.support.clocks import Clocks, fake_redis_told_by
+from tests.support.meddling import Killed, Meddler
 from tests.support.model import QUEUES, TTLS, Model
+from tests.support.readers import MeddledReader, ReaderTwin
 from tests.support.slots import Slot, bulk
-from tests.support.twins import (
-    FIELD,
-    NAME,
-    OWN,
-    Clocks,
-    DatedWire,
-    Insistent,
-    Killed,
-    MeddledReader,
-    MeddledWire,
-    Meddler,
-    ReaderTwin,
-    StreamTwin,
-    assemble,
-    fake_documents,
-    fake_redis,
-    fake_redis_told_by,
-)
+from tests.support.stream import StreamTwin
 from tests.support.versions import Version, at_ms
+from tests.support.wires import DatedWire, MeddledWire
 
 OVERLAP: Final = 20_000
 SLACK: Final = 1_000

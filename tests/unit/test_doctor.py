@@ -8,6 +8,7 @@ from etl.cache.keys import StateKeys
 from etl.doctor import Finding, clocks, keys, mongodb, ttls
 from etl.errors import ConfigurationError, TransientError
 from etl.mongo.indexes import missing
+from etl.mongo.reader import MongoReader
 from etl.settings import Settings
 
 
@@ -88,7 +89,7 @@ def test_longer_cycle_gives_more_findings() -> None:
     }
 
 
-class FakeSource:
+class FakeReader(MongoReader):
     """A MongoDB of a given version with an empty collection, or one that raises an error."""
 
     index = missing("database.promptContent", "updated_at")
@@ -136,8 +137,8 @@ class FakeSource:
 )
 def test_mongodb_older_than_supported_is_a_finding(version: tuple[int, ...], level: str) -> None:
     """`buildInfo` is faked, because no old server is available."""
-    source = FakeSource(version)
-    [finding] = [f for f in mongodb.examine(Settings(), {"promptContent": source}) if f.check == "version"]
+    reader = FakeReader(version)
+    [finding] = [f for f in mongodb.examine(Settings(), {"promptContent": reader}) if f.check == "version"]
     assert finding.level == level
     assert ("4.4.2 or newer" in finding.text) == (level == "finding")
 
@@ -146,7 +147,7 @@ def test_mongodb_older_than_supported_is_a_finding(version: tuple[int, ...], lev
     "fault", [TransientError("does not answer"), ConfigurationError("refused the login")]
 )
 def test_unavailable_mongodb_is_one_finding(fault: Exception) -> None:
-    [finding] = mongodb.examine(Settings(), {"promptContent": FakeSource(fault=fault)})
+    [finding] = mongodb.examine(Settings(), {"promptContent": FakeReader(fault=fault)})
     assert (finding.check, finding.level, finding.text) == ("connection", "finding", str(fault))
     assert "mongo.uri" in str(finding.remedy)
 

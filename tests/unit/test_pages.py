@@ -10,9 +10,9 @@ from bson.datetime_ms import DatetimeMS
 
 from etl.errors import CycleFailed
 from etl.interfaces import Reader
+from etl.model.page import Page
 from etl.model.scan import ScanRange
 from etl.mongo.pages import ReadPage, pages
-from etl.mongo.reader import Page
 from etl.retry import Retry
 from schemas.position import FIRST, LAST, Position, after
 

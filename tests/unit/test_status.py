@@ -22,7 +22,7 @@ class EmptyRedis:
         return nothing[name]
 
 
-class FakeSource:
+class FakeReader:
     """Returns the lag or raises an error, and counts the calls."""
 
     def __init__(self, fault: EtlError | None = None, waits: float = 0.0) -> None:
@@ -43,14 +43,14 @@ class FakeSource:
         return 400
 
 
-def sources(names: str, readers: list[FakeSource]) -> list[tuple[str, StateKeys, FakeSource]]:
+def sources(names: str, readers: list[FakeReader]) -> list[tuple[str, StateKeys, FakeReader]]:
     """The arguments of `read_status` for collections with these names."""
     return [(name, state_keys(name), reader) for name, reader in zip(names, readers, strict=True)]
 
 
 def test_unreachable_mongodb_is_asked_once() -> None:
     """For the first of several collections. Each one has the error."""
-    readers = [FakeSource(TransientError("MongoDB does not answer")) for _ in range(3)]
+    readers = [FakeReader(TransientError("MongoDB does not answer")) for _ in range(3)]
 
     found = read_status(EmptyRedis(), sources("abc", readers), 660)  # type: ignore[arg-type]
 
@@ -61,7 +61,7 @@ def test_unreachable_mongodb_is_asked_once() -> None:
 
 def test_mongodb_known_to_be_unreachable_is_not_asked() -> None:
     """The known error is in the status."""
-    source = FakeSource()
+    source = FakeReader()
 
     [one] = read_status(EmptyRedis(), sources("a", [source]), 660, "MongoDB does not answer")  # type: ignore[arg-type]
 
@@ -69,7 +69,7 @@ def test_mongodb_known_to_be_unreachable_is_not_asked() -> None:
 
 
 def test_error_of_one_collection_does_not_affect_others() -> None:
-    readers = [FakeSource(CycleFailed("no such thing")), FakeSource()]
+    readers = [FakeReader(CycleFailed("no such thing")), FakeReader()]
 
     found = read_status(EmptyRedis(), sources("ab", readers), 660)  # type: ignore[arg-type]
 
@@ -78,7 +78,7 @@ def test_error_of_one_collection_does_not_affect_others() -> None:
 
 def test_unknown_values_are_none_before_the_first_cycle() -> None:
     """Counts are zero."""
-    [one] = read_status(EmptyRedis(), sources("a", [FakeSource()]), 660)  # type: ignore[arg-type]
+    [one] = read_status(EmptyRedis(), sources("a", [FakeReader()]), 660)  # type: ignore[arg-type]
     unknown = (one.last_id, one.last_timestamp, one.lag_seconds, one.last_cycle, one.seconds_since_success)
     assert set(unknown) == {None}
     assert (one.next_cycle, one.unreachable, one.lease_holder) == (None, None, None)
@@ -114,7 +114,7 @@ def test_lag_of_a_followed_collection_is_that_of_its_follower(
     caught_up: str | None, holder: str | None, state: str, lag: float | None, of_collection: float
 ) -> None:
     """If it is known; otherwise that of the cycles."""
-    source = FakeSource(waits=7.0)
+    source = FakeReader(waits=7.0)
     [one] = read_status(FollowedRedis(caught_up, holder), sources("a", [source]), 660)  # type: ignore[arg-type]
 
     assert one.follow is not None

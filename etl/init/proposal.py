@@ -25,7 +25,7 @@ _PLAIN: Final = re.compile(r"[A-Za-z_][\w.-]*")
 _COMMENT: Final = 44  # column
 _OTHERS_FIELDS: Final = 8
 
-ACL: Final = "+@all -@admin -@dangerous +info +cluster +client|setname +client|setinfo"
+ACL: Final = "+@all -@admin -@dangerous +info +client|setname +client|setinfo +cluster|slots +cluster|info"
 
 
 class _Mapped:
@@ -102,9 +102,10 @@ def _collection(one: Survey, kinds: Sequence[_Mapped]) -> Iterator[str]:
             yield f"    {f'tipo: {kinds[0].kind.tipo}':{_COMMENT - 4}}{guess}"
     field = _timestamp(one)
     if field is None:
-        yield _line("    # timestamp_field: ?", "no date found that every write sets: nothing works without")
+        yield _line("    # timestamp_field: ?", "no date found; name the one that every write sets")
     else:
-        yield _line(f"    timestamp_field: {_text(field)}", "check that every write sets it")
+        types = "" if one.fields[field]["date"] == one.sampled else f"{_types(one, field)}; "
+        yield _line(f"    timestamp_field: {_text(field)}", f"{types}check that every write sets it")
     root = (field or "updated_at").partition(".")[0]
     for name, path in (item for kind in kinds for item in kind.same.items()):
         if path != name != root:
@@ -143,7 +144,7 @@ def _notes(one: Survey, kinds: Sequence[_Mapped]) -> Iterator[str]:
     for array, names in inner.items():
         if array not in wanted:
             fields = ", ".join(f"{name}: {_text('$$t.' + name)}" for name in names)
-            yield f"      # an array: {{$map: {{input: {_text('$' + array)}, as: t, in: {{{fields}}}}}}}"
+            yield f"      # FIELD: {{$map: {{input: {_text('$' + array)}, as: t, in: {{{fields}}}}}}}"
 
 
 def _other(one: Survey) -> str:
@@ -155,9 +156,7 @@ def _other(one: Survey) -> str:
 
 def _timestamp(one: Survey) -> str | None:
     """The date that every write sets, most likely: one with an index, then one that is called so."""
-    dates = [
-        path for path, types in one.fields.items() if [*types] == ["date"] and types["date"] == one.sampled
-    ]
+    dates = [path for path, types in one.fields.items() if types.get("date", 0) > one.sampled / 2]
     indexed = [path for path in dates if indexes.candidates(one.indexes, path)]
     named = [path for path in dates if _UPDATED.search(path.rpartition(".")[2])]
     ordered = [*(["updated_at"] if "updated_at" in dates else []), *indexed, *sorted(named, key=len)]

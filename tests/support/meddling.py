@@ -1,0 +1,48 @@
+"""A way to step in before or after a call to a server."""
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Killed(BaseException):
+    """The process is gone: it does nothing more, not even what `finally` asks for."""
+
+
+class Meddler:
+    """Lets a test step in before or after the n-th call to a server; what it does may raise."""
+
+    def __init__(self) -> None:
+        self.plan(())
+
+    def plan(self, steps: Iterable[tuple[int, bool, Callable[[], None]]]) -> None:
+        """Count from zero again, and do each of these at its call: before it, or after where that is true."""
+        self._steps = {(number, after): step for number, after, step in steps}
+        self._calls = 0
+        self._dead = False
+
+    def around(self, call: Callable[[], T]) -> T:
+        """The call, with whatever is planned for its number; raising after it loses the answer."""
+        number, self._calls = self._calls, self._calls + 1
+        self._step(number, after=False)
+        result = call()
+        self._step(number, after=True)
+        return result
+
+    def _step(self, number: int, *, after: bool) -> None:
+        step = self._steps.pop((number, after), _nothing)
+        try:
+            (kill if self._dead else step)()
+        except Killed:
+            self._dead = True
+            raise
+
+
+def kill() -> None:
+    """The process dies here."""
+    raise Killed
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,41 @@
+"""A change stream without a server."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from etl.model.events import Events
+from tests.support.meddling import Meddler
+
+_BATCH_SIZE: Final = 3
+
+
+class StreamTwin:
+    """A change stream over a list of changes; a follower that has seen them all stops."""
+
+    def __init__(self, changes: Sequence[str], meddler: Meddler, stop: threading.Event) -> None:
+        self._changes = changes
+        self._meddler = meddler
+        self._stop = stop
+        self._next = 0
+
+    def open(self, token: Mapping[str, Any] | None) -> Events:
+        """Begin after a token, or with what happens from now on."""
+        self._next = len(self._changes) if token is None else token["next"]
+        return self._meddler.around(self._read)
+
+    def next(self, _: float) -> Events:
+        """The changes that have come."""
+        events = self._meddler.around(self._read)
+        if not events.ids:
+            self._stop.set()
+        return events
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+    def _read(self) -> Events:
+        some = self._changes[self._next : self._next + _BATCH_SIZE]
+        self._next += len(some)
+        operations = {"update": len(some)} if some else {}
+        return Events([*dict.fromkeys(some)], operations, {"next": self._next}, 0.0 if some else None)
