@@ -11,7 +11,7 @@ _BATCH_SIZE: Final = 3
 
 
 class StreamTwin:
-    """A change stream over a list of changes; a follower that has seen them all stops."""
+    """A change stream over a list of changes; it stops the follower at the end of the list."""
 
     def __init__(self, changes: Sequence[str], meddler: Meddler, stop: threading.Event) -> None:
         self._changes = changes
@@ -20,19 +20,17 @@ class StreamTwin:
         self._next = 0
 
     def open(self, token: Mapping[str, Any] | None) -> Events:
-        """Begin after a token, or with what happens from now on."""
         self._next = len(self._changes) if token is None else token["next"]
         return self._meddler.around(self._read)
 
     def next(self, _: float) -> Events:
-        """The changes that have come."""
         events = self._meddler.around(self._read)
         if not events.ids:
             self._stop.set()
         return events
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing."""
 
     def _read(self) -> Events:
         some = self._changes[self._next : self._next + _BATCH_SIZE]

@@ -1,11 +1,11 @@
-"""Waiting for what happens in another process or thread."""
+"""Waiting for another process or thread."""
 
 import time
 from collections.abc import Callable
 
 
 def eventually(fact: Callable[[], bool], seconds: float = 30) -> bool:
-    """Whether `fact` comes true within `seconds`, by default longer than a busy machine needs.
+    """Whether `fact` becomes true within `seconds`, by default longer than a busy machine needs.
 
     Returns as soon as it does.
     """
