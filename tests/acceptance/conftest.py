@@ -27,7 +27,7 @@ def etl_in_process(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    loggers_as_they_were: None,  # noqa: ARG001 (what a command configures ends with its test)
+    restore_loggers: None,  # noqa: ARG001 (what a command configures ends with its test)
 ) -> Etl:
     """Run a command in this process, in an empty folder."""
     for name in os.environ.keys() - environment.keys():

@@ -85,7 +85,7 @@ def test_daemon_repairs_writes_that_a_failover_lost(
     number = next(n for n in range(100, 200) if topology.has(key(n)))
     old = datetime.now(UTC) - timedelta(minutes=15)  # no cycle reads it
 
-    def is_true() -> bool:
+    def redis_agrees() -> bool:
         # A key may expire while it is read, and the primary may be failing.
         with suppress(AssertionError, redis.RedisError, RedisClusterException), topology.client() as client:
             return held(client) == truth(collection)
@@ -93,7 +93,7 @@ def test_daemon_repairs_writes_that_a_failover_lost(
 
     collection.insert_many([provider(n) for n in range(30)])
     daemon = start_etl("run", **options)
-    assert eventually(is_true)
+    assert eventually(redis_agrees)
     with redis.Redis.from_url(topology.primary.url) as client:
         assert client.wait(1, 10_000) == 1
         topology.replica.pause()
@@ -102,7 +102,7 @@ def test_daemon_repairs_writes_that_a_failover_lost(
     assert etl("sync", **options).code in {0, 75}  # 75: the daemon runs a cycle
     collection.insert_one(provider(number) | {"updated_at": old})
     assert etl("backfill", NAME, **options).code == 0
-    assert eventually(is_true)
+    assert eventually(redis_agrees)
 
     topology.primary.kill()
     topology.replica.resume()
@@ -110,7 +110,7 @@ def test_daemon_repairs_writes_that_a_failover_lost(
         if kind == "cluster":
             client.execute_command("READONLY")
         assert not client.exists(key(number)), "nothing was lost"
-    assert eventually(is_true, 60)
+    assert eventually(redis_agrees, 60)
 
     lines = ended(daemon)
     assert any(line["action"] == "failover" for line in lines), lines

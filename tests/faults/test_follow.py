@@ -30,7 +30,7 @@ from etl.sync.follow import Followed
 from tests.factories import api
 from tests.support.command import StartEtl, interrupt
 from tests.support.daemons import Process
-from tests.support.following import KEYS, Writer, following, has_begun, is_true
+from tests.support.following import KEYS, Writer, following, has_begun, redis_agrees
 from tests.support.pipeline import NAME, OpenApp, cycle, settings_for
 from tests.support.redis_dump import held
 from tests.support.truth import truth
@@ -85,7 +85,7 @@ def test_second_follower_resumes_after_kills(
             killed += victim.wait() == -signal.SIGKILL
             started = start_etl("follow", NAME, **SHORT)
             followers[started.pid] = started
-    assert eventually(is_true(redis_client, collection))
+    assert eventually(redis_agrees(redis_client, collection))
     assert redis_client.llen(KEYS.history) == cycles
     assert killed == KILLS
     assert (
@@ -112,7 +112,7 @@ def test_follower_suspended_past_its_lease_stands_by(
             token = redis_client.hget(KEYS.follow, "token")
             assert eventually(lambda token=token: redis_client.hget(KEYS.follow, "token") != token)  # type: ignore[misc]
             followers[pid].send_signal(signal.SIGCONT)
-    assert eventually(is_true(redis_client, collection))
+    assert eventually(redis_agrees(redis_client, collection))
     assert redis_client.llen(KEYS.history) == cycles
     log = "".join(interrupt(process).err for process in followers.values())
     assert "lost the lease" in log
@@ -153,10 +153,10 @@ def test_follower_survives_faults_of_redis(
     with redis.Redis.from_url(server.url, decode_responses=True) as client, following(app):
         assert eventually(lambda: has_begun(client))
         with Writer(collection, seed) as writer:
-            assert writer.goes_on()
+            assert writer.continues()
             inject(server, client, caplog)
-            assert writer.goes_on()
-        assert eventually(is_true(client, collection))
+            assert writer.continues()
+        assert eventually(redis_agrees(client, collection))
 
 
 def test_idle_follower_notices_a_flush(
@@ -169,7 +169,7 @@ def test_idle_follower_notices_a_flush(
     with redis.Redis.from_url(server.url, decode_responses=True) as client, following(app, batches):
         assert eventually(lambda: bool(batches))  # an idle follower records its token every ten seconds only
         client.flushall()
-        assert eventually(is_true(client, collection), LEASE_SECONDS + 4)
+        assert eventually(redis_agrees(client, collection), LEASE_SECONDS + 4)
 
 
 @pytest.mark.parametrize("how", ["drop", "rename"])
@@ -181,12 +181,12 @@ def test_follower_survives_a_dropped_or_renamed_collection(
     with following(open_app(), batches):
         assert eventually(lambda: has_begun(redis_client))
         with Writer(collection, seed) as writer:
-            assert writer.goes_on()
+            assert writer.continues()
         collection.drop() if how == "drop" else collection.rename("elsewhere")
         collection.create_index([("updated_at", 1), ("_id", 1)])
         with Writer(collection, seed + 1) as writer:
-            assert writer.goes_on()
-        assert eventually(is_true(redis_client, collection, without="queue:"))
+            assert writer.continues()
+        assert eventually(redis_agrees(redis_client, collection, without="queue:"))
     assert "invalidated" in [one.restarted for one in batches]
 
 
@@ -274,7 +274,7 @@ def test_idle_follower_resumes_after_the_oplog_dropped_its_last_event(
         with App(settings) as app, following(app):
             assert eventually(lambda: has_begun(redis_client))
             collection.insert_one(api("a", datetime.now(UTC), _id=1))
-            assert eventually(is_true(redis_client, collection))
+            assert eventually(redis_agrees(redis_client, collection))
             event = end_of_oplog(client, -1)
             early = bson.decode(b64decode(redis_client.hget(KEYS.follow, "token") or ""))
 
@@ -294,7 +294,7 @@ def test_idle_follower_resumes_after_the_oplog_dropped_its_last_event(
         collection.delete_one({"_id": 1})
         collection.insert_one(api("b", datetime.now(UTC), _id=2))
         with App(settings) as app, following(app, batches):
-            assert eventually(is_true(redis_client, collection))
+            assert eventually(redis_agrees(redis_client, collection))
         assert [one.restarted for one in batches if one.restarted] == []
         assert redis_client.llen(KEYS.history) == cycles
 
@@ -323,9 +323,9 @@ def test_follower_backfill_and_sync_do_not_block_each_other(
             for report in (backfill.result(), synced):
                 assert (report.status, report.error) == ("ok", None)
             assert verified.true, verified
-            assert writer.goes_on(1)
+            assert writer.continues(1)
             assert eventually(lambda applied=applied: len(batches) > applied)  # type: ignore[misc]
     # The follower has stopped within a batch: another one resumes there.
     with following(open_app()):
-        assert eventually(is_true(redis_client, collection))
+        assert eventually(redis_agrees(redis_client, collection))
     assert other.verify(NAME).true

@@ -14,7 +14,7 @@ from etl.demo import MongoServer
 from etl.settings import Settings
 from etl.sync.follow import Followed
 from tests.support.daemons import key, provider
-from tests.support.following import KEYS, Writer, following, has_begun, is_true
+from tests.support.following import KEYS, Writer, following, has_begun, redis_agrees
 from tests.support.pipeline import NAME
 from tests.support.replica_set import Member, ReplicaSet
 from tests.support.sentinel import start_sentinel
@@ -83,11 +83,11 @@ def test_follower_survives_a_failover_of_mongodb(
         assert eventually(lambda: has_begun(redis_client))
         cycles = redis_client.llen(KEYS.history)
         with Writer(documents, seed) as writer:
-            assert writer.goes_on()
+            assert writer.continues()
             old = replace_primary(replica_set)
-            assert writer.goes_on()
+            assert writer.continues()
         assert replica_set.primary() is not old
-        assert eventually(is_true(redis_client, documents))
+        assert eventually(redis_agrees(redis_client, documents))
         assert redis_client.llen(KEYS.history) == cycles
     assert {one.restarted for one in batches if one.restarted} == {"connection"}
 
@@ -101,7 +101,7 @@ def test_follower_never_applies_writes_that_are_rolled_back(
         assert eventually(lambda: has_begun(redis_client))
         cycles = redis_client.llen(KEYS.history)
         documents.insert_many([{"_id": f"s{n}", **provider(n)} for n in range(3)])
-        assert eventually(is_true(redis_client, documents))
+        assert eventually(redis_agrees(redis_client, documents))
         primary = replica_set.cut_off()
         with replica_set.direct(primary) as client:
             without_majority = client[documents.database.name].get_collection(
@@ -113,10 +113,10 @@ def test_follower_never_applies_writes_that_are_rolled_back(
             assert without_majority.find_one({"_id": "lost"})
         replica_set.depose(primary)
         with Writer(documents, seed) as writer:
-            assert writer.goes_on()
+            assert writer.continues()
         primary.start()
         assert eventually(lambda: replica_set.has_rolled_back(primary), 60), "nothing was rolled back"
-        assert eventually(is_true(redis_client, documents))
+        assert eventually(redis_agrees(redis_client, documents))
         assert redis_client.llen(KEYS.history) == cycles
     assert not redis_client.exists(key(_LOST), key(_LOST + 1))
     assert {one.restarted for one in batches if one.restarted} == {"connection"}
@@ -141,15 +141,15 @@ def test_follower_repairs_writes_lost_in_a_failover_of_redis(
                 collection.insert_one(provider(_LOST))
                 collection.delete_one({"_id": "old"})
                 assert eventually(lambda: client.exists(key(_LOST)) == 1 and not client.exists(key(_OLD)))
-            assert writer.goes_on()
+            assert writer.continues()
             with redis.Redis.from_url(replica.url) as client:
                 assert (client.exists(key(_LOST)), client.exists(key(_OLD))) == (0, 1)
                 old.kill()
-            assert writer.goes_on()
+            assert writer.continues()
             assert eventually(lambda: watched.primary() is replica)
-            assert writer.goes_on()
+            assert writer.continues()
             with watched.client() as client:
                 assert eventually(lambda: client.exists(key(_LOST)) == 1 and not client.exists(key(_OLD)))
                 writer.stop()
-                assert eventually(is_true(client, collection))
+                assert eventually(redis_agrees(client, collection))
     assert {one.restarted for one in batches if one.restarted} == {"failover"}

@@ -12,7 +12,7 @@ from etl.errors import CycleFailed, StreamRefusedError
 from etl.sync.follow import Followed
 from tests.factories import api, campaign
 from tests.support.failpoint import fail_command
-from tests.support.following import KEYS, following, has_begun, is_true
+from tests.support.following import KEYS, following, has_begun, redis_agrees
 from tests.support.pipeline import NAME, OpenApp
 from tests.support.redis_dump import held
 from tests.support.truth import truth
@@ -37,15 +37,15 @@ def test_changes_are_applied_without_a_cycle(
         collection.insert_many([api("a", now(), _id=1), api("a", now(), _id=2, status="older")])
         collection.insert_one(campaign("c", now(), _id=3, estado="pendiente", prioridad="alta"))
         collection.update_one({"_id": 1}, {"$set": {"status": "changed", "updated_at": now()}})
-        assert eventually(is_true(redis_client, collection))
+        assert eventually(redis_agrees(redis_client, collection))
 
         collection.update_one({"_id": 1}, {"$set": {"provider_name": "b", "updated_at": now()}})
-        assert eventually(is_true(redis_client, collection))
+        assert eventually(redis_agrees(redis_client, collection))
         assert redis_client.hget("config:api:a", "status") == "older"
 
         collection.update_one({"_id": 1}, {"$set": {"eliminado": True, "updated_at": now()}})
         collection.delete_one({"_id": 2})
-        assert eventually(is_true(redis_client, collection))
+        assert eventually(redis_agrees(redis_client, collection))
         assert redis_client.keys("config:api:*") == []
         assert redis_client.llen("queue:ai_generation:alta") == 1
 
@@ -108,13 +108,13 @@ def test_follower_resumes_where_the_last_one_stopped(
     with following(open_app()):
         assert eventually(lambda: has_begun(redis_client))
         collection.insert_many([api(f"p{n}", now(), _id=n) for n in range(10)])
-        assert eventually(is_true(redis_client, collection))
+        assert eventually(redis_agrees(redis_client, collection))
     cycles = redis_client.llen(KEYS.history)
 
     collection.delete_many({"_id": {"$lt": 5}})
     collection.update_many({}, {"$set": {"status": "later", "updated_at": now()}})
     with following(open_app()):
-        assert eventually(is_true(redis_client, collection))
+        assert eventually(redis_agrees(redis_client, collection))
     assert redis_client.llen(KEYS.history) == cycles
 
 
@@ -130,7 +130,7 @@ def test_failed_batch_is_applied_at_the_next_attempt(
     with following(open_app()):
         assert eventually(lambda: has_begun(redis_client))
         collection.insert_many([api("old", now(), _id=1), api("changed", now(), _id=2)])
-        assert eventually(is_true(redis_client, collection))
+        assert eventually(redis_agrees(redis_client, collection))
     cycles = redis_client.llen(KEYS.history)
     collection.delete_one({"_id": 1})
     collection.update_one({"_id": 2}, {"$set": {"status": "later", "updated_at": now()}})
@@ -146,7 +146,7 @@ def test_failed_batch_is_applied_at_the_next_attempt(
     monkeypatch.setattr("etl.app.FOLLOW_AGAIN_SECONDS", 0.1)
     monkeypatch.setattr(CacheWriter, step, fail)
     with following(open_app(), batches):
-        assert eventually(is_true(redis_client, collection), 10)
+        assert eventually(redis_agrees(redis_client, collection), 10)
     assert [one.restarted for one in batches if one.restarted] == ["failure"]
     assert redis_client.llen(KEYS.history) == cycles
 
@@ -161,11 +161,11 @@ def test_second_follower_waits_and_takes_over(
         assert eventually(lambda: has_begun(redis_client))
         with following(open_app(), second):
             collection.insert_one(api("a", now(), _id=1))
-            assert eventually(is_true(redis_client, collection))
+            assert eventually(redis_agrees(redis_client, collection))
             assert second == []
     with following(open_app(), second):
         collection.insert_one(api("b", now(), _id=2))
-        assert eventually(is_true(redis_client, collection))
+        assert eventually(redis_agrees(redis_client, collection))
         assert second
 
 
@@ -177,7 +177,7 @@ def test_lost_token_causes_a_cycle_and_a_reconciliation(
     with following(open_app()):
         assert eventually(lambda: has_begun(redis_client))
         collection.insert_many([api(f"p{n}", now(), _id=n) for n in range(3)])
-        assert eventually(is_true(redis_client, collection))
+        assert eventually(redis_agrees(redis_client, collection))
     collection.delete_one({"_id": 0})
     collection.insert_one(api("new", now(), _id=9))
 
@@ -185,7 +185,7 @@ def test_lost_token_causes_a_cycle_and_a_reconciliation(
         collection.database.client, "aggregate", appName="promptcontent-etl", errorCode=286
     )
     with lost_history, following(open_app(), batches):
-        assert eventually(is_true(redis_client, collection))
+        assert eventually(redis_agrees(redis_client, collection))
     assert [one.restarted for one in batches if one.restarted] == ["token_lost"]
 
 
@@ -197,14 +197,14 @@ def test_dropped_collection_is_followed_again(
     with following(open_app(), batches):
         assert eventually(lambda: has_begun(redis_client))
         collection.insert_many([api(f"p{n}", now(), _id=n) for n in range(3)])
-        assert eventually(is_true(redis_client, collection))
+        assert eventually(redis_agrees(redis_client, collection))
         collection.drop()
         assert eventually(lambda: any(one.restarted for one in batches))
         collection.create_index([("updated_at", 1), ("_id", 1)])
         collection.insert_one(api("new", now(), _id=9))
-        assert eventually(is_true(redis_client, collection))
+        assert eventually(redis_agrees(redis_client, collection))
         collection.insert_one(api("next", now(), _id=10))
-        assert eventually(is_true(redis_client, collection))
+        assert eventually(redis_agrees(redis_client, collection))
     assert [one.restarted for one in batches if one.restarted] == ["invalidated"]
 
 
@@ -216,7 +216,7 @@ def test_follower_reads_in_the_session_of_the_stream(
         assert eventually(lambda: has_begun(redis_client))
         collection.database.command("profile", 2)
         collection.insert_many([api(f"p{n}", now(), _id=n) for n in range(300)])
-        assert eventually(is_true(redis_client, collection))
+        assert eventually(redis_agrees(redis_client, collection))
         collection.database.command("profile", 0)
     reads = list(
         collection.database["system.profile"].find({"appName": "promptcontent-etl", "command.find": NAME})
@@ -266,7 +266,7 @@ def test_killed_cursor_is_opened_again(
         assert eventually(lambda: has_begun(redis_client))
         assert eventually(is_reopened)
         collection.insert_one(api("a", now(), _id=1))
-        assert eventually(is_true(redis_client, collection))
+        assert eventually(redis_agrees(redis_client, collection))
 
 
 def test_status_shows_the_follower(
@@ -279,7 +279,7 @@ def test_status_shows_the_follower(
     with following(open_app()):
         assert eventually(lambda: has_begun(redis_client))
         collection.insert_one(api("a", now(), _id=1))
-        assert eventually(is_true(redis_client, collection))
+        assert eventually(redis_agrees(redis_client, collection))
         assert eventually(lambda: (app.status()[0].follow or {}).get("last_event") is not None)
         [during] = app.status()
         assert during.follow is not None
@@ -302,7 +302,7 @@ def test_follower_reports_at_once_that_it_has_caught_up(
     collection.insert_many([api(f"p{n}", now(), _id=n) for n in range(20)])
     app, batches = open_app(), list[Followed]()
     with following(open_app(page_size=10), batches):
-        assert eventually(is_true(redis_client, collection))
+        assert eventually(redis_agrees(redis_client, collection))
         assert eventually(lambda: (app.status()[0].follow or {})["state"] == "following", 5)
     assert [one.operations for one in batches[:2]] == [{"insert": 10}] * 2
 

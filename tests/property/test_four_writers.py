@@ -22,7 +22,7 @@ from schemas.ids import id_text
 from schemas.operations import Keep, Projection
 from schemas.position import FIRST, LAST
 from tests.property.test_model import LONG, THOROUGH
-from tests.support.assembly import FIELD, NAME, Insistent, assemble
+from tests.support.assembly import FIELD, NAME, ImmediateRetry, assemble
 from tests.support.redis_dump import held
 from tests.support.slots import SLOTS, Slot
 from tests.support.truth import truth
@@ -76,7 +76,7 @@ def test_four_concurrent_writers_agree_with_the_documents(
     random_source = random.Random(seed)
     source = MongoReader(mongo_client, collection.database.name, NAME)
     source.prepare()
-    stages = [assemble(source, wire, retry=Insistent()) for _ in range(WRITERS)]
+    stages = [assemble(source, wire, retry=ImmediateRetry()) for _ in range(WRITERS)]
     pages: list[Page] = []
     dates: set[tuple[str, int]] = set()
 

@@ -35,7 +35,7 @@ _PAGE_SIZE = 3
 _NONCES = itertools.count()
 
 
-class Insistent(Retry):
+class ImmediateRetry(Retry):
     """Retries a few times without waiting."""
 
     def __init__(self, tries: int = 4) -> None:
@@ -71,7 +71,7 @@ def assemble(
     retry: Retry | None = None,
 ) -> Stages:
     """The four stages of the collection `NAME`, assembled as in `etl.container`."""
-    retry = retry or Insistent()
+    retry = retry or ImmediateRetry()
     transform, prefix = Transform(NAME, "generacion", FIELD, 2**20), f"{NAME} "
 
     def reread(names: Collection[str]) -> list[TransformResult]:

@@ -49,7 +49,7 @@ def process(
     return processor.process(page, read_at or processor.now(), **{"remember_from": 0} | flags)
 
 
-def says(text: str, key: str = KEY) -> Put:
+def status_put(text: str, key: str = KEY) -> Put:
     """A write of a hash with this status."""
     return Put("config:api", key, {"status": text})
 
@@ -59,6 +59,6 @@ def status(client: redis.Redis, key: str = KEY) -> Any:
     return client.hget(key, "status")
 
 
-def asks(item: str, queue: str = QUEUE) -> Enqueue:
+def generation_request(item: str, queue: str = QUEUE) -> Enqueue:
     """A generation request."""
     return Enqueue("queue:ai_generation", queue, item)

@@ -8,7 +8,7 @@ from etl.cache.keys import owner_key
 from etl.cache.writer import Applied, CacheWriter, KeyWrite, WriteConflict
 from etl.model.result import TransformResult
 from schemas.operations import Evict, Put
-from tests.support.batches import KEY, says
+from tests.support.batches import KEY, status_put
 from tests.support.results import result
 
 OWNER = owner_key(KEY)
@@ -19,7 +19,7 @@ IDS = [ObjectId(f"{number:024x}") for number in range(20)]
 
 def claim(document_id: Any, ms: int = 1_000, text: str | None = None) -> KeyWrite:
     """A document claims the key."""
-    return change(document_id, says(text or f"{document_id} {ms}"), ms)
+    return change(document_id, status_put(text or f"{document_id} {ms}"), ms)
 
 
 def leave(document_id: Any, ms: int = 1_000) -> KeyWrite:

@@ -74,7 +74,7 @@ class Writer:
         change()
         self.done[change.__name__.strip("_")] += 1
 
-    def goes_on(self, changes: int = 50) -> bool:
+    def continues(self, changes: int = 50) -> bool:
         """Whether it makes that many further changes in time."""
         wanted = sum(self.done.values()) + changes
         return eventually(lambda: sum(self.done.values()) > wanted)
@@ -129,12 +129,12 @@ class Writer:
         return f"n{self._random.randrange(15)}"
 
 
-def is_true(
+def redis_agrees(
     client: redis.Redis, collection: Collection[Document], *, without: str = "-"
 ) -> Callable[[], bool]:
     """Whether Redis equals MongoDB, except for keys that begin with `without`."""
 
-    def fact() -> bool:
+    def agrees() -> bool:
         with suppress(AssertionError):  # a key that is removed during the read has no TTL
             found, expected = (
                 {key: value for key, value in one.items() if not key.startswith(without)}
@@ -143,7 +143,7 @@ def is_true(
             return found == expected
         return False
 
-    return fact
+    return agrees
 
 
 def has_begun(client: redis.Redis) -> bool:

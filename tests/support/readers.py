@@ -18,11 +18,11 @@ from schemas.codec import DECODING, RawValue
 from schemas.ids import id_text
 from schemas.position import Position, position_in
 from tests.support.assembly import FIELD
+from tests.support.call_hooks import CallHooks
 from tests.support.clocks import Clocks
-from tests.support.meddling import Meddler
 
 
-class ReaderTwin:
+class FakeReader:
     """A fake `MongoReader` on mongomock, with additional `raw` documents that mongomock cannot store."""
 
     def __init__(self, documents: Any) -> None:
@@ -88,13 +88,13 @@ def _has_python_position(raw: bytes) -> bool:
     return not any(isinstance(part, RawValue) for part in _position(raw))
 
 
-class MeddledReader:
+class HookedReader:
     """Wraps a reader: its clock is set by the test, and each call may be interrupted."""
 
-    def __init__(self, reader: Reader, clocks: Clocks, meddler: Meddler) -> None:
+    def __init__(self, reader: Reader, clocks: Clocks, hooks: CallHooks) -> None:
         self._reader = reader
         self._clocks = clocks
-        self._around = meddler.around
+        self._around = hooks.around
 
     @property
     def index(self) -> Index:

@@ -7,7 +7,7 @@ from typing import Any
 from etl.mongo.reader import MongoReader
 from schemas.codec import document_of, raw_value
 from schemas.position import FIRST, LAST, Position
-from tests.support.readers import ReaderTwin
+from tests.support.readers import FakeReader
 from tests.support.types import Document
 
 
@@ -15,7 +15,7 @@ from tests.support.types import Document
 class Store:
     """A collection and its reader."""
 
-    reader: MongoReader | ReaderTwin
+    reader: MongoReader | FakeReader
     documents: Any
     add_raw: Callable[[bytes], Any]
 

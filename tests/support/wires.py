@@ -4,16 +4,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from etl.cache.client import Command, Wire
+from tests.support.call_hooks import CallHooks
 from tests.support.clocks import Clocks
-from tests.support.meddling import Meddler
 
 
-class MeddledWire(Wire):
+class HookedWire(Wire):
     """Wraps a wire: each exchange may be interrupted."""
 
-    def __init__(self, wire: Wire, meddler: Meddler) -> None:
+    def __init__(self, wire: Wire, hooks: CallHooks) -> None:
         self._wire = wire
-        self._around = meddler.around
+        self._around = hooks.around
 
     @property
     def address(self) -> str:
@@ -32,14 +32,14 @@ class MeddledWire(Wire):
         return self._wire.together(keys, most)
 
 
-class ClockedWire(MeddledWire):
+class ClockedWire(HookedWire):
     """The same for a real Redis, whose clock cannot be set: the checkpoint gets the clock of the test.
 
     The scripts compare times of the clock of the server with each other, and still use it.
     """
 
-    def __init__(self, wire: Wire, meddler: Meddler, clocks: Clocks) -> None:
-        super().__init__(wire, meddler)
+    def __init__(self, wire: Wire, hooks: CallHooks, clocks: Clocks) -> None:
+        super().__init__(wire, hooks)
         self._clocks = clocks
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:

@@ -37,15 +37,15 @@ from schemas.documents import project
 from schemas.families import GENERATION_LOCK
 from schemas.ids import id_from_text, id_text
 from schemas.position import FIRST, LAST, position_of
-from tests.support.assembly import FIELD, NAME, OWN, Insistent, assemble, fake_documents, fake_redis
+from tests.support.assembly import FIELD, NAME, OWN, ImmediateRetry, assemble, fake_documents, fake_redis
+from tests.support.call_hooks import CallHooks, Killed
 from tests.support.clocks import Clocks, fake_redis_clock
-from tests.support.meddling import Killed, Meddler
 from tests.support.model import QUEUES, TTLS, Model
-from tests.support.readers import MeddledReader, ReaderTwin
+from tests.support.readers import FakeReader, HookedReader
 from tests.support.slots import Slot, bulk
-from tests.support.stream import StreamTwin
+from tests.support.stream import FakeChangeStream
 from tests.support.versions import Version, at_ms
-from tests.support.wires import ClockedWire, MeddledWire
+from tests.support.wires import ClockedWire, HookedWire
 
 OVERLAP: Final = 20_000
 SLACK: Final = 1_000
@@ -76,14 +76,14 @@ class World(Model):
     """Documents and Redis, real or fake, and the events on them."""
 
     reader: Reader
-    connect: Callable[[Meddler], Wire]
+    connect: Callable[[CallHooks], Wire]
     uncommitted: dict[int, Version] = field(default_factory=dict)
     pages: list[tuple[int, list[TransformResult]]] = field(default_factory=list)
     """Pages that other workers have read and not written yet, each with the clock of Redis before the read."""
     stepped_back: bool = False
     changes: list[str] = field(default_factory=list)
     """The `_id`s of written and deleted documents, in the order of the oplog."""
-    meddler: Meddler = field(default_factory=Meddler)
+    hooks: CallHooks = field(default_factory=CallHooks)
     closing: ExitStack = field(default_factory=ExitStack)
     """Resources that are closed with the world."""
     _dates: set[tuple[int, int]] = field(default_factory=set)
@@ -201,12 +201,12 @@ class World(Model):
 
     # Runs
 
-    def cycle(self, meddling: Iterable[Event] = ()) -> Report | None:
+    def cycle(self, events: Iterable[Event] = ()) -> Report | None:
         """Run a cycle with these events; None if it ended early."""
-        steps = [*meddling]
+        steps = [*events]
         report = None
-        with self._meddling(steps):
-            report = self._cycle(self.meddler)
+        with self._with_events(steps):
+            report = self._cycle(self.hooks)
         if steps:
             self.client.delete(OWN.lease)  # if it could not be released, it expires
         self.check_safety()
@@ -215,40 +215,40 @@ class World(Model):
     def other_holder(self) -> None:
         """The lease of this process expires, and another process runs a cycle."""
         self.client.delete(OWN.lease)
-        self._cycle(Meddler())
+        self._cycle(CallHooks())
 
     def read_page(self, start: int, size: int) -> None:
         """Another worker reads some of the documents, and writes them later."""
-        stages = self._stages(Meddler())
+        stages = self._stages(CallHooks())
         read_at = stages.processor.now()
         documents = stages.reader.page(FIRST, LAST, 1000).documents[start : start + size]
         self.pages.append((read_at, stages.transform(documents)))
 
-    def deliver(self, meddling: Iterable[Event] = ()) -> None:
+    def deliver(self, events: Iterable[Event] = ()) -> None:
         """A worker writes a page that it may have read long ago, with these events."""
         if not self.pages:
             return
         read_at, results = self.pages.pop(0)
-        steps = [*meddling]
-        meddler = self.meddler if steps else Meddler()
-        with self._meddling(steps):
-            processor = self._stages(meddler).processor
+        steps = [*events]
+        hooks = self.hooks if steps else CallHooks()
+        with self._with_events(steps):
+            processor = self._stages(hooks).processor
             processor.process(results, read_at, remember_from=None, trust=False)
 
     def follow(self, number: int) -> None:
         """A follower gets an event for this document."""
         slot = next((one.slot for one in self._versions() if one.slot.number == number), None)
         if slot is not None:
-            stages = self._stages(Meddler())
+            stages = self._stages(CallHooks())
             read_at, results = stages.processor.read([id_text(slot.id)])
             recent = self.clocks.mongo - _LIMITS.lookback
             stages.processor.process(results, read_at, remember_from=recent, trust=False)
 
-    def follow_stream(self, meddling: Iterable[Event] = ()) -> None:
+    def follow_stream(self, events: Iterable[Event] = ()) -> None:
         """A follower applies the changes since its last token; without events all of them."""
-        steps = [*meddling]
-        with self._meddling(steps):
-            self._follow_stream(self.meddler if steps else Meddler())
+        steps = [*events]
+        with self._with_events(steps):
+            self._follow_stream(self.hooks if steps else CallHooks())
         if steps:
             self.client.delete(
                 OWN.lease, OWN.follow_lease
@@ -258,22 +258,22 @@ class World(Model):
         unreachable = self.documents.count_documents({"_id": "dateless"})
         self.check_truth(Report(NAME, unreachable=unreachable, deferred=self.client.hlen(OWN.deferred)))
 
-    def _follow_stream(self, meddler: Meddler) -> None:
-        stages, own, wire = self._stages(meddler), of_follower(OWN), self.connect(meddler)
+    def _follow_stream(self, hooks: CallHooks) -> None:
+        stages, own, wire = self._stages(hooks), of_follower(OWN), self.connect(hooks)
         Follower(
             stages=stages,
             store=FollowStore(CheckpointStore(wire, own, 1320, stages.retry)),
-            stream=StreamTwin(self.changes, meddler, stages.stop),
-            reread=self.reread(meddler),
-            lease=Lease(wire, LeaseKeys(own.lease, own.fence), 30, Insistent()),
-            cycle=lambda: self._cycle(meddler),
+            stream=FakeChangeStream(self.changes, hooks, stages.stop),
+            reread=self.reread(hooks),
+            lease=Lease(wire, LeaseKeys(own.lease, own.fence), 30, ImmediateRetry()),
+            cycle=lambda: self._cycle(hooks),
             reconcile=lambda: None,
             on_batch=lambda _: None,
         ).follow()
 
-    def reread(self, meddler: Meddler) -> Reread:
+    def reread(self, hooks: CallHooks) -> Reread:
         """The function by which a follower reads documents."""
-        reader = MeddledReader(self.reader, self.clocks, meddler)
+        reader = HookedReader(self.reader, self.clocks, hooks)
         transform = Transform(NAME, "generacion", FIELD, 2**20)
         return lambda names: transform(
             reader.fetch([id_from_text(name.removeprefix(f"{NAME} ")) for name in names])
@@ -281,10 +281,10 @@ class World(Model):
 
     def warm(self, family: str) -> None:
         """A family is refreshed."""
-        refresh(self._stages(Meddler()), "generacion", RefreshReport(family, None))
+        refresh(self._stages(CallHooks()), "generacion", RefreshReport(family, None))
 
     @contextmanager
-    def _meddling(self, steps: Sequence[Event]) -> Iterator[None]:
+    def _with_events(self, steps: Sequence[Event]) -> Iterator[None]:
         """Let these events happen during a run, which may end early if there are any."""
         began, self._began = self._began, self._began or next(self._changes)
         if not steps:
@@ -293,25 +293,25 @@ class World(Model):
             finally:
                 self._began = began
             return
-        self.meddler.plan((e.call, e.after, partial(getattr(self, e.what), *e.how)) for e in steps)
+        self.hooks.plan((e.call, e.after, partial(getattr(self, e.what), *e.how)) for e in steps)
         try:
             yield
         except (Killed, EtlError):
             pass
         finally:
-            self.meddler.plan(())
+            self.hooks.plan(())
             self._began = began
 
-    def _cycle(self, meddler: Meddler) -> Report:
-        stages, report = self._stages(meddler), Report(NAME)
-        lease = Lease(self.connect(meddler), LeaseKeys(OWN.lease, OWN.fence), 30, Insistent())
+    def _cycle(self, hooks: CallHooks) -> Report:
+        stages, report = self._stages(hooks), Report(NAME)
+        lease = Lease(self.connect(hooks), LeaseKeys(OWN.lease, OWN.fence), 30, ImmediateRetry())
         with lease.hold() as token:
             run_cycle(stages, _LIMITS, token, report, no_progress)
         return report
 
-    def _stages(self, meddler: Meddler) -> Stages:
-        reader = MeddledReader(self.reader, self.clocks, meddler)
-        return assemble(reader, self.connect(meddler), ttls=TTLS)
+    def _stages(self, hooks: CallHooks) -> Stages:
+        reader = HookedReader(self.reader, self.clocks, hooks)
+        return assemble(reader, self.connect(hooks), ttls=TTLS)
 
     # Invariants
 
@@ -347,9 +347,9 @@ def fake_world() -> World:
     wire = Wire(client.connection_pool)
     world = World(
         documents=documents,
-        reader=ReaderTwin(documents),
+        reader=FakeReader(documents),
         client=client,
-        connect=partial(MeddledWire, wire),
+        connect=partial(HookedWire, wire),
         clocks=clocks,
     )
     world.closing.enter_context(fake_redis_clock(clocks))

@@ -10,7 +10,7 @@ class Killed(BaseException):
     """The process is killed: it does nothing more, not even in a `finally` block."""
 
 
-class Meddler:
+class CallHooks:
     """Runs actions before or after the n-th call to a server; they may raise."""
 
     def __init__(self) -> None:
