@@ -125,7 +125,7 @@ class CacheWriter:
             confirmed: whether they were read by `_id` from a primary that was still one afterwards.
         """
         keys = [record_key(result.document) for result in results]
-        groups = [*self._wire.together(keys, _DOCUMENTS_PER_CALL)]
+        groups = [*self._wire.groups(keys, _DOCUMENTS_PER_CALL)]
         calls: list[Command] = []
         for places in groups:
             arguments: list[str | bytes | int] = [read_at, self._deadline_us, int(confirmed)]
@@ -207,7 +207,7 @@ class CacheWriter:
         """
         keys = [record_key(result.document) for result, _ in results]
         calls: list[Command] = []
-        for places in self._wire.together(keys, _DOCUMENTS_PER_CALL):
+        for places in self._wire.groups(keys, _DOCUMENTS_PER_CALL):
             statements = [f"{at} {statement(result)}" for result, at in map(results.__getitem__, places)]
             calls.append(SCRIPTS["done"].call([keys[place] for place in places], *statements))
         if calls:
@@ -256,7 +256,7 @@ class CacheWriter:
         widest = min(_CLAIMS_PER_KEY, max(map(len, changes.values()), default=1))
         most = max(1, min(_CHANGES_PER_CALL // widest, _BYTES_PER_CALL // max(1, largest)))
         names = [*changes]
-        for places in self._wire.together(names, most):
+        for places in self._wire.groups(names, most):
             keys: list[str] = []
             arguments: list[str | bytes | int] = [*head]
             for key in map(names.__getitem__, places):

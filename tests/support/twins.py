@@ -284,9 +284,9 @@ class MeddledWire(Wire):
         """As the wire does, undisturbed."""
         return self._wire.primaries()
 
-    def together(self, keys: Sequence[str], most: int) -> Iterator[Sequence[int]]:
+    def groups(self, keys: Sequence[str], size: int) -> Iterator[Sequence[int]]:
         """As the wire does."""
-        return self._wire.together(keys, most)
+        return self._wire.groups(keys, size)
 
 
 class DatedWire(MeddledWire):
