@@ -46,7 +46,7 @@ test: .venv/dev.stamp lint types
 	$(BIN)/coverage erase
 	$(BIN)/pytest --numprocesses 3 --dist worksteal -m 'not timed' $(COVERED)  # on two cores: many wait
 	$(BIN)/pytest --numprocesses 3 --dist loadfile -m timed $(COVERED)  # they wait most of the time, and count seconds
-	$(if $(CI),REDIS_VERSION=8.2 $(BIN)/pytest --numprocesses 3 --dist worksteal -m 'not timed' -k 'not twin' $(other_redis))
+	$(if $(CI),REDIS_VERSION=8.2 $(BIN)/pytest --numprocesses 3 --dist worksteal -m 'not timed' -k 'not fake' $(other_redis))
 	$(if $(COVERED),$(BIN)/coverage report)
 
 lint: .venv/dev.stamp

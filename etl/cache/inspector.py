@@ -111,7 +111,7 @@ class Inspector:
         calls = []
         for places in groups:
             some = [names[place] for place in places]
-            calls.append(SCRIPTS["look"].call(some, *map(keys.__getitem__, some), SURPLUS))
+            calls.append(SCRIPTS["inspect"].call(some, *map(keys.__getitem__, some), SURPLUS))
         replies = self._exchange(calls) if calls else []
         found: dict[str, Content] = {}
         for places, reply in zip(groups, replies, strict=True):
@@ -183,7 +183,7 @@ def _record(text: str) -> Record | None:
 
 
 def _contents(reply: Sequence[Any]) -> Iterator[Content | None]:
-    """The content of each key from the reply of `lua/look.lua`."""
+    """The content of each key from the reply of `lua/inspect.lua`."""
     place = 0
     while place < len(reply):
         kind = reply[place]

@@ -1,4 +1,4 @@
-"""The stages of one collection, put together on servers or without: mongomock, fakeredis."""
+"""The stages of a collection, assembled on real servers or on mongomock and fakeredis."""
 
 import itertools
 import threading
@@ -35,15 +35,14 @@ _PAGE_SIZE = 3
 _NONCES = itertools.count()
 
 
-class Insistent(Retry):
-    """Tries again at once, a few times: a test has no time to wait."""
+class ImmediateRetry(Retry):
+    """Retries a few times without waiting."""
 
     def __init__(self, tries: int = 4) -> None:
         super().__init__(0, threading.Event())
         self._tries = tries
 
     def __call__(self, step: Callable[[], T]) -> T:
-        """The result of `step`, as `Retry` gives it."""
         for _ in range(self._tries - 1):
             try:
                 return step()
@@ -53,12 +52,12 @@ class Insistent(Retry):
 
 
 def fake_documents() -> Any:
-    """An empty collection that speaks pymongo's language."""
+    """An empty collection with the interface of pymongo."""
     return mongomock.MongoClient()["database"][NAME]
 
 
 def fake_redis() -> redis.Redis:
-    """An empty Redis in memory; its pool is what a `Wire` takes."""
+    """An empty fake Redis; a `Wire` can use its connection pool."""
     client: redis.Redis = fakeredis.FakeRedis(decode_responses=True, protocol=2)
     return client
 
@@ -71,8 +70,8 @@ def assemble(
     ttls: Mapping[str, int | None] | None = None,
     retry: Retry | None = None,
 ) -> Stages:
-    """The four stages of the collection `NAME`, as `etl.container` puts them together."""
-    retry = retry or Insistent()
+    """The four stages of the collection `NAME`, assembled as in `etl.container`."""
+    retry = retry or ImmediateRetry()
     transform, prefix = Transform(NAME, "generacion", FIELD, 2**20), f"{NAME} "
 
     def reread(names: Collection[str]) -> list[TransformResult]:
@@ -100,7 +99,7 @@ def assemble(
 
 
 def take_lease(client: redis.Redis, keys: StateKeys = OWN) -> str:
-    """A new fencing token, as if the lease of the holder before were over."""
+    """A new fencing token, as if the lease of the previous holder had expired."""
     client.delete(keys.lease)
     holder = f"host:1:{next(_NONCES):012x}"
     answer: Any = client.eval(SCRIPTS["acquire"].source, 2, keys.lease, keys.fence, holder, "30000")

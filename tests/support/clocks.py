@@ -1,4 +1,4 @@
-"""Clocks of both servers that a test sets, also those of every fake Redis."""
+"""Clocks of both servers, set by a test; also for every fake Redis."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,14 +12,14 @@ from fakeredis.commands_mixins import server_mixin
 
 @dataclass
 class Clocks:
-    """The clocks of both servers, in milliseconds since the epoch: they move only when told to.
+    """The clocks of both servers, in milliseconds since the epoch. They change by calls only.
 
-    But for a microsecond each time that Redis looks at its own: two of its moments are never the same.
+    But each reading adds a microsecond to the clock of Redis, so that no two of its times are equal.
     """
 
     mongo: int
     redis: int
-    _looks: int = 0
+    _reads: int = 0
 
     def advance(self, ms: int) -> None:
         """Let time pass."""
@@ -27,18 +27,18 @@ class Clocks:
         self.redis += ms
 
     def step(self, ms: int) -> None:
-        """Set MongoDB's clock, and the writers' with it, forward or (negative) back."""
+        """Set the clock of MongoDB and of the writers forward, or back if `ms` is negative."""
         self.mongo += ms
 
     def time(self) -> float:
-        """The clock of Redis as `time.time` would have it, in seconds."""
-        self._looks += 1
-        return (self.redis * 1000 + self._looks) / 1_000_000
+        """The clock of Redis in seconds, like `time.time`."""
+        self._reads += 1
+        return (self.redis * 1000 + self._reads) / 1_000_000
 
 
 @contextmanager
-def fake_redis_told_by(clocks: Clocks) -> Iterator[None]:
-    """Every fake Redis goes by these clocks: its TIME, also within scripts, and when keys expire."""
+def fake_redis_clock(clocks: Clocks) -> Iterator[None]:
+    """Use these clocks in every fake Redis: for TIME, also in scripts, and for the expiry of keys."""
     with ExitStack() as stack:
         for module in (_base, _helpers, server_mixin):
             stack.enter_context(patch.object(module, "time", clocks))

@@ -5,34 +5,32 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from etl.model.events import Events
-from tests.support.meddling import Meddler
+from tests.support.call_hooks import CallHooks
 
 _BATCH_SIZE: Final = 3
 
 
-class StreamTwin:
-    """A change stream over a list of changes; a follower that has seen them all stops."""
+class FakeChangeStream:
+    """A change stream over a list of changes; it stops the follower at the end of the list."""
 
-    def __init__(self, changes: Sequence[str], meddler: Meddler, stop: threading.Event) -> None:
+    def __init__(self, changes: Sequence[str], hooks: CallHooks, stop: threading.Event) -> None:
         self._changes = changes
-        self._meddler = meddler
+        self._hooks = hooks
         self._stop = stop
         self._next = 0
 
     def open(self, token: Mapping[str, Any] | None) -> Events:
-        """Begin after a token, or with what happens from now on."""
         self._next = len(self._changes) if token is None else token["next"]
-        return self._meddler.around(self._read)
+        return self._hooks.around(self._read)
 
     def next(self, _: float) -> Events:
-        """The changes that have come."""
-        events = self._meddler.around(self._read)
+        events = self._hooks.around(self._read)
         if not events.ids:
             self._stop.set()
         return events
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing."""
 
     def _read(self) -> Events:
         some = self._changes[self._next : self._next + _BATCH_SIZE]

@@ -1,54 +1,48 @@
-"""Any connection to Redis, with a way to step in between."""
+"""Wrappers for any wire to Redis that interrupt its calls."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from etl.cache.client import Command, Wire
+from tests.support.call_hooks import CallHooks
 from tests.support.clocks import Clocks
-from tests.support.meddling import Meddler
 
 
-class MeddledWire(Wire):
-    """Any wire, with a meddler around each exchange."""
+class HookedWire(Wire):
+    """Wraps a wire: each exchange may be interrupted."""
 
-    def __init__(self, wire: Wire, meddler: Meddler) -> None:
+    def __init__(self, wire: Wire, hooks: CallHooks) -> None:
         self._wire = wire
-        self._around = meddler.around
+        self._around = hooks.around
 
     @property
     def address(self) -> str:
-        """As the wire has it."""
         return self._wire.address
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """As the wire does."""
         return self._around(lambda: self._wire.exchange(commands))
 
     def now(self) -> int:
-        """As the wire does."""
         return self._around(self._wire.now)
 
     def primaries(self) -> frozenset[str]:
-        """As the wire does, undisturbed."""
         return self._wire.primaries()
 
     def together(self, keys: Sequence[str], most: int) -> Iterator[Sequence[int]]:
-        """As the wire does."""
         return self._wire.together(keys, most)
 
 
-class DatedWire(MeddledWire):
-    """The same to a real Redis, whose clock a test cannot move: the checkpoint is told another one.
+class ClockedWire(HookedWire):
+    """The same for a real Redis, whose clock cannot be set: the checkpoint gets the clock of the test.
 
-    The scripts that write compare moments of the server's own clock with each other: those stay as they are.
+    The scripts compare times of the clock of the server with each other, and still use it.
     """
 
-    def __init__(self, wire: Wire, meddler: Meddler, clocks: Clocks) -> None:
-        super().__init__(wire, meddler)
+    def __init__(self, wire: Wire, hooks: CallHooks, clocks: Clocks) -> None:
+        super().__init__(wire, hooks)
         self._clocks = clocks
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """As the wire does, but for TIME among other commands."""
         replies = super().exchange(commands)
         if len(commands) > 1:
             now = [str(self._clocks.redis // 1000), str(self._clocks.redis % 1000 * 1000)]

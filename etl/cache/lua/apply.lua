@@ -10,7 +10,7 @@
 --         seconds to live (0: for ever), a count and the members
 -- Returns 0 if the read is too old. Else three values for each key that needs attention: its number in this call; the
 -- document that must be read again too ("" if only those of its changes), since the key was not changed at all, or "!" if
--- it was changed and its newest claim gave it up, so that a document whose line was dropped may be its heir; and 1 if what
+-- it was changed and its newest claim gave it up, so that a document whose line was dropped may claim it next; and 1 if what
 -- the key holds is of the document to read again.
 --
 -- Each document has at most one line. It is replaced only by a read that is younger than the line, unless it
@@ -236,8 +236,8 @@ local function keep(owner, lines, top, overflow, ...)
   call('SET', owner, table.concat(texts, '\n'), ...)
 end
 
--- Nil once the key is changed, "!" if its heir may be unknown. Else the document that keeps it from that; and whether
--- the key is of that document.
+-- Nil once the key is changed; "!" if moreover a document whose line was dropped may claim it next. Else the document
+-- that decides about the key and is not carried by this call; and whether the key holds its content.
 local function apply(owner, key, stored, changes, left_out)
   local lines, overflow, held = merge(stored, changes, left_out)
   if lines == nil then

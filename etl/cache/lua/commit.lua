@@ -6,7 +6,8 @@
 -- KEYS[5]  …:queues         set: keys of the queues this collection feeds
 -- KEYS[6]  …:history        list: reports of the last runs, newest first
 -- KEYS[7]  etl:last_sync:<collection>  hash, expires: the published watermark
--- KEYS[8]  …:reconciliation_due  string: how many keys were given up by their newest document, and have heirs that were not kept
+-- KEYS[8]  …:reconciliation_due  string: how many keys their newest document gave up that a document whose claim was
+--          dropped may fill
 -- ARGV[1] token
 -- ARGV[2] number of this step: greater than that of every step before it under this token
 -- ARGV[3] milliseconds of the new position, or '' where it does not move

@@ -1,4 +1,4 @@
-"""A way to step in before or after a call to a server."""
+"""Actions before or after the n-th call to a server."""
 
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -7,23 +7,23 @@ T = TypeVar("T")
 
 
 class Killed(BaseException):
-    """The process is gone: it does nothing more, not even what `finally` asks for."""
+    """The process is killed: it does nothing more, not even in a `finally` block."""
 
 
-class Meddler:
-    """Lets a test step in before or after the n-th call to a server; what it does may raise."""
+class CallHooks:
+    """Runs actions before or after the n-th call to a server; they may raise."""
 
     def __init__(self) -> None:
         self.plan(())
 
     def plan(self, steps: Iterable[tuple[int, bool, Callable[[], None]]]) -> None:
-        """Count from zero again, and do each of these at its call: before it, or after where that is true."""
+        """Restart the count, and run each step at its call: before it, or after it if the flag is True."""
         self._steps = {(number, after): step for number, after, step in steps}
         self._calls = 0
         self._dead = False
 
     def around(self, call: Callable[[], T]) -> T:
-        """The call, with whatever is planned for its number; raising after it loses the answer."""
+        """Run the call with the steps for its number; raising after it loses the answer."""
         number, self._calls = self._calls, self._calls + 1
         self._step(number, after=False)
         result = call()
@@ -40,7 +40,7 @@ class Meddler:
 
 
 def kill() -> None:
-    """The process dies here."""
+    """Kill the process at this point."""
     raise Killed
 
 
