@@ -12,7 +12,7 @@ from typing import Final
 
 from etl.mongo import indexes
 from etl.mongo.survey import Survey
-from etl.text import printable
+from etl.text import counted, printable
 from schemas.documents import FAMILIES, KINDS
 from schemas.documents.kind import Kind
 
@@ -58,7 +58,7 @@ def propose(database: str, surveys: Sequence[Survey]) -> str:
         else:
             others.append(one)
     lines = [
-        f"# A proposal of `etl init` for {printable(database)}, by a sample of its {len(surveys)} collections.",
+        f"# A proposal of `etl init` for {printable(database)}, by a sample of {counted(len(surveys), 'collection')}.",
         "# Edit it; then: etl try COLLECTION, etl doctor, etl sync, etl verify COLLECTION.",
         *(f"#\n# {title}\n#   {command}" for title, command in _commands(database, chosen)),
         "",
@@ -92,7 +92,7 @@ def _commands(database: str, chosen: Sequence[tuple[Survey, list[_Mapped]]]) -> 
 
 
 def _collection(one: Survey, kinds: Sequence[_Mapped]) -> Iterator[str]:
-    yield _line(f"  - name: {_text(one.name)}", f"about {one.documents:,} documents")
+    yield _line(f"  - name: {_text(one.name)}", f"about {counted(one.documents, 'document')}")
     mapped = {}
     if not one.tipos & KINDS.keys():
         rest = ", ".join(tipo for tipo in KINDS if tipo != kinds[0].kind.tipo)
@@ -151,7 +151,7 @@ def _notes(one: Survey, kinds: Sequence[_Mapped]) -> Iterator[str]:
 def _other(one: Survey) -> str:
     fields = [path for path in one.fields if "." not in path and path != "_id"]
     more = f" and {len(fields) - _OTHERS_FIELDS} more" if len(fields) > _OTHERS_FIELDS else ""
-    text = f"about {one.documents:,} documents; {', '.join(fields[:_OTHERS_FIELDS])}{more}"
+    text = f"about {counted(one.documents, 'document')}; {', '.join(fields[:_OTHERS_FIELDS])}{more}"
     return _line(f"  # - name: {_text(one.name)}", text)
 
 

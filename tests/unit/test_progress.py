@@ -46,8 +46,8 @@ def test_reports_add_pages_dead_letters_and_position(
             now[0] += seconds
             bar.update(report)
     assert capsys.readouterr().err.splitlines() == [
-        "Syncing: 3,001 documents, 1,200/s, 2 pages, 1 dead letters",
-        "Syncing: 4,000 documents, 500/s, 3 pages, 1 dead letters, up to 2025-01-15T10:30:00Z",
+        "Syncing: 3,001 documents, 1,200/s, 2 pages, 1 dead letter",
+        "Syncing: 4,000 documents, 500/s, 3 pages, 1 dead letter, up to 2025-01-15T10:30:00Z",
     ]
 
 
@@ -61,5 +61,5 @@ def test_documents_of_an_interrupted_run_count_as_done(
         now[0] += 2.0
         bar.update(Report("c", records_processed=1_000, before=5_000))
     assert capsys.readouterr().err.splitlines() == [
-        "Backfilling c: 6,000 of 10,000 documents, 500/s, 0:00:08 left, 1 pages, 0 dead letters"
+        "Backfilling c: 6,000 of 10,000 documents, 500/s, 0:00:08 left, 1 page, 0 dead letters"
     ]
