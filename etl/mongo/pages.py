@@ -1,31 +1,19 @@
 """The pages of one range of the index: the only loop that reads a collection."""
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from etl.errors import CycleFailed
 from etl.interfaces import Reader
+from etl.model.page import Page
 from etl.model.scan import ScanRange, earliest, latest
 from etl.retry import Retry
 from schemas.ids import readable_id
-from schemas.position import Position, after
-
-
-class ReadPage(NamedTuple):
-    """Raw documents in index order."""
-
-    read_at: int
-    """The clock before they were read."""
-    documents: list[bytes]
-    last: Position | None
-    """The position after them; None without documents."""
-    more: bool
-    """Whether there may be more after them."""
+from schemas.position import after
 
 
 def pages(
     reader: Reader, scan_range: ScanRange, size: int, present: int, clock: Callable[[], int], retry: Retry
-) -> Iterator[ReadPage]:
+) -> Iterator[tuple[int, Page]]:
     """The pages of a range, of `size` documents each; after `present` only documents dated in the future are read.
 
     Documents written since then belong to the next scan. Otherwise a fast writer could keep a scan from ending.
@@ -37,6 +25,9 @@ def pages(
         present: the server's clock when the scan began, in milliseconds since the epoch.
         clock: is called before each page is read.
         retry: retries each step while a server does not answer.
+
+    Yields:
+        The clock before the page was read, and the page.
 
     Raises:
         EtlError: a server does not answer, or refuses.
@@ -53,7 +44,7 @@ def pages(
                 f"reading got no further: document {readable_id(page.last.id)} ends a page that"
                 f" begins after {readable_id(begin.id)}, though it comes before that in the index"
             )
-        yield ReadPage(read_at, page.documents, page.last, page.more)
+        yield read_at, page
         if not page.more:
             return
         if page.last is None:

@@ -80,7 +80,7 @@ def _all(scope: Scope, present: int) -> Iterator[list[TransformResult]]:
     """All documents, page by page."""
     stages, everything = scope.stages, ScanRange(FIRST, LAST)
     found = pages(stages.reader, everything, stages.page_size, present, lambda: 0, stages.retry)
-    for results in read_ahead(stages.transform(page.documents) for page in found):
+    for results in read_ahead(stages.transform(page.documents) for _, page in found):
         if stages.stop.is_set():
             raise Interrupted("stopped while verifying")
         yield results

@@ -71,6 +71,7 @@ class WatchedDaemon:
         self._cache = redis.Redis.from_url(servers.redis.url)
         self._written: list[str] = []
         settings = every(2) | {"ETL_MONGO__URI": servers.mongo.uri, "ETL_REDIS__URL": servers.redis.url}
+        settings["ETL_RECONCILE__INTERVAL_SECONDS"] = "86400"  # its lines of trouble have no cycle
         self._url = url_of(settings)
         self.process = start_etl("run", **settings, ETL_RETRY__SECONDS=str(patience))
         assert eventually(self.is_ready)

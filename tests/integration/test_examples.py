@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -93,6 +94,14 @@ def test_generator_writes_nothing_after_its_lock_expired(
     assert collection.count_documents({}) == 0
     generator.put_back(redis_client)
     assert redis_client.lrange(f"{QUEUE}alta", 0, -1) == [request]
+
+
+def test_generator_says_how_it_is_called() -> None:
+    """In one line."""
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "generator.py"], capture_output=True, text=True, check=False
+    )
+    assert done.stderr == "usage: python examples/generator.py REDIS_URL MONGO_URI DATABASE\n"
 
 
 def test_consumer_prints_the_messages_in_order(

@@ -30,7 +30,7 @@ YEARS = 73 * 365 * 24 * 3_600_000
 LONG = bool(os.environ.get("LONG_RUNS"))
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 PROFILE = settings(
-    max_examples=5000 if THOROUGH else 200 if LONG else 50,
+    max_examples=5000 if THOROUGH else 200 if LONG else 80,
     stateful_step_count=50 if THOROUGH else 30,
     deadline=None,
     derandomize=not THOROUGH,

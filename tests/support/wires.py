@@ -28,8 +28,8 @@ class HookedWire(Wire):
     def primaries(self) -> frozenset[str]:
         return self._wire.primaries()
 
-    def together(self, keys: Sequence[str], most: int) -> Iterator[Sequence[int]]:
-        return self._wire.together(keys, most)
+    def groups(self, keys: Sequence[str], most: int) -> Iterator[Sequence[int]]:
+        return self._wire.groups(keys, most)
 
 
 class ClockedWire(HookedWire):
