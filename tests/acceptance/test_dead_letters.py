@@ -69,7 +69,6 @@ def test_retry_removes_the_dead_letter_of_a_deleted_document(
 
 
 def test_purge_deletes_dead_letters(etl_in_process: Etl, collection: Collection[Document]) -> None:
-    """One by id, then all others."""
     collection.insert_many([provider(_id=number, status=7) for number in range(3)])
     etl_in_process("sync")
     assert etl_in_process("dead-letters", "purge", "1", "--json").json == {"purged": 1}

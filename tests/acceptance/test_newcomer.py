@@ -173,7 +173,7 @@ def test_documents_of_the_contract_need_no_mapping(etl_in_process: Etl, database
 def test_proposed_redis_user_may_sync_and_verify(
     etl_in_process: Etl, database: Database[Document], start_redis: StartRedis
 ) -> None:
-    """But not write other keys."""
+    """It may not write other keys."""
     server = start_redis()
     database["promptContent"].insert_one(
         {"tipo": "cliente_mcp", "client_name": "a", "tools_acceso": [], "estado": "x", "updated_at": NOW}

@@ -173,7 +173,7 @@ def test_http_status_equals_etl_status(
 
 
 def test_second_daemon_on_the_port_fails_in_one_line(start_etl: StartEtl) -> None:
-    """With exit code 2."""
+    """The exit code is 2."""
     settings = every(60)
     start_etl("run", **settings)
     assert eventually(lambda: is_ready(url_of(settings)))

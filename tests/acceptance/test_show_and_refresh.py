@@ -77,7 +77,6 @@ def test_refresh_writes_a_lost_entry_again(etl: Etl, redis_client: redis.Redis) 
 def test_refresh_writes_a_whole_family_again(
     etl: Etl, synced: list[Document], collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """And no other family."""
     collection.insert_one({**synced[4], "_id": 1, "client_name": "otro"})
     redis_client.delete("config:client:marketing-web", "config:api:openai")
 

@@ -36,8 +36,7 @@ def on_a_terminal(environment: Mapping[str, str], *arguments: str, **variables: 
     return written.decode()
 
 
-def test_terminal_gets_colours(environment: dict[str, str]) -> None:
-    """Not with NO_COLOR."""
+def test_terminal_gets_colours_unless_no_color_is_set(environment: dict[str, str]) -> None:
     environment.pop("NO_COLOR", None)
 
     assert COLOUR.search(on_a_terminal(environment, "sync"))

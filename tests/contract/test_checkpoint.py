@@ -54,7 +54,6 @@ def test_empty_redis_gives_an_empty_state(store: CheckpointStore, client: redis.
 
 
 def test_scan_position_and_queues_are_loaded_again(store: CheckpointStore, client: redis.Redis) -> None:
-    """As recorded with a batch."""
     where, moved = position(4_000, ObjectId()), SCAN.moved(position(4_500, "x"), 7)
     store.advance(take_lease(client), moved, where, BatchOutcome(queues={"queue:a", "queue:b"}))
     state = store.load()
@@ -119,8 +118,9 @@ def test_invalid_watermark_is_ignored(
     assert store.load().checkpoint is None
 
 
-def test_another_collection_discards_the_position(store: CheckpointStore, client: redis.Redis) -> None:
-    """But not the deferrals."""
+def test_another_collection_discards_the_position_but_not_deferrals(
+    store: CheckpointStore, client: redis.Redis
+) -> None:
     token, origin = take_lease(client), Origin("database.collection by updated_at", "uuid")
     store.identify(token, origin)
     store.advance(token, SCAN, position(1_000), BatchOutcome(deferred=[Deferred("1", LOCK)]))

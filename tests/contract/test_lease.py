@@ -85,8 +85,7 @@ def test_lease_is_renewed_while_it_is_held(wire: Wire, client: redis.Redis, keys
         assert one.held
 
 
-def test_acquiring_a_held_lease_keeps_it(wire: Wire, client: redis.Redis, keys: LeaseKeys) -> None:
-    """With the same token."""
+def test_acquiring_a_held_lease_keeps_its_token(wire: Wire, client: redis.Redis, keys: LeaseKeys) -> None:
     one = lease(wire, keys)
     assert one.acquire() == one.acquire()
     one.release()

@@ -118,8 +118,7 @@ def test_missing_timestamp_is_ordered_as_null(store: Store) -> None:
     assert numbers(store.pages(1)) == [0, 1, 2, 3]
 
 
-def test_pages_continue_within_one_timestamp(store: Store) -> None:
-    """By `_id`."""
+def test_pages_continue_by_id_within_one_timestamp(store: Store) -> None:
     store.add(*(document(n, NOON, n) for n in range(10)), document(-1, LATER, 10))
     assert numbers(store.pages(3)) == list(range(11))
 

@@ -10,8 +10,7 @@ from etl.cache.scripts import SCRIPTS
 from etl.errors import CycleFailed
 
 
-def test_replies_come_in_the_order_of_the_commands(wire: Wire) -> None:
-    """In the form of RESP2."""
+def test_replies_are_resp2_in_the_order_of_the_commands(wire: Wire) -> None:
     replies = wire.exchange([("SET", "a", "ñ"), ("GET", "a"), ("HSET", "h", "f", 1), ("HGETALL", "h")])
     assert replies == ["OK", "ñ", 1, ["f", "1"]]
     assert wire.exchange([("GET", "missing"), ("EXISTS", "a"), ("ZMSCORE", "z", "")]) == [None, 1, [None]]

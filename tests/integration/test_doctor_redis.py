@@ -134,7 +134,7 @@ def test_cluster_with_unserved_slots_is_a_finding(start_redis: StartRedis, docto
 def test_state_key_of_the_wrong_type_is_a_finding(
     redis_client: redis.Redis, doctor: Doctor, key: str
 ) -> None:
-    """What it says to type is remedy here, mends it, and loses nothing."""
+    """The remedy is executed; it renames the key."""
     redis_client.set(key, "somebody's")
 
     remedy = doctor().remedy("keys")

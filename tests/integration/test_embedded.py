@@ -91,8 +91,7 @@ def test_servers_end_with_their_owner(number: signal.Signals) -> None:
     assert eventually(lambda: not any(folder.exists() for folder in owned.values()))
 
 
-def test_watchdog_kills_a_frozen_server(tmp_path: Path) -> None:
-    """And removes its folder."""
+def test_watchdog_kills_a_frozen_server_and_removes_its_folder(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
     with subprocess.Popen(["/bin/sleep", "60"]) as server:
@@ -183,8 +182,7 @@ def test_redis_requires_the_password(start_redis: StartRedis) -> None:
 
 
 @pytest.mark.usefixtures("redis_server")
-def test_server_that_does_not_start_raises_its_last_line() -> None:
-    """As an error of one line."""
+def test_server_that_does_not_start_raises_its_last_line_as_error() -> None:
     with pytest.raises(EtlError, match=r"ended instead of starting: argument.* must be one of") as raised:
         embedded.RedisServer(args=("--maxmemory-policy", "none")).__enter__()
 

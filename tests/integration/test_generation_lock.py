@@ -48,8 +48,7 @@ def test_holder_does_not_release_the_lock_of_another(redis_client: redis.Redis) 
     assert redis_client.get(KEY) == "next"
 
 
-def test_holder_can_extend_its_lock(redis_client: redis.Redis) -> None:
-    """By the full time."""
+def test_holder_can_extend_its_lock_by_the_full_time(redis_client: redis.Redis) -> None:
     with GenerationLock(redis_client, "camp_1") as lock:
         redis_client.pexpire(KEY, 500)
         lock.extend()

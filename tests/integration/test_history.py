@@ -36,8 +36,7 @@ def test_json_lists_the_newest_run_first(etl: Etl) -> None:
 
 
 @pytest.mark.usefixtures("three_runs")
-def test_limit_keeps_the_newest_runs(etl: Etl) -> None:
-    """It is at least 1."""
+def test_limit_keeps_the_newest_runs_and_is_at_least_one(etl: Etl) -> None:
     [of_collection] = json.loads(etl("history", NAME, "--limit", "2", "--json").out)["collections"]
     assert [entry["records_processed"] for entry in of_collection["runs"]] == [1, 0]
     assert etl("history", "--limit", "0").code == 2

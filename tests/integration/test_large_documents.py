@@ -64,7 +64,7 @@ def test_value_longer_than_redis_accepts_is_a_dead_letter(
 def test_default_limit_applies_if_config_is_denied(
     open_app: OpenApp, collection: Collection[Document], start_redis: StartRedis, clock: Clock
 ) -> None:
-    """As on managed servers."""
+    """Managed servers deny it."""
     server = start_redis()
     with redis.Redis.from_url(server.url) as client:
         client.execute_command("ACL", "SETUSER", "etl", "on", ">secret", "~*", "+@all", "-config")

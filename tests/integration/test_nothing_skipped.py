@@ -205,7 +205,7 @@ def test_document_with_an_array_of_dates_is_a_dead_letter(
 def test_documents_written_after_the_clock_was_set_back_are_found(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
-    """By ten minutes."""
+    """The clock steps back by ten minutes."""
     app = open_app()
     collection.insert_one(named(1, clock.now()))
     before = sync(app).last_timestamp

@@ -74,8 +74,9 @@ def test_proxy_forwards_megabytes_unchanged(proxy: Proxy, redis_url: str) -> Non
         assert connection.get("big") == value
 
 
-def test_cut_resets_connections_and_refuses_new_ones(proxy: Proxy, client: socket.socket) -> None:
-    """Until `resume`."""
+def test_cut_resets_connections_and_refuses_new_ones_until_resume(
+    proxy: Proxy, client: socket.socket
+) -> None:
     assert proxy.cut() == 1
     with pytest.raises(ConnectionResetError):
         client.recv(1)

@@ -241,7 +241,7 @@ def test_small_collection_has_no_cuts(collection: Collection[Document]) -> None:
 
 
 def test_identity_changes_when_a_collection_is_created_again(collection: Collection[Document]) -> None:
-    """Not by writes and renames."""
+    """Writes and renames do not change it."""
     reader = source(collection)
     before = reader.identity()
     assert before is not None

@@ -120,7 +120,6 @@ def test_ids_of_every_type_on_one_timestamp_are_read(
 def test_ids_of_every_type_are_read_without_the_index(
     open_app: OpenApp, clock: Clock, collection: Collection[Document], page_size: int
 ) -> None:
-    """With sorts."""
     check_ids_of_every_type(open_app(page_size=page_size), collection, clock.ago(10))
 
 

@@ -40,7 +40,7 @@ def cluster() -> Iterator[tuple[str, Any]]:
 def test_documented_redis_user_may_run_every_command(
     open_app: OpenApp, collection: Collection[Document], clock: Clock, start: Callable[[], Any]
 ) -> None:
-    """But not write other keys."""
+    """It may not write other keys."""
     collection.insert_many(
         [
             api("a", clock.ago(60)),

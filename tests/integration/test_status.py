@@ -129,7 +129,6 @@ def test_status_names_the_leader(app: App, redis_client: redis.Redis) -> None:
 
 
 def test_status_has_the_counts_of_the_last_reconciliation(app: App, collection: Collection[Document]) -> None:
-    """And when it ended."""
     collection.insert_many([api("a", ago(10)), api("b", ago(10))])
     sync(app)
     assert status(app).reconciliation is None

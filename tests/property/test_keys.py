@@ -59,14 +59,12 @@ def test_joined_components_cannot_be_confused(one: list[str], other: list[str]) 
 
 
 @given(_texts)
-def test_component_decodes_to_its_text(value: str) -> None:
-    """In NFC."""
+def test_component_decodes_to_its_text_in_nfc(value: str) -> None:
     assert unquote(component(value)) == normalize("NFC", value)
 
 
 @given(_texts)
 def test_unicode_composition_does_not_change_a_key(value: str) -> None:
-    """Nor the hash of a segment."""
     composed, decomposed = normalize("NFC", value), normalize("NFD", value)
     assert component(composed) == component(decomposed)
     assert segmento_hash(composed) == segmento_hash(decomposed)

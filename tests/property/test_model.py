@@ -221,8 +221,7 @@ class FollowedModel(Model):
         super().settle()
 
 
-def test_redis_agrees_with_mongodb_after_any_events_with_a_follower() -> None:
-    """Without a cycle."""
+def test_follower_alone_makes_redis_agree_after_any_events() -> None:
     run_state_machine_as_test(
         FollowedModel, settings=settings(PROFILE, max_examples=PROFILE.max_examples // 2)
     )

@@ -43,7 +43,7 @@ def test_text_line_has_time_level_action_and_message(capsys: pytest.CaptureFixtu
 
 
 def test_json_line_has_the_numbers_as_fields(capsys: pytest.CaptureFixture[str]) -> None:
-    """It is ASCII."""
+    """The line is ASCII."""
     logs.configure(logging.INFO, "json")
     with logs.bound(collection="año", cycle="1f3a09c2"):
         ours.info("%d processed", 3, extra=logs.event("cycle", processed=3))

@@ -126,7 +126,6 @@ def test_important_metrics_have_alerts() -> None:
 
 
 def test_prometheus_config_scrapes_the_default_address() -> None:
-    """And loads the alert rules."""
     content = yaml.safe_load((CONFIG / "prometheus.yml").read_text("utf-8"))
     http = Settings().http
     [scrape] = content["scrape_configs"]
@@ -153,7 +152,6 @@ def test_metrics_page_lists_every_metric() -> None:
 
 
 def test_operations_page_lists_every_action_of_the_log() -> None:
-    """And no other."""
     code = " ".join(path.read_text("utf-8") for path in (CONFIG.parent / "etl").rglob("*.py"))
     used = set(re.findall(r'logs\.event\(\s*"([a-z]+)"', code))
     page = (CONFIG.parent / "docs" / "operations.md").read_text("utf-8")

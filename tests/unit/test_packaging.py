@@ -78,7 +78,7 @@ def test_systemd_unit_starts_the_daemon_with_limits() -> None:
 
 
 def test_systemd_analyze_accepts_the_unit(tmp_path: Path) -> None:
-    """With another program."""
+    """With another program in ExecStart, because systemd checks that it exists."""
     text = (ROOT / "config" / "etl.service").read_text("utf-8")
     unit = tmp_path / "etl.service"
     unit.write_text(text.replace("ExecStart=/opt/etl/bin/etl ", "ExecStart=/bin/true "))

@@ -26,7 +26,6 @@ def test_queue_lengths_are_sampled() -> None:
 
 
 def test_outage_is_a_gap_in_the_samples() -> None:
-    """Not a zero."""
     queues = QueueLengths(HealthSnapshot)
     queues.add(HealthSnapshot([status()]))
     queues.add(HealthSnapshot(error="Redis does not answer"))
