@@ -79,9 +79,9 @@ class App:
 
     def __init__(self, settings: Settings, on_retry: Callable[[TransientError], None] = _log_retry) -> None:
         self._settings = settings
-        self._parts = Container(settings, on_retry)
-        self._retry = self._parts.retry
-        self._wire = self._parts.wire
+        self._container = Container(settings, on_retry)
+        self._retry = self._container.retry
+        self._wire = self._container.wire
 
     @property
     def collections(self) -> list[str]:
@@ -97,7 +97,7 @@ class App:
             ConfigurationError: a name is not in the settings.
         """
         for collection in self._chosen(names):
-            yield self._parts.runs(collection).cycle(progress=progress)
+            yield self._container.runs(collection).cycle(progress=progress)
 
     def leader_lease(self, name: str) -> Lease:
         """The leader lease of a collection, not acquired yet: of several daemons its holder runs the cycles.
@@ -105,11 +105,11 @@ class App:
         Raises:
             ConfigurationError: the name is not in the settings.
         """
-        return self._parts.lease(self._parts.keys(self._settings.collection(name)).leader)
+        return self._container.lease(self._container.keys(self._settings.collection(name)).leader)
 
     def away(self) -> dict[str, str]:
         """The servers (`redis`, `mongodb`) that do not answer, each with the reason; may be called from any thread."""
-        reader = self._parts.reader(self._settings.collections[0])
+        reader = self._container.reader(self._settings.collections[0])
         seconds = self._settings.mongo.timeout_seconds
         with ThreadPoolExecutor(1) as executor:  # in parallel, so that the time limits do not add up
             mongodb = executor.submit(_error_of, lambda: reader.ping(seconds))
@@ -119,7 +119,7 @@ class App:
 
     def retry_dead_letters(self, name: str, ids: Sequence[str]) -> Report:
         """One cycle that also reads these documents again (`_id`s as canonical Extended JSON)."""
-        return self._parts.runs(self._settings.collection(name)).cycle(ids)
+        return self._container.runs(self._settings.collection(name)).cycle(ids)
 
     def backfill(self, name: str, order: BackfillOrder, progress: ProgressCallback) -> Report:
         """Write every document of a collection to the caches; a failure is in the report.
@@ -127,7 +127,7 @@ class App:
         Raises:
             ConfigurationError: the name is not in the settings.
         """
-        return self._parts.runs(self._settings.collection(name)).backfill(order, progress)
+        return self._container.runs(self._settings.collection(name)).backfill(order, progress)
 
     def count(self, name: str) -> int:
         """The approximate number of documents in a collection.
@@ -135,7 +135,7 @@ class App:
         Raises:
             EtlError: MongoDB does not answer, or refuses, or the name is not in the settings.
         """
-        return self._retry(self._parts.reader(self._settings.collection(name)).count)
+        return self._retry(self._container.reader(self._settings.collection(name)).count)
 
     def dead_letters(self, name: str) -> DeadLetters:
         """The dead letters of a collection.
@@ -143,7 +143,7 @@ class App:
         Raises:
             ConfigurationError: the name is not in the settings.
         """
-        return DeadLetters(self._wire, self._parts.keys(self._settings.collection(name)), self._retry)
+        return DeadLetters(self._wire, self._container.keys(self._settings.collection(name)), self._retry)
 
     def refresh(self, family: str, name: str | None = None) -> RefreshReport:
         """Write a family, or its entries called `name`, again from MongoDB.
@@ -160,7 +160,7 @@ class App:
             raise ConfigurationError(f"the documents of {family!r} have no names: refresh the whole family")
         report = RefreshReport(family, name)
         for collection in self._settings.collections:
-            stages = self._parts.stages(collection, self._parts.keys(collection))
+            stages = self._container.stages(collection, self._container.keys(collection))
             refuse_other_source(stages)
             refresh(stages, collection.tipo, report)
         return report
@@ -185,9 +185,9 @@ class App:
             ConfigurationError: the name is not in the settings, or the state in Redis is of another source.
             EtlError: a server does not answer, or refuses.
         """
-        scope = self._parts.scope(self._settings.collection(name))
+        scope = self._container.scope(self._settings.collection(name))
         refuse_other_source(scope.stages)
-        store = self._parts.store(self._settings.collection(name))
+        store = self._container.store(self._settings.collection(name))
         due = store.reconciliation_due() if repair and sample is None else 0
         report = verify(scope, sample, progress, repair=repair)
         if due and report.true:
@@ -197,7 +197,7 @@ class App:
     def follow(self, name: str, on_batch: Callable[[Followed], None]) -> None:
         """Apply the change stream of a collection until `stop`; `on_batch` is called after each batch.
 
-        Outages are outlasted: a failure is logged once, and following is tried again every `FOLLOW_AGAIN_SECONDS`.
+        A temporary failure is logged once, and following is tried again every `FOLLOW_AGAIN_SECONDS`.
 
         Raises:
             StreamRefusedError: the server has no change streams, or the user may not open one.
@@ -213,8 +213,8 @@ class App:
             on_batch(batch)
 
         reconcile = partial(self.verify, name, repair=True)
-        follower = self._parts.follower(self._settings.collection(name), reconcile, note)
-        while not self._parts.stop.is_set():
+        follower = self._container.follower(self._settings.collection(name), reconcile, note)
+        while not self._container.stop.is_set():
             try:
                 follower.follow()
             except (TransientError, CycleFailed) as error:
@@ -222,16 +222,16 @@ class App:
                     problem = str(error)
                     _log.warning("%s; trying again", error, extra=logs.event("trouble"))
                 note(Followed({}, None, "failure"))
-                self._parts.stop.wait(FOLLOW_AGAIN_SECONDS)
+                self._container.stop.wait(FOLLOW_AGAIN_SECONDS)
 
     def reconciliation_due(self, name: str) -> bool:
-        """Whether keys were removed that older documents may still claim: `reconcile` writes them again.
+        """Whether keys were removed that older documents may still claim; `reconcile` writes them again.
 
         Raises:
             ConfigurationError: the name is not in the settings.
             EtlError: Redis does not answer, or refuses.
         """
-        return self._parts.store(self._settings.collection(name)).reconciliation_due() > 0
+        return self._container.store(self._settings.collection(name)).reconciliation_due() > 0
 
     def reconcile(self, name: str) -> VerifyReport | None:
         """Verify and repair a collection; None if no cycle of it has finished yet.
@@ -241,16 +241,16 @@ class App:
             LeaseHeldError: another daemon is reconciling it.
             EtlError: a server does not answer, or refuses.
         """
-        own = self._parts.keys(self._settings.collection(name))
-        with self._parts.lease(own.reconciliation_lease).hold():
+        keys = self._container.keys(self._settings.collection(name))
+        with self._container.lease(keys.reconciliation_lease).hold():
             [finished] = self._retry(
-                lambda: self._wire.exchange([("HEXISTS", own.checkpoint, "mongo_clock")])
+                lambda: self._wire.exchange([("HEXISTS", keys.checkpoint, "mongo_clock")])
             )
             if not finished:
                 return None
             report = self.verify(name, repair=True)
             counts = {kind: getattr(report, kind) for kind in RECONCILED}
-            self._retry(lambda: History(self._wire, own).note_reconciliation(counts))
+            self._retry(lambda: History(self._wire, keys).note_reconciliation(counts))
             return report
 
     def trace(self, name: str, ids: Sequence[str]) -> Trace:
@@ -260,7 +260,7 @@ class App:
             ConfigurationError: the name is not in the settings.
             EtlError: a server does not answer, or refuses.
         """
-        scope = self._parts.scope(self._settings.collection(name))
+        scope = self._container.scope(self._settings.collection(name))
         return trace_document(scope, self.dead_letters(name).find, ids)
 
     def preview(self, name: str, ids: Sequence[str], limit: int) -> list[Preview]:
@@ -276,7 +276,7 @@ class App:
             EtlError: MongoDB does not answer, or refuses.
         """
         collection = self._settings.collection(name)
-        reader, transform = self._parts.reader(collection), self._parts.transform(collection)
+        reader, transform = self._container.reader(collection), self._container.transform(collection)
         self._retry(reader.check_mapping)
         chosen = ids or self._retry(lambda: reader.sample(limit))
         wanted = [*map(id_from_text, chosen)]
@@ -284,7 +284,7 @@ class App:
         mapped = self._retry(lambda: reader.fetch(wanted))
         ttls = {family: life.ttl for family, life in self._settings.families.items()}
         results = [*zip(mapped, transform(mapped), strict=True)]
-        return [preview(whole[one.id], raw, one, ttls) for raw, one in results if one.id in whole]
+        return [preview(whole[result.id], raw, result, ttls) for raw, result in results if result.id in whole]
 
     def propose(self) -> str:
         """A settings file for the collections of the database, as YAML with comments.
@@ -293,7 +293,7 @@ class App:
             EtlError: MongoDB does not answer, or refuses.
         """
         database = self._settings.mongo.database
-        return propose(database, self._retry(self._parts.survey))
+        return propose(database, self._retry(self._container.survey))
 
     def show(self, key: str) -> Shown | None:
         """The value of `key` in Redis; None if it does not exist.
@@ -312,8 +312,10 @@ class App:
             ConfigurationError: a name is not in the settings.
             EtlError: Redis does not answer, or refuses. If MongoDB does not answer, that is in the status.
         """
-        chosen = self._chosen(names)
-        sources = [(one.name, self._parts.keys(one), self._parts.reader(one)) for one in chosen]
+        sources = [
+            (collection.name, self._container.keys(collection), self._container.reader(collection))
+            for collection in self._chosen(names)
+        ]
         return read_status(self._wire, sources, self._settings.schedule.cycle_seconds, mongodb_away)
 
     def recent(self) -> list[dict[str, Any]]:
@@ -322,9 +324,10 @@ class App:
         Raises:
             EtlError: Redis does not answer, or refuses.
         """
-        return read_recent(
-            self._wire, {one.name: self._parts.keys(one) for one in self._settings.collections}
-        )
+        keys = {
+            collection.name: self._container.keys(collection) for collection in self._settings.collections
+        }
+        return read_recent(self._wire, keys)
 
     def history(self, name: str, limit: int) -> list[Entry]:
         """At most `limit` runs of a collection, the newest first.
@@ -333,7 +336,7 @@ class App:
             ConfigurationError: the name is not in the settings.
             EtlError: Redis does not answer, or refuses.
         """
-        history = History(self._wire, self._parts.keys(self._settings.collection(name)))
+        history = History(self._wire, self._container.keys(self._settings.collection(name)))
         return self._retry(lambda: history.newest(limit))
 
     def own_keys(self, name: str, *, queues: bool) -> list[str]:
@@ -345,7 +348,7 @@ class App:
             EtlError: Redis does not answer, or refuses.
         """
         collection = self._settings.collection(name)
-        keys, source = self._parts.keys(collection), self._parts.source(collection)
+        keys, source = self._container.keys(collection), self._container.source(collection)
         return self._retry(lambda: own_keys(self._wire, keys, source, queues=queues))
 
     def delete_keys(self, keys: Sequence[str]) -> int:
@@ -359,16 +362,16 @@ class App:
     def doctor(self) -> list[Finding]:
         """Run every check of the settings and of both servers; a server that does not answer is a finding."""
         collections = self._settings.collections
-        sources = {collection.name: self._parts.reader(collection) for collection in collections}
+        sources = {collection.name: self._container.reader(collection) for collection in collections}
         return list(examine(self._settings, sources, self._wire))
 
     def stop(self) -> None:
         """Stop the current run after its batch; may be called from a signal handler."""
-        self._parts.stop.set()
+        self._container.stop.set()
 
     def close(self) -> None:
         """Close all connections."""
-        self._parts.close()
+        self._container.close()
 
     def __enter__(self) -> Self:
         return self

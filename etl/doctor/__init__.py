@@ -17,7 +17,10 @@ __all__ = ["Finding", "Level", "examine"]
 
 
 def examine(
-    settings: Settings, sources: Mapping[str, MongoReader], wire: Wire, here: clocks.Clock = time.time
+    settings: Settings,
+    sources: Mapping[str, MongoReader],
+    wire: Wire,
+    local_clock: clocks.Clock = time.time,
 ) -> list[Finding]:
     """Run every check; a server that does not answer is a finding, and further checks of it are skipped.
 
@@ -25,15 +28,18 @@ def examine(
         settings: the settings to check the servers against.
         sources: the configured collections by name.
         wire: a connection to Redis.
-        here: the clock of this machine, in seconds since the epoch.
+        local_clock: the clock of this machine, in seconds since the epoch.
     """
     found = [*ttls.examine(settings), *mongodb.examine(settings, sources), *redis_server.examine(wire)]
     away = {finding.subject for finding in found if finding.check == "connection" and finding.remedy}
     if "Redis" not in away:
-        names = {one.name: state_keys(one.name, settings.namespace) for one in settings.collections}
-        found += keys.examine(wire, names)
+        names = [collection.name for collection in settings.collections]
+        found += keys.examine(wire, {name: state_keys(name, settings.namespace) for name in names})
     readable = {
         "MongoDB": lambda: next(iter(sources.values())).clock() / 1000,
         "Redis": lambda: wire.now() / 1e6,
     }
-    return [*found, *clocks.examine({name: readable[name] for name in sorted(readable.keys() - away)}, here)]
+    return [
+        *found,
+        *clocks.examine({name: readable[name] for name in sorted(readable.keys() - away)}, local_clock),
+    ]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import combinations
 from typing import Final, NamedTuple
 
-from etl.doctor.finding import Finding, note, well, wrong
+from etl.doctor.finding import Finding, note, ok, problem
 from etl.errors import EtlError
 
 Clock = Callable[[], float]
@@ -25,30 +25,30 @@ class _Reading(NamedTuple):
     error: float
 
 
-def examine(clocks: Mapping[str, Clock], here: Clock) -> Iterator[Finding]:
+def examine(clocks: Mapping[str, Clock], local_clock: Clock) -> Iterator[Finding]:
     """Compare all clocks; one that cannot be read is a note."""
     readings = {"this machine": _Reading(0.0, 0.0)}
     for name, clock in clocks.items():
         try:
-            readings[name] = min((_read(clock, here) for _ in range(_TRIES)), key=lambda r: r.error)
+            readings[name] = min((_read(clock, local_clock) for _ in range(_TRIES)), key=lambda r: r.error)
         except EtlError as error:
             yield note("clocks", name, f"not checked: {error}")
     offsets = ", ".join(f"{name} {r.offset:+z.1f} s" for name, r in readings.items() if name in clocks)
     if any(_apart(a, b) for a, b in combinations(readings.values(), 2)):
-        yield wrong(
+        yield problem(
             "clocks",
             "clocks",
             f"they differ by more than {TOLERANCE_SECONDS:.0f} s; against this machine: {offsets}",
             "sudo timedatectl set-ntp true, on the machine whose clock is off",
         )
     elif offsets:
-        yield well("clocks", "clocks", f"against this machine: {offsets}")
+        yield ok("clocks", "clocks", f"against this machine: {offsets}")
 
 
-def _read(clock: Clock, here: Clock) -> _Reading:
-    sent = here()
+def _read(clock: Clock, local_clock: Clock) -> _Reading:
+    sent = local_clock()
     answer = clock()
-    error = (here() - sent) / 2
+    error = (local_clock() - sent) / 2
     return _Reading(answer - sent - error, error)
 
 

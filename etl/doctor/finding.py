@@ -23,7 +23,7 @@ class Finding:
         return asdict(self)
 
 
-def well(check: str, subject: str, text: str) -> Finding:
+def ok(check: str, subject: str, text: str) -> Finding:
     """The check passed."""
     return Finding(check, subject, "ok", text)
 
@@ -33,6 +33,6 @@ def note(check: str, subject: str, text: str) -> Finding:
     return Finding(check, subject, "note", text)
 
 
-def wrong(check: str, subject: str, text: str, remedy: str) -> Finding:
+def problem(check: str, subject: str, text: str, remedy: str) -> Finding:
     """A problem, and the command that fixes it."""
     return Finding(check, subject, "finding", text, remedy)

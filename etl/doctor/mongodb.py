@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from etl.doctor.finding import Finding, note, well, wrong
+from etl.doctor.finding import Finding, note, ok, problem
 from etl.errors import AccessDenied, EtlError
 from etl.mongo.reader import COUNT_CAP, MongoReader
 from etl.settings import CollectionSettings, Settings
@@ -24,7 +24,7 @@ def examine(settings: Settings, sources: Mapping[str, MongoReader]) -> Iterator[
     try:
         info = server.ask({"buildInfo": 1})
     except EtlError as error:
-        yield wrong("connection", "MongoDB", str(error), f"{_CHECK_SETTINGS}; is the server up?")
+        yield problem("connection", "MongoDB", str(error), f"{_CHECK_SETTINGS}; is the server up?")
         return
     yield _connection(server)
     yield _version(info["version"], info["versionArray"])
@@ -35,8 +35,8 @@ def examine(settings: Settings, sources: Mapping[str, MongoReader]) -> Iterator[
 def _connection(server: MongoReader) -> Finding:
     hello = server.ask({"hello": 1})
     if "setName" not in hello or hello["isWritablePrimary"]:
-        return well("connection", "MongoDB", "answers")
-    return wrong(
+        return ok("connection", "MongoDB", "answers")
+    return problem(
         "connection",
         "MongoDB",
         f"{hello['me']} is not the primary, and mongo.uri connects to this member only: its data may be stale,"
@@ -47,9 +47,9 @@ def _connection(server: MongoReader) -> Finding:
 
 def _version(text: str, numbers: Sequence[int]) -> Finding:
     if tuple(numbers[:3]) >= OLDEST:
-        return well("version", "MongoDB", text)
+        return ok("version", "MongoDB", text)
     wanted = ".".join(map(str, OLDEST))
-    return wrong(
+    return problem(
         "version",
         "MongoDB",
         f"{text} is not supported: {wanted} or newer is required",
@@ -67,7 +67,7 @@ def _collection(database: str, settings: CollectionSettings, source: MongoReader
         except EtlError as error:
             denied = isinstance(error, AccessDenied)
             remedy = _grant(database, source) if denied else _REMEDIES.get(check, _CHECK_SETTINGS)
-            yield wrong(check, settings.name, str(error), remedy)
+            yield problem(check, settings.name, str(error), remedy)
             if check in {"role", "fields"}:
                 return
 
@@ -80,12 +80,12 @@ def _role(database: str, settings: CollectionSettings, source: MongoReader) -> F
     except AccessDenied:
         missing = "can be read, but not listed: a drop and re-creation of the collection cannot be noticed"
         return note("role", settings.name, f"{missing}; the role read on {database} suffices for both")
-    return well("role", settings.name, "can be read")
+    return ok("role", settings.name, "can be read")
 
 
 def _fields(_: str, settings: CollectionSettings, source: MongoReader) -> Finding:
     source.check_mapping()
-    return well("fields", settings.name, f"MongoDB accepts the expressions of {', '.join(settings.fields)}")
+    return ok("fields", settings.name, f"MongoDB accepts the expressions of {', '.join(settings.fields)}")
 
 
 def _listed(collection: str, source: MongoReader) -> bool:
@@ -104,10 +104,10 @@ def _grant(database: str, source: MongoReader) -> str:
 
 def _index(database: str, settings: CollectionSettings, source: MongoReader) -> Finding:
     source.prepare()
-    name, problem, remedy = source.index
+    name, why, remedy = source.index
     if name is not None:
-        return well("index", settings.name, name)
-    text = f"{problem}: every page reads the whole collection"
+        return ok("index", settings.name, name)
+    text = f"{why}: every page reads the whole collection"
     if remedy is None:
         return note("index", settings.name, text)
     try:
@@ -116,7 +116,7 @@ def _index(database: str, settings: CollectionSettings, source: MongoReader) -> 
         exists = True
     if not exists:
         text = f"not in the database {database}: misspelt, or without its index until it has documents"
-    return wrong("index", settings.name, text, remedy)
+    return problem("index", settings.name, text, remedy)
 
 
 def _dates(database: str, settings: CollectionSettings, source: MongoReader) -> Finding:
@@ -126,7 +126,7 @@ def _dates(database: str, settings: CollectionSettings, source: MongoReader) -> 
         return note("dates", settings.name, text)
     types = source.timestamp_types()
     if not types:
-        return well("dates", settings.name, f"{field} is a date in every document")
+        return ok("dates", settings.name, f"{field} is a date in every document")
     total = sum(types.values())
     kinds = ", ".join(f"{count} {_KINDS.get(kind, kind)}" for kind, count in sorted(types.items()))
     others = f"{{$expr: {{$ne: [{{$type: '${field}'}}, 'date']}}}}"
@@ -134,7 +134,7 @@ def _dates(database: str, settings: CollectionSettings, source: MongoReader) -> 
     remedy = f"{found}.updateMany({others}, [{{$set: {{{field!r}: '$$NOW'}}}}])"
     if "." in field:  # if the path leads through an array, the update would set every member
         remedy = f"{found}.find({others}), and correct them, or choose another timestamp_field"
-    return wrong(
+    return problem(
         "dates",
         settings.name,
         f"documents in which {field} is not a date: {total}{' or more' if total >= COUNT_CAP else ''} ({kinds});"

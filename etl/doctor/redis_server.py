@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from etl.cache.client import OLDEST, Wire
-from etl.doctor.finding import Finding, note, well, wrong
+from etl.doctor.finding import Finding, note, ok, problem
 from etl.errors import EtlError, RedisUnavailable
 
 SLOTS: Final = 16_384
@@ -20,9 +20,9 @@ def examine(wire: Wire) -> Iterator[Finding]:
         wire.exchange([("PING",)])
     except EtlError as error:
         remedy = "etl config, and correct redis.url; is the server up?"
-        yield wrong("connection", "Redis", str(error), remedy)
+        yield problem("connection", "Redis", str(error), remedy)
         return
-    yield well("connection", "Redis", "answers")
+    yield ok("connection", "Redis", "answers")
     nodes = wire.nodes()
     clusters: list[Mapping[str, str]] = []
     for node in nodes:
@@ -55,9 +55,9 @@ def _version(subject: str, text: str) -> Finding:
     if found is None:
         return note("version", subject, "unknown: INFO does not contain it")
     if (int(found[1]), int(found[2])) >= OLDEST:
-        return well("version", subject, text)
+        return ok("version", subject, text)
     wanted = ".".join(map(str, OLDEST))
-    return wrong(
+    return problem(
         "version",
         subject,
         f"{text} is not supported: {wanted} or newer is required",
@@ -68,31 +68,31 @@ def _version(subject: str, text: str) -> Finding:
 def _mode(subject: str, info: Mapping[str, str]) -> Finding:
     if info.get("role") == "slave":
         primary = f"{info.get('master_host')}:{info.get('master_port')}"
-        return wrong(
+        return problem(
             "mode",
             subject,
             "is a replica, which accepts no writes",
             f"export ETL_REDIS__URL=redis://{primary}/0",
         )
-    return well("mode", subject, "accepts writes")
+    return ok("mode", subject, "accepts writes")
 
 
 def _slots(reports: Sequence[Mapping[str, str]], nodes: int) -> Finding:
-    """By the node that knows of the fewest."""
-    served = min((int(one.get("cluster_slots_ok", 0)) for one in reports), default=0)
+    """Judge by the node that reports the fewest served slots."""
+    served = min((int(report.get("cluster_slots_ok", 0)) for report in reports), default=0)
     if served == SLOTS:
-        return well("slots", "Redis", f"a cluster of {nodes} nodes, which serve all {SLOTS} slots")
+        return ok("slots", "Redis", f"a cluster of {nodes} nodes, which serve all {SLOTS} slots")
     text = f"a cluster of {nodes} nodes, which serve {served} of {SLOTS} slots: keys in the others cannot be written"
-    return wrong("slots", "Redis", text, "redis-cli --cluster fix HOST:PORT")
+    return problem("slots", "Redis", text, "redis-cli --cluster fix HOST:PORT")
 
 
 def _eviction(subject: str, info: Mapping[str, str]) -> Finding:
     policy, limit = info.get("maxmemory_policy", ""), int(info.get("maxmemory", 0))
     if not limit:
-        return well("eviction", subject, "never evicts: it has no maxmemory")
+        return ok("eviction", subject, "never evicts: it has no maxmemory")
     if not policy.startswith("allkeys-"):
-        return well("eviction", subject, f"maxmemory {limit} bytes, {policy}: the checkpoint is safe")
-    return wrong(
+        return ok("eviction", subject, f"maxmemory {limit} bytes, {policy}: the checkpoint is safe")
+    return problem(
         "eviction",
         subject,
         f"maxmemory {limit} bytes with {policy} may evict the checkpoint and the queues",
@@ -102,7 +102,7 @@ def _eviction(subject: str, info: Mapping[str, str]) -> Finding:
 
 def _persistence(subject: str, info: Mapping[str, str], wire: Wire) -> Finding:
     if info.get("aof_enabled") == "1":
-        return well("persistence", subject, "append-only file")
+        return ok("persistence", subject, "append-only file")
     try:
         replies = wire.exchange([("CONFIG", "GET", "appendonly"), ("CONFIG", "GET", "save")])
     except EtlError:
@@ -112,7 +112,7 @@ def _persistence(subject: str, info: Mapping[str, str], wire: Wire) -> Finding:
         text = "CONFIG GET is refused, as on managed servers: check there whether data survives a restart"
         return note("persistence", subject, text)
     if settings.get("appendonly") == "yes":
-        return well("persistence", subject, "append-only file")
+        return ok("persistence", subject, "append-only file")
     if settings["save"]:
-        return well("persistence", subject, f"snapshots ({settings['save']})")
+        return ok("persistence", subject, f"snapshots ({settings['save']})")
     return note("persistence", subject, "no data survives a restart: the next cycle is then a cold start")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from etl.doctor.finding import Finding, well, wrong
+from etl.doctor.finding import Finding, ok, problem
 from etl.settings import FamilySettings, Settings
 from schemas.documents import KINDS
 
@@ -17,10 +17,10 @@ def examine(settings: Settings) -> Iterator[Finding]:
 def _family(name: str, family: FamilySettings, cycle: int) -> Finding:
     ttl, refresh = family.ttl, family.refresh_seconds
     if refresh is not None:
-        return well("ttl", name, f"TTL {ttl} s, and the daemon refreshes it every {refresh} s")
+        return ok("ttl", name, f"TTL {ttl} s, and the daemon refreshes it every {refresh} s")
     if ttl is None or ttl >= cycle:
-        return well("ttl", name, "no TTL: kept until it is popped" if ttl is None else f"TTL {ttl} s")
-    return wrong(
+        return ok("ttl", name, "no TTL: kept until it is popped" if ttl is None else f"TTL {ttl} s")
+    return problem(
         "ttl",
         name,
         f"TTL {ttl} s is less than a cycle of {cycle} s, and nothing refreshes it in between",
