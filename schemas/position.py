@@ -64,7 +64,7 @@ class Position(NamedTuple):
         )
 
     def place(self) -> "Place":
-        """The same in texts and numbers."""
+        """The position in texts and numbers."""
         return timestamp_text(self.timestamp), self.ms, id_text(self.id)
 
 
@@ -84,7 +84,7 @@ def timestamp_text(timestamp: Any) -> str:
 
 
 def place_in(document: Mapping[str, Any], timestamp_field: str, raw: bytes) -> Place:
-    """The result of `position_in`, in a tenth of the time for the usual types.
+    """The place of `position_in`, in a tenth of the time for the usual types.
 
     Args:
         document: `raw`, decoded.
@@ -115,7 +115,7 @@ def position_in(raw: bytes, timestamp_field: str) -> Position:
     values found.
 
     Raises:
-        InvalidBSON: the document is no BSON.
+        InvalidBSON: the document is not BSON.
     """
     first, *path = [name.encode() for name in timestamp_field.split(".")]
     document_id, timestamp = _first(raw, b"_id"), _first(raw, first)
@@ -137,8 +137,8 @@ def _at(value: RawValue, path: list[bytes]) -> RawValue | None:
         return None if inner is None else _at(inner, path[1:])
     if value.type == ARRAY:
         documents = (RawValue(kind, data) for kind, _, data in elements(value.data) if kind == DOCUMENT)
-        found = [inner for one in documents if (inner := _at(one, path)) is not None]
-        return RawValue(ARRAY, document_of((str(n).encode(), one) for n, one in enumerate(found)))
+        values = [inner for document in documents if (inner := _at(document, path)) is not None]
+        return RawValue(ARRAY, document_of((str(n).encode(), inner) for n, inner in enumerate(values)))
     return None
 
 

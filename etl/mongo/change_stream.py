@@ -16,7 +16,7 @@ from pymongo.client_session import ClientSession
 
 from etl.errors import EtlError, InvalidatedError, StreamRefusedError, TokenLostError
 from etl.model.events import Events, ResumeToken
-from etl.mongo.client import translated_errors
+from etl.mongo.client import first_line, translated_errors
 from schemas.codec import DECODING
 from schemas.ids import id_text
 
@@ -134,9 +134,5 @@ class ChangeStream:
                 raise TokenLostError(f"{namespace}: the oplog does not go back to the last event") from error
             if code in _NO_STREAMS:
                 reason = error.__cause__ if isinstance(error.__cause__, errors.PyMongoError) else error
-                raise StreamRefusedError(f"{namespace}: no change stream: {_line(reason)}") from error
+                raise StreamRefusedError(f"{namespace}: no change stream: {first_line(reason)}") from error
             raise
-
-
-def _line(error: BaseException) -> str:
-    return str(error).split(", full error:", maxsplit=1)[0].replace("\n", " ")

@@ -57,7 +57,7 @@ def test_pages_follow_each_other() -> None:
 def test_page_that_does_not_advance_fails_and_names_the_document(last: Position) -> None:
     """At the first page: each task of a backfill starts its own loop."""
     reader = FakeReader(Page([b"1"], last, more=True))
-    with pytest.raises(CycleFailed, match=r"document (\"id\"|\"aa\"|7) ends a page"):
+    with pytest.raises(CycleFailed, match=r"document (\"id\"|\"aa\"|7) ends the page"):
         read(reader, dated(5))
     assert len(reader.asked) == 1
 
