@@ -14,7 +14,7 @@ def main() -> NoReturn:
     modules of the command are loaded (`collect_garbage`).
     """
     _open_closed_streams()
-    # Block these signals until `etl.cli.stopping` has set its handlers: for the first process of a container the
+    # Block these signals until `etl.cli.signals` has set its handlers: for the first process of a container the
     # kernel drops signals that have no handler.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP})
     gc.disable()

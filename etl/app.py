@@ -185,12 +185,11 @@ class App:
             ConfigurationError: the name is not in the settings, or the state in Redis is of another source.
             EtlError: a server does not answer, or refuses.
         """
-        report = VerifyReport(name)
         scope = self._parts.scope(self._settings.collection(name))
         refuse_other_source(scope.stages)
         store = self._parts.store(self._settings.collection(name))
         due = store.reconciliation_due() if repair and sample is None else 0
-        verify(scope, report, progress, sample, repair=repair)
+        report = verify(scope, sample, progress, repair=repair)
         if due and report.true:
             store.reconciled(due)
         return report

@@ -43,10 +43,11 @@ class LeaseLost(CycleFailed):
     """
 
     def __init__(self, newest: str | None) -> None:
-        holder = (newest or "").partition(":")[2]
+        self.holder = (newest or "").partition(":")[2]
+        """The other holder; empty if the fence is gone."""
         super().__init__(
-            f"lost the lease: {holder} has taken over"
-            if holder
+            f"lost the lease: {self.holder} has taken over"
+            if self.holder
             else "lost the lease: its fence is gone from Redis, which was flushed or has evicted it"
         )
 

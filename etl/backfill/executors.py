@@ -149,7 +149,7 @@ def _client(scheduler: str) -> Iterator[Any]:
         import dask  # noqa: PLC0415 (an extra, and slow to load)
         from distributed import Client  # noqa: PLC0415
     except ImportError:
-        raise ConfigurationError("--executor dask: pip install distributed") from None
+        raise ConfigurationError("--executor dask needs a package: pip install distributed") from None
     try:
         client: Any = Client(scheduler, timeout=DASK_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:

@@ -4,6 +4,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from queue import Queue
 from typing import TypeVar
 
@@ -26,15 +27,15 @@ def work(stages: Stages, process: Process, task: Task) -> RangeProgress:
     documents, outcomes, cursor = 0, [], None
     clock, retry = stages.processor.now, stages.retry
     read = pages(stages.reader, task.scan_range, stages.page_size, task.present, clock, retry)
-    transformed = ((page, stages.transform(page.documents)) for page in read)
-    for page, results in read_ahead(transformed) if task.seconds else transformed:
+    transformed = ((read_at, page, stages.transform(page.documents)) for read_at, page in read)
+    for read_at, page, results in read_ahead(transformed) if task.seconds else transformed:
         # A page without the index has 10,000 documents: written in parts, so that a stop does not wait for all.
         for start in range(0, max(len(results), 1), stages.page_size):
             part = results[start : start + stages.page_size]
-            outcome = process(part, page.read_at)
-            outcome.position = newest_position(part, task.present)
-            outcome.handled = [name for name in outcome.handled if name in waiting]
-            outcomes.append(outcome)
+            outcome = process(part, read_at)
+            handled = [name for name in outcome.handled if name in waiting]
+            position = newest_position(part, task.present)
+            outcomes.append(replace(outcome, handled=handled, position=position))
             documents += len(part)
             if stages.stop.is_set() and start + len(part) < len(results):
                 return RangeProgress(documents, merged(outcomes), part[-1].position)

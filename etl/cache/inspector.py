@@ -111,7 +111,7 @@ class Inspector:
         calls = []
         for places in groups:
             group = [names[place] for place in places]
-            calls.append(SCRIPTS["look"].call(group, *map(keys.__getitem__, group), SURPLUS))
+            calls.append(SCRIPTS["inspect"].call(group, *map(keys.__getitem__, group), SURPLUS))
         replies = self._exchange(calls) if calls else []
         contents: dict[str, Content] = {}
         for places, reply in zip(groups, replies, strict=True):
@@ -183,7 +183,7 @@ def _record(text: str) -> Record | None:
 
 
 def _contents(reply: Sequence[Any]) -> Iterator[Content | None]:
-    """The content of each key from the reply of `lua/look.lua`."""
+    """The content of each key from the reply of `lua/inspect.lua`."""
     place = 0
     while place < len(reply):
         kind = reply[place]

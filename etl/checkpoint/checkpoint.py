@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 from bson.datetime_ms import DatetimeMS
 
 from etl import logs
-from etl.cache.client import Command, Wire, mapping
+from etl.cache.client import Command, Wire, mapping, micros
 from etl.cache.keys import StateKeys
 from etl.cache.scripts import SCRIPTS
 from etl.checkpoint.dead_letters import BEYOND_CAP
@@ -91,7 +91,7 @@ class CheckpointStore:
             ("TIME",),
         ]
         replies = self._retry(lambda: self._wire.exchange(commands))
-        kept, published, deferred, dead, queues, (seconds, micros) = replies
+        kept, published, deferred, dead, queues, time = replies
         fields = mapping(kept)
         try:
             checkpoint, sweeps = _checkpoint(fields), json.loads(fields.get("sweeps", "{}"))
@@ -104,7 +104,7 @@ class CheckpointStore:
         return State(
             checkpoint=checkpoint or _from_published(mapping(published)),
             origin=Origin(fields["source"], fields["uuid"]) if "source" in fields else None,
-            now=int(seconds) * 1000 + int(micros) // 1000,
+            now=micros(time) // 1000,
             deferred={i: deferral_from_text(text) for i, text in mapping(deferred).items()},
             dead_letters=dead,
             sweeps=sweeps,
@@ -272,8 +272,8 @@ class CheckpointStore:
             ("HMGET", self._keys.deferred, "", *(one.id for one in outcome.deferred)),
         ]
         replies = self._retry(lambda: self._wire.exchange(commands))
-        (seconds, _), kept, (_, *earlier_letters), (_, *earlier_deferrals) = replies
-        now = iso_utc(int(seconds) * 1000)
+        time, kept, (_, *earlier_letters), (_, *earlier_deferrals) = replies
+        now = iso_utc(micros(time) // 1000)
         for deferred, text in zip(outcome.deferred, earlier_deferrals, strict=True):
             since = deferral_from_text(text).since if text else now
             step.add("deferred", "HSET", deferred.id, Deferral(deferred.lock, since).text())

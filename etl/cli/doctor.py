@@ -13,7 +13,7 @@ FOUND_SOMETHING = 3
 @json_option
 @pass_runtime
 def doctor(runtime: Runtime, *, as_json: bool) -> int:
-    """Check the settings and both servers; print a command for each problem.
+    """Check settings and servers; print a remedy for each problem.
 
     Connections, versions, role, mapping, index, types of the timestamps, clocks, Redis eviction and persistence,
     TTLs against the cycle, the ETL's own keys. Changes nothing. Ends with 3 when it finds a problem.
@@ -27,5 +27,6 @@ def doctor(runtime: Runtime, *, as_json: bool) -> int:
         rows = [(one.level, one.check, one.subject, one.text) for one in found if one not in wrong]
         output.table(("result", "check", "of", "what"), rows)
         for one in wrong:
-            output.say(f"\n{one.subject}: {one.text}\n  type: {one.remedy}")
+            where = "remedy, in mongosh" if (one.remedy or "").startswith("db.") else "remedy"
+            output.say(f"\n{one.subject}: {one.text}\n  {where}: {one.remedy}")
     return FOUND_SOMETHING if wrong else 0

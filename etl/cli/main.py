@@ -11,7 +11,7 @@ from typing import NoReturn
 import click
 
 from etl import logs
-from etl.cli import output, stopping
+from etl.cli import output, signals
 from etl.cli.backfill import backfill
 from etl.cli.config import config
 from etl.cli.dead_letters import dead_letters
@@ -53,7 +53,7 @@ def etl(context: click.Context) -> None:
     if (
         context.invoked_subcommand != run_.name
     ):  # `run` handles signals itself, also those that arrive while it loads
-        context.with_resource(stopping.handling(signal.default_int_handler))
+        context.with_resource(signals.handling(signal.default_int_handler))
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 

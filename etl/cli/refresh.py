@@ -2,8 +2,9 @@
 
 import click
 
-from etl.cli import entries, output
+from etl.cli import output
 from etl.cli.runtime import Runtime, json_option, pass_runtime
+from etl.cli.show import family_named
 from etl.errors import EtlError
 
 
@@ -22,7 +23,7 @@ def refresh(runtime: Runtime, family: str, name: str | None, *, as_json: bool) -
       etl refresh config:api openai
     """  # noqa: D301 (click keeps the lines of a paragraph that starts with a backspace)
     with runtime.app() as app, output.progress(f"Refreshing {family}"):
-        entries.family_named(family)  # the settings name further families
+        family_named(family)  # the settings name further families
         report = app.refresh(family, name)
     if name is not None and not report.documents:
         raise EtlError(f"{family} {name}: no document in MongoDB has this name, so nothing was written")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import yaml
 
-from etl.cli import stopping
+from etl.cli import signals
 from etl.settings import Loaded, Settings, load_with_origins, yaml_file
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Runtime:
 
         The first Ctrl-C, SIGTERM or SIGHUP stops it between two steps, a second one immediately.
         """
-        with self.start(self.loaded().settings) as app, stopping.handling(_stop_first(app)):
+        with self.start(self.loaded().settings) as app, signals.handling(_stop_first(app)):
             yield app
 
 

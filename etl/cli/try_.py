@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from etl.cli import entries, ids, output
+from etl.cli import ids, output
 from etl.cli.runtime import Runtime, json_option, pass_runtime
+from etl.cli.show import value_lines
 from etl.errors import EtlError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ _LONGEST = 160
     "--limit",
     type=click.IntRange(1, 500),
     default=5,
+    show_default=True,
     metavar="N",
     help="Number of documents, chosen at random; without IDs only.",
 )
@@ -59,7 +61,7 @@ def _lines(one: "Preview") -> Iterator[str]:
     for effect in one.effects:
         yield f"{effect.does} {effect.key}{_life(effect)}"
         if effect.value is not None:
-            yield from (f"  {line}" for line in entries.lines(entries.decoded(effect.value)))
+            yield from (f"  {line}" for line in value_lines(effect.value))
     if one.lock is not None:
         yield f"deferred while {one.lock} exists"
 

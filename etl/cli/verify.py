@@ -16,7 +16,7 @@ _COUNTS = {
     "matching": "match their documents",
     "different": "hold another value",
     "missing": "absent, although their documents changed less than a TTL ago",
-    "expired": "absent; their documents changed longer ago than a TTL",
+    "expired": "absent; changed longer ago than a TTL, or without a timestamp",
     "orphaned": "present, although no document fills them",
     "deferred": "wait for the lock of their campaign",
     "pending": "changed after the last cycle, or during the verification",

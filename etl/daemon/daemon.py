@@ -17,10 +17,10 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from etl import logs
 from etl.app import App
-from etl.daemon.following import Following
+from etl.daemon.followers import FollowerThread
 from etl.daemon.jobs import JobContext, jobs
 from etl.daemon.misfires import MisfireListener
-from etl.daemon.schedule import MONOTONIC, Every, present
+from etl.daemon.schedule import MONOTONIC, IntervalTrigger, monotonic_now
 from etl.monitoring.health import STOPPING, HealthSnapshot, SnapshotCache, take_snapshot
 from etl.monitoring.history import QueueLengths, Recent, recent
 from etl.monitoring.metrics import Metrics
@@ -56,7 +56,11 @@ class Daemon:
         self._monitoring_app = App(_with_short_timeouts(settings))
         context = JobContext(settings, metrics, self._postpone)
         self._jobs = jobs(context)
-        self._following = [Following(one.name, context) for one in settings.collections if one.follow]
+        self._followers = [
+            FollowerThread(collection.name, context)
+            for collection in settings.collections
+            if collection.follow
+        ]
         self._scheduler = _scheduler(len(self._jobs))
         intervals = {job.task: job.seconds for job in self._jobs}
         self._misfires = MisfireListener(intervals, metrics)
@@ -82,15 +86,15 @@ class Daemon:
         self._queues.start()
         _log.info("answering at %s", self.url, extra=logs.event("listening", url=self.url))
         for job in self._jobs:
-            first = present() + timedelta(seconds=job.idle_at_first)
-            self._scheduler.add_job(job, Every(job.seconds), id=job.task, next_run_time=first)
+            first = monotonic_now() + timedelta(seconds=job.first_delay)
+            self._scheduler.add_job(job, IntervalTrigger(job.seconds), id=job.task, next_run_time=first)
         self._scheduler.start()
-        for one in self._following:
-            one.start()
+        for follower in self._followers:
+            follower.start()
         tasks = [job.task for job in self._jobs]
-        _log.info("started: %s", "; ".join(tasks), extra=logs.event("started", tasks=tasks))
+        _log.info("tasks: %s", "; ".join(tasks), extra=logs.event("started", tasks=tasks))
         self._stop_requests.get()
-        _log.info("stopping", extra=logs.event("stopping"))
+        _log.info("after the current batch", extra=logs.event("stopping"))
         self._end()
 
     def stop(self) -> None:
@@ -101,7 +105,7 @@ class Daemon:
         """Move the next run of a task; not while the scheduler shuts down, which would deadlock."""
         with self._postponing:
             if not self._stop.is_set():
-                due = present() + timedelta(seconds=seconds)
+                due = monotonic_now() + timedelta(seconds=seconds)
                 self._scheduler.modify_job(task, next_run_time=due)
                 self._misfires.moved(task, due)
 
@@ -109,8 +113,8 @@ class Daemon:
         self._stop.set()
         for job in self._jobs:
             job.app.stop()
-        for one in self._following:
-            one.stop()
+        for follower in self._followers:
+            follower.stop()
         for cache in (self._health, self._recent, self._queues):
             cache.stop()
         shutdown = threading.Thread(target=self._shut_down, daemon=True)
@@ -129,8 +133,8 @@ class Daemon:
         self._serving.stop()
         for job in self._jobs:
             job.close()
-        for one in self._following:
-            one.close()
+        for follower in self._followers:
+            follower.close()
         self._monitoring_app.close()
 
 

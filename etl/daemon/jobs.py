@@ -22,13 +22,13 @@ _CHECK_SECONDS: Final = 5.0
 """Interval between checks of the servers after a failure."""
 
 _LINES_PER_OUTAGE: Final = 5
-"""Maximum of log lines per outage: a server that goes down causes several errors."""
+"""Maximum number of log lines per outage: a server that goes down causes several errors."""
 
 _log = logging.getLogger("etl.daemon")
 
 
 class NothingDone(Exception):
-    """The run did nothing because another daemon does the work: neither success nor failure."""
+    """The run had nothing to do, or another daemon does it: neither success nor failure."""
 
 
 class JobContext(NamedTuple):
@@ -39,26 +39,32 @@ class JobContext(NamedTuple):
     postpone: Callable[[str, float], None]
     """Moves the next run of a task to this many seconds from now."""
     start: Callable[[Settings, Callable[[TransientError], None]], App] = App
-    """Creates an application with a callback for retries."""
+    """Creates an application from the settings and a callback for retries."""
 
 
 class Job(ABC):
-    """One task of the scheduler, with an application of its own, since a connection serves one thread."""
+    """One task of the scheduler, with an application of its own, because jobs run in parallel threads.
 
-    idle_at_first: float = 0.0
+    Args:
+        task: the name of the task; also the label in logs and metrics.
+        seconds: the interval.
+        context: shared by all jobs.
+    """
+
+    first_delay: float = 0.0
     """Seconds from the start of the daemon to the first run."""
 
     def __init__(self, task: str, seconds: float, context: JobContext) -> None:
         self.task = task
         self.seconds = seconds
-        self.app = context.start(context.settings, self._retried)
+        self.app = context.start(context.settings, self._on_retry)
         self.metrics = context.metrics
         self._context = context
         self._waiting = False
         self._logged: set[str] = set()
 
     @abstractmethod
-    def fields(self) -> dict[str, str]:
+    def log_fields(self) -> dict[str, str]:
         """The fields of its log lines."""
 
     @abstractmethod
@@ -67,7 +73,8 @@ class Job(ABC):
 
         Raises:
             EtlError: the same as returning a problem.
-            NothingDone: another daemon does the work.
+            Interrupted: the daemon stops.
+            NothingDone: nothing was due, or another daemon does the work.
         """
 
     @abstractmethod
@@ -76,7 +83,7 @@ class Job(ABC):
 
     @abstractmethod
     def yield_leadership(self) -> None:
-        """Let another daemon take over after a failure."""
+        """Let another daemon take over after a failed run."""
 
     def close(self) -> None:
         """Release everything it holds."""
@@ -84,7 +91,7 @@ class Job(ABC):
 
     def __call__(self) -> None:
         """One run, or a check whether it can start; never raises."""
-        with logs.bound(**self.fields()):
+        with logs.bound(**self.log_fields()):
             try:
                 problems = self._run()
             except (Interrupted, NothingDone):
@@ -132,7 +139,7 @@ class Job(ABC):
         if self.seconds > _CHECK_SECONDS:
             self.postpone(_CHECK_SECONDS)
 
-    def _retried(self, error: TransientError) -> None:
+    def _on_retry(self, error: TransientError) -> None:
         self.metrics.retried(self.task)
         _log.debug("%s; trying again", error, extra=logs.event("retry"))
         self._log_problem(str(error))
@@ -149,7 +156,7 @@ class Job(ABC):
             _log.info("recovered", extra=logs.event("recovered"))
 
 
-class Cycles(Job):
+class CycleJob(Job):
     """The cycles of one collection: the first at the start, further ones while this daemon leads."""
 
     def __init__(self, collection: str, context: JobContext) -> None:
@@ -159,10 +166,8 @@ class Cycles(Job):
         self._margin = context.settings.lease.seconds / RENEWALS_PER_LEASE
         self._first = True
         self._standing_by = False
-        self.repair_is_due = False
-        """Whether a reconciliation was due at the end of the last cycle."""
 
-    def fields(self) -> dict[str, str]:
+    def log_fields(self) -> dict[str, str]:
         """The collection, and an id of the run."""
         return {"collection": self.task, "cycle": secrets.token_hex(4)}
 
@@ -199,10 +204,10 @@ class Cycles(Job):
         self._log_report(report)
         if report.status == "ok":
             try:
-                self.repair_is_due = self.app.reconciliation_due(self.task)
+                due = self.app.reconciliation_due(self.task)
             except EtlError as error:
-                return str(error)  # the cycle went well, and is counted already
-            if self.repair_is_due:
+                return str(error)  # the cycle succeeded and is counted already
+            if due:
                 self._context.postpone(_reconciliation(self.task), 0)
         return report.error if report.status == "failed" else None
 
@@ -245,10 +250,10 @@ class Cycles(Job):
         _log.log(level, text, *counts.values(), extra=logs.event("cycle", mode=report.mode, **counts))
 
 
-class Refreshes(Job):
+class RefreshJob(Job):
     """The refreshes of one family."""
 
-    def fields(self) -> dict[str, str]:
+    def log_fields(self) -> dict[str, str]:
         """The family."""
         return {"family": self.task}
 
@@ -267,20 +272,20 @@ class Refreshes(Job):
         return None
 
 
-class Reconciliations(Job):
+class ReconciliationJob(Job):
     """The reconciliations of one collection: every `seconds`, and when one is due after a run.
 
     The first one is `seconds` after the start. Without `seconds` they run only when due.
     """
 
-    def __init__(self, cycles: Cycles, seconds: float | None, context: JobContext) -> None:
+    def __init__(self, cycles: CycleJob, seconds: float | None, context: JobContext) -> None:
         super().__init__(_reconciliation(cycles.task), seconds or cycles.seconds, context)
-        self.idle_at_first = self.seconds
+        self.first_delay = self.seconds
         self._only_when_due = seconds is None
         self._cycles = cycles
         self._collection = cycles.task
 
-    def fields(self) -> dict[str, str]:
+    def log_fields(self) -> dict[str, str]:
         """The collection."""
         return {"collection": self._collection}
 
@@ -294,13 +299,12 @@ class Reconciliations(Job):
         """Verify and repair, if this daemon leads."""
         if not self._cycles.leads():
             raise NothingDone
-        if self._only_when_due and not self._cycles.repair_is_due:
+        if self._only_when_due and not self.app.reconciliation_due(self._collection):
             raise NothingDone
         try:
             report = self.app.reconcile(self._collection)
         except LeaseHeldError as other:
             raise NothingDone from other
-        self._cycles.repair_is_due = False
         if report and report.wrong:
             counts = {
                 name: getattr(report, name) for name in ("different", "missing", "orphaned", "repaired")
@@ -316,12 +320,12 @@ def _reconciliation(collection: str) -> str:
 
 def jobs(context: JobContext) -> list[Job]:
     """All jobs: one per collection, one per refreshed family, one reconciliation per collection."""
-    cycles = [Cycles(collection.name, context) for collection in context.settings.collections]
+    cycles = [CycleJob(collection.name, context) for collection in context.settings.collections]
     refreshes = [
-        Refreshes(name, family.refresh_seconds, context)
+        RefreshJob(name, family.refresh_seconds, context)
         for name, family in context.settings.families.items()
         if family.refresh_seconds is not None
     ]
     interval = context.settings.reconcile.interval_seconds
-    reconciliations = [Reconciliations(one, interval, context) for one in cycles]
+    reconciliations = [ReconciliationJob(job, interval, context) for job in cycles]
     return [*cycles, *refreshes, *reconciliations]

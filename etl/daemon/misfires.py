@@ -12,7 +12,7 @@ from typing import Final
 from apscheduler.events import EVENT_JOB_MAX_INSTANCES, JobSubmissionEvent
 
 from etl import logs
-from etl.daemon.schedule import present
+from etl.daemon.schedule import monotonic_now
 from etl.monitoring.metrics import Metrics
 
 LATE_SECONDS: Final = 1.0
@@ -46,7 +46,7 @@ class MisfireListener:
             self._still_busy(task)
         else:
             self._busy.discard(task)
-            self._begun(task, (present() - due).total_seconds())
+            self._begun(task, (monotonic_now() - due).total_seconds())
 
     def _still_busy(self, task: str) -> None:
         """Count each skipped run; log the first in a row."""

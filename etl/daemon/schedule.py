@@ -35,12 +35,12 @@ class _Monotonic(tzinfo):
 MONOTONIC: Final = _Monotonic()
 
 
-def present() -> datetime:
+def monotonic_now() -> datetime:
     """The current time of the scheduler's clock."""
     return datetime.now(MONOTONIC)
 
 
-class Every(BaseTrigger):  # type: ignore[misc]  # a class without types
+class IntervalTrigger(BaseTrigger):  # type: ignore[misc]  # a class without types
     """Fires at an interval in seconds; missed runs are merged into one."""
 
     def __init__(self, seconds: float) -> None:

@@ -137,7 +137,7 @@ def _dates(database: str, settings: CollectionSettings, source: MongoReader) -> 
     return wrong(
         "dates",
         settings.name,
-        f"{field} is not a date in {total}{' or more' if total >= COUNT_CAP else ''} documents ({kinds}):"
+        f"documents in which {field} is not a date: {total}{' or more' if total >= COUNT_CAP else ''} ({kinds});"
         " no cycle applies them",
         remedy,
     )

@@ -95,7 +95,8 @@ def _collection(one: Survey, kinds: Sequence[_Mapped]) -> Iterator[str]:
     yield _line(f"  - name: {_text(one.name)}", f"about {one.documents:,} documents")
     mapped = {}
     if not one.tipos & KINDS.keys():
-        guess = _line("", f"its fields are similar; others: {', '.join(KINDS)}").lstrip()
+        rest = ", ".join(tipo for tipo in KINDS if tipo != kinds[0].kind.tipo)
+        guess = _line("", f"its fields are similar; the other kinds: {rest}").lstrip()
         if "tipo" in one.fields:  # with other values
             mapped["tipo"] = f"{{$literal: {kinds[0].kind.tipo}}}", guess
         else:

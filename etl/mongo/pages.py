@@ -1,31 +1,19 @@
 """The pages of one range of the index: the only loop that reads a collection."""
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from etl.errors import CycleFailed
 from etl.interfaces import Reader
+from etl.model.page import Page
 from etl.model.scan import ScanRange, earliest, latest
 from etl.retry import Retry
 from schemas.ids import readable_id
-from schemas.position import Position, after
-
-
-class ReadPage(NamedTuple):
-    """Raw documents in index order."""
-
-    read_at: int
-    """The time before the read, by `clock` of `pages`."""
-    documents: list[bytes]
-    last: Position | None
-    """The position after them; None without documents."""
-    more: bool
-    """Whether there may be more after them."""
+from schemas.position import after
 
 
 def pages(
     reader: Reader, scan_range: ScanRange, size: int, present: int, clock: Callable[[], int], retry: Retry
-) -> Iterator[ReadPage]:
+) -> Iterator[tuple[int, Page]]:
     """The pages of a range, without documents dated between `present` and the time of the read.
 
     These were written since the scan began, and belong to the next one: otherwise a fast writer could keep a scan from
@@ -36,8 +24,11 @@ def pages(
         scan_range: the range to read.
         size: maximum number of documents per page.
         present: the server's clock when the scan began, in milliseconds since the epoch.
-        clock: the clock for `ReadPage.read_at`.
+        clock: is called before each page is read.
         retry: retries each step while a server does not answer.
+
+    Yields:
+        The clock before the page was read, and the page.
 
     Raises:
         EtlError: a server does not answer, or refuses.
@@ -54,7 +45,7 @@ def pages(
                 f"reading does not advance: document {readable_id(page.last.id)} ends the page after"
                 f" {readable_id(begin.id)}, but precedes it in the index"
             )
-        yield ReadPage(read_at, page.documents, page.last, page.more)
+        yield read_at, page
         if not page.more:
             return
         if page.last is None:

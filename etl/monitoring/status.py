@@ -6,10 +6,10 @@ answer, the rest is reported.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
-from etl.cache.client import Command, Wire
+from etl.cache.client import Command, Wire, mapping, micros
 from etl.cache.keys import StateKeys
 from etl.checkpoint.history import Entry, History, began, ended
 from etl.errors import EtlError, TransientError
@@ -118,8 +118,9 @@ def _status(
     wire: Wire, name: str, keys: StateKeys, source: MongoReader, cycle_seconds: int, mongodb: _MongoDB
 ) -> CollectionStatus:
     checkpoint, backfill, *replies, time = wire.exchange(_questions(keys))
+    now = micros(time) / 1e6
     dead, deferred, (_, some), lease, backfill_lease, queues, leader, follower, following = replies
-    kept, cut = _mapping(checkpoint), _mapping(backfill)
+    kept, cut = mapping(checkpoint), mapping(backfill)
     history = History(wire, keys)
     last, success, reconciled = history.last_cycle(), history.last_success(), history.reconciliation()
     lengths = _lengths(wire, sorted(queues))
@@ -127,7 +128,7 @@ def _status(
     scans = [*_scan(kept, "cold_start", lease), *_scan(cut, "backfill", backfill_lease)]
     # After Redis: if Redis does not answer, do not wait for MongoDB.
     lag, total, error = mongodb.ask(source, position or _start(kept), count=bool(scans))
-    follow = _follow(follower, following, time)
+    follow = _follow(follower, following, now)
     if lag is not None and follow is not None and follow["lag_seconds"] is not None:
         lag = follow["lag_seconds"]  # the watermark is only moved by cycles
     return CollectionStatus(
@@ -136,7 +137,7 @@ def _status(
         last_timestamp=None if position is None or position.ms is None else iso_utc(position.ms),
         lag_seconds=lag,
         last_cycle=dict(last) if last else None,
-        seconds_since_success=_since(success, time),
+        seconds_since_success=_since(success, now),
         next_cycle=date_text(began(last) + timedelta(seconds=cycle_seconds)) if last else None,
         dead_letters=dead,
         dead_letters_beyond=int(kept.get("dead_letters_beyond", 0)),
@@ -170,11 +171,6 @@ def _questions(own: StateKeys) -> list[Command]:
     ]
 
 
-def _mapping(reply: list[str]) -> dict[str, str]:
-    """A hash as RESP2 sends it: fields and values in turn."""
-    return dict(zip(reply[::2], reply[1::2], strict=True))
-
-
 def _start(kept: Mapping[str, str]) -> Position | None:
     """The position of a collection without documents, from the clock of its last cycle; None before the first."""
     clock = kept.get("mongo_clock")
@@ -193,13 +189,10 @@ def _scan(kept: Mapping[str, str], mode: str, lease: str | None) -> Iterator[dic
         }
 
 
-def _follow(
-    known: tuple[str | None, str | None], holder: str | None, time: tuple[str, str]
-) -> dict[str, Any] | None:
+def _follow(known: tuple[str | None, str | None], holder: str | None, now: float) -> dict[str, Any] | None:
     event, caught_up = known
     if caught_up is None and holder is None:
         return None
-    now = int(time[0])
     state, lag = {
         "1": ("following", 0.0),
         "0": ("behind", max(0.0, now - float(event or now))),
@@ -212,17 +205,16 @@ def _follow(
     }
 
 
-def _since(success: Entry | None, time: tuple[str, str]) -> float | None:
+def _since(success: Entry | None, now: float) -> float | None:
     """Seconds since the end of a cycle, by the clock of Redis."""
     if success is None:
         return None
-    now = datetime.fromtimestamp(int(time[0]), UTC) + timedelta(microseconds=int(time[1]))
-    return max(0.0, round((now - ended(success)).total_seconds(), 3))
+    return max(0.0, round(now - ended(success).timestamp(), 3))
 
 
 def _deferred(scanned: list[str]) -> list[dict[str, Any]]:
     """Some deferred documents, the oldest first, from the reply of HSCAN."""
-    pairs = list(zip(scanned[::2], scanned[1::2], strict=True))[:SHOWN_DEFERRED]
+    pairs = [*mapping(scanned).items()][:SHOWN_DEFERRED]
     waiting = [{"id": key} | deferral_from_text(text).as_dict() for key, text in pairs]
     return sorted(waiting, key=lambda one: str(one["since"]))
 

@@ -1,7 +1,6 @@
 """The settings: definitions (`model`), sources (`layers`, `environment`, `yaml_file`), addresses (`urls`)."""
 
-from etl.settings.effective import Effective, effective
-from etl.settings.layers import Loaded, load, load_with_origins
+from etl.settings.layers import Effective, Loaded, effective, load, load_with_origins
 from etl.settings.model import (
     CollectionSettings,
     FamilySettings,

@@ -19,7 +19,7 @@ class UnusableKinds(ValueError):
     def __init__(self, place: str, problem: str) -> None:
         super().__init__(problem)
         self.place = place
-        """The setting below `kinds`: its number; empty for an entry point."""
+        """The index in the setting `kinds`; empty for an entry point."""
 
 
 def load_kinds(modules: Sequence[str]) -> None:
@@ -30,24 +30,24 @@ def load_kinds(modules: Sequence[str]) -> None:
     """
     installed = (("", f"the entry point {name}", value) for name, value in _installed())
     named = ((str(number), name, name) for number, name in enumerate(modules))
-    for place, what, value in (*installed, *named):
+    for place, source, value in (*installed, *named):
         module, _, attribute = value.partition(":")
         try:
-            found = import_module(module)
-            register(_kinds(getattr(found, attribute) if attribute else found))
+            imported = import_module(module)
+            register(_kinds(getattr(imported, attribute) if attribute else imported))
         except (ImportError, AttributeError, ValueError) as error:
-            raise UnusableKinds(place, f"{what} cannot be used: {error}") from error
+            raise UnusableKinds(place, f"{source} cannot be used: {error}") from error
 
 
 @cache
 def _installed() -> tuple[tuple[str, str], ...]:
-    return tuple((one.name, one.value) for one in entry_points(group=GROUP))
+    return tuple((entry.name, entry.value) for entry in entry_points(group=GROUP))
 
 
 def _kinds(found: Any) -> tuple[Kind, ...]:
-    """The kinds of a module, or what an entry point names: a kind or several."""
-    several = getattr(found, "KINDS", None) or getattr(found, "KIND", found)
-    kinds = tuple(several) if isinstance(several, tuple | list) else (several,)
+    """The kinds of a module, or the kind or kinds that an entry point names."""
+    named = getattr(found, "KINDS", None) or getattr(found, "KIND", found)
+    kinds = tuple(named) if isinstance(named, tuple | list) else (named,)
     if not all(isinstance(kind, Kind) for kind in kinds):
         raise ValueError("expected KIND, or KINDS, made by schemas.documents.kind.Kind")
     return kinds

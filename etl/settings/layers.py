@@ -1,15 +1,17 @@
-"""Merges the sources of settings: command line over environment over file over default; records origins."""
+"""Merges the sources of settings, command line over environment over file over default, and records origins."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from etl.errors import ConfigurationError
 from etl.settings import environment, validation, yaml_file
 from etl.settings.model import Settings
+from etl.settings.urls import masked
 from etl.settings.validation import Path as SettingPath
 
 DEFAULT_FILE = Path("config/etl.yaml")
@@ -38,6 +40,15 @@ class Loaded(NamedTuple):
     origins: Origins
 
 
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """One setting: `mongo.uri`, its value, and `default`, `file …`, `environment …` or `command line`."""
+
+    path: str
+    value: Any
+    source: str
+
+
 class _Layer(NamedTuple):
     values: Mapping[str, Any]
     origin: Callable[[SettingPath], str]
@@ -58,8 +69,8 @@ def load_with_origins(path: Path | None, overrides: Mapping[str, Any]) -> Loaded
     """Like `load`, with the origin of every value."""
     values: dict[str, Any] = {}
     origins = Origins()
-    for layer in (*_file(path), *_given(overrides)):
-        _lay_over(values, layer, origins)
+    for layer in _layers(path, overrides):
+        _merge(values, layer, origins)
     try:
         return Loaded(Settings.model_validate(values), origins)
     except ValidationError as error:
@@ -67,20 +78,17 @@ def load_with_origins(path: Path | None, overrides: Mapping[str, Any]) -> Loaded
         raise ConfigurationError(validation.one_line(error, origins.near)) from None
 
 
-def _file(path: Path | None) -> Iterator[_Layer]:
+def _layers(path: Path | None, overrides: Mapping[str, Any]) -> Iterator[_Layer]:
+    """The sources except for the defaults, from the weakest to the strongest."""
     variable = os.environ.get(environment.FILE_VARIABLE)
-    named = path or (Path(variable) if variable else None)
-    if named or DEFAULT_FILE.exists():
-        chosen = named or DEFAULT_FILE
+    chosen = path or (Path(variable) if variable else DEFAULT_FILE if DEFAULT_FILE.exists() else None)
+    if chosen:
         yield _Layer(yaml_file.read(chosen), lambda _: f"file {chosen}")
-
-
-def _given(overrides: Mapping[str, Any]) -> Iterator[_Layer]:
     yield _Layer(environment.read(), environment.origin)
     yield _Layer(overrides, lambda _: "command line")
 
 
-def _lay_over(below: dict[str, Any], layer: _Layer, origins: Origins, at: SettingPath = ()) -> None:
+def _merge(below: dict[str, Any], layer: _Layer, origins: Origins, at: SettingPath = ()) -> None:
     """Merge a layer into the layers below: mappings by key, other values (also lists) as a whole.
 
     If a mapping meets another type below, that stays and is refused later: a value of the section in a higher layer
@@ -90,15 +98,15 @@ def _lay_over(below: dict[str, Any], layer: _Layer, origins: Origins, at: Settin
         path = (*at, name)
         if isinstance(value, Mapping) and name in below:
             if isinstance(below[name], dict):
-                _lay_over(below[name], _Layer(value, layer.origin), origins, path)
+                _merge(below[name], _Layer(value, layer.origin), origins, path)
             continue
         below[name] = dict(value) if isinstance(value, Mapping) else value
         for hidden in [known for known in origins if known[: len(path)] == path]:
             del origins[hidden]
-        origins |= {leaf: layer.origin(leaf) for leaf, _ in leaves(value, path)}
+        origins |= {leaf: layer.origin(leaf) for leaf, _ in _leaves(value, path)}
 
 
-def leaves(value: Any, at: SettingPath = ()) -> Iterator[tuple[SettingPath, Any]]:
+def _leaves(value: Any, at: SettingPath = ()) -> Iterator[tuple[SettingPath, Any]]:
     """All leaf values below `value` with their paths; an empty mapping or list counts as a leaf."""
     items: list[tuple[str | int, Any]] = []
     if isinstance(value, Mapping):
@@ -108,4 +116,19 @@ def leaves(value: Any, at: SettingPath = ()) -> Iterator[tuple[SettingPath, Any]
     if not items:
         yield at, value
     for name, inner in items:
-        yield from leaves(inner, (*at, name))
+        yield from _leaves(inner, (*at, name))
+
+
+def effective(loaded: Loaded) -> list[Effective]:
+    """Every setting in force, in the order of the model."""
+    return [
+        Effective(validation.dotted(path), _shown(value), loaded.origins.of(path))
+        for path, value in _leaves(loaded.settings.model_dump())
+    ]
+
+
+def _shown(value: Any) -> Any:
+    if not isinstance(value, SecretStr):
+        return value
+    secret = value.get_secret_value()
+    return masked(secret) if "://" in secret else "***"  # of an address only the password is masked

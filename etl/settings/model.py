@@ -36,7 +36,7 @@ def _contradiction(path: str, problem: str) -> PydanticCustomError:
 
 
 def _not_a_bool(value: object) -> object:
-    """Refuse booleans, which Python takes for the numbers 0 and 1."""
+    """Refuse booleans, which Python treats as the numbers 0 and 1."""
     if isinstance(value, bool):
         raise PydanticCustomError("number", "expected a number, not true or false")
     return value
@@ -61,12 +61,12 @@ def _one_of(known: Mapping[str, object]) -> AfterValidator:
     return AfterValidator(check)
 
 
-Whole = Annotated[int, BeforeValidator(_not_a_bool)]
+Integer = Annotated[int, BeforeValidator(_not_a_bool)]
 Timeout = Annotated[
     float, BeforeValidator(_not_a_bool), Field(gt=0, le=urls.LONGEST_TIMEOUT, allow_inf_nan=False)
 ]
 CENTURY: Final = 100 * 365 * 86_400
-"""Seconds. Whatever is meant to last longer is a typing error, and some of it overflows in a server."""
+"""Seconds. A longer duration is a typing error, and may overflow in a server."""
 
 
 class Section(BaseModel):
@@ -119,7 +119,7 @@ class RedisSettings(Section):
 class ScheduleSettings(Section):
     """When a cycle runs."""
 
-    cycle_seconds: Whole = Field(
+    cycle_seconds: Integer = Field(
         660,
         ge=1,
         le=CENTURY,
@@ -143,7 +143,7 @@ class CollectionSettings(Section):
         {},
         description="Contract field to MongoDB expression, evaluated by the server; others are taken as they are.",
     )
-    overlap_seconds: Whole = Field(
+    overlap_seconds: Integer = Field(
         120,
         ge=0,
         le=CENTURY,
@@ -153,7 +153,7 @@ class CollectionSettings(Section):
         "full",
         description="Read by the first cycle: `full`, `recent` (what the longest TTL still holds) or `now`.",
     )
-    page_size: Whole = Field(500, ge=1, le=100_000, description="Documents per page.")
+    page_size: Integer = Field(500, ge=1, le=100_000, description="Documents per page.")
     follow: bool = Field(
         default=False, description="Also read the change stream, so that a change is applied within a second."
     )
@@ -164,7 +164,7 @@ class CollectionSettings(Section):
 
     @field_validator("fields")
     @classmethod
-    def _can_be_mapped(cls, fields: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    def _check_mapping(cls, fields: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         known = contract_fields()
         if fields and not known:
             unnamed = ", ".join(kind.tipo for kind in KINDS.values() if not kind.fields)
@@ -186,8 +186,8 @@ class CollectionSettings(Section):
 class FamilySettings(Section):
     """TTL and refresh interval of a key family."""
 
-    ttl: Whole | None = Field(None, ge=1, le=CENTURY, description="TTL of an entry in seconds.")
-    refresh_seconds: Whole | None = Field(
+    ttl: Integer | None = Field(None, ge=1, le=CENTURY, description="TTL of an entry in seconds.")
+    refresh_seconds: Integer | None = Field(
         None,
         ge=1,
         le=CENTURY,
@@ -199,7 +199,7 @@ class HttpSettings(Section):
     """The HTTP server of the daemon."""
 
     host: str = Field("127.0.0.1", min_length=1, description="Interface of the daemon's HTTP server.")
-    port: Whole = Field(
+    port: Integer = Field(
         8088, ge=0, le=65535, description="Port of the daemon's HTTP server; 0 takes a free one and logs it."
     )
 
@@ -215,13 +215,13 @@ class LogSettings(Section):
 class TransformSettings(Section):
     """Worker processes, and the bound on one document."""
 
-    workers: Whole | None = Field(
+    workers: Integer | None = Field(
         None,
         ge=1,
         le=256,
         description="Worker processes of a cold start or a backfill; null: one per usable CPU.",
     )
-    document_bytes: Whole = Field(
+    document_bytes: Integer = Field(
         64 * 1024 * 1024,
         ge=1,
         le=1024**3,
@@ -232,7 +232,7 @@ class TransformSettings(Section):
 class LeaseSettings(Section):
     """The lease that keeps two cycles of one collection apart."""
 
-    seconds: Whole = Field(
+    seconds: Integer = Field(
         30, ge=1, le=86_400, description="Seconds until the lease of a holder that died ends."
     )
 
@@ -240,7 +240,7 @@ class LeaseSettings(Section):
 class ReconcileSettings(Section):
     """Scheduled verification and repair."""
 
-    interval_seconds: Whole | None = Field(
+    interval_seconds: Integer | None = Field(
         None,
         ge=1,
         le=CENTURY,
@@ -257,7 +257,7 @@ class RetrySettings(Section):
 
 
 class Settings(Section):
-    """All settings, checked against each other. `families` holds every family, the unmentioned ones too."""
+    """All settings, checked against each other. `families` holds every family, also those that no source names."""
 
     namespace: str = Field(
         "",
@@ -285,7 +285,7 @@ class Settings(Section):
 
     @field_validator("kinds")
     @classmethod
-    def _loaded(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
+    def _load_kinds(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
         try:
             load_kinds(kinds)
         except UnusableKinds as error:
@@ -294,7 +294,7 @@ class Settings(Section):
 
     @field_validator("collections")
     @classmethod
-    def _names_differ(cls, collections: tuple[CollectionSettings, ...]) -> tuple[CollectionSettings, ...]:
+    def _check_names(cls, collections: tuple[CollectionSettings, ...]) -> tuple[CollectionSettings, ...]:
         names = [collection.name for collection in collections]
         for index, name in enumerate(names):
             if name in names[:index]:
@@ -304,25 +304,25 @@ class Settings(Section):
 
     @field_validator("families", mode="before")
     @classmethod
-    def _fill_in(cls, given: object, info: ValidationInfo) -> object:
-        """Every family with its default life, overlaid by what is given; the type check comes later."""
+    def _add_defaults(cls, given: object, info: ValidationInfo) -> object:
+        """All families: the given settings over the defaults; types are checked afterwards."""
         if not isinstance(given, Mapping):
             return given
         schedule = info.data.get("schedule", ScheduleSettings())
-        complete: dict[Any, Any] = {name: _life(family, schedule) for name, family in FAMILIES.items()}
-        for name, life in given.items():
-            values = life.model_dump(exclude_unset=True) if isinstance(life, FamilySettings) else life
+        complete: dict[Any, Any] = {name: _defaults(family, schedule) for name, family in FAMILIES.items()}
+        for name, family in given.items():
+            values = family.model_dump(exclude_unset=True) if isinstance(family, FamilySettings) else family
             mergeable = name in complete and isinstance(values, Mapping)
             complete[name] = complete[name] | dict(values) if mergeable else values
         return complete
 
     @field_validator("families")
     @classmethod
-    def _lives_make_sense(
+    def _check_families(
         cls, families: dict[str, FamilySettings], info: ValidationInfo
     ) -> dict[str, FamilySettings]:
-        for name, life in families.items():
-            _check_life(name, life)
+        for name, family in families.items():
+            _check_family(name, family)
         schedule = info.data.get("schedule", ScheduleSettings())
         published = families[LAST_SYNC.name].ttl
         if published is not None and published <= schedule.cycle_seconds:
@@ -330,17 +330,13 @@ class Settings(Section):
             raise _contradiction(f"{LAST_SYNC.name}.ttl", problem)
         return families
 
-    def ttl(self, family: str) -> int | None:
-        """TTL of a family in seconds; None for one without TTL."""
-        return self.families[family].ttl
-
     def workers(self) -> int:
         """Number of worker processes: by default one per usable CPU."""
         return self.transform.workers or usable_cpus()
 
     def longest_ttl(self) -> int:
         """The longest TTL of all families, in seconds: documents older than this are in no cache."""
-        return max(life.ttl for life in self.families.values() if life.ttl is not None)
+        return max(family.ttl for family in self.families.values() if family.ttl is not None)
 
     def collection(self, name: str) -> CollectionSettings:
         """The settings of one collection.
@@ -355,21 +351,21 @@ class Settings(Section):
         raise ConfigurationError(f"unknown collection {name!r}; the settings name: {known}")
 
 
-def _life(family: Family, schedule: ScheduleSettings) -> dict[str, int | None]:
-    """The default life of a family; `etl:last_sync` lives for two cycles."""
+def _defaults(family: Family, schedule: ScheduleSettings) -> dict[str, int | None]:
+    """The default TTL and refresh interval of a family; `etl:last_sync` lives for two cycles."""
     ttl = 2 * schedule.cycle_seconds if family.name == LAST_SYNC.name else family.ttl
     return {"ttl": ttl, "refresh_seconds": family.refresh_seconds}
 
 
-def _check_life(name: str, life: FamilySettings) -> None:
-    if FAMILIES[name].ttl is None and life.ttl is not None:
+def _check_family(name: str, family: FamilySettings) -> None:
+    if FAMILIES[name].ttl is None and family.ttl is not None:
         raise _contradiction(f"{name}.ttl", "this family lives until it is consumed; leave its ttl out")
-    if FAMILIES[name].ttl is not None and life.ttl is None:
+    if FAMILIES[name].ttl is not None and family.ttl is None:
         raise _contradiction(f"{name}.ttl", "expected seconds: an entry must not outlive its document")
-    if life.refresh_seconds is None:
+    if family.refresh_seconds is None:
         return
     filled = {family.name for kind in KINDS.values() for family in kind.families}
-    if name not in filled or life.ttl is None:  # only what documents fill can be warmed again from MongoDB
+    if name not in filled or family.ttl is None:  # only what documents fill can be warmed again from MongoDB
         raise _contradiction(f"{name}.refresh_seconds", "this family cannot be warmed again; leave it out")
-    if life.refresh_seconds >= life.ttl:
-        raise _contradiction(f"{name}.refresh_seconds", f"must be less than its ttl ({life.ttl})")
+    if family.refresh_seconds >= family.ttl:
+        raise _contradiction(f"{name}.refresh_seconds", f"must be less than its ttl ({family.ttl})")

@@ -48,7 +48,8 @@ _VALUES: Final = {
     "ssl_cert_reqs": "none|optional|required",
     "ssl_min_version": "771|772",  # TLS 1.2 and 1.3, as Python's ssl.TLSVersion numbers them
 }
-_OURS: Final = frozenset(
+# Options of redis-py that the ETL sets itself.
+_RESERVED: Final = frozenset(
     {
         *("protocol", "legacy_responses", "decode_responses", "encoding", "encoding_errors", "parser_class"),
         *("max_connections", "timeout", "retry", "retry_on_timeout", "retry_on_error", "connection_class"),
@@ -63,19 +64,19 @@ def problem(uri: str, schemes: tuple[str, ...]) -> str | None:
     if not separator or scheme not in schemes:
         return "expected an address that begins with " + " or ".join(f"{name}://" for name in schemes)
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    place = rest[len(authority) :]
+    path = rest[len(authority) :]
     # An option may contain @; elsewhere a second @ means an unescaped password.
-    if "@" in _VALUE.sub("", place) or authority.count("@") > 1:
+    if "@" in _VALUE.sub("", path) or authority.count("@") > 1:
         return "a user name or password that holds any of @ : / ? # % must be percent-encoded"
     hosts = authority.rpartition("@")[2]
     if scheme == "unix":
-        if hosts or not re.match(r"/[^?#]", place):
+        if hosts or not re.match(r"/[^?#]", path):
             return "expected unix:///path/to/redis.sock?db=0, with three slashes"
     elif not all(_is_host(host) for host in hosts.split(",")):
         return f"expected {scheme}://user:password@host:port/…, with a number as the port"
-    elif scheme.startswith("redis") and not _DATABASE.fullmatch(place):
+    elif scheme.startswith("redis") and not _DATABASE.fullmatch(path):
         return f"expected {scheme}://host:port/0, with a number as the database"
-    return _option_problem(scheme, place) if scheme in _OPTIONS else None
+    return _option_problem(scheme, path) if scheme in _OPTIONS else None
 
 
 def _is_host(host: str) -> bool:
@@ -83,11 +84,11 @@ def _is_host(host: str) -> bool:
     return found is not None and 0 < int((found[2] or ":1")[1:]) <= _LAST_PORT
 
 
-def _option_problem(scheme: str, place: str) -> str | None:
+def _option_problem(scheme: str, path: str) -> str | None:
     """The problem of the options of a Redis address; an unknown name may be a secret, so it is not quoted."""
-    for option in filter(None, place.partition("#")[0].partition("?")[2].split("&")):
+    for option in filter(None, path.partition("#")[0].partition("?")[2].split("&")):
         name, _, value = option.partition("=")
-        if name in _OURS:
+        if name in _RESERVED:
             return f"leave {name} out: the ETL decides it"
         if name.startswith("ssl_") and scheme != "rediss":
             return "options that begin with ssl_ go with rediss://"

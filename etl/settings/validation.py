@@ -17,14 +17,14 @@ def one_line(error: ValidationError, source: Callable[[Path], str]) -> str:
 
     `source` gives the origin of the value at a path. Values are never quoted: they may be secrets.
     """
-    found = error.errors(include_input=False)
-    return "; ".join(_describe(details, source) for details in found if not _follows(details, found))
+    errors = error.errors(include_input=False)
+    return "; ".join(_describe(details, source) for details in errors if not _follows(details, errors))
 
 
-def _follows(details: ErrorDetails, found: Sequence[ErrorDetails]) -> bool:
+def _follows(details: ErrorDetails, errors: Sequence[ErrorDetails]) -> bool:
     """Whether a list counts as too short only because its items are invalid, which is reported anyway."""
     path = details["loc"]
-    inside = (other["loc"] for other in found if other["loc"][: len(path)] == path and other["loc"] != path)
+    inside = (other["loc"] for other in errors if other["loc"][: len(path)] == path and other["loc"] != path)
     return details["type"] == "too_short" and any(inside)
 
 
@@ -47,7 +47,7 @@ def known_names(path: Path) -> tuple[str, ...]:
 def _section(annotation: object) -> type[BaseModel] | None:
     """The model behind `MongoSettings`, `tuple[CollectionSettings, ...]` or `dict[str, FamilySettings]`.
 
-    None of a single value, such as `namespace`.
+    None for a single value, such as `namespace`.
     """
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
@@ -74,5 +74,5 @@ def _expected(details: ErrorDetails, path: Path) -> str:
         case "tuple_type":
             return "expected a list"
         case _:
-            said = details["msg"].replace("Input should be", "expected")
-            return said.replace("String should match", "expected text that matches")
+            message = details["msg"].replace("Input should be", "expected")
+            return message.replace("String should match", "expected text that matches")

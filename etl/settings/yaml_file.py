@@ -28,7 +28,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The content of a settings file; a section left empty counts as not given.
+    """The content of a settings file; an empty section counts as not given.
 
     Raises:
         ConfigurationError: the file is missing, unreadable, or not a YAML mapping; the message has file and line.
@@ -47,14 +47,14 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def parse(text: str) -> Any:
-    """One YAML value; None of an empty text.
+    """One YAML value; None for an empty text.
 
     Raises:
-        yaml.YAMLError: the text is no YAML, or holds a name twice, or something that is inside itself.
+        yaml.YAMLError: the text is not YAML, or has duplicate keys, or an alias that contains itself.
     """
     try:
         content = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
-        json.dumps(content, default=str, skipkeys=True)  # which notices what is inside itself
+        json.dumps(content, default=str, skipkeys=True)  # fails on an alias that contains itself
     except (RecursionError, ValueError):
         raise yaml.YAMLError from None
     return content
@@ -67,5 +67,5 @@ def _line(error: yaml.YAMLError) -> int:
 
 def _problem(error: yaml.YAMLError) -> str:
     """The parser's message without its quotes from the file, which may be part of a secret."""
-    said = getattr(error, "problem", None) or "not valid YAML, or nested too deeply"
-    return re.sub(r"'[^'<>]*\w[^'<>]*'", "'…'", said)
+    problem = getattr(error, "problem", None) or "not valid YAML, or nested too deeply"
+    return re.sub(r"'[^'<>]*\w[^'<>]*'", "'…'", problem)

@@ -16,7 +16,7 @@ from etl.backfill.backfill import BackfillOrder, run_backfill
 from etl.backfill.rate_limit import RateLimiter
 from etl.checkpoint.lease import Lease
 from etl.checkpoint.origin import refuse_other_source
-from etl.errors import CycleFailed, EtlError, Interrupted, LeaseHeldError, RedisUnavailable
+from etl.errors import CycleFailed, EtlError, Interrupted, LeaseHeldError, LeaseLost, RedisUnavailable
 from etl.interfaces import Process, Stages
 from etl.model.report import ProgressCallback, Report, no_progress
 from etl.model.scan import Backfilled
@@ -42,17 +42,12 @@ class Runs:
     upgrade: Callable[[], bool]
     """Upgrades the state of version 0.1; returns whether there was any."""
 
-    def cycle(
-        self,
-        ids: Sequence[str] = (),
-        since: Backfilled | None = None,
-        progress: ProgressCallback = no_progress,
-    ) -> Report:
+    def cycle(self, ids: Sequence[str] = (), progress: ProgressCallback = no_progress) -> Report:
         """Run one cycle: see `etl.sync.cycle.run_cycle`."""
         report = Report(self.collection)
-        with self._recorded(report), self.lease.hold() as token:
+        with suppress(EtlError), self._recorded(report), self.lease.hold() as token:
             limits = self.limits._replace(cold_start="full") if self.upgrade() else self.limits
-            run_cycle(self.cycle_stages, limits, token, report, progress, ids, since)
+            run_cycle(self.cycle_stages, limits, token, report, progress, ids)
         return report
 
     def backfill(self, order: BackfillOrder, progress: ProgressCallback) -> Report:
@@ -69,7 +64,7 @@ class Runs:
             except EtlError as error:
                 report.failed(str(error), error.exit_code)
             return report
-        with self._recorded(report), self.backfill_lease.hold() as token:
+        with suppress(EtlError), self._recorded(report), self.backfill_lease.hold() as token:
             refuse_other_source(self.cycle_stages)  # a backfill has no source of its own before its first run
             self.upgrade()
             scan, read = run_backfill(stages, process, order, token, report, progress)
@@ -82,26 +77,37 @@ class Runs:
         return report
 
     def _catch_up(self, read: Backfilled) -> None:
-        """Run a cycle that reads everything that changed since the backfill began; wait for a running cycle first."""
+        """Run a cycle that reads everything that changed since the backfill began.
+
+        Wait while another holder runs a cycle, also one that has taken over the lease of this cycle.
+
+        Raises:
+            Interrupted: asked to stop.
+            CycleFailed: the cycle failed.
+        """
         stop = self.cycle_stages.stop
         while True:
-            report = self.cycle(since=read)
-            if report.status == "ok":
-                return
-            if stop.is_set():
-                raise Interrupted("stopped during the catch-up; the same command resumes it")
-            if report.status != "locked":
-                raise CycleFailed(f"the catch-up cycle failed: {report.error}")
+            report = Report(self.collection)
+            try:
+                with self._recorded(report), self.lease.hold() as token:
+                    return run_cycle(self.cycle_stages, self.limits, token, report, no_progress, since=read)
+            except EtlError as error:
+                if stop.is_set():
+                    raise Interrupted("stopped during the catch-up; the same command resumes it") from error
+                # A fence without a holder is gone: Redis was flushed, and with it all that the backfill wrote.
+                if not (isinstance(error, LeaseHeldError | LeaseLost) and error.holder):
+                    raise CycleFailed(f"the catch-up cycle failed: {error}") from error
             stop.wait(_LOCKED_WAIT_SECONDS)
 
     @contextmanager
     def _recorded(self, report: Report) -> Iterator[None]:
-        """Put errors into the report, and the report into the history if Redis answers."""
+        """Put an error into the report, and the report into the history if Redis answers; raise the error again."""
         began, clock = round(time.time() * 1000), time.monotonic()
         try:
             yield
         except LeaseHeldError as error:
             report.failed(str(error), error.exit_code, "locked")
+            raise
         except EtlError as error:
             _log.debug("the run failed", exc_info=True)
             report.sync_duration_ms = round((time.monotonic() - clock) * 1000)
@@ -109,6 +115,8 @@ class Runs:
             if not isinstance(error, RedisUnavailable):
                 with suppress(EtlError):  # the first error matters more than a failure to record it
                     self.cycle_stages.store.record(report, began)
-        if report.incomplete:
-            text = "%d keys may lack their newest remaining document: etl verify --repair finds it"
-            _log.warning(text, report.incomplete, extra=logs.event("incomplete", keys=report.incomplete))
+            raise
+        finally:
+            if report.incomplete:
+                text = "%d keys may lack their newest remaining document: etl verify --repair finds it"
+                _log.warning(text, report.incomplete, extra=logs.event("incomplete", keys=report.incomplete))

@@ -19,8 +19,7 @@ from etl.mongo.pages import pages
 from etl.verify.classify import Name, classify_alone
 from etl.verify.findings import Finding, Findings
 from etl.verify.recheck import Scope, confirmed, members_of, recheck
-from etl.verify.repair import repair as repair_mismatches
-from etl.verify.repair import sweep
+from etl.verify.repair import repair_keys, sweep_requests
 from etl.verify.report import SHOWN, VerifyReport
 from schemas.operations import Evict, Put
 from schemas.position import FIRST, LAST
@@ -31,33 +30,30 @@ VerifyProgress = Callable[[int, int], None]
 _AT_A_TIME: Final = 250  # keys per recheck
 
 
-def verify(
-    scope: Scope, report: VerifyReport, progress: VerifyProgress, sample: int | None, *, repair: bool
-) -> None:
-    """Compare all keys of a collection.
+def verify(scope: Scope, sample: int | None, progress: VerifyProgress, *, repair: bool) -> VerifyReport:
+    """Compare the keys of a collection with its documents.
 
     Args:
         scope: the collection.
-        report: is filled in.
-        progress: is called after each page.
         sample: approximate number of documents, and of keys with a register, to compare; None for all.
-        repair: write what does not match.
+        progress: is called after each page.
+        repair: write the keys that do not match.
 
     Raises:
         EtlError: a server does not answer, or refuses.
     """
     began = time.monotonic()
+    report = VerifyReport(scope.collection, sampled=sample is not None)
     stages = scope.stages
     stages.retry(stages.reader.prepare)
     present = stages.retry(stages.reader.clock)
     with closing(Findings()) as findings:
         if sample is None:
-            total, found = stages.retry(stages.reader.count), _all(scope, present)
+            total, pages_of_results = stages.retry(stages.reader.count), _all(scope, present)
         else:
-            report.sampled = True
             ids = stages.retry(partial(stages.reader.sample, sample))
-            total, found = len(ids), _sampled(scope, ids)
-        for results in found:
+            total, pages_of_results = len(ids), _sampled(scope, ids)
+        for results in pages_of_results:
             findings.add(_compared(scope, results, present))
             report.documents += len(results)
             report.invalid += sum(result.reject is not None for result in results)
@@ -65,23 +61,26 @@ def verify(
         _find_unclaimed(scope, findings, sample)
         if sample is not None:
             _find_newest(scope, findings, present)
-        for some in findings.unsettled(_AT_A_TIME):
-            _settle(scope, some, findings, report, repair=repair)
+        for batch in findings.unsettled(_AT_A_TIME):
+            _settle(scope, batch, findings, report, repair=repair)
         if repair:
-            sweep(scope)
+            sweep_requests(scope)
         for name in get_args(Name):
             if name != "absent":
                 report.count(name, findings.count(name))
         for key in findings.some("expired", SHOWN):
-            report.example("expired", key, "its document changed longer ago than the TTL")
+            report.example(
+                "expired", key, "its document changed longer ago than the TTL, or has no timestamp"
+            )
     report.duration_ms = round((time.monotonic() - began) * 1000)
+    return report
 
 
 def _all(scope: Scope, present: int) -> Iterator[list[TransformResult]]:
     """All documents, page by page."""
     stages, everything = scope.stages, ScanRange(FIRST, LAST)
     found = pages(stages.reader, everything, stages.page_size, present, lambda: 0, stages.retry)
-    for results in read_ahead(stages.transform(page.documents) for page in found):
+    for results in read_ahead(stages.transform(page.documents) for _, page in found):
         if stages.stop.is_set():
             raise Interrupted("stopped while verifying")
         yield results
@@ -109,13 +108,13 @@ def _compared(scope: Scope, results: Sequence[TransformResult], now: int) -> Ite
 
 
 def _find_unclaimed(scope: Scope, findings: Findings, limit: int | None) -> None:
-    """Find keys that a document of the collection once claimed, and none claims now."""
+    """Find keys that a document of the collection claimed once and none claims now."""
     inspector = scope.inspector
-    cursor, met = START, 0
-    while limit is None or met < limit:
+    cursor, read = START, 0
+    while limit is None or read < limit:
         cursor, keys = inspector.owned(cursor)
-        met += len(keys)
-        if unknown := findings.unknown(keys[: None if limit is None else limit + len(keys) - met]):
+        read += len(keys)
+        if unknown := findings.unknown(keys[: None if limit is None else limit + len(keys) - read]):
             claims = inspector.claims(unknown)
             ours = {key: 0 for key in unknown if any(map(scope.is_ours, claims[key]))}
             findings.add(Finding(key, None) for key in inspector.contents(ours))
@@ -126,9 +125,9 @@ def _find_unclaimed(scope: Scope, findings: Findings, limit: int | None) -> None
 def _find_newest(scope: Scope, findings: Findings, present: int) -> None:
     """For keys that do not match, find the newest claim among all documents: a sample may contain an older one."""
     wrong: dict[str, Finding] = {}
-    for some in findings.unsettled(_AT_A_TIME):
-        mismatches = {one.facts.key for one in recheck(scope, some) if one.is_mismatch}
-        wrong |= {finding.key: finding for finding in some if finding.key in mismatches}
+    for batch in findings.unsettled(_AT_A_TIME):
+        mismatches = {rechecked.facts.key for rechecked in recheck(scope, batch) if rechecked.is_mismatch}
+        wrong |= {finding.key: finding for finding in batch if finding.key in mismatches}
     for results in _all(scope, present) if wrong else ():
         for result in results:
             for write in result.writes:
@@ -138,17 +137,17 @@ def _find_newest(scope: Scope, findings: Findings, present: int) -> None:
 
 
 def _settle(
-    scope: Scope, some: Sequence[Finding], findings: Findings, report: VerifyReport, *, repair: bool
+    scope: Scope, batch: Sequence[Finding], findings: Findings, report: VerifyReport, *, repair: bool
 ) -> None:
     """Recheck keys, repair mismatches, and report the verdicts."""
-    rechecked = (recheck if repair else confirmed)(scope, some)
-    mismatches = {one.facts.key: one for one in rechecked if one.is_mismatch}
-    for one in repair_mismatches(scope, [*mismatches.values()]) if repair and mismatches else ():
-        if one.verdict.name in {"matching", "absent"}:
+    rechecked = (recheck if repair else confirmed)(scope, batch)
+    mismatches = {key.facts.key: key for key in rechecked if key.is_mismatch}
+    for repaired in repair_keys(scope, [*mismatches.values()]) if repair and mismatches else ():
+        if repaired.verdict.name in {"matching", "absent"}:
             report.repaired += 1
-        elif not one.is_mismatch:
-            mismatches[one.facts.key] = one
-    settled = [mismatches.get(one.facts.key, one) for one in rechecked]
+        elif not repaired.is_mismatch:
+            mismatches[repaired.facts.key] = repaired
+    settled = [mismatches.get(key.facts.key, key) for key in rechecked]
     findings.add(Finding(facts.key, verdict.name) for facts, verdict, _ in settled)
     for facts, verdict, _ in settled:
         if verdict.why:

@@ -1,4 +1,4 @@
-"""The stages over real servers and over their twins: each test of this folder runs on all of them."""
+"""The stages over real servers and over fakes of them: each test of this folder runs on all of them."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,20 +13,21 @@ from etl.cache.cluster import ClusterWire
 from etl.cache.writer import CacheWriter
 from etl.mongo.reader import MongoReader
 from etl.sync.processor import Processor
+from tests.support.assembly import NAME, ImmediateRetry, fake_documents, fake_redis
 from tests.support.batches import KNOWN, Documents
+from tests.support.readers import FakeReader
 from tests.support.results import TTLS
 from tests.support.store import Store
-from tests.support.twins import NAME, Insistent, ReaderTwin, fake_documents, fake_redis
 from tests.support.types import Document
 
 
-@pytest.fixture(params=["twin", "real", "unindexed"])
+@pytest.fixture(params=["fake", "real", "unindexed"])
 def store(request: pytest.FixtureRequest) -> Store:
-    """An empty collection: of the twin, of MongoDB, and of MongoDB without the index."""
-    if request.param == "twin":
+    """An empty collection: of the fake, of MongoDB, and of MongoDB without the index."""
+    if request.param == "fake":
         documents = fake_documents()
-        twin = ReaderTwin(documents)
-        return Store(twin, documents, twin.raw.append)
+        fake = FakeReader(documents)
+        return Store(fake, documents, fake.raw.append)
     client: MongoClient[Document] = request.getfixturevalue("mongo_client")
     real = request.getfixturevalue("database" if request.param == "unindexed" else "collection")
     collection = real[NAME] if request.param == "unindexed" else real
@@ -36,7 +37,7 @@ def store(request: pytest.FixtureRequest) -> Store:
     return Store(source, collection, lambda data: raw.insert_one(RawBSONDocument(data)))
 
 
-@pytest.fixture(params=["twin", "real", "cluster"])
+@pytest.fixture(params=["fake", "real", "cluster"])
 def kind(request: pytest.FixtureRequest) -> str:
     """The kind of Redis: a fake one, a real one, or a real cluster."""
     return str(request.param)
@@ -84,5 +85,5 @@ def documents() -> Documents:
 def processor(writer: CacheWriter, documents: Documents) -> Processor:
     """The processor of a collection; the settings name a second one."""
     return Processor(
-        writer, NAME, documents.reread, lambda name: name.partition(" ")[0] in KNOWN, Insistent()
+        writer, NAME, documents.reread, lambda name: name.partition(" ")[0] in KNOWN, ImmediateRetry()
     )

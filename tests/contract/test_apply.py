@@ -10,7 +10,7 @@ from bson import ObjectId
 from etl.cache.writer import CacheWriter, KeyWrite, WriteConflict
 from schemas.families import CONFIG_API
 from schemas.operations import Put
-from tests.support.batches import KEY, LATE, says, status
+from tests.support.batches import KEY, LATE, status, status_put
 from tests.support.claims import ABOUT, IDS, NOTHING, OWNER, apply, blocked, change, claim, leave, line, name
 from tests.support.results import result
 
@@ -70,7 +70,7 @@ def test_documents_of_two_collections_are_compared_by_the_caller(
     writer: CacheWriter, client: redis.Redis
 ) -> None:
     ours, theirs = result(IDS[1], source="a"), result(IDS[2], source="b")
-    one, other = (KeyWrite(v.document, line(v), says(v.document)) for v in (ours, theirs))
+    one, other = (KeyWrite(v.document, line(v), status_put(v.document)) for v in (ours, theirs))
     apply(writer, one)
     assert apply(writer, other) == NOTHING._replace(conflicts=[WriteConflict(KEY, ours.document, holds=True)])
     assert apply(writer, one, other) == NOTHING
@@ -85,7 +85,7 @@ def test_other_values_sort_before_or_after_dates(
     writer: CacheWriter, client: redis.Redis, older: str, newer: str
 ) -> None:
     """As in MongoDB."""
-    first, second = (KeyWrite(name(n), f"{t} {name(n)}", says(t)) for n, t in [(1, older), (2, newer)])
+    first, second = (KeyWrite(name(n), f"{t} {name(n)}", status_put(t)) for n, t in [(1, older), (2, newer)])
     apply(writer, second)
     assert apply(writer, first) == blocked(2, holds=True)
     client.flushdb()

@@ -12,7 +12,7 @@ from etl.cache.writer import DEADLINE_SECONDS, CacheWriter, KeyWrite, WriteConfl
 from etl.errors import CycleFailed
 from schemas.families import CAMPAIGN_MESSAGES, CONFIG_API, GENERATION_QUEUE
 from schemas.operations import Evict, Put
-from tests.support.batches import KEY, says, status
+from tests.support.batches import KEY, status, status_put
 from tests.support.claims import NOTHING, OWNER, apply, blocked, change, claim, leave, name
 
 
@@ -84,7 +84,7 @@ def test_members_may_be_bytes_or_text(writer: CacheWriter, client: redis.Redis) 
 def test_write_renews_the_ttl_of_key_and_register(writer: CacheWriter, client: redis.Redis) -> None:
     """The register outlives the key by twice the deadline."""
     margin = 2 * DEADLINE_SECONDS
-    for write, ttl in [(says("a"), 3_600), (Put(CAMPAIGN_MESSAGES.name, KEY, ["1"]), 10_800)]:
+    for write, ttl in [(status_put("a"), 3_600), (Put(CAMPAIGN_MESSAGES.name, KEY, ["1"]), 10_800)]:
         for number in range(3):
             apply(writer, change(1, write, number))
             ttls: list[Any] = [client.ttl(KEY), client.ttl(OWNER)]

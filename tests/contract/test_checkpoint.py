@@ -20,7 +20,7 @@ from etl.model.scan import Checkpoint, Origin, Scan, ServerTimes
 from etl.model.state import DeadLetter, Deferral, State, dead_letter_from_text
 from schemas.operations import FieldError, Reject
 from schemas.position import AFTER_DATES, FIRST, LAST, Position, at
-from tests.support.twins import OWN, Insistent, take_lease
+from tests.support.assembly import OWN, ImmediateRetry, take_lease
 
 CLOCKS = ServerTimes(mongo=5_000, redis=6_000)
 SCAN = Scan("cold_start", CLOCKS, FIRST, LAST)
@@ -31,7 +31,7 @@ NOTHING = BatchOutcome()
 @pytest.fixture
 def store(wire: Wire) -> CheckpointStore:
     """The checkpoint of one collection."""
-    return CheckpointStore(wire, OWN, 1320, Insistent())
+    return CheckpointStore(wire, OWN, 1320, ImmediateRetry())
 
 
 def position(ms: int, document_id: Any = 1) -> Position:
@@ -170,7 +170,7 @@ def test_checkpoint_never_goes_back(store: CheckpointStore, client: redis.Redis)
     assert found.position == position(3_000)
 
 
-class TwiceRetry(Insistent):
+class TwiceRetry(ImmediateRetry):
     """Sends every step twice, as after a lost reply."""
 
     def __call__(self, step: Any) -> Any:
@@ -200,7 +200,7 @@ def test_step_that_arrives_late_does_nothing(
         return exchange(commands)
 
     monkeypatch.setattr(wire, "exchange", recorded)
-    store, token = CheckpointStore(wire, OWN, 1320, Insistent()), take_lease(client)
+    store, token = CheckpointStore(wire, OWN, 1320, ImmediateRetry()), take_lease(client)
     for ms in (2_000, 3_000):
         store.advance(token, SCAN.moved(position(ms)), position(ms), BatchOutcome(incomplete=1))
     kept = client.hgetall(OWN.checkpoint)
@@ -212,7 +212,7 @@ def test_step_that_arrives_late_does_nothing(
 
 def test_step_numbers_restart_with_a_new_token(wire: Wire, client: redis.Redis) -> None:
     for _ in range(2):
-        store, token = CheckpointStore(wire, OWN, 1320, Insistent()), take_lease(client)
+        store, token = CheckpointStore(wire, OWN, 1320, ImmediateRetry()), take_lease(client)
         for _ in range(2):
             finish(store, token)
     assert client.llen(OWN.history) == 4
@@ -250,7 +250,7 @@ def test_dead_letter_is_kept_until_its_document_is_handled(
         (name, "invalid fields", 1, "1000") for name in "abc"
     ]
     assert letters[0].errors == (FieldError("a", "b"),)
-    kept = DeadLetters(wire, OWN, Insistent())
+    kept = DeadLetters(wire, OWN, ImmediateRetry())
     assert kept.find(["a", "x"]) == {"a": letters[0]}
     assert store.load().dead_letters == 3
     assert store.waiting() == {"a", "b", "c"}
@@ -283,7 +283,7 @@ def test_dead_letters_are_bounded(
     later = [refused("4"), refused("1", "2000")]
     letters = store.advance(token, SCAN, None, BatchOutcome(rejected=later))
     assert [(one.id, one.attempts) for one in letters] == [("4", 1), ("1", 2)]
-    kept = DeadLetters(wire, OWN, Insistent())
+    kept = DeadLetters(wire, OWN, ImmediateRetry())
     assert {one.id: one.attempts for one in kept.list()} == {"1": 2, "2": 1}
     assert kept.beyond() == 2
 

@@ -10,8 +10,8 @@ from etl.cache.inspector import START, Content, Inspector, Shown
 from etl.cache.keys import owner_key
 from etl.cache.writer import CacheWriter, KeyWrite
 from schemas.operations import Enqueue, Put
+from tests.support.assembly import ImmediateRetry
 from tests.support.results import result
-from tests.support.twins import Insistent
 
 KEY = "config:api:a"
 PUT = Put("config:api", KEY, {"status": "said"})
@@ -20,7 +20,7 @@ PUT = Put("config:api", KEY, {"status": "said"})
 @pytest.fixture
 def inspector(wire: Wire) -> Inspector:
     """An inspector of the same Redis."""
-    return Inspector(wire, Insistent())
+    return Inspector(wire, ImmediateRetry())
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from etl.cache.keys import state_keys
 from etl.cache.scripts import SCRIPTS
 from etl.checkpoint.lease import Lease, LeaseKeys, new_holder
 from etl.errors import LeaseHeldError, TransientError
-from tests.support.twins import NAME, Insistent, take_lease
+from tests.support.assembly import NAME, ImmediateRetry, take_lease
 from tests.support.waiting import eventually
 
 OWN = state_keys(NAME)
@@ -29,7 +29,7 @@ def keys(request: pytest.FixtureRequest) -> LeaseKeys:
 
 def lease(wire: Wire, keys: LeaseKeys, seconds: float = 30) -> Lease:
     """A lease that is not acquired yet."""
-    return Lease(wire, keys, seconds, Insistent())
+    return Lease(wire, keys, seconds, ImmediateRetry())
 
 
 def test_one_holder_at_a_time(wire: Wire, client: redis.Redis, keys: LeaseKeys) -> None:
@@ -176,7 +176,7 @@ def test_refused_lease_leaves_no_connection_open(redis_url: str, redis_client: r
     before = connections()
     for _ in range(5):
         with pytest.raises(LeaseHeldError):
-            Lease(Wire(pool), PLAIN, 30, Insistent()).acquire()
+            Lease(Wire(pool), PLAIN, 30, ImmediateRetry()).acquire()
     assert connections() == before + 1, "one, in the pool"
     pool.disconnect()
 
@@ -186,7 +186,7 @@ def test_lease_is_released_after_its_connections_were_closed(
 ) -> None:
     """A server or a load balancer may close idle connections."""
     pool = open_pool(redis_url, 5)
-    with Lease(Wire(pool), PLAIN, 30, Insistent()).hold():
+    with Lease(Wire(pool), PLAIN, 30, ImmediateRetry()).hold():
         connections = [
             peer["id"] for peer in redis_client.client_list() if peer["name"] == "promptcontent-etl"
         ]

@@ -1,4 +1,4 @@
-"""The application on the databases of one test, with its clock in the test's hands, and documents for it."""
+"""The application on the databases of one test, with a clock that the test sets."""
 
 import time
 from collections.abc import Mapping
@@ -16,14 +16,14 @@ from etl.settings import Settings
 
 NAME = "promptContent"
 STATE_PREFIX = state_keys(NAME).checkpoint.removesuffix("checkpoint")
-"""What the names of the ETL's own keys start with."""
+"""The prefix of the state keys."""
 
 NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 LEASE = state_keys(NAME).lease
 
 
 class OpenApp(Protocol):
-    """Opens an application in this process, which is closed when the test ends, if not before."""
+    """Opens an application in this process, which is closed at the end of the test at the latest."""
 
     def __call__(
         self,
@@ -36,16 +36,16 @@ class OpenApp(Protocol):
         settings: Mapping[str, Any] = ...,
         **collection: Any,
     ) -> App:
-        """Open it on the servers and databases of the test, or on others.
+        """Open an application on the servers and databases of the test, or on others.
 
-        `patience` is for how many seconds errors are retried, `timeout` how many seconds an answer is waited for.
+        `patience` is the time for retries in seconds, `timeout` that for an answer.
         `settings` are other settings, `collection` those of its one collection.
         """
         ...
 
 
 class Clock:
-    """MongoDB's clock as the application sees it: the real one, moved."""
+    """The clock of MongoDB as the application sees it: the real one with an offset."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self._ahead = timedelta()
@@ -63,7 +63,7 @@ class Clock:
         return _to_ms(datetime.now(UTC) + self._ahead)
 
     def ago(self, seconds: float) -> datetime:
-        """So long before the present; negative for the future."""
+        """The time `seconds` ago; negative for the future."""
         return self.now() - timedelta(seconds=seconds)
 
 
@@ -91,16 +91,16 @@ def settings_for(
 
 
 def sync(app: App) -> Report:
-    """One cycle that went well."""
+    """Run a successful cycle."""
     [report] = app.sync()
     assert (report.status, report.error) == ("ok", None), report.error
     return report
 
 
 def cycle(app: App) -> Report:
-    """One cycle of the one collection.
+    """Run a cycle of the only collection.
 
-    A holder that was cut off may have left its lease behind: then as soon as that has run out.
+    A disconnected holder may have left its lease behind: then wait until it has expired.
     """
     deadline = time.monotonic() + 5
     while True:

@@ -28,7 +28,7 @@ def source(collection: Collection[Any], field: str = "updated_at", fields: Seque
 
 
 def pages(reader: MongoReader, limit: int, after: Position = FIRST) -> Iterator[list[bytes]]:
-    """All pages from a position on; each has to come further than the one before."""
+    """All pages from a position on; checks that each one advances."""
     while True:
         page = reader.page(after, LAST, limit)
         yield page.documents
@@ -40,7 +40,7 @@ def pages(reader: MongoReader, limit: int, after: Position = FIRST) -> Iterator[
 
 
 def ids(documents: Sequence[bytes]) -> list[Any]:
-    """The `_id`s of these."""
+    """The `_id`s of these documents."""
     return [bson.decode(raw)["_id"] for raw in documents]
 
 

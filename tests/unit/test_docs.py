@@ -24,6 +24,7 @@ from etl.model.state import DeadLetter
 from etl.monitoring.status import CollectionStatus
 from etl.settings import CollectionSettings, Effective, FamilySettings, Settings, load
 from etl.transform.preview import Effect, Preview
+from etl.verify.classify import Name
 from etl.verify.report import VerifyReport
 from etl.verify.trace import Trace
 from schemas.documents import FAMILIES
@@ -256,6 +257,12 @@ def test_python_examples_compile_and_can_be_imported(text: str) -> None:
 def test_glossary_is_sorted_and_lists_each_term_once() -> None:
     terms = [row.split("|")[1].strip() for row in next(tables(GLOSSARY))]
     assert terms == sorted(set(terms), key=str.lower)
+
+
+def test_glossary_has_the_words_of_reports() -> None:
+    """The verdicts, and the columns of `etl sync`."""
+    terms = {row.split("|")[1].strip() for row in next(tables(GLOSSARY))}
+    assert terms >= {*get_args(Name), "processed", "written", "evicted", "enqueued"}
 
 
 def test_python_page_lists_the_public_api() -> None:

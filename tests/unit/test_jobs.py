@@ -68,6 +68,7 @@ class FakeApp:
         return self.due
 
     def reconcile(self, _: str) -> VerifyReport | None:
+        self.due = False
         return cast("VerifyReport | None", self._next())
 
     def sync(self, _: list[str]) -> Iterator[Report]:
@@ -263,7 +264,7 @@ def test_due_reconciliation_runs_without_an_interval(caplog: pytest.LogCaptureFi
     daemon.cycles()
     job()
     assert (daemon.postponed, caplog.messages) == ([], [])
-    daemon.app.due = True
+    daemon.app.due = app.due = True
     daemon.cycles()
     assert daemon.postponed == [0]
     job()
@@ -376,6 +377,6 @@ def test_failed_refresh_is_retried_soon() -> None:
 
 def test_every_run_has_its_own_id() -> None:
     """It is in every line of the log."""
-    fields = [Jobs().cycles.fields() for _ in range(100)]
+    fields = [Jobs().cycles.log_fields() for _ in range(100)]
     assert {field["collection"] for field in fields} == {NAME}
     assert len({field["cycle"] for field in fields}) == 100

@@ -11,7 +11,7 @@ from etl import logs
 ours = logging.getLogger("etl.somewhere")
 
 
-pytestmark = pytest.mark.usefixtures("loggers_as_they_were")
+pytestmark = pytest.mark.usefixtures("restore_loggers")
 
 
 def fail(secret: str) -> None:

@@ -4,7 +4,7 @@ import pytest
 from apscheduler.events import EVENT_JOB_MAX_INSTANCES, EVENT_JOB_SUBMITTED, JobSubmissionEvent
 
 from etl.daemon.misfires import MisfireListener
-from etl.daemon.schedule import present
+from etl.daemon.schedule import monotonic_now
 from etl.monitoring.metrics import Metrics
 from etl.settings import Settings
 from tests.unit.test_metrics import samples
@@ -26,7 +26,7 @@ def listener(metrics: Metrics) -> MisfireListener:
 
 def run(ago: float, code: int = EVENT_JOB_SUBMITTED) -> JobSubmissionEvent:
     """A run that was due `ago` seconds ago."""
-    return JobSubmissionEvent(code, TASK, "default", [present() - timedelta(seconds=ago)])
+    return JobSubmissionEvent(code, TASK, "default", [monotonic_now() - timedelta(seconds=ago)])
 
 
 def counts(metrics: Metrics) -> tuple[float, float]:
@@ -84,10 +84,10 @@ def test_rescheduled_run_is_not_skipped(
 ) -> None:
     """A standby daemon postpones its next run; the listener may learn that before the run or after."""
     if moved == "before":
-        listener.moved(TASK, present() + timedelta(seconds=50))
+        listener.moved(TASK, monotonic_now() + timedelta(seconds=50))
     listener(run(0))
     if moved == "after":
-        listener.moved(TASK, present() + timedelta(seconds=50))
+        listener.moved(TASK, monotonic_now() + timedelta(seconds=50))
     listener(run(-50))
     assert counts(metrics) == (0, 0)
     assert caplog.messages == []

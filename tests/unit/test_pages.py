@@ -1,7 +1,6 @@
 """The loop over pages advances or ends."""
 
 import threading
-from collections.abc import Sequence
 from itertools import count, islice
 from typing import Any, cast
 
@@ -12,7 +11,7 @@ from etl.errors import CycleFailed
 from etl.interfaces import Reader
 from etl.model.page import Page
 from etl.model.scan import ScanRange
-from etl.mongo.pages import ReadPage, pages
+from etl.mongo.pages import pages
 from etl.retry import Retry
 from schemas.position import FIRST, LAST, Position, after
 
@@ -40,7 +39,7 @@ class FakeReader:
         return 5_000
 
 
-def read(reader: FakeReader, begin: Position = FIRST) -> Sequence[ReadPage]:
+def read(reader: FakeReader, begin: Position = FIRST) -> list[tuple[int, Page]]:
     """Read all pages; the read times count from 0."""
     retry, ticks = Retry(0, threading.Event()), count()
     found = pages(cast("Reader", reader), ScanRange(begin, LAST), 2, PRESENT, lambda: next(ticks), retry)
@@ -50,7 +49,7 @@ def read(reader: FakeReader, begin: Position = FIRST) -> Sequence[ReadPage]:
 def test_pages_follow_each_other() -> None:
     """The clock is read before each."""
     reader = FakeReader(Page([b"1"], dated(1), more=True), Page([b"2"], dated(2), more=False))
-    assert read(reader) == [(0, [b"1"], dated(1), True), (1, [b"2"], dated(2), False)]
+    assert read(reader) == [(0, ([b"1"], dated(1), True)), (1, ([b"2"], dated(2), False))]
     assert reader.asked == [FIRST, dated(1)]
 
 
@@ -65,7 +64,7 @@ def test_page_that_does_not_advance_fails_and_names_the_document(last: Position)
 
 def test_empty_page_must_be_the_last() -> None:
     """Otherwise the loop would never end."""
-    assert read(FakeReader(Page([], None, more=False))) == [(0, [], None, False)]
+    assert read(FakeReader(Page([], None, more=False))) == [(0, ([], None, False))]
     with pytest.raises(CycleFailed, match="no documents, and is not the last"):
         read(FakeReader(Page([], None, more=True)))
 

@@ -9,7 +9,7 @@ import pytest
 from apscheduler.schedulers import base
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from etl.daemon.schedule import MONOTONIC, Every, present
+from etl.daemon.schedule import MONOTONIC, IntervalTrigger, monotonic_now
 
 INTERVAL = 0.2
 
@@ -33,7 +33,9 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     monkeypatch.setattr(WallClock, "step", timedelta(0))
     found: list[float] = []
     scheduler = BackgroundScheduler(timezone=MONOTONIC, job_defaults={"misfire_grace_time": None})
-    scheduler.add_job(lambda: found.append(time.monotonic()), Every(INTERVAL), next_run_time=present())
+    scheduler.add_job(
+        lambda: found.append(time.monotonic()), IntervalTrigger(INTERVAL), next_run_time=monotonic_now()
+    )
     scheduler.start()
     yield found
     scheduler.shutdown()
@@ -54,19 +56,19 @@ def test_step_of_the_wall_clock_moves_no_run(runs: list[float], step: timedelta)
 
 
 def test_first_run_is_due_at_once() -> None:
-    now = present()
-    assert Every(10).get_next_fire_time(None, now) == now
+    now = monotonic_now()
+    assert IntervalTrigger(10).get_next_fire_time(None, now) == now
 
 
 @pytest.mark.parametrize(("late", "next_run"), [(0, 10), (9.9, 10), (10, 10), (25, 20), (864_000, 864_000)])
 def test_only_the_last_missed_run_fires(late: float, next_run: float) -> None:
     """It is computed, not searched: ten days take no time."""
-    due = present()
-    fires = Every(10).get_next_fire_time(due, due + timedelta(seconds=late))
+    due = monotonic_now()
+    fires = IntervalTrigger(10).get_next_fire_time(due, due + timedelta(seconds=late))
     assert fires - due == timedelta(seconds=next_run)
 
 
 def test_present_follows_the_monotonic_clock() -> None:
-    before, began = present(), time.monotonic()
+    before, began = monotonic_now(), time.monotonic()
     time.sleep(0.05)
-    assert (present() - before).total_seconds() == pytest.approx(time.monotonic() - began, abs=0.01)
+    assert (monotonic_now() - before).total_seconds() == pytest.approx(time.monotonic() - began, abs=0.01)

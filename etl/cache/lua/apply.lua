@@ -12,7 +12,7 @@
 -- Returns 0 if the read is too old. Else a flat array with three values for each key that needs attention: its number
 -- in this call; the blocker, or "!"; 1 if the key holds the content of the blocker, else 0.
 --   blocker: the key was not changed, and the caller must read this document too ("": only those of the changes)
---   "!": the key was changed and its newest claim released it, so a document whose line was dropped may be its heir
+--   "!": the key was changed and its newest claim released it, so a document whose line was dropped may claim it next
 --
 -- The owner register has one line per document, the newest claim first:
 --   "+<written_at> <timestamp> <document>"  claims the key
@@ -241,7 +241,7 @@ local function keep(owner, lines, top, overflow, ...)
   call('SET', owner, table.concat(texts, '\n'), ...)
 end
 
--- Change one key. Returns nil, or "!" if its heir may be unknown; if the key cannot be changed, the blocker, and 1 if the
+-- Change one key. Returns nil, or "!" if a dropped line may belong to its next claimant; if the key cannot be changed, the blocker, and 1 if the
 -- key holds the content of the blocker.
 local function apply(owner, key, stored, changes, left_out)
   local lines, overflow, held = merge(stored, changes, left_out)

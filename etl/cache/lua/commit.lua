@@ -6,7 +6,7 @@
 -- KEYS[5]  …:queues         set: keys of the queues this collection feeds
 -- KEYS[6]  …:history        list: reports of the last runs, newest first
 -- KEYS[7]  etl:last_sync:<collection>  hash, expires: the published watermark
--- KEYS[8]  …:reconciliation_due  string: number of keys that may lack an heir, whose claim was dropped
+-- KEYS[8]  …:reconciliation_due  string: number of keys that a document whose claim was dropped may claim next
 -- ARGV[1] token
 -- ARGV[2] number of this step: greater than that of every earlier step with this token
 -- ARGV[3] milliseconds of the new position, or '' if it does not move

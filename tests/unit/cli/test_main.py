@@ -92,6 +92,15 @@ def test_settings_options_work_before_and_after_the_command(etl: Etl, tmp_path: 
         assert (app.settings.http.port, app.settings.lease.seconds) == (2, 9)
 
 
+@pytest.mark.parametrize("group", [(), ("dead-letters",)])
+def test_each_command_fits_its_line_of_the_help(
+    etl: Etl, group: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On 80 columns none is cut."""
+    monkeypatch.setenv("COLUMNS", "80")
+    assert "..." not in etl(*group, "--help").out.partition("Commands:")[2]
+
+
 def test_config_prints_value_and_source(etl: Etl, monkeypatch: pytest.MonkeyPatch) -> None:
     """One line for each setting; passwords are masked."""
     monkeypatch.setenv("ETL_MONGO__URI", "mongodb://app:hunter2@db:27017")
@@ -100,7 +109,7 @@ def test_config_prints_value_and_source(etl: Etl, monkeypatch: pytest.MonkeyPatc
     assert lines["mongo.uri"] == ["mongodb://app:***@db:27017", "environment ETL_MONGO__URI"]
     assert lines["http.port"] == ["9", "command line"]
     assert lines["families.config:api.ttl"] == ["3600", "default"]
-    assert lines["families.queue:ai_generation.ttl"] == ["none", "default"]
+    assert lines["families.queue:ai_generation.ttl"] == ["null", "default"]
     assert "hunter2" not in result.out
 
 

@@ -50,8 +50,8 @@ def test_module_registers_a_kind_and_its_family(module: Module) -> None:
     """The family has settings, and the fields of the kind are read."""
     module("acme_one", EXAMPLE)
     settings = load(overrides={"kinds": ["acme_one"], "families": {"ai:template": {"ttl": 60}}})
-    assert settings.ttl("ai:template") == 60
-    assert load(overrides={"kinds": ["acme_one"]}).ttl("ai:template") == 3600
+    assert settings.families["ai:template"].ttl == 60
+    assert load(overrides={"kinds": ["acme_one"]}).families["ai:template"].ttl == 3600
     assert {"nombre", "texto", "usos"} <= {*fields()}
     assert isinstance(project({"tipo": "plantilla", "nombre": "a", "texto": "b"}, "generacion"), Projection)
     named = {"name": "c", "tipo": "plantilla", "fields": {"texto": "$contenido"}}

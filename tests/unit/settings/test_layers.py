@@ -17,9 +17,9 @@ class TestPrecedence:
         assert settings.schedule.cycle_seconds == 660
         assert [collection.name for collection in settings.collections] == ["promptContent"]
         assert settings.collection("promptContent").overlap_seconds == 120
-        assert settings.ttl("mcp:tool") == 1800
+        assert settings.families["mcp:tool"].ttl == 1800
         assert settings.families["mcp:server:status"].refresh_seconds == 240
-        assert settings.ttl("queue:ai_generation") is None
+        assert settings.families["queue:ai_generation"].ttl is None
         assert settings.longest_ttl() == 10800
 
     def test_each_source_overrides_the_lower_ones(
@@ -102,12 +102,12 @@ class TestFamilies:
         settings = load(write('families: {"mcp:server:status": {ttl: 600}}'))
         assert settings.families["mcp:server:status"].ttl == 600
         assert settings.families["mcp:server:status"].refresh_seconds == 240
-        assert settings.ttl("config:api") == 3600
+        assert settings.families["config:api"].ttl == 3600
 
     def test_ttl_of_last_sync_is_two_cycles(self, write: Write) -> None:
         """Unless it is set."""
-        assert load(write("schedule: {cycle_seconds: 60}")).ttl("etl:last_sync") == 120
-        assert load(write('families: {"etl:last_sync": {ttl: 2000}}')).ttl("etl:last_sync") == 2000
+        assert load(write("schedule: {cycle_seconds: 60}")).families["etl:last_sync"].ttl == 120
+        assert load(write('families: {"etl:last_sync": {ttl: 2000}}')).families["etl:last_sync"].ttl == 2000
 
     @pytest.mark.parametrize(
         ("family", "values", "expected"),

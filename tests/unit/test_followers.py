@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 
 from etl.app import App
-from etl.daemon.following import Following
+from etl.daemon.followers import FollowerThread
 from etl.daemon.jobs import JobContext
 from etl.errors import ConfigurationError, StreamRefusedError
 from etl.monitoring.metrics import Metrics
@@ -43,16 +43,16 @@ class FakeApp:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Exception]], FakeApp]:
     """Run the follower of a daemon with these errors until it follows or gives up."""
-    monkeypatch.setattr("etl.daemon.following.FOLLOW_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("etl.daemon.followers.FOLLOW_AGAIN_SECONDS", 0.0)
 
     def run(failures: list[Exception]) -> FakeApp:
         app = FakeApp(failures)
         settings = Settings.model_validate({"mongo": {"uri": "mongodb://mongo/campaigns"}})
         context = JobContext(settings, Metrics(settings), lambda *_: None, lambda *_: cast("App", app))
-        following = Following("promptContent", context)
-        app.end = following.stop  # type: ignore[method-assign]
-        following.start()
-        following.close()
+        follower = FollowerThread("promptContent", context)
+        app.end = follower.stop  # type: ignore[method-assign]
+        follower.start()
+        follower.close()
         return app
 
     return run
@@ -74,7 +74,7 @@ def test_unexpected_error_does_not_end_the_follower(
     app = run([ValueError("a secret")])
     assert app.stopped
     [message] = caplog.messages
-    assert message.startswith("unforeseen ValueError in test_following.py:")
+    assert message.startswith("unforeseen ValueError in test_followers.py:")
     assert "secret" not in message
 
 

@@ -12,13 +12,13 @@ from etl.sync.follow import Followed
 _log = logging.getLogger("etl.daemon")
 
 
-class Following:
+class FollowerThread:
     """Follows one collection in a thread of its own, until `stop`."""
 
     def __init__(self, collection: str, context: JobContext) -> None:
         self._collection = collection
         self._metrics = context.metrics
-        self.app: App = context.start(context.settings, self._retried)
+        self.app: App = context.start(context.settings, self._on_retry)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"etl-follow-{collection}", daemon=True)
 
@@ -41,28 +41,28 @@ class Following:
         with logs.bound(collection=self._collection):
             while not self._stop.is_set():
                 try:
-                    self.app.follow(self._collection, self._count)
+                    self.app.follow(self._collection, self._on_batch)
                 except StreamRefusedError as error:
                     _log.warning(
                         "%s; the daemon runs cycles only", error, extra=logs.event("follow", reason="refused")
                     )
                     return
-                except ConfigurationError as error:  # somebody may put it right while the daemon runs
+                except ConfigurationError as error:  # it may be corrected while the daemon runs
                     problem = self._pause_after(str(error), problem)
                 except Exception as error:  # noqa: BLE001 (last resort: the follower survives and logs the location)
                     _log.debug("unforeseen", exc_info=True)
                     problem = self._pause_after(error_location(error), problem)
 
     def _pause_after(self, problem: str, last: str) -> str:
-        """Log a problem unless it is the last one again, and wait; return it."""
+        """Log a problem unless it is the same as the last one, and wait; return it."""
         if problem != last:
             _log.warning("%s", problem, extra=logs.event("trouble"))
         self._stop.wait(FOLLOW_AGAIN_SECONDS)
         return problem
 
-    def _count(self, batch: Followed) -> None:
+    def _on_batch(self, batch: Followed) -> None:
         self._metrics.followed(self._collection, batch)
 
-    def _retried(self, error: TransientError) -> None:
+    def _on_retry(self, error: TransientError) -> None:
         self._metrics.retried(self._collection)
         _log.debug("%s; trying again", error, extra=logs.event("retry"))
