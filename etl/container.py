@@ -104,7 +104,7 @@ class Container:
             writer=writer,
             source=self.source(collection),
             reread=self.reread,
-            knows=lambda name: name.partition(" ")[0] in sources,
+            is_configured=lambda name: name.partition(" ")[0] in sources,
             retry=self.retry,
         )
 
@@ -276,7 +276,7 @@ class RemoteWork:
     def __call__(self, task: Task) -> RangeProgress:
         """Work on the range of the task for the time of the task."""
         stages = _stages(self.settings, self.collection, self.dry)
-        process = partial(stages.processor.process, remember_from=self.remember_from, trust=False)
+        process = partial(stages.processor.process, remember_from=self.remember_from, skip_done=False)
         return work(stages, process, task)
 
 

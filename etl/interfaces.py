@@ -88,7 +88,7 @@ class Processor(Protocol):
         /,
         *,
         remember_from: int | None,
-        trust: bool = True,
+        skip_done: bool = True,
     ) -> BatchOutcome:
         """Write the documents of a page."""
         ...

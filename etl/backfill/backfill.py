@@ -108,7 +108,7 @@ class DryProcessor:
         return 0
 
     def process(
-        self, page: Sequence[TransformResult], _: int, *, remember_from: int | None, trust: bool = True
+        self, page: Sequence[TransformResult], _: int, *, remember_from: int | None, skip_done: bool = True
     ) -> BatchOutcome:
         """The outcome, assuming no other claims and no locks."""
         valid = [result for result in page if result.reject is None]

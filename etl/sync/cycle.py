@@ -53,7 +53,7 @@ def run_cycle(
         processor.process,
         remember_from=now.mongo - limits.lookback,
         # Without a checkpoint done marks are not trusted: everything is written again.
-        trust=scan.mode == "delta",
+        skip_done=scan.mode == "delta",
     )
     write_by_id(stages, scan, position, token, report, ids)
     if checkpoint is None and limits.cold_start == "now" and since is None:
@@ -87,7 +87,7 @@ def write_by_id(
     """Read documents by `_id` (canonical Extended JSON) and write them, even versions that are marked as done."""
     for start in range(0, len(ids), stages.page_size):
         read_at, results = stages.processor.read(ids[start : start + stages.page_size])
-        outcome = stages.processor.process(results, read_at, remember_from=0, trust=False)
+        outcome = stages.processor.process(results, read_at, remember_from=0, skip_done=False)
         report.add(outcome, stages.store.advance(token, scan, position, outcome, retried=True))
 
 

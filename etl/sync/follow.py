@@ -187,4 +187,4 @@ class Follower:
         if not ids:
             return BatchOutcome()
         read_at, results = self.stages.processor.read(ids, self.reread)
-        return self.stages.processor.process(results, read_at, remember_from=0, trust=False)
+        return self.stages.processor.process(results, read_at, remember_from=0, skip_done=False)

@@ -61,7 +61,7 @@ class Processor:
     source: str
     """The prefix of the names of its documents: see `TransformResult.document`."""
     reread: Reread
-    knows: Callable[[str], bool]
+    is_configured: Callable[[str], bool]
     """Whether the settings name the collection of a document."""
     retry: Retry
 
@@ -71,7 +71,7 @@ class Processor:
         read_at: int,
         *,
         remember_from: int | None,
-        trust: bool = True,
+        skip_done: bool = True,
         releases: Mapping[str, Collection[str]] = MappingProxyType({}),
     ) -> BatchOutcome:
         """Write the documents of a page.
@@ -81,7 +81,7 @@ class Processor:
             read_at: the clock of Redis before the documents were read, in microseconds since the epoch.
             remember_from: mark versions with this date or a later one as done, because a delta reads them again;
                 milliseconds since the epoch. None marks no version.
-            trust: whether to skip versions that are marked as done.
+            skip_done: whether to skip versions that are marked as done.
             releases: keys, by document, that it releases unless it claims them, besides those of its record.
 
         Raises:
@@ -113,7 +113,7 @@ class Processor:
                 if answer == STALE:
                     stale.add(document)
                     continue
-                done = answer == DONE and trust
+                done = answer == DONE and skip_done
                 locked = not done and result.lock in record.held
                 if locked:
                     locks[document] = result.lock or ""
@@ -182,7 +182,7 @@ class Processor:
             for document in documents:
                 releases.setdefault(document, []).append(key)
         read_at, results = self._read(releases)
-        return self.process(results, read_at, remember_from=None, trust=False, releases=releases)
+        return self.process(results, read_at, remember_from=None, skip_done=False, releases=releases)
 
     def sweep(self, queue: str, cursor: str) -> str:
         """Delete records of requests that are not needed any more, from one page of the records of a queue.
@@ -244,7 +244,9 @@ class Processor:
         read_at = self.retry(self.writer.now)
         results = self.retry(partial(reread or self.reread, documents))
         existing = {result.document for result in results}
-        missing = [gone(name) for name in sorted(documents) if name not in existing and self.knows(name)]
+        missing = [
+            gone(name) for name in sorted(documents) if name not in existing and self.is_configured(name)
+        ]
         return read_at, [*missing, *results]
 
     def pass_over(self, page: Sequence[TransformResult], read_at: int) -> None:

@@ -54,7 +54,7 @@ class Runs:
         """Write every document within the bounds; with `dry_run` only count the documents."""
         report = Report(self.collection, mode="backfill")
         stages = self.backfill_stages(order)
-        process: Process = partial(stages.processor.process, remember_from=None, trust=False)
+        process: Process = partial(stages.processor.process, remember_from=None, skip_done=False)
         if order.rate:
             process = RateLimiter(order.rate, stages.stop).limited(process)
         if order.dry_run:

@@ -70,7 +70,7 @@ def test_done_version_is_written_again_without_trust(processor: Processor, clien
     version = result(1, status_put("a"), generation_request("item"))
     process(processor, version)
     client.delete(KEY, QUEUE)
-    outcome = process(processor, version, trust=False)
+    outcome = process(processor, version, skip_done=False)
     assert (outcome.processed, outcome.written, outcome.enqueued) == (1, 1, 0)
     assert status(client) == "a"
     assert not client.exists(QUEUE)

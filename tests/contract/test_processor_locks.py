@@ -33,7 +33,7 @@ def test_documents_under_a_lock_are_deferred(
 
     client.delete(LOCK)
     read_at, results = processor.read([locked.id])
-    outcome = process(processor, *results, read_at=read_at, trust=False)
+    outcome = process(processor, *results, read_at=read_at, skip_done=False)
     assert (outcome.deferred, outcome.handled) == ([], [locked.id])
     assert (status(client), client.lrange(QUEUE, 0, -1)) == ("a", ["item"])
 

@@ -93,7 +93,7 @@ def test_sweep_keeps_the_records_of_pending_requests(
     client.hset(register, "second 7", f"{old} -")
     sweep(processor)
     assert {*client.hgetall(register)} == {pending[0].document, other.document}
-    assert process(processor, pending[0], trust=False).enqueued == 0
+    assert process(processor, pending[0], skip_done=False).enqueued == 0
 
 
 def test_sweep_keeps_a_request_that_is_pushed_during_it(
@@ -110,5 +110,5 @@ def test_sweep_keeps_a_request_that_is_pushed_during_it(
 
     documents.after_read = other_writer
     sweep(processor)
-    assert process(processor, again, trust=False).enqueued == 0
+    assert process(processor, again, skip_done=False).enqueued == 0
     assert client.lrange(QUEUE, 0, -1) == ["1", "again"]

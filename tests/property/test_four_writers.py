@@ -110,7 +110,7 @@ def test_four_concurrent_writers_agree_with_the_documents(
     # Pages do not show a deletion, but a follower does.
     processor = stages[0].processor
     read_at, results = processor.read([id_text(deleted.id)])
-    processor.process(results, read_at, remember_from=None, trust=False)
+    processor.process(results, read_at, remember_from=None, skip_done=False)
     expected, found = truth(collection), held(client)
     for queue in {key for key in {*expected, *found} if key.startswith("queue:")}:
         assert set(expected.pop(queue, [])) <= set(found.pop(queue, [])), queue
@@ -143,7 +143,7 @@ def _writer(stages: Any, pages: Sequence[Page]) -> Callable[[], None]:
 
     def run() -> None:
         for read_at, page in pages:
-            stages.processor.process(page, read_at, remember_from=None, trust=False)
+            stages.processor.process(page, read_at, remember_from=None, skip_done=False)
 
     return run
 

@@ -82,7 +82,7 @@ def assemble(
         writer=CacheWriter(wire, ttls or {name: f.ttl for name, f in FAMILIES.items()}, _MEMORY_SECONDS),
         source=NAME,
         reread=reread,
-        knows=lambda name: name.startswith(prefix),
+        is_configured=lambda name: name.startswith(prefix),
         retry=retry,
     )
     return Stages(

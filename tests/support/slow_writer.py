@@ -42,7 +42,7 @@ def main(deadline: float, step: str) -> None:
             return apply(self, *arguments)
 
         writer.CacheWriter.apply = waiting  # type: ignore[assignment,method-assign]
-    outcome = stages.processor.process(results, read_at, remember_from=None, trust=False)
+    outcome = stages.processor.process(results, read_at, remember_from=None, skip_done=False)
     print(json.dumps({"processed": outcome.processed, "enqueued": outcome.enqueued}), flush=True)  # noqa: T201
     container.close()
 

@@ -233,7 +233,7 @@ class World(Model):
         hooks = self.hooks if steps else CallHooks()
         with self._with_events(steps):
             processor = self._stages(hooks).processor
-            processor.process(results, read_at, remember_from=None, trust=False)
+            processor.process(results, read_at, remember_from=None, skip_done=False)
 
     def follow(self, number: int) -> None:
         """A follower gets an event for this document."""
@@ -242,7 +242,7 @@ class World(Model):
             stages = self._stages(CallHooks())
             read_at, results = stages.processor.read([id_text(slot.id)])
             recent = self.clocks.mongo - _LIMITS.lookback
-            stages.processor.process(results, read_at, remember_from=recent, trust=False)
+            stages.processor.process(results, read_at, remember_from=recent, skip_done=False)
 
     def follow_stream(self, events: Iterable[Event] = ()) -> None:
         """A follower applies the changes since its last token; without events all of them."""
