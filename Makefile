@@ -6,13 +6,15 @@
 # make unit         tests without servers; likewise integration, faults, acceptance. One test: make unit T='-k name'
 #                   With REDIS_VERSION=6.2 or 8.2 on that Redis.
 # make coverage     make test with coverage; it takes twice as long
-# make bench        speed, memory, latency, half an hour; writes docs/ and README.md, but not with BENCH=--quick
+# make bench        speed, memory, latency, half an hour; writes docs/, but not with BENCH=--quick
 # make soak         the long sizes: a thousand cycles, a minute of writes, kills and floods, clusters; twenty minutes
 # make clean        removes what the others made
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
+# Otherwise each of the hundreds of commands that tests start, and each test process, compiles all modules again.
+unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
 # 3.11 first: it is the version the server wheels were built for. An interpreter may be there by name only, or lack pip.
@@ -42,9 +44,9 @@ demo: .venv/demo.stamp
 
 test: .venv/dev.stamp lint types
 	$(BIN)/coverage erase
-	$(BIN)/pytest --numprocesses 3 --dist worksteal -m 'not alone' $(COVERED)  # on two cores: many wait
-	$(BIN)/pytest -m alone $(COVERED)  # they watch the clock, or need the whole machine
-	$(if $(CI),REDIS_VERSION=8.2 $(BIN)/pytest --numprocesses 3 --dist worksteal -m 'not alone' -k 'not twin' $(other_redis))
+	$(BIN)/pytest --numprocesses 3 --dist worksteal -m 'not timed' $(COVERED)  # on two cores: many wait
+	$(BIN)/pytest --numprocesses 3 --dist loadfile -m timed $(COVERED)  # they wait most of the time, and count seconds
+	$(if $(CI),REDIS_VERSION=8.2 $(BIN)/pytest --numprocesses 3 --dist worksteal -m 'not timed' -k 'not fake' $(other_redis))
 	$(if $(COVERED),$(BIN)/coverage report)
 
 lint: .venv/dev.stamp
@@ -60,15 +62,15 @@ types: .venv/dev.stamp
 	$(BIN)/mypy
 
 $(LEVELS): .venv/dev.stamp
-	$(BIN)/pytest --numprocesses 2 --dist worksteal -m 'not alone' $($@) $(T)
-	$(BIN)/pytest -m alone $($@) $(T) || test $$? = 5  # 5: none of them is to be run alone
+	$(BIN)/pytest --numprocesses 2 --dist worksteal -m 'not timed' $($@) $(T)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m timed $($@) $(T) || test $$? = 5  # 5: none of them is timed
 
 coverage:
 	$(MAKE) test CI=true
 
 bench: .venv/bench.stamp
 	$(BIN)/python -m bench $(or $(BENCH),--out docs)
-	$(if $(BENCH),,$(BIN)/python -m bench.readme)
+	$(if $(BENCH),,$(BIN)/python -m bench.page)
 
 soak: .venv/dev.stamp
 	LONG_RUNS=1 $(BIN)/pytest --capture=no --verbose tests/acceptance/test_daemon.py tests/bench/test_bench.py tests/property \

@@ -154,13 +154,13 @@ def figures_of(documents: int, measured: Measured, started: Measured | None) -> 
         measured: the run.
         started: the same command with the documents of `START`, to be subtracted.
     """
-    answer, used, more = measured.answer, measured.cpu_seconds, documents
+    answer, used, counted = measured.answer, measured.cpu_seconds, documents
     if started:
         used = {
             name: max(0.0, round(seconds - started.cpu_seconds[name], 2)) for name, seconds in used.items()
         }
-        more = documents - START.documents
-    cpu = {f"cpu_{name}": seconds / more * 100_000 for name, seconds in used.items()}
+        counted = documents - START.documents
+    cpu = {f"cpu_{name}": seconds / counted * 100_000 for name, seconds in used.items()}
     seconds = answer.get("seconds", measured.seconds)
     return {
         "documents_per_second": documents / seconds,
@@ -175,17 +175,17 @@ def figures_of(documents: int, measured: Measured, started: Measured | None) -> 
 
 @contextmanager
 def _beside(command: Sequence[str]) -> Iterator[dict[str, float]]:
-    """Run a reader during the block; its figures are in the mapping afterwards."""
-    said: dict[str, float] = {}
+    """Run a reader during the block; afterwards the yielded mapping contains its figures."""
+    figures: dict[str, float] = {}
     if not command:
-        yield said
+        yield figures
         return
     pipe: Any = subprocess.PIPE
     with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as process:
         if process.stdout is None or process.stdout.readline() != "ready\n":
             raise Failed("the reader did not start")
-        yield said
-        said |= json.loads(process.communicate()[0])
+        yield figures
+        figures |= json.loads(process.communicate()[0])
 
 
 _ETL: Final = (sys.executable, "-m", "etl")

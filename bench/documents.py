@@ -23,11 +23,11 @@ class Shape(NamedTuple):
 
     name: str
     documents_a_key: int = 1
-    """How many documents claim the same two keys. They are not neighbours, but several of them are in one page."""
+    """Number of documents that claim the same two keys. They are not neighbours, but several are in one page."""
     embedding: int = 0
-    """How many floats each document has in a field outside the contract, 13 bytes each."""
+    """Number of floats in a field outside the contract, 13 bytes each."""
     mapped: bool = False
-    """Whether the documents have other names, one level deeper, and are read by `MAPPING`."""
+    """Whether the fields have other names, one level deeper, and are read by `MAPPING`."""
 
     def claim(self, number: int) -> int:
         """The number of the pair of keys that a document claims."""
@@ -145,13 +145,13 @@ def stored(number: int, shape: Shape = PLAIN) -> Document:
 
 
 def moment(number: int) -> datetime:
-    """When the document of this number was written: 37 ms after the one before, or together with it."""
+    """The date of the document with this number: 37 ms after the previous one, or the same."""
     thousand, rest = divmod(number, 1000)
     return _FIRST + timedelta(milliseconds=37 * (1000 * thousand + max(rest, _BULK[-1])))
 
 
 def _id(number: int, updated_at: datetime) -> ObjectId:
-    """As a driver makes them: seconds, machine, counter. Within a second they grow with the number."""
+    """An ObjectId as drivers make them: seconds, machine, counter. Within a second they ascend with the number."""
     seconds = struct.pack(">I", int(updated_at.timestamp()))
     return ObjectId(seconds + _MACHINE + struct.pack(">I", number % 2**24)[1:])
 

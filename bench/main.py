@@ -35,7 +35,7 @@ class Extent(NamedTuple):
 
 
 WHOLE: Final = Extent(200_000, 50_000, 3, (50_000, 1_000_000, 2_000_000), 7, 10)
-QUICK: Final = Extent(8_000, 6_000, 1, (6_000, 8_000), 1, 2)
+QUICK: Final = Extent(8_000, 6_000, 1, (6_000, 8_000), 1, 1)
 
 _COUNT: Final = click.IntRange(START.documents + 1)
 

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
@@ -21,8 +22,8 @@ import psutil
 
 ROOT: Final = Path(__file__).parents[1]
 
-_LOOK_SECONDS: Final = 0.05
-_LOOKS_A_SEARCH: Final = 5  # to find descendants, and to measure PSS, takes milliseconds
+_SAMPLE_SECONDS: Final = 0.05
+_SAMPLES_PER_SEARCH: Final = 5  # finding descendants and measuring PSS takes milliseconds
 _MB: Final = 1_000_000
 
 
@@ -69,12 +70,12 @@ class Meter:
             code = process.wait()
             for file in (out, err):
                 file.seek(0)
-            said, complaint = out.read(), err.read()
+            output, errors = out.read(), err.read()
         if code:
-            raise Failed(f"{' '.join(command)} ended with {code}: {complaint.strip()[-1000:]} {said}")
+            raise Failed(f"{' '.join(command)} ended with {code}: {errors.strip()[-1000:]} {output}")
         used = {name: after - before[name] for name, after in self._used().items()}
         cpu = {"coordinator": watch.coordinator, "workers": watch.workers} | used
-        return Measured(seconds, cpu, watch.pss_mb, watch.worker_pss_mb, json.loads(said))
+        return Measured(seconds, cpu, watch.pss_mb, watch.worker_pss_mb, json.loads(output))
 
     def _used(self) -> dict[str, float]:
         return {name: sum(process.cpu_times()[:2]) for name, process in self._servers.items()}
@@ -112,9 +113,10 @@ class _Watch:
         self.workers = max(sum(self._descendants.values()), times.children_user + times.children_system)
 
     def _watch(self) -> None:
-        looks = 0
-        while not self._done.wait(_LOOK_SECONDS):
-            search = looks % _LOOKS_A_SEARCH == 0
+        for number in count():
+            if self._done.wait(_SAMPLE_SECONDS):
+                return
+            search = number % _SAMPLES_PER_SEARCH == 0
             with suppress(psutil.Error):
                 found = self._root.children(recursive=True) if search else []
                 self._descendants |= {process: 0.0 for process in found if process not in self._descendants}
@@ -123,7 +125,6 @@ class _Watch:
                     self._descendants[process] = sum(process.cpu_times()[:2])
             if search:
                 self._measure_memory()
-            looks += 1
 
     def _measure_memory(self) -> None:
         total = 0.0

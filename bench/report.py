@@ -54,17 +54,7 @@ def show(figures: Figures) -> None:
     if followed := figures.get("follow"):
         title = "Latency from an acknowledged write to the value in Redis, ms"
         console.print(_table(title, ("", *followed, f"{FOLLOW} / {WATCH}"), latencies(followed)))
-    targets = [
-        (
-            t["what"],
-            number(t["before"]),
-            number(t["measured"]),
-            t["wanted"],
-            "reached" if t["reached"] else "missed",
-        )
-        for t in figures["targets"]
-    ]
-    console.print(_table("Targets", ("", "before", "now", "wanted", ""), targets))
+    console.print(_table("Targets", ("", "before", "now", "wanted", ""), targets(figures)))
 
 
 def latencies(followed: Figures) -> list[list[str]]:
@@ -78,6 +68,20 @@ def latencies(followed: Figures) -> list[list[str]]:
         ]
         for what, label in whats
         for part in ("p50", "p99")
+    ]
+
+
+def targets(figures: Figures) -> list[list[str]]:
+    """A row per target, and whether it is reached."""
+    return [
+        [
+            t["what"],
+            number(t["before"]),
+            number(t["measured"]),
+            t["wanted"],
+            "reached" if t["reached"] else "missed",
+        ]
+        for t in figures["targets"]
     ]
 
 

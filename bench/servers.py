@@ -68,8 +68,8 @@ class Bench(NamedTuple):
         collection = self.collection(source)
         collection.create_index([("updated_at", 1), ("_id", 1)])
         missing = documents(collection.estimated_document_count(), source.documents, source.shape)
-        while some := list(islice(missing, _INSERTED_AT_A_TIME)):
-            collection.insert_many(some, ordered=False)
+        while batch := list(islice(missing, _INSERTED_AT_A_TIME)):
+            collection.insert_many(batch, ordered=False)
         self.mongo.admin.command("fsync")
 
     def flush(self) -> None:
@@ -100,10 +100,10 @@ class Bench(NamedTuple):
         Raises:
             Wrong: they differ.
         """
-        wanted = 2 * len({source.shape.claim(number) for number in range(source.documents)})
-        found = sum(1 for _ in self.redis.scan_iter("ai:*", count=10_000))
-        if found != wanted:
-            raise Wrong(f"{found} keys of the contract, but the documents give {wanted}")
+        expected = 2 * len({source.shape.claim(number) for number in range(source.documents)})
+        count = sum(1 for _ in self.redis.scan_iter("ai:*", count=10_000))
+        if count != expected:
+            raise Wrong(f"{count} keys of the contract, but the documents give {expected}")
         for number in Random(source.documents).sample(
             range(source.documents), min(source.documents, _SAMPLE)
         ):
@@ -112,9 +112,9 @@ class Bench(NamedTuple):
 
     def _check_entry(self, entry: Put) -> None:
         is_list = entry.family == CAMPAIGN_MESSAGES.name
-        held: Any = self.redis.lrange(entry.key, 0, -1) if is_list else self.redis.hgetall(entry.key)
-        if held != entry.read:
-            raise Wrong(f"{entry.key} holds {held}, not {entry.read}")
+        content: Any = self.redis.lrange(entry.key, 0, -1) if is_list else self.redis.hgetall(entry.key)
+        if content != entry.read:
+            raise Wrong(f"{entry.key} holds {content}, not {entry.read}")
         if not 0 < int(self.redis.ttl(entry.key)) <= 10_800:  # noqa: PLR2004 (of both families)
             raise Wrong(f"{entry.key} does not have the TTL of its family")
 

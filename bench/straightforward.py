@@ -1,13 +1,12 @@
-"""What a good engineer writes in an afternoon: cursor, pydantic models, redis-py pipelines.
+"""A script that a good engineer writes in an afternoon: cursor, pydantic models, redis-py pipelines.
 
 `python -m bench.straightforward MONGO_URI DATABASE COLLECTION REDIS_URL` fills an empty Redis with the very
 keys, types, values and TTLs of the product; a test compares them. It shares no code with it.
 
-It is careful: only the fields it needs are read, documents come in the order of `(updated_at, _id)` so that
-the newest wins, everything is validated, a batch is one MULTI (the default of redis-py, some 15 % dearer than
-none) so that no reader sees half a list, and redis-py raises at any error reply. It is given what makes it
-fast: an index for its order, large batches both ways, pydantic 2 and hiredis. What it lacks is the rest of a
-product: a position to resume from, a lease, the locks of generators, dead letters.
+It is careful: it reads only the fields it needs, in the order of `(updated_at, _id)` so that the newest wins; it
+validates everything; a batch is one MULTI (the default of redis-py, some 15 % slower than none), so that no reader sees
+half a list; redis-py raises at any error reply. It is fast: an index for its order, large batches both ways, pydantic 2
+and hiredis. It lacks the rest of a product: a position to resume from, a lease, the locks of generators, dead letters.
 """
 
 import json
@@ -45,7 +44,7 @@ class Message(BaseModel):
 
 
 class Metadata(BaseModel):
-    """What a generation cost."""
+    """The cost of a generation."""
 
     tokens_total: int | None = None
     cost_total_usd: float | None = None
@@ -64,7 +63,7 @@ class Generation(BaseModel):
 
 
 def run(mongo_uri: str, database: str, collection: str, redis_url: str) -> int:
-    """Copy everything; returns how many documents there were."""
+    """Copy all documents; return their number."""
     count = 0
     with MongoClient[Any](mongo_uri, tz_aware=True) as mongo, redis.Redis.from_url(redis_url) as cache:
         order = [("updated_at", 1), ("_id", 1)]

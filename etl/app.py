@@ -20,10 +20,10 @@ from etl.checkpoint.purge import delete, own_keys
 from etl.container import Container
 from etl.doctor import Finding, examine
 from etl.errors import ConfigurationError, CycleFailed, EtlError, TransientError
+from etl.init.proposal import propose
 from etl.model.report import ProgressCallback, RefreshReport, Report, no_progress
 from etl.monitoring.history import read_recent
 from etl.monitoring.status import CollectionStatus, read_status
-from etl.proposal import propose
 from etl.settings import CollectionSettings, Settings
 from etl.sync.follow import Followed
 from etl.sync.refresh import refresh

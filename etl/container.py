@@ -26,7 +26,7 @@ from etl.model.result import TransformResult
 from etl.model.scan import Scan
 from etl.mongo.change_stream import ChangeStream, Session
 from etl.mongo.client import close, connect
-from etl.mongo.reader import Source
+from etl.mongo.reader import MongoReader
 from etl.mongo.survey import Survey, survey
 from etl.retry import Retry
 from etl.settings import CollectionSettings, RedisSettings, Settings
@@ -76,13 +76,13 @@ class Container:
         name, namespace = component(collection.name), self.settings.namespace
         return f"{namespace}/{name}" if namespace else name
 
-    def reader(self, collection: CollectionSettings) -> Source:
+    def reader(self, collection: CollectionSettings) -> MongoReader:
         """Stage 1."""
-        return self._source(collection)
+        return self._reader(collection)
 
-    def scanner(self, collection: CollectionSettings) -> Source:
+    def scanner(self, collection: CollectionSettings) -> MongoReader:
         """Stage 1 of a backfill or a verification: pages come from where `mongo.uri` says."""
-        return self._source(collection, pages_from=self._client.read_preference)
+        return self._reader(collection, pages_from=self._client.read_preference)
 
     def survey(self) -> list[Survey]:
         """What the collections of the database hold."""
@@ -104,7 +104,7 @@ class Container:
             writer=writer,
             source=self.source(collection),
             reread=self.reread,
-            knows=lambda name: name.partition(" ")[0] in sources,
+            is_configured=lambda name: name.partition(" ")[0] in sources,
             retry=self.retry,
         )
 
@@ -182,8 +182,8 @@ class Container:
             on_batch=on_batch,
         )
 
-    def _source(self, collection: CollectionSettings, **options: Any) -> Source:
-        return Source(
+    def _reader(self, collection: CollectionSettings, **options: Any) -> MongoReader:
+        return MongoReader(
             self._client,
             self.settings.mongo.database,
             collection.name,
@@ -276,7 +276,7 @@ class RemoteWork:
     def __call__(self, task: Task) -> RangeProgress:
         """Work on the range of the task for the time of the task."""
         stages = _stages(self.settings, self.collection, self.dry)
-        process = partial(stages.processor.process, remember_from=self.remember_from, trust=False)
+        process = partial(stages.processor.process, remember_from=self.remember_from, skip_done=False)
         return work(stages, process, task)
 
 

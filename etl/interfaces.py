@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from etl.model.batch import BatchOutcome
 from etl.model.index import Index
+from etl.model.page import Page
 from etl.model.report import Report
 from etl.model.result import TransformResult
 from etl.model.scan import Origin, Scan, ScanRange
@@ -22,25 +23,6 @@ from schemas.position import Position
 Reread = Callable[[Collection[str]], list[TransformResult]]
 """The documents of these names that exist, as they are now: read by `_id` from the primary with read concern
 linearizable, in ascending order. Those of collections that the settings do not name are left out."""
-
-
-class Page(Protocol):
-    """Raw documents in index order, and the position after them."""
-
-    @property
-    def documents(self) -> list[bytes]:
-        """The documents, in order."""
-        ...
-
-    @property
-    def last(self) -> Position | None:
-        """The position to continue from; None if no document has one."""
-        ...
-
-    @property
-    def more(self) -> bool:
-        """Whether there may be further documents."""
-        ...
 
 
 class Reader(Protocol):
@@ -106,7 +88,7 @@ class Processor(Protocol):
         /,
         *,
         remember_from: int | None,
-        trust: bool = True,
+        skip_done: bool = True,
     ) -> BatchOutcome:
         """Write the documents of a page."""
         ...

@@ -7,6 +7,7 @@
 # The segment must be in Unicode NFC, as keyboards and most programs write it.
 set -euo pipefail
 
+[[ $# == 2 ]] || { echo "usage: $0 CAMPANA_ID SEGMENTO" >&2; exit 2; }
 campana_id=$1 segmento=$2
 redis() { redis-cli -u "${REDIS_URL:-redis://localhost:6379/0}" "$@"; }
 

@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pymongo
@@ -88,4 +89,9 @@ def main(redis_url: str, mongo_uri: str, database: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    match sys.argv[1:]:
+        case [redis_url, mongo_uri, database]:
+            with suppress(KeyboardInterrupt):
+                main(redis_url, mongo_uri, database)
+        case _:
+            sys.exit("usage: python examples/generator.py REDIS_URL MONGO_URI DATABASE")

@@ -31,7 +31,7 @@ def component(value: str) -> str:
     """One component of a key, percent-encoded.
 
     Raises:
-        ValueError: the text holds a lone surrogate, which UTF-8 cannot carry.
+        ValueError: the text contains a lone surrogate, which UTF-8 cannot encode.
     """
     return _ENCODED.sub(_percent, normalize("NFC", unicode_text(value)))
 
@@ -40,7 +40,7 @@ def segmento_hash(segmento: str) -> str:
     """The hash of an audience segment, 32 hex digits; independent of how accents are composed.
 
     Raises:
-        ValueError: the text holds a lone surrogate, which UTF-8 cannot carry.
+        ValueError: the text contains a lone surrogate, which UTF-8 cannot encode.
     """
     return _digest(normalize("NFC", unicode_text(segmento)).encode())
 
@@ -48,10 +48,10 @@ def segmento_hash(segmento: str) -> str:
 def params_hash(params: Any) -> str:
     """The hash of the parameters of a call, 32 hex digits; independent of their order.
 
-    BSON values are first written as JSON has them (see `schemas.values`).
+    BSON values are converted to JSON first (see `schemas.values`).
 
     Raises:
-        ValueError: a value has no JSON form, or is a number that RFC 8785 cannot tell from others.
+        ValueError: a value has no JSON form, or is a number with the same RFC 8785 form as another one.
     """
     return _digest(rfc8785.dumps(canonical(params)))
 
@@ -65,10 +65,10 @@ def slot_key(key: str, role: str) -> str:
 
 
 def canonical(value: Any) -> Any:
-    """A BSON value in the types RFC 8785 knows: None, bool, int, float, str, list, dict.
+    """A BSON value in the types of RFC 8785: None, bool, int, float, str, list, dict.
 
     Raises:
-        ValueError: a value has no JSON form, or is a number that RFC 8785 cannot tell from others.
+        ValueError: a value has no JSON form, or is a number with the same RFC 8785 form as another one.
     """
     write: Callable[[Any], Any] = _CANONICAL.get(type(value), _canonical_string)
     return write(value)

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 from bson import Int64, MaxKey, MinKey, ObjectId, Timestamp
@@ -23,7 +22,6 @@ from schemas.codec import (
 )
 from schemas.ids import id_from_text, id_text
 
-_LONGEST_NAME: Final = 96
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 (as the driver decodes dates here: without a zone, in UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _MILLISECONDS: Final = re.compile(r"-?[0-9]{1,19}")
@@ -66,12 +64,8 @@ class Position(NamedTuple):
         )
 
     def place(self) -> "Place":
-        """The same in texts and numbers."""
+        """The position in texts and numbers."""
         return timestamp_text(self.timestamp), self.ms, id_text(self.id)
-
-    def name(self) -> str:
-        """A short unique name of this version of a document, for sets kept in Redis."""
-        return version_name(self.text())
 
 
 Place = tuple[str, int | None, str]
@@ -89,15 +83,8 @@ def timestamp_text(timestamp: Any) -> str:
     return f"{'<' if order(timestamp)[0] < DATE_RANK else '>'}{packed(timestamp)}"
 
 
-def version_name(text: str) -> str:
-    """The name of the version whose position has this text: that text, or its digest where it is long."""
-    if len(text) <= _LONGEST_NAME:
-        return text
-    return blake2b(text.encode(), digest_size=24).hexdigest()
-
-
 def place_in(document: Mapping[str, Any], timestamp_field: str, raw: bytes) -> Place:
-    """The result of `position_in`, in a tenth of the time for the usual types.
+    """The place of `position_in`, in a tenth of the time for the usual types.
 
     Args:
         document: `raw`, decoded.
@@ -128,7 +115,7 @@ def position_in(raw: bytes, timestamp_field: str) -> Position:
     values found.
 
     Raises:
-        InvalidBSON: the document is no BSON.
+        InvalidBSON: the document is not BSON.
     """
     first, *path = [name.encode() for name in timestamp_field.split(".")]
     document_id, timestamp = _first(raw, b"_id"), _first(raw, first)
@@ -150,8 +137,8 @@ def _at(value: RawValue, path: list[bytes]) -> RawValue | None:
         return None if inner is None else _at(inner, path[1:])
     if value.type == ARRAY:
         documents = (RawValue(kind, data) for kind, _, data in elements(value.data) if kind == DOCUMENT)
-        found = [inner for one in documents if (inner := _at(one, path)) is not None]
-        return RawValue(ARRAY, document_of((str(n).encode(), one) for n, one in enumerate(found)))
+        values = [inner for document in documents if (inner := _at(document, path)) is not None]
+        return RawValue(ARRAY, document_of((str(n).encode(), inner) for n, inner in enumerate(values)))
     return None
 
 
@@ -167,26 +154,6 @@ def position_from_text(text: str) -> Position:
     if not _MILLISECONDS.fullmatch(timestamp) or not -_LONGEST_DATE <= int(timestamp) < _LONGEST_DATE:
         raise MalformedText("not the text of a position")
     return Position(DatetimeMS(int(timestamp)), id_from_text(document_id))
-
-
-def id_in(text: str) -> str:
-    """The `_id` in the text of a position, as `id_text`."""
-    return text.partition(" ")[2]
-
-
-def is_after(text: str, other: str) -> bool:
-    """Whether the position with the one text comes after that with the other.
-
-    Raises:
-        MalformedText: one of them is the text of no position.
-    """
-    if text == other:
-        return False
-    if text[:1] not in _NO_DATE and other[:1] not in _NO_DATE:
-        ms, other_ms = int(text.partition(" ")[0]), int(other.partition(" ")[0])
-        if ms != other_ms:
-            return ms > other_ms
-    return position_from_text(text).order() > position_from_text(other).order()
 
 
 def at(ms: int) -> Position:

@@ -124,9 +124,9 @@ def number_text(value: float | Decimal | Decimal128) -> str:
 
 
 def digits(value: Any) -> int:
-    """The number of characters that the numbers within a BSON value take: up to 6,178 for one of 16 bytes.
+    """The number of characters of all numbers in a BSON value: up to 6,178 for a decimal of 16 bytes.
 
-    Each is written and dropped again, so that they need not be in memory together to be counted.
+    One number is in memory as text at a time.
     """
     kind = type(value)
     if kind is dict:
@@ -137,7 +137,7 @@ def digits(value: Any) -> int:
         try:
             return len(number_text(value))
         except ValueError:
-            return 0  # refused where it is read
+            return 0  # the validation of the field refuses it
     return 0
 
 

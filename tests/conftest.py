@@ -173,7 +173,7 @@ def proxy_to() -> Iterator[ProxyTo]:
 
 
 @pytest.fixture
-def loggers_as_they_were() -> Iterator[None]:
+def restore_loggers() -> Iterator[None]:
     """Put back what a test, or the command line that it runs, has configured."""
     root, level, etl_level = logging.getLogger(), logging.getLogger().level, logging.getLogger("etl").level
     handlers = root.handlers[:]

@@ -52,12 +52,12 @@ def plan_backfill(checkpoint: Checkpoint | None, now: ServerTimes, bounds: Bound
     """
     begin = FIRST if bounds.since is None else at(bounds.since)
     end = LAST if bounds.until is None else at(bounds.until)
-    cut = checkpoint.scan if checkpoint else None
-    if cut is None:
+    interrupted = checkpoint.scan if checkpoint else None
+    if interrupted is None:
         return Scan("backfill", now, begin, end, begin)
-    if (cut.begin, cut.end) != (begin, end):
-        raise ConfigurationError("the backfill that was cut short had other bounds: give those, or --restart")
-    return cut
+    if (interrupted.begin, interrupted.end) != (begin, end):
+        raise ConfigurationError("the interrupted backfill had other bounds: give those, or --restart")
+    return interrupted
 
 
 def run_backfill(
@@ -68,7 +68,15 @@ def run_backfill(
     report: Report,
     progress: ProgressCallback,
 ) -> tuple[Scan, Backfilled]:
-    """Read and write the collection; `token` is the fencing token of the backfill's lease.
+    """Read and write the collection.
+
+    Args:
+        stages: of the collection.
+        process: writes one batch.
+        order: the options of the backfill.
+        token: the fencing token of the backfill's lease.
+        report: is filled in.
+        progress: is called after each task.
 
     Raises:
         EtlError: it ended early; the next one resumes.
@@ -80,8 +88,8 @@ def run_backfill(
     now = ServerTimes(stages.retry(stages.reader.clock), state.now)
     scan = plan_backfill(None if order.restart else state.checkpoint, now, order.bounds)
     report.before = scan.done
-    stood, clock = scan.cursor, scan.clocks.mongo
-    newest = stood if stood != scan.begin and (stood.ms or clock) < clock else None
+    cursor, present = scan.cursor, scan.clocks.mongo
+    newest = cursor if cursor != scan.begin and (cursor.ms or present) < present else None
 
     def report_progress(report: Report) -> None:
         report.sync_duration_ms = round((time.monotonic() - began) * 1000)
@@ -100,7 +108,7 @@ class DryProcessor:
         return 0
 
     def process(
-        self, page: Sequence[TransformResult], _: int, *, remember_from: int | None, trust: bool = True
+        self, page: Sequence[TransformResult], _: int, *, remember_from: int | None, skip_done: bool = True
     ) -> BatchOutcome:
         """The outcome, assuming no other claims and no locks."""
         valid = [result for result in page if result.reject is None]

@@ -52,34 +52,32 @@ def run_scan(
     Returns:
         The scan, and the newest position read that was not in the future when the scan began.
     """
-    scan_range, present, local = (
-        ScanRange(scan.cursor, scan.end),
-        scan.clocks.mongo,
-        partial(work, stages, process),
-    )
     newest = position
     with stages.start_workers(scan) as workers:
         if stages.reader.index.warning is not None:
             _log.warning("%s", stages.reader.index.warning, extra=logs.event("index"))
         cuts = stages.retry(partial(stages.reader.cuts, _MOST_RANGES)) if workers else []
         seconds = 0 if scan.mode == "delta" else TASK_SECONDS
-        tasks = run_ranges(split(scan_range, cuts), present, local, workers, seconds)
+        ranges = split(ScanRange(scan.cursor, scan.end), cuts)
+        tasks = run_ranges(ranges, scan.clocks.mongo, partial(work, stages, process), workers, seconds)
         with closing(tasks):
             for done, lowest in tasks:
                 scan = scan.moved(lowest or scan.end, done.documents)
-                met = done.outcome.position
-                newest = latest(newest, position_from_text(met) if met else None)
+                if done.outcome.position:
+                    newest = latest(newest, position_from_text(done.outcome.position))
                 # Other workers may be further ahead: the watermark must not pass unwritten documents.
                 position = (
                     newest if lowest is None or newest is None else latest(position, earliest(newest, lowest))
                 )
-                letters = stages.store.advance(token, scan, position, done.outcome)
+                # A backfill moves no watermark, and may begin before the end of an earlier one.
+                watermark = None if scan.mode == "backfill" else position
+                letters = stages.store.advance(token, scan, watermark, done.outcome)
                 report.add(done.outcome, letters)
                 if newest is not None and newest.ms is not None:
                     report.last_id, report.last_timestamp = readable_id(newest.id), iso_utc(newest.ms)
                 progress(report)
-                if stages.stop.is_set():  # after what is done was recorded
-                    raise Interrupted("stopped between two batches; the next run goes on from there")
+                if stages.stop.is_set():
+                    raise Interrupted("stopped between two batches; the next run resumes there")
     return scan, newest
 
 
@@ -97,17 +95,17 @@ def run_ranges(
     """Work on ranges, given in ascending order; yield each finished task.
 
     Args:
-        ranges: what to read.
+        ranges: the ranges to read.
         present: MongoDB's clock when the scan began, in milliseconds since the epoch.
-        local: runs a task in this process: without workers, and for tasks that workers have lost.
+        local: runs a task in this process, if there are no workers or they have died.
         workers: the worker processes, if any.
         seconds: duration of a task; 0 for one page each.
 
     Raises:
-        EtlError: of a task. Running tasks are waited for when the iterator is closed.
+        EtlError: a task failed. Closing the iterator waits for the running tasks.
     """
     numbers = count()
-    waiting = [(one.after.order(), next(numbers), one) for one in ranges]
+    waiting = [(part.after.order(), next(numbers), part) for part in ranges]  # a heap; the number breaks ties
     running: dict[Future[RangeProgress], ScanRange] = {}
     try:
         while waiting or running:
@@ -126,8 +124,8 @@ def run_ranges(
                 if progress.cursor is not None:
                     rest = ScanRange(progress.cursor, scan_range.end)
                     heappush(waiting, (rest.after.order(), next(numbers), rest))
-                unfinished = [one for _, _, one in waiting] + [*running.values()]
-                lowest = min((one.after for one in unfinished), key=Position.order, default=None)
+                unfinished = [*(part for _, _, part in waiting), *running.values()]
+                lowest = min((part.after for part in unfinished), key=Position.order, default=None)
                 yield Progressed(progress, lowest)
     finally:
         wait(running)
@@ -144,6 +142,6 @@ def _submit(task: Task, local: Work, workers: Workers | None) -> Future[RangePro
     done: Future[RangeProgress] = Future()
     try:
         done.set_result(local(task))
-    except Exception as error:  # noqa: BLE001 (raised where the future is asked)
+    except Exception as error:  # noqa: BLE001 (raised by `Future.result`)
         done.set_exception(error)
     return done

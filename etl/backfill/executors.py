@@ -31,29 +31,18 @@ DASK_SECONDS: Final = 10.0
 """Time limit for a Dask cluster to answer and to have a worker."""
 
 
-# Workers are forked from a process that has loaded this, and not from here: threads hold locks that a
-# fork would copy as they are.
+# Workers are forked from a server process that has imported these modules, not from this process: a fork would copy
+# locks that threads of this process hold.
 _LOADED: Final = ["etl.container"]
 
-# What there may be none of where a program is confined: a folder for the fork server's socket, /dev/shm for the locks
-# of its queues, the right to start a process.
+# A confined program may lack a folder for the socket of the fork server, /dev/shm for the locks of queues, or the right
+# to start a process.
 _NO_PROCESSES: Final = (OSError, ImportError, NotImplementedError)
 
 _log = logging.getLogger("etl.backfill")
 
 # A page is thousands of objects without cycles: collecting garbage often took a tenth of the time.
 _RARELY: Final = (100_000, 20, 20)
-
-
-@contextmanager
-def rarely_collecting() -> Iterator[None]:
-    """Run the garbage collector less often."""
-    before = gc.get_threshold()
-    gc.set_threshold(*_RARELY)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 def processes(count: int) -> Executors:
@@ -66,7 +55,7 @@ def processes(count: int) -> Executors:
     def start() -> Iterator[tuple[Executor, int] | None]:
         try:
             _start_fork_server()
-            executor = _Processes(count, _Context(), _begin)
+            executor = _Processes(count, _Context(), _initialize_worker)
         except _NO_PROCESSES as error:
             _log.warning("cannot start worker processes (%s): going on without workers", _line(error))
             yield None
@@ -81,7 +70,7 @@ def processes(count: int) -> Executors:
 
 def make_ready() -> None:
     """Preload the modules of worker processes in the background."""
-    with suppress(*_NO_PROCESSES):  # they say so when they are to be used
+    with suppress(*_NO_PROCESSES):  # `processes` reports the error
         _start_fork_server()
 
 
@@ -93,8 +82,8 @@ def _start_fork_server() -> None:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Ctrl-C reaches the whole group of processes; a child takes this over, before it can ignore that."""
-    resource_tracker.ensure_running()  # when it is started it lets them through again, whatever was blocked
+    """Block SIGINT; a child inherits that until it can ignore the signal, which Ctrl-C sends to the process group."""
+    resource_tracker.ensure_running()  # starting it would unblock the signal
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
@@ -111,10 +100,12 @@ class _Process(ForkServerProcess):
     @staticmethod
     def _Popen(process_obj: Any) -> Any:  # noqa: N802 (the name that multiprocessing calls)
         program = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")  # what the child is told of is looked up here
+        sys.modules["__main__"] = ModuleType(
+            "__main__"
+        )  # multiprocessing passes the child the main program found here
         try:
             with _uninterrupted():
-                return ForkServerProcess._Popen(process_obj)  # noqa: SLF001 (the one it stands in for)
+                return ForkServerProcess._Popen(process_obj)  # noqa: SLF001 (the overridden method)
         finally:
             sys.modules["__main__"] = program
 
@@ -124,7 +115,7 @@ class _Context(ForkServerContext):
 
 
 class _Processes(ProcessPoolExecutor):
-    """One that is broken where a process cannot be started: too many processes, or the fork server was killed."""
+    """A pool that raises `BrokenExecutor` if it cannot start a process: too many processes, or no fork server."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
         """Call it in a worker."""
@@ -158,7 +149,7 @@ def _client(scheduler: str) -> Iterator[Any]:
         import dask  # noqa: PLC0415 (an extra, and slow to load)
         from distributed import Client  # noqa: PLC0415
     except ImportError:
-        raise ConfigurationError("--executor dask: pip install distributed") from None
+        raise ConfigurationError("--executor dask needs a package: pip install distributed") from None
     try:
         client: Any = Client(scheduler, timeout=DASK_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
@@ -172,11 +163,12 @@ def _client(scheduler: str) -> Iterator[Any]:
         yield client
 
 
-_ANSWER: Final = 1.0  # seconds
+_REPLY_SECONDS: Final = 1.0
+"""Time limit for the scheduler to answer when it is asked for its workers."""
 
 
 class _Presence:
-    """Whether a cluster is alive; a scheduler without workers gets some time to find new ones."""
+    """Tells whether a cluster is alive; a scheduler without workers has `DASK_SECONDS` to get new ones."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -190,12 +182,14 @@ class _Presence:
         return time.monotonic() - self._seen < DASK_SECONDS
 
     def _has_workers(self) -> bool:
-        """Whether there are workers. A lost scheduler is not asked: the client itself reconnects or gives up.
+        """Whether there are workers; True for a lost scheduler, to which the client reconnects, or closes.
 
         A scheduler that does not answer in time counts as alive, so that Ctrl-C exits promptly when Dask hangs.
         """
         with suppress(OSError, TimeoutError):
-            return self._client.status != "running" or bool(self._client.nthreads(callback_timeout=_ANSWER))
+            return self._client.status != "running" or bool(
+                self._client.nthreads(callback_timeout=_REPLY_SECONDS)
+            )
         return True
 
 
@@ -224,12 +218,12 @@ class OnDask(Executor):
         if self._gone:
             raise BrokenExecutor(_GONE)
         try:
-            asked = self._executor.submit(fn, *args, **kwargs)
+            task = self._executor.submit(fn, *args, **kwargs)
         except Exception as error:
             raise BrokenExecutor(_GONE) from error
         answer: Future[Any] = Future()
         self._answers.add(answer)
-        asked.add_done_callback(lambda done: _hand_on(done, answer))
+        task.add_done_callback(lambda done: _complete(answer, done))
         return answer
 
     def close(self) -> None:
@@ -249,7 +243,8 @@ class OnDask(Executor):
 _GONE: Final = "the Dask cluster is gone"
 
 
-def _hand_on(done: "Future[Any]", answer: "Future[Any]") -> None:
+def _complete(answer: "Future[Any]", done: "Future[Any]") -> None:
+    """Complete `answer` with the result or the translated error of `done`."""
     error = CancelledError() if done.cancelled() else done.exception()
     if error is None:
         with suppress(InvalidStateError):
@@ -257,7 +252,7 @@ def _hand_on(done: "Future[Any]", answer: "Future[Any]") -> None:
     elif isinstance(error, ImportError) or "deserializ" in str(error):
         _fail(answer, ConfigurationError("the Dask workers lack this package: install the same one there"))
     else:
-        _fail(answer, BrokenExecutor(f"the Dask cluster has lost a page: {type(error).__name__}"))
+        _fail(answer, BrokenExecutor(f"the Dask cluster has lost a task: {type(error).__name__}"))
 
 
 def _fail(answer: "Future[Any]", error: Exception) -> None:
@@ -265,16 +260,16 @@ def _fail(answer: "Future[Any]", error: Exception) -> None:
         answer.set_exception(error)
 
 
-def _begin() -> None:
+def _initialize_worker() -> None:
     gc.freeze()  # loaded objects live as long as the process
     gc.set_threshold(*_RARELY)
-    # Ctrl-C reaches the whole group of processes; who started this one decides what becomes of it.
+    # Ctrl-C reaches the whole process group; the coordinator decides when a worker ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """Exit with the parent: a worker holds both ends of its queue and would wait for ever."""
+    """Exit when the parent exits: a worker holds both ends of its queue, and would wait forever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

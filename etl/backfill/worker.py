@@ -4,6 +4,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from queue import Queue
 from typing import TypeVar
 
@@ -26,15 +27,15 @@ def work(stages: Stages, process: Process, task: Task) -> RangeProgress:
     documents, outcomes, cursor = 0, [], None
     clock, retry = stages.processor.now, stages.retry
     read = pages(stages.reader, task.scan_range, stages.page_size, task.present, clock, retry)
-    found = ((page, stages.transform(page.documents)) for page in read)
-    for page, results in read_ahead(found) if task.seconds else found:
-        # A page without the index has 10,000 documents: a stop waits for a part of it only.
+    transformed = ((read_at, page, stages.transform(page.documents)) for read_at, page in read)
+    for read_at, page, results in read_ahead(transformed) if task.seconds else transformed:
+        # A page without the index has 10,000 documents: written in parts, so that a stop does not wait for all.
         for start in range(0, max(len(results), 1), stages.page_size):
             part = results[start : start + stages.page_size]
-            outcome = process(part, page.read_at)
-            outcome.position = newest_position(part, task.present)
-            outcome.handled = [name for name in outcome.handled if name in waiting]
-            outcomes.append(outcome)
+            outcome = process(part, read_at)
+            handled = [name for name in outcome.handled if name in waiting]
+            position = newest_position(part, task.present)
+            outcomes.append(replace(outcome, handled=handled, position=position))
             documents += len(part)
             if stages.stop.is_set() and start + len(part) < len(results):
                 return RangeProgress(documents, merged(outcomes), part[-1].position)
@@ -53,35 +54,37 @@ def newest_position(results: Sequence[TransformResult], present: int) -> str | N
 
 
 def merged(outcomes: Sequence[BatchOutcome]) -> BatchOutcome:
-    """The sum of several batches, in the order of their documents."""
+    """The sum of the outcomes of several batches, given in the order of their documents."""
     return BatchOutcome(
-        processed=sum(one.processed for one in outcomes),
-        written=sum(one.written for one in outcomes),
-        evicted=sum(one.evicted for one in outcomes),
-        enqueued=sum(one.enqueued for one in outcomes),
-        entries=sum((one.entries for one in outcomes), Counter()),
-        rejected=[rejected for one in outcomes for rejected in one.rejected],
-        deferred=[deferred for one in outcomes for deferred in one.deferred],
-        handled=[handled for one in outcomes for handled in one.handled],
-        queues={queue for one in outcomes for queue in one.queues},
-        position=next((one.position for one in reversed(outcomes) if one.position is not None), None),
-        incomplete=sum(one.incomplete for one in outcomes),
+        processed=sum(outcome.processed for outcome in outcomes),
+        written=sum(outcome.written for outcome in outcomes),
+        evicted=sum(outcome.evicted for outcome in outcomes),
+        enqueued=sum(outcome.enqueued for outcome in outcomes),
+        entries=sum((outcome.entries for outcome in outcomes), Counter()),
+        rejected=[rejected for outcome in outcomes for rejected in outcome.rejected],
+        deferred=[deferred for outcome in outcomes for deferred in outcome.deferred],
+        handled=[handled for outcome in outcomes for handled in outcome.handled],
+        queues={queue for outcome in outcomes for queue in outcome.queues},
+        position=next(
+            (outcome.position for outcome in reversed(outcomes) if outcome.position is not None), None
+        ),
+        incomplete=sum(outcome.incomplete for outcome in outcomes),
     )
 
 
-def read_ahead(found: Iterator[T]) -> Iterator[T]:
-    """The same pages, each made by a thread while the previous one is written."""
+def read_ahead(source: Iterator[T]) -> Iterator[T]:
+    """The same pages; a thread reads the next one while the previous one is written."""
     queue: Queue[T | BaseException | None] = Queue(1)
     closed = threading.Event()
 
     def read() -> None:
         try:
-            for page in found:
+            for page in source:
                 queue.put(page)
                 if closed.is_set():
                     return
             queue.put(None)
-        except BaseException as error:  # noqa: BLE001 (raised again where the pages are used)
+        except BaseException as error:  # noqa: BLE001 (raised again by the iterator)
             queue.put(error)
 
     thread = threading.Thread(target=read, name="etl-read-ahead", daemon=True)

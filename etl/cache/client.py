@@ -33,7 +33,7 @@ OLDEST: Final = (6, 2)
 _LONGEST_ARGUMENT: Final = 512 * 1024 * 1024
 
 _SENTINEL_SECONDS: Final = 2.0
-"""How long one Sentinel is waited for before the next one is asked."""
+"""Time limit for one Sentinel to answer before the next one is asked."""
 
 _TRANSIENT_ERRORS: Final = (
     redis.BusyLoadingError,
@@ -50,7 +50,7 @@ _TRANSIENT_CODES: Final = re.compile(
     r"(?:^|-)(?:OOM|LOADING|READONLY|MISCONF|BUSY|MASTERDOWN|NOREPLICAS|TRYAGAIN|CLUSTERDOWN) "
 )
 # A cluster raises RedisClusterException, which is no RedisError, if slots are not served or no node answers.
-_AWAY: Final = (
+_UNAVAILABLE: Final = (
     redis.ConnectionError,
     redis.TimeoutError,
     MasterNotFoundError,
@@ -89,7 +89,12 @@ class SentinelService(NamedTuple):
 def open_pool(
     url: str, timeout_seconds: float, sentinel: SentinelService | None = None
 ) -> redis.ConnectionPool:
-    """A pool for `url`, or for the primary that Sentinel names with the options of `url`; it does not connect yet.
+    """A pool of connections, which are opened at their first use.
+
+    Args:
+        url: the address of Redis, and the options of its connections.
+        timeout_seconds: time limit for connecting and for each reply.
+        sentinel: the Sentinels that know the address of the primary, instead of the address in `url`.
 
     Raises:
         ConfigurationError: the URL is malformed. The message does not contain the URL.
@@ -106,32 +111,32 @@ def open_pool(
     _check_files(pool.connection_kwargs)
     if sentinel is None:
         return pool
-    kept = {
+    options = {
         name: value for name, value in pool.connection_kwargs.items() if name not in {"host", "port", "path"}
     }
-    # Asked once each, and not for long: a Sentinel often fails with the machine of the primary.
-    soon = min(timeout_seconds, _SENTINEL_SECONDS)
-    own = {
-        **{name: value for name, value in kept.items() if name.startswith("ssl_")},
+    # One short attempt for each Sentinel: one often fails together with the machine of the primary.
+    limit = min(timeout_seconds, _SENTINEL_SECONDS)
+    sentinel_options = {
+        **{name: value for name, value in options.items() if name.startswith("ssl_")},
         "ssl": scheme == "rediss",
         "username": sentinel.username,
         "password": sentinel.password,
-        "socket_timeout": soon,
-        "socket_connect_timeout": soon,
+        "socket_timeout": limit,
+        "socket_connect_timeout": limit,
         "retry": Retry(NoBackoff(), 0),
     }
-    make: Any = Sentinel  # which has no annotations
-    sentinels = make([*sentinel.nodes], sentinel_kwargs=own)
-    named: Any = sentinels.master_for(sentinel.service, ssl=scheme == "rediss", **kept)
-    found: redis.ConnectionPool = named.connection_pool
-    return found
+    untyped: Any = Sentinel
+    sentinels = untyped([*sentinel.nodes], sentinel_kwargs=sentinel_options)
+    primary: Any = sentinels.master_for(sentinel.service, ssl=scheme == "rediss", **options)
+    primary_pool: redis.ConnectionPool = primary.connection_pool
+    return primary_pool
 
 
 def _check_files(options: Mapping[str, Any]) -> None:
     """Check the files of TLS: redis-py would report an unreadable one as a server that does not answer.
 
     Raises:
-        ConfigurationError: a file cannot be read, or is not what it should be. The message names it.
+        ConfigurationError: a file cannot be read, or has another format. The message names it.
     """
     if not any(name.startswith("ssl_") for name in options):
         return
@@ -146,7 +151,7 @@ def _check_files(options: Mapping[str, Any]) -> None:
             context.load_verify_locations(authorities)
         if certificate is not None:
             name, file = "ssl_certfile, ssl_keyfile", f"{certificate}, {key or certificate}"
-            # An empty password, as OpenSSL would ask on the terminal for one.
+            # An empty password: for None, OpenSSL would ask on the terminal.
             context.load_cert_chain(certificate, key, options.get("ssl_password") or "")
     except OSError as error:
         problem = "no such PEM file" if isinstance(error, ssl.SSLError) else error.strerror
@@ -180,13 +185,13 @@ class Wire:
     @property
     def address(self) -> str:
         """The address of Redis without credentials."""
-        known = self._pool.connection_kwargs
+        options = self._pool.connection_kwargs
         if isinstance(self._pool, SentinelConnectionPool):
             return f"{self._pool.service_name} of the Sentinels"
-        return str(known.get("path") or f"{known.get('host', 'localhost')}:{known.get('port', 6379)}")
+        return str(options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}")
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """Send all commands, read all replies, and return them when none is an error.
+        """Send all commands in one pipeline, and return their replies if none is an error.
 
         Raises:
             TransientError: Redis does not answer, is loading, full or failing over. The commands may or may not have
@@ -202,36 +207,36 @@ class Wire:
         return replies
 
     def longest_argument(self) -> int:
-        """Bytes that Redis takes as one argument, as it says itself; its default where it may not be asked.
+        """The maximum length of an argument in bytes; the default of Redis if the user may not ask for it.
 
-        Beyond that it does not answer with an error but closes the connection, whatever else is in the batch.
+        Redis does not answer a longer argument with an error: it closes the connection, which fails the whole batch.
         """
         try:
-            [found] = self.exchange([("CONFIG", "GET", "proto-max-bulk-len")])
+            [reply] = self.exchange([("CONFIG", "GET", "proto-max-bulk-len")])
         except (ConfigurationError, CycleFailed):  # CONFIG is denied, or was renamed
-            found = []
-        return int(found[1]) if found else _LONGEST_ARGUMENT
+            reply = []
+        return int(reply[1]) if reply else _LONGEST_ARGUMENT
 
     def now(self) -> int:
         """The clock of Redis in microseconds since the epoch."""
         return micros(self.exchange([("TIME",)])[0])
 
     def primaries(self) -> frozenset[str]:
-        """The replication id of each primary, which a failover and most restarts change.
+        """The replication id of each primary; a failover and most restarts change it.
 
-        Empty where the user may not ask for it, as on managed servers.
+        Empty if the user may not ask for it, as on managed servers.
         """
         with self._translated_errors():
             return replication_ids([self._pool])
 
     def nodes(self) -> list["Wire"]:
-        """This server; in a cluster one wire to each node, replicas too, that share its connections."""
+        """This server; in a cluster a wire to each node, replicas included, which share the connections of this one."""
         return [self]
 
-    def together(self, keys: Sequence[str], most: int) -> Iterator[Sequence[int]]:
-        """Groups of indices of keys that one script call may use, each of at most `most` keys."""
-        for start in range(0, len(keys), most):
-            yield range(start, min(start + most, len(keys)))
+    def groups(self, keys: Sequence[str], size: int) -> Iterator[Sequence[int]]:
+        """The indices of the keys, in groups of at most `size` keys that one script call may use."""
+        for start in range(0, len(keys), size):
+            yield range(start, min(start + size, len(keys)))
 
     def close(self) -> None:
         """Close all connections."""
@@ -252,10 +257,9 @@ class Wire:
             return _no_primary(where, text, self._pool)
         if isinstance(error, _CREDENTIALS) or _DENIED.search(text):
             return ConfigurationError(f"{where} refuses: {text} (check user, password and ACL in redis.url)")
-        problem = next((problem for words, problem in _SETTINGS.items() if words in text), None)
-        if problem is not None:
+        if (problem := _settings_problem(text)) is not None:
             return ConfigurationError(f"{where} {problem}")
-        if isinstance(error, _AWAY):
+        if isinstance(error, _UNAVAILABLE):
             return RedisUnavailable(
                 f"{where} does not answer: {text.rstrip('.')} (is it running, and is redis.url right?)"
             )
@@ -264,19 +268,23 @@ class Wire:
         return CycleFailed(f"{where}: {text}")
 
 
+def _settings_problem(text: str) -> str | None:
+    """The problem with the settings that this message of an error shows, if any."""
+    return next((problem for words, problem in _SETTINGS.items() if words in text), None)
+
+
 def _no_primary(where: str, text: str, pool: Any) -> EtlError:
-    """What to do about Sentinels that name no primary; `text` has the class of the error of each that was asked."""
+    """The error if the Sentinels name no primary; `text` contains the class of the error of each Sentinel."""
     if "AuthenticationError" in text:
         return ConfigurationError(
             f"{where}: the Sentinels refuse the login (check redis.sentinel.username and redis.sentinel.password)"
         )
     if issubclass(pool.connection_class, redis.SSLConnection):
-        for one in pool.sentinel_manager.sentinels:
+        for sentinel in pool.sentinel_manager.sentinels:
             try:
-                one.ping()
+                sentinel.ping()
             except (redis.RedisError, OSError) as error:  # the reason is not in `text`
-                problem = next((problem for words, problem in _SETTINGS.items() if words in str(error)), None)
-                if problem is not None:
+                if (problem := _settings_problem(str(error))) is not None:
                     return ConfigurationError(f"{where}: a Sentinel {problem}")
     return RedisUnavailable(
         f"{where} does not answer: no Sentinel names a primary (are redis.sentinel.service and .nodes right?)"
@@ -289,9 +297,9 @@ def round_trip(pool: redis.ConnectionPool, commands: Sequence[Command]) -> list[
     try:
         replies = _sent(connection, commands)
         if any(isinstance(reply, redis.exceptions.NoScriptError) for reply in replies):
-            # A restarted or promoted server has no scripts. Every command sent with a script may be repeated.
+            # A restarted or promoted server has no scripts. Every command that is sent with a script may be repeated.
             loaded = _sent(connection, [("SCRIPT", "LOAD", script.source) for script in SCRIPTS.values()])
-            # A user without the right to load is told so; "no matching script" would be retried.
+            # If the user may not load scripts, return that error: "no matching script" would be retried.
             denied = [reply for reply in loaded if isinstance(reply, redis.RedisError)]
             replies = denied[:1] * len(commands) if denied else _sent(connection, commands)
     except BaseException:
@@ -316,18 +324,23 @@ def _reply(connection: Any) -> Any:
 
 
 def replication_ids(pools: Iterable[redis.ConnectionPool]) -> frozenset[str]:
-    """The replication id of each server; empty where the user may not ask for it."""
-    found = set()
+    """The replication id of each server; empty if the user may not ask for it."""
+    ids = set()
     for pool in pools:
         [reply] = round_trip(pool, [("INFO", "replication")])
         if isinstance(reply, redis.exceptions.NoPermissionError) or "unknown command" in str(reply):
             return frozenset()  # denied or renamed, as on managed servers
         if isinstance(reply, redis.RedisError):
             raise reply
-        found.update(re.findall(r"master_replid:(\w+)", reply))
-    return frozenset(found)
+        ids.update(re.findall(r"master_replid:(\w+)", reply))
+    return frozenset(ids)
 
 
 def micros(time: Sequence[str]) -> int:
     """A reply to `TIME` in microseconds since the epoch."""
     return int(time[0]) * 1_000_000 + int(time[1])
+
+
+def mapping(reply: Sequence[str]) -> dict[str, str]:
+    """The reply to a command such as HGETALL, in which fields and values alternate, as a mapping."""
+    return dict(zip(reply[::2], reply[1::2], strict=True))

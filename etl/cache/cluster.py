@@ -1,4 +1,4 @@
-"""Redis Cluster, and the wire that finds out whether it talks to one."""
+"""Redis Cluster, and a wire that detects whether its server belongs to one."""
 
 import contextlib
 import re
@@ -51,15 +51,16 @@ class ClusterWire(Wire):
                 return [self._scan(commands[0])]
             pieces = [*slots.pieces(commands)]
             replies = self._ask([piece.command for piece in pieces], [piece.slot for piece in pieces])
-        parts: list[list[Any]] = [[] for _ in commands]
+        replies_of: list[list[Any]] = [[] for _ in commands]
         for piece, reply in zip(pieces, replies, strict=True):
-            parts[piece.number].append(reply)
+            replies_of[piece.number].append(reply)
         return [
-            slots.joined(command, some) if some else [] for command, some in zip(commands, parts, strict=True)
+            slots.joined(command, parts) if parts else []
+            for command, parts in zip(commands, replies_of, strict=True)
         ]
 
     def now(self) -> int:
-        """The earliest clock of all primaries: a read that starts now is later than this time on each of them."""
+        """The earliest clock of all primaries, so that a read which starts now is later on each of them."""
         with self._translated_errors():
             return min(micros(round_trip(pool, [("TIME",)])[0]) for pool in self._pools())
 
@@ -70,12 +71,12 @@ class ClusterWire(Wire):
 
     def nodes(self) -> list[Wire]:
         """As `Wire.nodes`, in the order of their addresses."""
-        found = sorted(self._cluster.get_nodes(), key=lambda node: str(node.name))
-        return [Wire(self._cluster.get_redis_connection(node).connection_pool) for node in found]
+        nodes = sorted(self._cluster.get_nodes(), key=lambda node: str(node.name))
+        return [Wire(self._cluster.get_redis_connection(node).connection_pool) for node in nodes]
 
-    def together(self, keys: Sequence[str], most: int) -> Iterator[Sequence[int]]:
-        """As `Wire.together`; the keys of a group are in one slot."""
-        return slots.together(keys, most)
+    def groups(self, keys: Sequence[str], size: int) -> Iterator[Sequence[int]]:
+        """As `Wire.groups`; the keys of a group are in one slot."""
+        return slots.groups(keys, size)
 
     def close(self) -> None:
         """Close all connections."""
@@ -93,10 +94,10 @@ class ClusterWire(Wire):
                 self._cluster.nodes_manager.initialize()
             raise
 
-    def _ask(self, commands: Sequence[Command], where: Sequence[int | None]) -> list[Any]:
-        """The reply to each command; one that is redirected or not answered is sent again by redis-py."""
+    def _ask(self, commands: Sequence[Command], command_slots: Sequence[int | None]) -> list[Any]:
+        """The reply to each command, sent to the node of its slot; redis-py repeats those redirected or unanswered."""
         by_node: dict[Any, list[int]] = {}
-        for place, slot in enumerate(where):
+        for place, slot in enumerate(command_slots):
             by_node.setdefault(self._node(slot), []).append(place)
         replies: list[Any] = [None] * len(commands)
         for node, places in by_node.items():
@@ -107,15 +108,15 @@ class ClusterWire(Wire):
                 answers = [error] * len(places)
             for place, answer in zip(places, answers, strict=True):
                 replies[place] = answer
-        again = (*_REDIRECTED, redis.ConnectionError, redis.TimeoutError)
+        repeated = (*_REDIRECTED, redis.ConnectionError, redis.TimeoutError)
         for place, reply in enumerate(replies):
-            if isinstance(reply, again):
-                replies[place] = self._redirected(commands[place])
+            if isinstance(reply, repeated):
+                replies[place] = self._repeat(commands[place])
             elif isinstance(reply, redis.RedisError):
                 raise reply
         return replies
 
-    def _redirected(self, command: Command) -> Any:
+    def _repeat(self, command: Command) -> Any:
         try:
             return self._cluster.execute_command(*command)
         except redis.exceptions.NoScriptError:  # on the node that it was redirected to
@@ -143,51 +144,51 @@ class ClusterWire(Wire):
         [reply] = round_trip(pool, [("SCAN", cursor, *command[2:])])
         if isinstance(reply, redis.RedisError):
             raise reply
-        cursor, found = reply
+        cursor, keys = reply
         if cursor == "0":
             place += 1
-        return ["0" if place == len(primaries) else f"{place}/{cursor}", found]
+        return ["0" if place == len(primaries) else f"{place}/{cursor}", keys]
 
 
 class AutoWire(Wire):
-    """Detects at its first use whether the address belongs to a cluster."""
+    """A wire that detects at its first use whether the server belongs to a cluster."""
 
     def __init__(self, url: str, timeout_seconds: float, sentinel: SentinelService | None = None) -> None:
         super().__init__(open_pool(url, timeout_seconds, sentinel))
         self._url = url
         self._timeout = timeout_seconds
-        self._real: Wire | None = None
+        self._wire: Wire | None = None
         self._lock = threading.Lock()
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """As `Wire.exchange`."""
-        return self._found().exchange(commands)
+        return self._detected().exchange(commands)
 
     def now(self) -> int:
         """As `Wire.now`."""
-        return self._found().now()
+        return self._detected().now()
 
     def primaries(self) -> frozenset[str]:
         """As `Wire.primaries`."""
-        return self._found().primaries()
+        return self._detected().primaries()
 
     def nodes(self) -> list[Wire]:
         """As `Wire.nodes`."""
-        return self._found().nodes()
+        return self._detected().nodes()
 
-    def together(self, keys: Sequence[str], most: int) -> Iterator[Sequence[int]]:
-        """As `Wire.together`."""
-        return self._found().together(keys, most)
+    def groups(self, keys: Sequence[str], size: int) -> Iterator[Sequence[int]]:
+        """As `Wire.groups`."""
+        return self._detected().groups(keys, size)
 
     def close(self) -> None:
         """Close all connections."""
         super().close()
-        if self._real is not None:
-            self._real.close()
+        if self._wire is not None:
+            self._wire.close()
 
-    def _found(self) -> Wire:
+    def _detected(self) -> Wire:
         with self._lock:
-            if self._real is None:
+            if self._wire is None:
                 single = Wire(self._pool)
                 try:
                     [info] = single.exchange([("INFO", "server")])
@@ -200,5 +201,5 @@ class AutoWire(Wire):
                         f"Redis at {self.address} is {version[1]}.{version[2]}: it takes {wanted} or newer"
                     )
                 is_cluster = "redis_mode:cluster" in info
-                self._real = ClusterWire(self._url, self._timeout) if is_cluster else single
-            return self._real
+                self._wire = ClusterWire(self._url, self._timeout) if is_cluster else single
+            return self._wire

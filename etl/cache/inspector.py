@@ -1,4 +1,4 @@
-"""Reads contract keys and their two registers, and writes nothing.
+"""Reads contract keys and the two registers; writes nothing.
 
 The formats of the registers are described in `lua/apply.lua` and `lua/record.lua`; they are parsed only here.
 """
@@ -9,7 +9,7 @@ from functools import partial
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
-from etl.cache.client import Command, Wire
+from etl.cache.client import Command, Wire, mapping
 from etl.cache.keys import owner_key, record_key
 from etl.cache.scripts import SCRIPTS
 from etl.cache.writer import QUEUED
@@ -85,7 +85,7 @@ class Record(NamedTuple):
 
 
 class Inspector:
-    """Reads Redis for `verify`, `trace` and `show`. Methods raise `EtlError` if it does not answer, or refuses."""
+    """Reads Redis for `verify`, `trace` and `show`. Methods raise `EtlError` if Redis does not answer, or refuses."""
 
     def __init__(self, wire: Wire, retry: Retry) -> None:
         self._wire = wire
@@ -101,24 +101,24 @@ class Inspector:
         if value is None or value == []:
             return None  # it was removed between the two round trips
         if kind == "hash":
-            value = dict(zip(value[::2], value[1::2], strict=True))
+            value = mapping(value)
         return Shown(key, kind, ttl if ttl >= 0 else None, value)
 
     def contents(self, keys: Mapping[str, int]) -> dict[str, Content]:
         """The contents of these keys, given the expected number of members of each; without absent keys."""
         names = [*keys]
-        groups = [*self._wire.together(names, _KEYS_PER_CALL)]
+        groups = [*self._wire.groups(names, _KEYS_PER_CALL)]
         calls = []
         for places in groups:
-            some = [names[place] for place in places]
-            calls.append(SCRIPTS["look"].call(some, *map(keys.__getitem__, some), SURPLUS))
+            group = [names[place] for place in places]
+            calls.append(SCRIPTS["inspect"].call(group, *map(keys.__getitem__, group), SURPLUS))
         replies = self._exchange(calls) if calls else []
-        found: dict[str, Content] = {}
+        contents: dict[str, Content] = {}
         for places, reply in zip(groups, replies, strict=True):
             for place, content in zip(places, _contents(reply), strict=True):
                 if content is not None:
-                    found[names[place]] = content
-        return found
+                    contents[names[place]] = content
+        return contents
 
     def claims(self, keys: Sequence[str]) -> dict[str, tuple[Claim, ...]]:
         """The documents that claim each of these keys."""
@@ -132,7 +132,7 @@ class Inspector:
         return {document: record for document, record in records if record is not None}
 
     def owned(self, cursor: str) -> tuple[str, list[str]]:
-        """One step of a scan over the keys of all collections that have an owner register; a key may come twice.
+        """One step of a scan over all contract keys that have an owner register; a key may be returned twice.
 
         Args:
             cursor: `START`, then the cursor that the previous step returned.
@@ -163,8 +163,8 @@ class Inspector:
 
     def _texts(self, keys: Sequence[str]) -> list[str]:
         """The values of these strings; empty for an absent one."""
-        pieces = [keys[start : start + _KEYS_PER_CALL] for start in range(0, len(keys), _KEYS_PER_CALL)]
-        replies = self._exchange([("MGET", *some) for some in pieces]) if pieces else []
+        groups = [keys[start : start + _KEYS_PER_CALL] for start in range(0, len(keys), _KEYS_PER_CALL)]
+        replies = self._exchange([("MGET", *group) for group in groups]) if groups else []
         return [text or "" for text in chain.from_iterable(replies)]
 
 
@@ -183,7 +183,7 @@ def _record(text: str) -> Record | None:
 
 
 def _contents(reply: Sequence[Any]) -> Iterator[Content | None]:
-    """The content of each key from the reply of `lua/look.lua`."""
+    """The content of each key from the reply of `lua/inspect.lua`."""
     place = 0
     while place < len(reply):
         kind = reply[place]
@@ -200,4 +200,4 @@ def _contents(reply: Sequence[Any]) -> Iterator[Content | None]:
 def _value(kind: str, values: Sequence[str]) -> Mapping[str, str] | Sequence[str] | None:
     if not values:
         return None
-    return dict(zip(values[::2], values[1::2], strict=True)) if kind == "hash" else values
+    return mapping(values) if kind == "hash" else values

@@ -30,6 +30,6 @@ SCRIPTS: Final = {
         "done",
         "enqueue",
         "forget",
-        "look",
+        "inspect",
     )
 }

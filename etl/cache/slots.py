@@ -55,11 +55,11 @@ def joined(command: Command, replies: Sequence[Any]) -> Any:
     return replies[0] if join is None else join(replies)
 
 
-def together(keys: Sequence[str], most: int) -> Iterator[list[int]]:
-    """Groups of indices of keys in one slot, each of at most `most` keys."""
+def groups(keys: Sequence[str], size: int) -> Iterator[list[int]]:
+    """The indices of the keys, in groups of at most `size` keys of one slot."""
     by_slot: dict[int, list[int]] = {}
     for place, key in enumerate(keys):
         by_slot.setdefault(key_slot(key.encode()), []).append(place)
     for places in by_slot.values():
-        for start in range(0, len(places), most):
-            yield places[start : start + most]
+        for start in range(0, len(places), size):
+            yield places[start : start + size]

@@ -1,15 +1,15 @@
-"""Stage 3, write: the contract keys, and the two registers that decide which document a key holds.
+"""Stage 3, write: the contract keys, and the two registers that decide which document fills a key.
 
 Any number of processes may write at the same time: `lua/record.lua` and `lua/apply.lua` make every write atomic,
 idempotent and commutative (docs/guarantees.md). Each call is short, so that it does not delay readers of the cache.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from etl.cache.client import Command, Wire
+from etl.cache.client import Command, Wire, mapping
 from etl.cache.keys import owner_key, record_key, requests_key
 from etl.cache.scripts import SCRIPTS
 from etl.model.result import TransformResult
@@ -45,7 +45,7 @@ class KeyWrite(NamedTuple):
     """The timestamp and the name of the document."""
     write: Put | Evict | None
     loses: bool = False
-    """Whether the document that holds the key is known to be newer."""
+    """Whether the write only records a claim below the document that holds the key."""
 
 
 class QueuePush(NamedTuple):
@@ -72,7 +72,7 @@ class Recorded(NamedTuple):
 
     answers: list[Answer]
     at: list[str]
-    """When each was recorded, in microseconds of Redis' clock; empty for a stale one."""
+    """The time of recording, by Redis' clock in microseconds since the epoch; empty for a stale document."""
     held: frozenset[str]
     """The locks of these documents that exist."""
 
@@ -82,13 +82,13 @@ class Applied(NamedTuple):
 
     conflicts: list[WriteConflict]
     stale: list[str]
-    """Documents whose queue requests were not made because their read is too old."""
+    """Documents to read again: the reads for their queue requests are too old."""
     pushed: int
     """Number of queue requests pushed."""
     refused: list[str]
     """Documents whose queue key has another type than list."""
     incomplete: list[str]
-    """Keys released by their newest document; an older document may claim them that the register has dropped."""
+    """Keys that their newest document released, and that may lack the content of a claim that was dropped."""
 
 
 class CacheWriter:
@@ -106,6 +106,7 @@ class CacheWriter:
     ) -> None:
         self._wire = wire
         self._ttls = {family: ttl or 0 for family, ttl in ttls.items()}
+        self._deadline_us = int(DEADLINE_SECONDS * 1_000_000)
         self._min_record_ms = int((memory_seconds + 2 * DEADLINE_SECONDS) * 1000)
         tracked = ttls.items() if track_keys else ()
         self._family_ms = {family: (ttl or 0) * 1000 + self._min_record_ms for family, ttl in tracked}
@@ -123,20 +124,21 @@ class CacheWriter:
             read_at: the clock of Redis before they were read.
             confirmed: whether they were read by `_id` from a primary that was still one afterwards.
         """
-        deadline = int(DEADLINE_SECONDS * 1_000_000)
         keys = [record_key(result.document) for result in results]
-        groups = [*self._wire.together(keys, _DOCUMENTS_PER_CALL)]
+        groups = [*self._wire.groups(keys, _DOCUMENTS_PER_CALL)]
         calls: list[Command] = []
         for places in groups:
-            arguments: list[str | bytes | int] = [read_at, deadline, int(confirmed)]
+            arguments: list[str | bytes | int] = [read_at, self._deadline_us, int(confirmed)]
             for place in places:
                 result = results[place]
-                families = tuple([one.family for one in result.writes + result.keeps])
+                families = tuple([operation.family for operation in result.writes + result.keeps])
                 arguments += (self._record_ms(families), statement(result))
             calls.append(SCRIPTS["record"].call([keys[place] for place in places], *arguments))
         locks = list({result.lock for result in results if result.lock is not None})
-        count: list[Command] = [("EXISTS", *locks)] if locks else []
-        held, *replies = self._wire.exchange([*count, *calls]) if locks else [0, *self._wire.exchange(calls)]
+        # Usually no lock exists: one number shows that.
+        held, *replies = (
+            self._wire.exchange([("EXISTS", *locks), *calls]) if locks else [0, *self._wire.exchange(calls)]
+        )
         answers: list[Answer] = [STALE] * len(results)
         at = [""] * len(results)
         for places, reply in zip(groups, replies, strict=True):
@@ -165,16 +167,16 @@ class CacheWriter:
             read_at: the clock of Redis before these documents were read.
             largest: the size of the largest document in bytes; it limits the number of keys per call.
         """
-        pieces, calls = [], []
+        keys_per_call, calls = [], []
         for keys, call in self._calls(changes, read_at, largest):
-            pieces.append(keys)
+            keys_per_call.append(keys)
             calls.append(call)
-        queued = [*_by_queue(requests)]
-        calls += [_enqueue(some, read_at) for some in queued]
+        requests_per_call = [*_by_queue(requests)]
+        calls += [self._enqueue(group, read_at) for group in requests_per_call]
         replies = self._wire.exchange(calls) if calls else []
         conflicts: list[WriteConflict] = []
         incomplete: list[str] = []
-        for keys, reply in zip(pieces, replies, strict=False):
+        for keys, reply in zip(keys_per_call, replies, strict=False):
             if reply == 0:
                 conflicts += [WriteConflict(key, "", holds=False) for key in keys[1::2]]
                 continue
@@ -184,7 +186,11 @@ class CacheWriter:
                     incomplete.append(key)
                 else:
                     conflicts.append(WriteConflict(key, blocker, holds == 1))
-        answers = [*_answers(queued, replies[len(pieces) :])]
+        answers: list[tuple[QueuePush, int]] = []
+        for group, reply in zip(
+            requests_per_call, replies[len(calls) - len(requests_per_call) :], strict=True
+        ):
+            answers += zip(group, [STALE] * len(group) if reply == 0 else reply, strict=True)
         return Applied(
             conflicts,
             stale=[request.document for request, answer in answers if answer == STALE],
@@ -194,14 +200,14 @@ class CacheWriter:
         )
 
     def mark_done(self, results: Sequence[tuple[TransformResult, str]]) -> None:
-        """Record that these versions are written and their former keys released.
+        """Mark these versions as done: their keys are written, and the keys of earlier versions released.
 
         Args:
             results: each with the time at which it was recorded, as `record` returned it.
         """
         keys = [record_key(result.document) for result, _ in results]
         calls: list[Command] = []
-        for places in self._wire.together(keys, _DOCUMENTS_PER_CALL):
+        for places in self._wire.groups(keys, _DOCUMENTS_PER_CALL):
             statements = [f"{at} {statement(result)}" for result, at in map(results.__getitem__, places)]
             calls.append(SCRIPTS["done"].call([keys[place] for place in places], *statements))
         if calls:
@@ -218,16 +224,23 @@ class CacheWriter:
             The next cursor, "0" after the last page; and the requests.
         """
         scan: Command = ("HSCAN", requests_key(queue), cursor, "COUNT", _REQUESTS_PER_CALL)
-        [(cursor, found)] = self._wire.exchange([scan])
-        return cursor, dict(zip(found[::2], found[1::2], strict=True))
+        [(cursor, page)] = self._wire.exchange([scan])
+        return cursor, mapping(page)
 
     def forget(self, queue: str, requests: Mapping[str, str]) -> None:
         """Delete these records of requests, except those that have changed since `requests` returned them."""
         entries = [*requests.items()]
-        pieces = [entries[i : i + _REQUESTS_PER_CALL] for i in range(0, len(entries), _REQUESTS_PER_CALL)]
+        groups = [entries[i : i + _REQUESTS_PER_CALL] for i in range(0, len(entries), _REQUESTS_PER_CALL)]
         script, key = SCRIPTS["forget"], requests_key(queue)
-        if pieces:
-            self._wire.exchange([script.call([key], *chain.from_iterable(some)) for some in pieces])
+        if groups:
+            self._wire.exchange([script.call([key], *chain.from_iterable(group)) for group in groups])
+
+    def _enqueue(self, requests: Sequence[QueuePush], read_at: int) -> Command:
+        """The call of `lua/enqueue.lua` for requests to one queue."""
+        queue = requests[0].queue
+        arguments = chain.from_iterable((push.document, push.timestamp, push.item) for push in requests)
+        keys = (queue, requests_key(queue))
+        return SCRIPTS["enqueue"].call(keys, read_at, self._deadline_us, *arguments)
 
     def _longest_ms(self, families: tuple[str, ...]) -> int:
         """The TTL in milliseconds of the record of a document that claims keys of these families."""
@@ -239,11 +252,11 @@ class CacheWriter:
     ) -> Iterator[tuple[list[str], Command]]:
         """The keys of each call of `lua/apply.lua`, and the call."""
         script, ttls = SCRIPTS["apply"], self._ttls
-        head: tuple[str | bytes | int, ...] = (read_at, int(DEADLINE_SECONDS * 1_000_000))
+        head: tuple[str | bytes | int, ...] = (read_at, self._deadline_us)
         widest = min(_CLAIMS_PER_KEY, max(map(len, changes.values()), default=1))
         most = max(1, min(_CHANGES_PER_CALL // widest, _BYTES_PER_CALL // max(1, largest)))
         names = [*changes]
-        for places in self._wire.together(names, most):
+        for places in self._wire.groups(names, most):
             keys: list[str] = []
             arguments: list[str | bytes | int] = [*head]
             for key in map(names.__getitem__, places):
@@ -257,7 +270,7 @@ class CacheWriter:
                         arguments += (line, "-")
                     elif loses:
                         arguments += (line, "~")
-                    elif change is not newest:  # it cannot decide, so its content is not sent
+                    elif change is not newest:  # it cannot decide the content, so its own is not sent
                         arguments += (line, "!" if line is _LEFT_OUT else "+")
                     elif type(write) is Put and write.value:
                         value = write.value
@@ -273,10 +286,7 @@ class CacheWriter:
 
 
 def _newest(changes: Sequence[KeyWrite]) -> tuple[Sequence[KeyWrite], KeyWrite | None]:
-    """The changes without the oldest claims, in the same order, and the newest claim.
-
-    The register of a key keeps the newest ones only.
-    """
+    """The changes without the claims that the register of the key would drop, in the same order; the newest claim."""
     claiming = [change for change in changes if change.write is not None]
     newest = claiming[-1] if claiming else None
     if len(claiming) <= _CLAIMS_PER_KEY:
@@ -289,21 +299,21 @@ def _newest(changes: Sequence[KeyWrite]) -> tuple[Sequence[KeyWrite], KeyWrite |
 def refuse_unsendable(
     results: Sequence[TransformResult], longest_argument: Callable[[], int]
 ) -> list[TransformResult]:
-    """The same results; a document with an argument longer than Redis takes is rejected.
+    """The same results, with a rejection for each document with an argument longer than Redis accepts.
 
     Args:
-        results: of the transform.
-        longest_argument: asks Redis for the most bytes of one argument; called where a document is large.
+        results: results of the transform.
+        longest_argument: asks Redis for the maximum length of an argument in bytes; called only if a document is large.
     """
     large = [result for result in results if result.size >= _LARGE]
     if not large:
         return [*results]
-    most = longest_argument()
-    refused = {id(result) for result in large if _longest(result) > most}
-    reject = Reject(f"it has a value longer than Redis takes: proto-max-bulk-len is {most:,} bytes")
+    limit = longest_argument()
+    refused = {id(result) for result in large if _longest(result) > limit}
+    reject = Reject(f"it has a value longer than Redis takes: proto-max-bulk-len is {limit:,} bytes")
     return [
-        one._replace(writes=(), pushes=(), keeps=(), reject=reject) if id(one) in refused else one
-        for one in results
+        result._replace(writes=(), pushes=(), keeps=(), reject=reject) if id(result) in refused else result
+        for result in results
     ]
 
 
@@ -313,7 +323,7 @@ def _longest(result: TransformResult) -> int:
     for write in result.writes:
         if isinstance(write, Put):
             arguments += write.value.values() if isinstance(write.value, Mapping) else write.value
-    return max(len(one) if isinstance(one, bytes) else len(one.encode()) for one in arguments)
+    return max(len(text) if isinstance(text, bytes) else len(text.encode()) for text in arguments)
 
 
 def statement(result: TransformResult) -> str:
@@ -331,20 +341,6 @@ def _by_queue(requests: Sequence[QueuePush]) -> Iterator[list[QueuePush]]:
     queues: dict[str, list[QueuePush]] = {}
     for request in requests:
         queues.setdefault(request.queue, []).append(request)
-    for some in queues.values():
-        for start in range(0, len(some), _REQUESTS_PER_CALL):
-            yield some[start : start + _REQUESTS_PER_CALL]
-
-
-def _enqueue(requests: Sequence[QueuePush], read_at: int) -> Command:
-    queue = requests[0].queue
-    arguments = chain.from_iterable((one.document, one.timestamp, one.item) for one in requests)
-    deadline = int(DEADLINE_SECONDS * 1_000_000)
-    return SCRIPTS["enqueue"].call((queue, requests_key(queue)), read_at, deadline, *arguments)
-
-
-def _answers(
-    queued: Iterable[Sequence[QueuePush]], replies: Sequence[Any]
-) -> Iterator[tuple[QueuePush, int]]:
-    for some, reply in zip(queued, replies, strict=True):
-        yield from zip(some, [STALE] * len(some) if reply == 0 else reply, strict=True)
+    for of_queue in queues.values():
+        for start in range(0, len(of_queue), _REQUESTS_PER_CALL):
+            yield of_queue[start : start + _REQUESTS_PER_CALL]

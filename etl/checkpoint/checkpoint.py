@@ -13,15 +13,23 @@ from typing import Any, Final, cast
 from bson.datetime_ms import DatetimeMS
 
 from etl import logs
-from etl.cache.client import Command, Wire
+from etl.cache.client import Command, Wire, mapping, micros
 from etl.cache.keys import StateKeys
 from etl.cache.scripts import SCRIPTS
-from etl.checkpoint.dead_letters import DeadLetters
+from etl.checkpoint.dead_letters import BEYOND_CAP
 from etl.errors import CycleFailed, LeaseLost
 from etl.model.batch import BatchOutcome
 from etl.model.report import Report
 from etl.model.scan import Checkpoint, Origin, Scan, ScanMode, ServerTimes
-from etl.model.state import DEAD_LETTER_CAP, DeadLetter, Deferral, State, dead_letter, deferral_from_text
+from etl.model.state import (
+    DEAD_LETTER_CAP,
+    DeadLetter,
+    Deferral,
+    State,
+    dead_letter,
+    dead_letter_from_text,
+    deferral_from_text,
+)
 from etl.model.times import iso_utc
 from etl.retry import Retry
 from schemas.ids import id_from_readable
@@ -32,8 +40,8 @@ HISTORY_CAP: Final = 1000
 
 _log = logging.getLogger("etl")
 
-# The indices of the keys in `lua/commit.lua`.
-_KEYS: Final = {name: number for number, name in enumerate(StateKeys._fields[:8], start=1)}
+# The number of each key in KEYS of `lua/commit.lua`.
+_NUMBERS: Final = {role: number for number, role in enumerate(StateKeys._fields[:8], start=1)}
 _ARGUMENTS_PER_COMMAND: Final = 2000  # Lua takes some 8,000 at once
 
 
@@ -45,9 +53,9 @@ class Step:
 
     def add(self, key: str, name: str, *arguments: str | int) -> None:
         """Add one command on the key with this role."""
-        self.arguments += [_KEYS[key], name, len(arguments), *arguments]
+        self.arguments += [_NUMBERS[key], name, len(arguments), *arguments]
 
-    def each(self, key: str, name: str, arguments: Sequence[str | int]) -> None:
+    def add_many(self, key: str, name: str, arguments: Sequence[str | int]) -> None:
         """Add one command with many arguments, split into several for Lua's stack; none without arguments."""
         for start in range(0, len(arguments), _ARGUMENTS_PER_COMMAND):
             self.add(key, name, *arguments[start : start + _ARGUMENTS_PER_COMMAND])
@@ -65,38 +73,39 @@ class CheckpointStore:
         self._wire = wire
         self._retry = retry
         self._ttl = published_ttl
-        self._own = keys
+        self._keys = keys
         self._steps = 0
-        self._dead = DeadLetters(wire, keys, retry)
 
     def load(self) -> State:
         """The state of the collection, read in one round trip.
 
         A checkpoint that cannot be read counts as none, so that the next cycle replaces it.
         """
-        own = self._own
+        keys = self._keys
         commands: list[Command] = [
-            ("HGETALL", own.checkpoint),
-            ("HGETALL", own.published),
-            ("HGETALL", own.deferred),
-            ("HLEN", own.dead_letters),
-            ("SMEMBERS", own.queues),
+            ("HGETALL", keys.checkpoint),
+            ("HGETALL", keys.published),
+            ("HGETALL", keys.deferred),
+            ("HLEN", keys.dead_letters),
+            ("SMEMBERS", keys.queues),
             ("TIME",),
         ]
         replies = self._retry(lambda: self._wire.exchange(commands))
-        kept, published, deferred, dead, queues, (seconds, micros) = replies
-        fields = _mapping(kept)
+        kept, published, deferred, dead, queues, time = replies
+        fields = mapping(kept)
         try:
             checkpoint, sweeps = _checkpoint(fields), json.loads(fields.get("sweeps", "{}"))
         except (ValueError, KeyError):
-            text = "%s cannot be read: the next cycle begins at the published watermark, or anew"
-            _log.warning(text, own.checkpoint, extra=logs.event("unreadable"))
+            text = (
+                "%s cannot be read: the next cycle starts from the published watermark, or with a cold start"
+            )
+            _log.warning(text, keys.checkpoint, extra=logs.event("unreadable"))
             fields, checkpoint, sweeps = {}, None, {}
         return State(
-            checkpoint=checkpoint or _from_published(_mapping(published)),
+            checkpoint=checkpoint or _from_published(mapping(published)),
             origin=Origin(fields["source"], fields["uuid"]) if "source" in fields else None,
-            now=int(seconds) * 1000 + int(micros) // 1000,
-            deferred={i: deferral_from_text(text) for i, text in _mapping(deferred).items()},
+            now=micros(time) // 1000,
+            deferred={i: deferral_from_text(text) for i, text in mapping(deferred).items()},
             dead_letters=dead,
             sweeps=sweeps,
             queues=frozenset(queues),
@@ -105,12 +114,12 @@ class CheckpointStore:
 
     def reconciliation_due(self) -> int:
         """Number of keys that may lack their newest remaining document, since the last full repair."""
-        [count] = self._retry(lambda: self._wire.exchange([("GET", self._own.reconciliation_due)]))
+        [count] = self._retry(lambda: self._wire.exchange([("GET", self._keys.reconciliation_due)]))
         return int(count or 0)
 
     def reconciled(self, count: int) -> None:
         """Subtract the keys that were counted when a full repair began, because it has checked all of them."""
-        self._wire.exchange([("DECRBY", self._own.reconciliation_due, count)])
+        self._wire.exchange([("DECRBY", self._keys.reconciliation_due, count)])
 
     def identify(self, token: str, origin: Origin) -> None:
         """Record the source of the checkpoint, and delete the checkpoint of an earlier source."""
@@ -129,8 +138,8 @@ class CheckpointStore:
 
     def waiting(self) -> frozenset[str]:
         """The `_id`s that are deferred or dead letters; a commit clears them once they are applied."""
-        own = self._own
-        commands: list[Command] = [("HKEYS", own.deferred), ("HKEYS", own.dead_letters)]
+        keys = self._keys
+        commands: list[Command] = [("HKEYS", keys.deferred), ("HKEYS", keys.dead_letters)]
         deferred, dead = self._retry(lambda: self._wire.exchange(commands))
         return frozenset([*deferred, *dead])
 
@@ -143,36 +152,39 @@ class CheckpointStore:
         *,
         retried: bool = False,
     ) -> list[DeadLetter]:
-        """Record one written batch: its documents handled, deferred and rejected, and the cursor of the scan.
+        """Record one written batch and the progress of its scan.
 
-        A version that is a dead letter already is not counted again, unless `retried` says that a person retries it.
+        Args:
+            token: the fencing token.
+            scan: with the cursor after the batch.
+            position: the new watermark; None if it does not move.
+            outcome: the documents handled, deferred and rejected.
+            retried: whether a version that already is a dead letter counts as another attempt.
 
         Returns:
             The new dead letters of the batch.
         """
         step = Step()
-        letters = self._note(step, outcome, retried=retried)
+        letters = self._add_batch(step, outcome, retried=retried)
         step.add("checkpoint", "HSET", *_scan_fields(scan), *_position_fields(position))
         self._commit(token, position, step)
         return letters
 
     def follow(self, token: str, fields: Mapping[str, str | int], outcome: BatchOutcome) -> None:
-        """Record one written batch of a follower, and these fields of its checkpoint."""
+        """Record one written batch of a follower, and set these fields of its checkpoint."""
         step = Step()
-        self._note(step, outcome, retried=False)
+        self._add_batch(step, outcome, retried=False)
         step.add("checkpoint", "HSET", *_flat(fields.items()))
         self._commit(token, None, step)
 
     def replaced(self, primaries: frozenset[str]) -> bool:
-        """Whether one of these primaries of Redis is none any more; False where the user may not ask for them."""
-        present = self._retry(self._wire.primaries)
-        return bool(present) and not primaries <= present
+        """Whether one of these primaries of Redis was replaced or restarted since they were recorded."""
+        return _is_replaced(primaries, self._retry(self._wire.primaries))
 
     def field(self, name: str) -> str | None:
         """One field of the checkpoint."""
-        value: str | None = self._retry(lambda: self._wire.exchange([("HGET", self._own.checkpoint, name)]))[
-            0
-        ]
+        command: Command = ("HGET", self._keys.checkpoint, name)
+        value: str | None = self._retry(lambda: self._wire.exchange([command]))[0]
         return value
 
     def finish(
@@ -186,11 +198,17 @@ class CheckpointStore:
     ) -> None:
         """End the cycle: delete the finished scan, and publish the watermark.
 
-        Where one of these `primaries` of Redis, recorded earlier, is none any more, a reconciliation is due.
+        Args:
+            token: the fencing token.
+            scan: the finished scan.
+            position: the new watermark; None if there is none.
+            report: of the cycle, for the history.
+            sweeps: the cursor of the sweep of each queue's requests.
+            primaries: the primaries of Redis when the last cycle ended; a reconciliation is due if one was replaced.
         """
         step = Step()
         present = self._compare(step, primaries)
-        self._record(step, report, scan.clocks.mongo)
+        self._add_report(step, report, scan.clocks.mongo)
         step.add("published", "DEL")
         step.add("published", "HSET", *_published_fields(report))
         step.add("published", "EXPIRE", self._ttl)
@@ -201,28 +219,31 @@ class CheckpointStore:
         self._commit(token, position, step)
 
     def end(self, token: str, scan: Scan, report: Report, primaries: frozenset[str]) -> None:
-        """End a backfill: delete the finished scan. Called after the cycle that applies the changes made meanwhile.
+        """End a backfill: delete the finished scan. Called after the catch-up cycle.
 
-        `primaries` are those of its beginning: see `finish`.
+        `primaries` are those when the backfill began: see `finish`.
         """
         step = Step()
         self._compare(step, primaries)
-        self._record(step, report, scan.clocks.mongo)
+        self._add_report(step, report, scan.clocks.mongo)
         step.add("checkpoint", "HDEL", *_SCAN_FIELDS, "primaries")
         self._commit(token, None, step)
 
     def record(self, report: Report, began: int) -> None:
         """Keep the report of a run that did not finish; `began` in milliseconds since the epoch."""
-        own = self._own.history
-        self._wire.exchange([("LPUSH", own, _entry(report, began)), ("LTRIM", own, 0, HISTORY_CAP - 1)])
+        key = self._keys.history
+        self._wire.exchange([("LPUSH", key, _entry(report, began)), ("LTRIM", key, 0, HISTORY_CAP - 1)])
 
     def _compare(self, step: Step, primaries: frozenset[str]) -> frozenset[str]:
-        """Add to the step that a reconciliation is due if one of `primaries` is none any more; the present ones.
+        """Add to the step that a reconciliation is due if one of these primaries was replaced.
 
         The server that took over may lack writes that were acknowledged.
+
+        Returns:
+            The present primaries.
         """
         present = self._retry(self._wire.primaries)
-        if present and not primaries <= present:
+        if _is_replaced(primaries, present):
             step.add("reconciliation_due", "INCRBY", 1)
             _log.warning(
                 "a primary of Redis was replaced or restarted, and writes may be lost: etl verify --repair finds them",
@@ -230,67 +251,62 @@ class CheckpointStore:
             )
         return present
 
-    def _record(self, step: Step, report: Report, began: int) -> None:
+    def _add_batch(self, step: Step, outcome: BatchOutcome, *, retried: bool) -> list[DeadLetter]:
+        """Add the documents handled, deferred and rejected to the step; return the new dead letters.
+
+        At most `DEAD_LETTER_CAP` dead letters are kept, further ones are only counted.
+        """
+        rejected = {one.id: one for one in outcome.rejected}
+        step.add_many("deferred", "HDEL", [*outcome.handled, *rejected])
+        step.add_many("dead_letters", "HDEL", outcome.handled)
+        step.add_many("queues", "SADD", sorted(outcome.queues))
+        if outcome.incomplete:
+            step.add("reconciliation_due", "INCRBY", outcome.incomplete)
+        if not rejected and not outcome.deferred:
+            return []
+        # HMGET needs at least one field: the empty one never exists.
+        commands: list[Command] = [
+            ("TIME",),
+            ("HLEN", self._keys.dead_letters),
+            ("HMGET", self._keys.dead_letters, "", *rejected),
+            ("HMGET", self._keys.deferred, "", *(one.id for one in outcome.deferred)),
+        ]
+        replies = self._retry(lambda: self._wire.exchange(commands))
+        time, kept, (_, *earlier_letters), (_, *earlier_deferrals) = replies
+        now = iso_utc(micros(time) // 1000)
+        for deferred, text in zip(outcome.deferred, earlier_deferrals, strict=True):
+            since = deferral_from_text(text).since if text else now
+            step.add("deferred", "HSET", deferred.id, Deferral(deferred.lock, since).text())
+        letters = []
+        for rejection, text in zip(rejected.values(), earlier_letters, strict=True):
+            earlier = dead_letter_from_text(text) if text else None
+            if retried or earlier is None or earlier.version != rejection.version:
+                letters.append(dead_letter(rejection, now, earlier))
+        new = [letter for letter in letters if letter.attempts == 1][: max(0, DEAD_LETTER_CAP - kept)]
+        stored = [letter for letter in letters if letter.attempts > 1] + new
+        step.add_many("dead_letters", "HSET", _flat((letter.id, letter.text()) for letter in stored))
+        if len(stored) < len(letters):
+            step.add("checkpoint", "HINCRBY", BEYOND_CAP, len(letters) - len(stored))
+        return letters
+
+    def _add_report(self, step: Step, report: Report, began: int) -> None:
         step.add("history", "LPUSH", _entry(report, began))
         step.add("history", "LTRIM", 0, HISTORY_CAP - 1)
 
-    def _note(self, step: Step, outcome: BatchOutcome, *, retried: bool) -> list[DeadLetter]:
-        """Add the documents handled, deferred and rejected to the step; return the new dead letters."""
-        step.each("deferred", "HDEL", outcome.handled)
-        step.each("dead_letters", "HDEL", outcome.handled)
-        letters = self._refuse(step, outcome, retried=retried)
-        self._defer(step, outcome)
-        step.each("queues", "SADD", sorted(outcome.queues))
-        if outcome.incomplete:
-            step.add("reconciliation_due", "INCRBY", outcome.incomplete)
-        return letters
-
-    def _defer(self, step: Step, outcome: BatchOutcome) -> None:
-        """Add the documents that wait for a lock, with the time since when each has waited."""
-        if not outcome.deferred:
-            return
-        names = [one.id for one in outcome.deferred]
-        known, (seconds, _) = self._retry(
-            lambda: self._wire.exchange([("HMGET", self._own.deferred, *names), ("TIME",)])
-        )
-        now = iso_utc(int(seconds) * 1000)
-        for one, text in zip(outcome.deferred, known, strict=True):
-            since = deferral_from_text(text).since if text else now
-            step.add("deferred", "HSET", one.id, Deferral(one.lock, since).text())
-
-    def _refuse(self, step: Step, outcome: BatchOutcome, *, retried: bool) -> list[DeadLetter]:
-        """Add dead letters up to the maximum, and remove rejected documents from the deferred ones."""
-        if not outcome.rejected:
-            return []
-        rejected = {one.id: one for one in outcome.rejected}
-        known = self._dead.find([*rejected])
-        [(seconds, _), kept] = self._retry(
-            lambda: self._wire.exchange([("TIME",), ("HLEN", self._own.dead_letters)])
-        )
-        now = iso_utc(int(seconds) * 1000)
-        letters = [
-            dead_letter(one, now, known.get(name))
-            for name, one in rejected.items()
-            if retried or name not in known or known[name].version != one.version
-        ]
-        new = [letter for letter in letters if letter.attempts == 1][: max(0, DEAD_LETTER_CAP - kept)]
-        room = [letter for letter in letters if letter.attempts > 1] + new
-        step.each("deferred", "HDEL", [*rejected])
-        step.each("dead_letters", "HSET", _flat((letter.id, letter.text()) for letter in room))
-        if len(room) < len(letters):
-            step.add("checkpoint", "HINCRBY", "dead_letters_beyond", len(letters) - len(room))
-        return letters
-
     def _commit(self, token: str, position: Position | None, step: Step) -> None:
-        keys = [getattr(self._own, name) for name in _KEYS]
         ms = "" if position is None or position.ms is None else str(position.ms)
         self._steps += 1
-        command = SCRIPTS["commit"].call(keys, token, self._steps, ms, *step.arguments)
+        command = SCRIPTS["commit"].call(self._keys[: len(_NUMBERS)], token, self._steps, ms, *step.arguments)
         [answer] = self._retry(lambda: self._wire.exchange([command]))
         if isinstance(answer, str):
             raise LeaseLost(answer)
         if answer < 0:
             raise CycleFailed("the checkpoint would have gone backwards")
+
+
+def _is_replaced(recorded: frozenset[str], present: frozenset[str]) -> bool:
+    """Whether a recorded primary is missing; False if none are present, as the user may not ask for them."""
+    return bool(present) and not recorded <= present
 
 
 _SCAN_FIELDS: Final = tuple(
@@ -330,11 +346,6 @@ def _entry(report: Report, began: int) -> str:
 
 def _flat(pairs: Iterable[tuple[Any, Any]]) -> list[str | int]:
     return [item for pair in pairs for item in pair]
-
-
-def _mapping(reply: Sequence[str]) -> dict[str, str]:
-    """A hash from its RESP2 reply, in which fields and values alternate."""
-    return dict(zip(reply[::2], reply[1::2], strict=True))
 
 
 def _checkpoint(kept: Mapping[str, str]) -> Checkpoint | None:

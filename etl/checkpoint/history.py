@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from etl.cache.client import Wire
 from etl.cache.keys import StateKeys
-from schemas.values import date_text
+from etl.model.times import iso_utc
 
 Entry = Mapping[str, Any]
 """A `Report` as JSON, and `began`: when the run began, ISO 8601 in UTC."""
@@ -44,9 +44,8 @@ class History:
         return json.loads(text) if text else None
 
     def note_reconciliation(self, counts: Mapping[str, int]) -> None:
-        """Keep the counts of a reconciliation that has just ended, by the clock of Redis."""
-        [(seconds, _)] = self._wire.exchange([("TIME",)])
-        entry = {"ended": date_text(datetime.fromtimestamp(int(seconds), UTC)), **counts}
+        """Keep the counts of a reconciliation that has just ended, with the time by the clock of Redis."""
+        entry = {"ended": iso_utc(self._wire.now() // 1_000_000 * 1000), **counts}
         self._wire.exchange([("SET", self._reconciliation, json.dumps(entry))])
 
     def _all(self) -> Iterator[Entry]:

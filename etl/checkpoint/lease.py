@@ -1,10 +1,10 @@
 """The lease: one holder at a time, renewed while it is held.
 
 One class for all leases: of a cycle, of a backfill, of a follower, of the leading daemon, and of a
-reconciliation. A lease alone cannot stop a process that sleeps past its end (M. Kleppmann, "How to do
-distributed locking", 2016). A lease that protects a checkpoint therefore has a fence, and each move of the
-checkpoint compares the fencing token in the same atomic step. The leases of leader and reconciliation protect no data:
-two daemons that lead for a moment only do the same work twice.
+reconciliation. A lease alone cannot stop a holder that was suspended until after it expired (M. Kleppmann, "How to
+do distributed locking", 2016). A lease that protects a checkpoint therefore has a fence: each move of the checkpoint
+compares the fencing token in the same atomic step. The leases of leader and reconciliation protect no data: two
+daemons that lead for a moment only do the same work twice.
 """
 
 import os
@@ -89,9 +89,14 @@ class Lease:
             self.release()
 
     def acquire(self) -> str:
-        """Acquire it and renew it in a thread until `release`; if it is held already, renew it now.
+        """Acquire it, and renew it in a thread until `release`; if this object holds it already, renew it now.
 
-        Returns the fencing token, and raises as `hold` does.
+        Returns:
+            The fencing token; without a fence the holder.
+
+        Raises:
+            LeaseHeldError: another holder has it; the message names it.
+            TransientError: Redis does not answer.
         """
         commands = []
         if self._renewal is None:
@@ -100,25 +105,28 @@ class Lease:
             # One name for all attempts: if only the reply was lost, the next attempt finds its own lease.
             self._holder = new_holder()
         commands.append(SCRIPTS["acquire"].call(self._keys, self._holder, self._ms))
-        asked = time.monotonic()
+        sent_at = time.monotonic()
         # The second value is the fencing token, or the other holder if the lease was not acquired.
-        *_, (acquired, token, left) = self._retry(lambda: self._wire.exchange(commands))
+        *_, (acquired, token, remaining_ms) = self._retry(lambda: self._wire.exchange(commands))
         if not acquired:
-            self._forget()
-            raise LeaseHeldError(str(token), max(0, left) / 1000)
-        self._until = asked + self._seconds
+            self._stop_renewal()
+            raise LeaseHeldError(str(token), max(0, remaining_ms) / 1000)
+        self._until = sent_at + self._seconds
         if self._renewal is None:
             self._done = threading.Event()
             arguments = (self._done, str(token))
-            self._renewal = threading.Thread(target=self._renew_until, args=arguments, daemon=True)
+            self._renewal = threading.Thread(target=self._renew_until_done, args=arguments, daemon=True)
             self._renewal.start()
         return str(token)
 
     def release(self) -> None:
-        """Release it, if it is held. If Redis does not answer, it ends by itself, or when it is acquired again."""
+        """Release it, if it is held.
+
+        If Redis does not answer, the key stays until it expires, or until this object acquires it again.
+        """
         if self._renewal is None:
             return
-        self._forget()
+        self._stop_renewal()
         command = SCRIPTS["release"].call(self._keys[:1], self._holder)
         for _ in range(_RELEASE_TRIES):
             with suppress(EtlError):  # an error of the holding block matters more
@@ -126,20 +134,19 @@ class Lease:
                 self._holder = ""
                 break
 
-    def _forget(self) -> None:
-        """End the renewal."""
+    def _stop_renewal(self) -> None:
         self._done.set()
         if self._renewal is not None:
             self._renewal.join()
         self._renewal, self._until = None, float("-inf")
 
-    def _renew_until(self, done: threading.Event, token: str) -> None:
-        """Renew until done or lost; a holder with a fence learns of the loss at its next commit."""
+    def _renew_until_done(self, done: threading.Event, token: str) -> None:
+        """Renew it until `done` is set or it is lost; with a fence the next commit of the holder then fails."""
         command = SCRIPTS["renew"].call(self._keys, self._holder, self._ms, token)
         while not done.wait(self._seconds / RENEWALS_PER_LEASE):
-            asked = time.monotonic()
+            sent_at = time.monotonic()
             with suppress(EtlError):
                 [renewed] = self._wire.exchange([command])
-                self._until = asked + self._seconds if renewed else float("-inf")
+                self._until = sent_at + self._seconds if renewed else float("-inf")
                 if not renewed:
                     return

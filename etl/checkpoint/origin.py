@@ -1,4 +1,4 @@
-"""The source of a checkpoint. That of another source is refused; that of a recreated collection is discarded."""
+"""The source of a checkpoint: a checkpoint of another source is refused, one of a recreated collection discarded."""
 
 import logging
 from dataclasses import replace
@@ -32,7 +32,7 @@ def load_state(stages: Stages, token: str) -> tuple[State, Origin]:
             if stages.retry(stages.reader.count):  # it exists, but the user may not list collections any more
                 return state, known
             raise CycleFailed(
-                f"{origin.source}: the collection is gone (dropped or renamed): begins anew when it is back"
+                f"{origin.source}: the collection is gone (dropped or renamed); once it exists, a run reads all of it"
             )
         text = "the collection was dropped and created again: everything is read once (a cold start)"
         _log.warning(text, extra=logs.event("recreated"))
@@ -43,7 +43,7 @@ def load_state(stages: Stages, token: str) -> tuple[State, Origin]:
 
 
 def refuse_other_source(stages: Stages) -> None:
-    """Refuse to work on a collection whose state in Redis is about another source.
+    """Refuse to work on a collection whose state in Redis belongs to another source.
 
     Raises:
         ConfigurationError: it belongs to another database, collection or timestamp field.
@@ -69,5 +69,5 @@ def check_origin(stages: Stages, origin: Origin) -> None:
     if origin.uuid and stages.retry(stages.reader.identity) != origin.uuid:
         raise CycleFailed(
             f"{origin.source}: the collection was dropped, renamed or created again while it was read;"
-            " the next run begins anew"
+            " the next run reads all of it"
         )

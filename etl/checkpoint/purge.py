@@ -33,16 +33,14 @@ def own_keys(wire: Wire, own: StateKeys, source: str, *, queues: bool) -> list[s
         holder, left = wire.exchange([("GET", lease), ("PTTL", lease)])
         if holder is not None:
             raise LeaseHeldError(holder, max(0, left) / 1000)
-    [fed] = wire.exchange([("SMEMBERS", own.queues)])
-    state = _scan(wire, f"{{{LAST_SYNC.prefix}*")
-    others = [key for key in state if key.endswith(":queues") and key != own.queues]
+    [collection_queues] = wire.exchange([("SMEMBERS", own.queues)])
+    others = [key for key in scan(wire, f"{{{LAST_SYNC.prefix}", ":queues") if key != own.queues]
     shared = {queue for members in wire.exchange([("SMEMBERS", key) for key in others]) for queue in members}
-    mine = sorted(set(fed) - shared)
-    names = [key for key in own if key != own.published]
-    found = [*_scan(wire, f"{_literal(record_key(source))} *"), *(requests_key(queue) for queue in mine)]
-    candidates = [*names, own.published, *(mine if queues else ()), *found]
-    exist = wire.exchange([("EXISTS", key) for key in candidates]) if candidates else []
-    return sorted({key for key, there in zip(candidates, exist, strict=True) if there})
+    own_queues = sorted(set(collection_queues) - shared)
+    records = [*scan(wire, f"{record_key(source)} "), *map(requests_key, own_queues)]
+    candidates = [*own, *(own_queues if queues else ()), *records]
+    exist = wire.exchange([("EXISTS", key) for key in candidates])
+    return sorted({key for key, exists in zip(candidates, exist, strict=True) if exists})
 
 
 def delete(wire: Wire, keys: Sequence[str]) -> int:
@@ -51,20 +49,23 @@ def delete(wire: Wire, keys: Sequence[str]) -> int:
     Raises:
         EtlError: Redis does not answer, or refuses.
     """
-    parts = [keys[start : start + _KEYS_AT_A_TIME] for start in range(0, len(keys), _KEYS_AT_A_TIME)]
-    # One command each: in a Redis Cluster they are in different slots.
-    return sum(sum(wire.exchange([("UNLINK", key) for key in part])) for part in parts)
+    batches = [keys[start : start + _KEYS_AT_A_TIME] for start in range(0, len(keys), _KEYS_AT_A_TIME)]
+    # One command for each key: in a Redis Cluster the keys are in different slots.
+    return sum(sum(wire.exchange([("UNLINK", key) for key in batch])) for batch in batches)
 
 
-def _scan(wire: Wire, pattern: str) -> list[str]:
+def scan(wire: Wire, prefix: str, suffix: str = "") -> list[str]:
+    """All keys with this prefix and suffix, sorted.
+
+    Raises:
+        EtlError: Redis does not answer, or refuses.
+    """
+    literal = re.sub(r"([\\*?\[\]])", r"\\\1", prefix)
     cursor, keys = "0", set[str]()
     while True:
-        [(cursor, found)] = wire.exchange([("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_COUNT)])
-        keys.update(found)
+        [(cursor, page)] = wire.exchange(
+            [("SCAN", cursor, "MATCH", f"{literal}*{suffix}", "COUNT", _SCAN_COUNT)]
+        )
+        keys.update(page)
         if cursor == "0":
             return sorted(keys)
-
-
-def _literal(text: str) -> str:
-    """A Redis pattern that matches only this text."""
-    return re.sub(r"([\\*?\[\]])", r"\\\1", text)

@@ -1,4 +1,4 @@
-"""Upgrade of the state of version 0.1 in Redis: fence it off, convert the queue records, remove the rest.
+"""Upgrade of the state of version 0.1 in Redis: take its leases, convert the queue records, remove the rest.
 
 Version 0.1 kept its state under `{etl:last_sync:<collection>}:<role>`. Its hashes of owned keys are removed by UNLINK,
 which does not block Redis, and everything is read once. Its records of queued documents are converted, so that no
@@ -11,14 +11,15 @@ from collections.abc import Iterator
 from typing import Final
 
 from etl import logs
-from etl.cache.client import Command, Wire
+from etl.cache.client import Wire, mapping
 from etl.cache.keys import StateKeys, requests_key
+from etl.checkpoint.purge import scan
 from schemas.keys import slot_key
 
 _log = logging.getLogger("etl")
 
 _OWNER: Final = "promptcontent-etl 0.2"
-_SCANNED: Final = 500
+_SCAN_COUNT: Final = 500
 _DATED: Final = re.compile(r"(-?\d+) \S")
 
 
@@ -47,39 +48,31 @@ def upgrade(wire: Wire, collection: str, source: str, keys: StateKeys) -> bool:
     )
     wire.exchange([("SET", key, _OWNER) for key in old.values()])
     for queue in wire.exchange([("SMEMBERS", queues)])[0]:
-        for document, version in _scan(wire, slot_key(queue, "enqueued")):
+        for document, version in _hash_fields(wire, slot_key(queue, "enqueued")):
             _convert(wire, queue, collection, source, document, version)
         wire.exchange([("UNLINK", slot_key(queue, "enqueued"))])
-    kept = {*old.values(), published}
-    for key in _keys(wire, f"{slot_key(published, '')}*"):
-        if key not in kept and not key.startswith(slot_key(published, "v2:")) and key != checkpoint:
+    kept = {*old.values(), checkpoint}
+    for key in scan(wire, slot_key(published, "")):
+        if key not in kept and not key.startswith(slot_key(published, "v2:")):
             wire.exchange([("UNLINK", key)])
     wire.exchange([("UNLINK", published, checkpoint)])  # last: until then the upgrade is repeated
     return True
 
 
 def _convert(wire: Wire, queue: str, collection: str, source: str, document: str, version: str) -> None:
-    """Convert the record of a queued document. Long versions were stored as digests: these may be queued again."""
+    """Convert the record of a queued document.
+
+    A long version was stored as a digest, which cannot be converted: its request may be pushed again.
+    """
     name, _, document_id = document.partition(" ")
     if name == collection and (match := _DATED.match(version)):
-        pushed: Command = ("HSETNX", requests_key(queue), f"{source} {document_id}", f"0 {match[1]}")
-        wire.exchange([pushed])
+        wire.exchange([("HSETNX", requests_key(queue), f"{source} {document_id}", f"0 {match[1]}")])
 
 
-def _scan(wire: Wire, key: str) -> Iterator[tuple[str, str]]:
+def _hash_fields(wire: Wire, key: str) -> Iterator[tuple[str, str]]:
     cursor = "0"
     while True:
-        [(cursor, found)] = wire.exchange([("HSCAN", key, cursor, "COUNT", _SCANNED)])
-        yield from zip(found[::2], found[1::2], strict=True)
-        if cursor == "0":
-            return
-
-
-def _keys(wire: Wire, pattern: str) -> Iterator[str]:
-    cursor = "0"
-    escaped = re.sub(r"([\[\]?\\])", r"\\\1", pattern)
-    while True:
-        [(cursor, found)] = wire.exchange([("SCAN", cursor, "MATCH", escaped, "COUNT", _SCANNED)])
-        yield from found
+        [(cursor, page)] = wire.exchange([("HSCAN", key, cursor, "COUNT", _SCAN_COUNT)])
+        yield from mapping(page).items()
         if cursor == "0":
             return

@@ -117,7 +117,9 @@ def _show(report: "Report", *, dry_run: bool, as_json: bool) -> None:
     else:
         show_reports([report])
     if dry_run and not as_json:
-        output.say("dry run: nothing was written; the counts are those of a real backfill")
+        output.say(
+            "dry run: nothing was written; locks, and what Redis holds, may lower the counts of a real backfill"
+        )
         output.table(("documents", "reason"), [(n, why) for why, n in report.reasons.most_common()])
     if report.error:
         output.error(f"{report.collection}: {report.error}")

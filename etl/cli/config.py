@@ -1,5 +1,6 @@
 """`etl config`: the settings in force."""
 
+import json
 from dataclasses import asdict
 from importlib import resources
 
@@ -31,4 +32,5 @@ def config(runtime: Runtime, *, example: bool, as_json: bool) -> None:
 
 
 def _shown(value: object) -> str:
-    return "none" if value is None else str(value)
+    """As in the settings file."""
+    return value if isinstance(value, str) else json.dumps(value)

@@ -23,7 +23,7 @@ ids_argument = click.argument("words", nargs=-1, metavar="[ID]...")
 
 @click.group("dead-letters")
 def dead_letters() -> None:
-    """List, show, retry or purge documents that could not be applied.
+    """List, show, retry or purge documents that are invalid.
 
     An ID is ObjectId('…') or UUID('…'), their digits, a number, Extended JSON, or plain text.
     """
@@ -82,7 +82,10 @@ def show(runtime: Runtime, word: str, collection: str | None, *, as_json: bool) 
 def retry(
     runtime: Runtime, words: tuple[str, ...], collection: str | None, *, everything: bool, as_json: bool
 ) -> int:
-    """Read the documents again in one cycle; those that are valid or deleted are cleared."""
+    """Read the documents again, in one cycle.
+
+    Those that are valid or deleted are cleared.
+    """
     with runtime.app() as app, output.progress("Retrying"):
         chosen = _chosen(app, words, collection, everything=everything)
         reports = [
@@ -101,7 +104,10 @@ def retry(
 def purge(
     runtime: Runtime, words: tuple[str, ...], collection: str | None, *, everything: bool, as_json: bool
 ) -> None:
-    """Delete dead letters; their documents are not applied until they change."""
+    """Delete dead letters; the documents stay unapplied.
+
+    They are read again when they change.
+    """
     with runtime.app() as app:
         purged = sum(_purged(app, words, collection, everything=everything))
     if as_json:

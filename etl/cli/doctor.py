@@ -13,7 +13,7 @@ FOUND_SOMETHING = 3
 @json_option
 @pass_runtime
 def doctor(runtime: Runtime, *, as_json: bool) -> int:
-    """Check the settings and both servers; print a command for each problem.
+    """Check settings and servers; print a remedy for each problem.
 
     Connections, versions, role, mapping, index, types of the timestamps, clocks, Redis eviction and persistence,
     TTLs against the cycle, the ETL's own keys. Changes nothing. Ends with 3 when it finds a problem.
@@ -31,5 +31,6 @@ def doctor(runtime: Runtime, *, as_json: bool) -> int:
         ]
         output.table(("result", "check", "of", "what"), rows)
         for finding in problems:
-            output.say(f"\n{finding.subject}: {finding.text}\n  type: {finding.remedy}")
+            where = "remedy, in mongosh" if (finding.remedy or "").startswith("db.") else "remedy"
+            output.say(f"\n{finding.subject}: {finding.text}\n  {where}: {finding.remedy}")
     return FOUND_SOMETHING if problems else 0

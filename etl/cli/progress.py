@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Self
 import click
 
 from etl.model.report import Report
-from etl.text import printable
+from etl.text import counted, printable
 
 if TYPE_CHECKING:
     from etl.cli.terminal import Drawn
@@ -60,7 +60,7 @@ class Bar:
         dead = sum(one.dead_lettered for one in self._reports.values())
         done = sum(one.records_processed for one in self._reports.values()) + dead
         before = sum(one.before for one in self._reports.values())
-        notes = [f"{self._pages:,} pages", f"{dead:,} dead letters"]
+        notes = [counted(self._pages, "page"), counted(dead, "dead letter")]
         if report.last_timestamp:
             notes.append(f"up to {report.last_timestamp}")
         self._update(done, self._total, notes, before)
@@ -70,9 +70,9 @@ class Bar:
         if seconds < DELAY_SECONDS or not done:
             return
         rate, done = done / seconds, before + done
-        of = "" if total is None else f" of {total:,}"
         left = [] if total is None else [f"{timedelta(seconds=round(max(0, total - done) / rate))} left"]
-        self._show(done, total, [f"{done:,}{of} documents", f"{rate:,.0f}/s", *left, *notes])
+        read = counted(done, "document") if total is None else f"{done:,} of {total:,} documents"
+        self._show(done, total, [read, f"{rate:,.0f}/s", *left, *notes])
 
 
 def _drawn(what: str) -> "Drawn":

@@ -7,6 +7,7 @@ import click
 from etl.cache.keys import record_key
 from etl.cli import output
 from etl.cli.runtime import Runtime, json_option, pass_runtime
+from etl.text import counted
 
 
 @click.command()
@@ -33,14 +34,14 @@ def purge(
                 if not key.startswith(record_key("")):
                     output.say(key)
             if records:
-                output.say(f"and {records} records of documents: {record_key('…')}")
+                output.say(f"and {counted(records, 'record')} of documents: {record_key('…')}")
         if not dry_run and keys and not yes:
-            _ask(f"Delete these {len(keys)} keys?", as_json=as_json)
+            _ask(f"Delete {counted(len(keys), 'key')}?", as_json=as_json)
         deleted = 0 if dry_run else app.delete_keys(keys)
     if as_json:
         output.document({"collection": collection, "keys": keys, "deleted": deleted})
     else:
-        output.say(f"{len(keys)} keys, none deleted" if dry_run else f"{deleted} deleted")
+        output.say(f"{counted(len(keys), 'key')}, none deleted" if dry_run else f"{deleted} deleted")
 
 
 def _ask(question: str, *, as_json: bool) -> None:

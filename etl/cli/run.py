@@ -16,7 +16,7 @@ from etl.cli.runtime import Runtime, collect_garbage, pass_runtime
 @click.option("--follow", is_flag=True, help="Also read the change streams of all collections.")
 @pass_runtime
 def run(runtime: Runtime, *, follow: bool) -> None:
-    """Run the daemon: the first cycle immediately, then one per interval.
+    """Run the daemon: one cycle now, then one per interval.
 
     It waits for servers that do not answer, and serves /healthz, /readyz, /status and /metrics over HTTP.
     Ctrl-C, SIGTERM or SIGHUP ends it after the current batch, a second signal immediately.

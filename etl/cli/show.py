@@ -9,6 +9,7 @@ import click
 from etl.cli import output
 from etl.cli.runtime import Runtime, json_option, pass_runtime
 from etl.errors import ConfigurationError, EtlError
+from etl.text import counted
 from schemas.documents import FAMILIES, family_of
 from schemas.families import Family
 
@@ -85,7 +86,7 @@ def key_of(words: Sequence[str]) -> str:
         return first
     family = family_named(first)
     if len(parts) != len(family.parts):
-        count = f"{len(family.parts)} part{'s' if len(family.parts) > 1 else ''}"
+        count = counted(len(family.parts), "part")
         wanted = " ".join(part.upper() for part in family.parts)
         raise ConfigurationError(f"{family.name} takes {count}: etl show {family.name} {wanted}")
     try:

@@ -20,7 +20,7 @@ _ROLES = {"fills": "fills", "evicts": "removes", "left": "filled before"}
 @json_option
 @pass_runtime
 def trace(runtime: Runtime, collection: str, word: str, *, as_json: bool) -> None:
-    """Explain one document: its keys, and why each is there or not.
+    """Explain one document: why each of its keys is there or not.
 
     Shows its keys and what Redis holds of each, dead letter, deferral and lock; the last line gives the reason. ID is
     ObjectId('…') or UUID('…'), their digits, a number, Extended JSON, or plain text.
@@ -52,7 +52,7 @@ def _lines(trace: "Trace") -> Iterator[tuple[str, str]]:
         yield "lock", f"{trace.lock} is held by {trace.lock_holder}" if trace.lock_holder else "free"
     if trace.deferred:
         yield "deferred", "yes"
-    if trace.reached is not None:
+    if trace.reached is not None and trace.updated_at:
         yield "watermark", "has passed it" if trace.reached else "has not reached it"
 
 

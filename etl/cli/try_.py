@@ -25,6 +25,7 @@ _LONGEST = 160
     "--limit",
     type=click.IntRange(1, 500),
     default=5,
+    show_default=True,
     metavar="N",
     help="Number of documents, chosen at random; without IDs only.",
 )

@@ -8,6 +8,7 @@ from etl.cli import output
 from etl.cli.doctor import FOUND_SOMETHING
 from etl.cli.progress import Bar
 from etl.cli.runtime import Runtime, json_option, pass_runtime
+from etl.text import counted
 
 if TYPE_CHECKING:
     from etl.app import VerifyReport
@@ -16,7 +17,7 @@ _COUNTS = {
     "matching": "match their documents",
     "different": "hold another value",
     "missing": "absent, although their documents changed less than a TTL ago",
-    "expired": "absent; their documents changed longer ago than a TTL",
+    "expired": "absent; changed longer ago than a TTL, or without a timestamp",
     "orphaned": "present, although no document fills them",
     "deferred": "wait for the lock of their campaign",
     "pending": "changed after the last cycle, or during the verification",
@@ -56,12 +57,13 @@ def _show(report: "VerifyReport") -> None:
 
 
 def _summary(report: "VerifyReport") -> str:
-    read = f"{report.documents} documents read in {report.duration_ms / 1000:.1f} s"
+    read = f"{counted(report.documents, 'document')} read in {report.duration_ms / 1000:.1f} s"
     if report.invalid:
         read += f", {report.invalid} of them invalid"
     if not report.wrong:
         return f"all keys match; {read}"
     if report.true:
-        return f"{report.repaired} keys repaired; {read}"
+        return f"{counted(report.repaired, 'key')} repaired; {read}"
     repaired = f", {report.repaired} of them repaired" if report.repaired else ""
-    return f"{report.wrong} keys do not match{repaired}; {read}; --repair writes them again"
+    wrong = f"{counted(report.wrong, 'key')} {'does' if report.wrong == 1 else 'do'} not match{repaired}"
+    return f"{wrong}; {read}; --repair corrects them"

@@ -92,9 +92,9 @@ class Daemon:
         for follower in self._followers:
             follower.start()
         tasks = [job.task for job in self._jobs]
-        _log.info("started: %s", "; ".join(tasks), extra=logs.event("started", tasks=tasks))
+        _log.info("tasks: %s", "; ".join(tasks), extra=logs.event("started", tasks=tasks))
         self._stop_requests.get()
-        _log.info("stopping", extra=logs.event("stopping"))
+        _log.info("after the current batch", extra=logs.event("stopping"))
         self._end()
 
     def stop(self) -> None:

@@ -10,6 +10,7 @@ from etl.cache.client import Wire
 from etl.cache.keys import state_keys
 from etl.doctor import clocks, keys, mongodb, redis_server, ttls
 from etl.doctor.finding import Finding, Level
+from etl.mongo.reader import MongoReader
 from etl.settings import Settings
 
 __all__ = ["Finding", "Level", "examine"]
@@ -17,7 +18,7 @@ __all__ = ["Finding", "Level", "examine"]
 
 def examine(
     settings: Settings,
-    sources: Mapping[str, mongodb.Source],
+    sources: Mapping[str, MongoReader],
     wire: Wire,
     local_clock: clocks.Clock = time.time,
 ) -> list[Finding]:
@@ -36,7 +37,7 @@ def examine(
         found += keys.examine(wire, {name: state_keys(name, settings.namespace) for name in names})
     readable = {
         "MongoDB": lambda: next(iter(sources.values())).clock() / 1000,
-        "Redis": lambda: redis_server.clock(wire),
+        "Redis": lambda: wire.now() / 1e6,
     }
     return [
         *found,

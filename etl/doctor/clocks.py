@@ -33,7 +33,7 @@ def examine(clocks: Mapping[str, Clock], local_clock: Clock) -> Iterator[Finding
             readings[name] = min((_read(clock, local_clock) for _ in range(_TRIES)), key=lambda r: r.error)
         except EtlError as error:
             yield note("clocks", name, f"not checked: {error}")
-    offsets = ", ".join(f"{name} {r.offset:+.1f} s" for name, r in readings.items() if name in clocks)
+    offsets = ", ".join(f"{name} {r.offset:+z.1f} s" for name, r in readings.items() if name in clocks)
     if any(_apart(a, b) for a, b in combinations(readings.values(), 2)):
         yield problem(
             "clocks",

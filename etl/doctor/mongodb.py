@@ -1,13 +1,11 @@
 """Checks of MongoDB: connection, version, primary, role, index, types of the timestamps."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Final
 
 from etl.doctor.finding import Finding, note, ok, problem
 from etl.errors import AccessDenied, EtlError
-from etl.model.index import Index
-from etl.mongo.reader import COUNT_CAP
+from etl.mongo.reader import COUNT_CAP, MongoReader
 from etl.settings import CollectionSettings, Settings
 
 OLDEST: Final = (4, 4, 2)
@@ -17,44 +15,7 @@ _REMEDIES: Final[Mapping[str, str]] = {"fields": "etl try COLLECTION, after a co
 _CHECK_SETTINGS: Final = "etl config, and correct mongo.uri, mongo.database or collections"
 
 
-class Source(Protocol):
-    """The part of `etl.mongo.reader.Source` that the checks use."""
-
-    @property
-    def index(self) -> Index:
-        """The index that `prepare` found, or why there is none."""
-        ...
-
-    def ask(self, command: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The reply to one command on the database."""
-        ...
-
-    def whole(self, ids: Sequence[Any]) -> list[bytes]:
-        """Documents by `_id`, with all their fields."""
-        ...
-
-    def check_mapping(self) -> None:
-        """Have MongoDB parse the mapping."""
-        ...
-
-    def prepare(self) -> bool:
-        """Look for the index."""
-        ...
-
-    def timestamp_types(self) -> Counter[str]:
-        """Number of documents per type of timestamp other than date."""
-        ...
-
-    def identity(self) -> str | None:
-        """The UUID of the collection."""
-        ...
-
-    def clock(self) -> int:
-        """The server's clock, in milliseconds since the epoch."""
-        ...
-
-
-def examine(settings: Settings, sources: Mapping[str, Source]) -> Iterator[Finding]:
+def examine(settings: Settings, sources: Mapping[str, MongoReader]) -> Iterator[Finding]:
     """Check the server and each configured collection; stop after the connection if the server does not answer.
 
     If a collection cannot be read, its other checks are skipped.
@@ -71,7 +32,7 @@ def examine(settings: Settings, sources: Mapping[str, Source]) -> Iterator[Findi
         yield from _collection(settings.mongo.database, settings.collection(name), source)
 
 
-def _connection(server: Source) -> Finding:
+def _connection(server: MongoReader) -> Finding:
     hello = server.ask({"hello": 1})
     if "setName" not in hello or hello["isWritablePrimary"]:
         return ok("connection", "MongoDB", "answers")
@@ -96,7 +57,7 @@ def _version(text: str, numbers: Sequence[int]) -> Finding:
     )
 
 
-def _collection(database: str, settings: CollectionSettings, source: Source) -> Iterator[Finding]:
+def _collection(database: str, settings: CollectionSettings, source: MongoReader) -> Iterator[Finding]:
     checks = {"role": _role, "fields": _fields, "index": _index, "dates": _dates}
     if not settings.fields:
         del checks["fields"]
@@ -111,7 +72,7 @@ def _collection(database: str, settings: CollectionSettings, source: Source) -> 
                 return
 
 
-def _role(database: str, settings: CollectionSettings, source: Source) -> Finding:
+def _role(database: str, settings: CollectionSettings, source: MongoReader) -> Finding:
     """Reading one document requires the same right as reading all."""
     source.whole([None])
     try:
@@ -122,17 +83,17 @@ def _role(database: str, settings: CollectionSettings, source: Source) -> Findin
     return ok("role", settings.name, "can be read")
 
 
-def _fields(_: str, settings: CollectionSettings, source: Source) -> Finding:
+def _fields(_: str, settings: CollectionSettings, source: MongoReader) -> Finding:
     source.check_mapping()
     return ok("fields", settings.name, f"MongoDB accepts the expressions of {', '.join(settings.fields)}")
 
 
-def _listed(collection: str, source: Source) -> bool:
+def _listed(collection: str, source: MongoReader) -> bool:
     command = {"listCollections": 1, "filter": {"name": collection}, "authorizedCollections": True}
     return bool(source.ask(command)["cursor"]["firstBatch"])
 
 
-def _grant(database: str, source: Source) -> str:
+def _grant(database: str, source: MongoReader) -> str:
     users = source.ask({"connectionStatus": 1})["authInfo"]["authenticatedUsers"]
     if not users:
         return "export ETL_MONGO__URI=mongodb://USER:PASSWORD@HOST:PORT/?authSource=admin"
@@ -141,7 +102,7 @@ def _grant(database: str, source: Source) -> str:
     return f"db.getSiblingDB({home!r}).grantRolesToUser({user!r}, {role})"
 
 
-def _index(database: str, settings: CollectionSettings, source: Source) -> Finding:
+def _index(database: str, settings: CollectionSettings, source: MongoReader) -> Finding:
     source.prepare()
     name, why, remedy = source.index
     if name is not None:
@@ -158,7 +119,7 @@ def _index(database: str, settings: CollectionSettings, source: Source) -> Findi
     return problem("index", settings.name, text, remedy)
 
 
-def _dates(database: str, settings: CollectionSettings, source: Source) -> Finding:
+def _dates(database: str, settings: CollectionSettings, source: MongoReader) -> Finding:
     field = settings.timestamp_field
     if source.index.name is None:
         text = f"types of {field} not counted: that would read the whole collection without the index"
@@ -176,7 +137,7 @@ def _dates(database: str, settings: CollectionSettings, source: Source) -> Findi
     return problem(
         "dates",
         settings.name,
-        f"{field} is not a date in {total}{' or more' if total >= COUNT_CAP else ''} documents ({kinds}):"
+        f"documents in which {field} is not a date: {total}{' or more' if total >= COUNT_CAP else ''} ({kinds});"
         " no cycle applies them",
         remedy,
     )

@@ -45,12 +45,6 @@ def examine(wire: Wire) -> Iterator[Finding]:
         yield _slots(clusters, len(nodes))
 
 
-def clock(wire: Wire) -> float:
-    """Seconds since the epoch; raises EtlError."""
-    [(seconds, micros)] = wire.exchange([("TIME",)])
-    return int(seconds) + int(micros) / 1e6
-
-
 def _fields(info: str) -> Mapping[str, str]:
     pairs = (line.partition(":") for line in info.splitlines() if not line.startswith("#"))
     return {name: value for name, colon, value in pairs if colon}

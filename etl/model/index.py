@@ -7,15 +7,15 @@ class Index(NamedTuple):
     """The index that pages are read by, or why there is none."""
 
     name: str | None
-    """None where every page has to read the whole collection."""
+    """None if every page reads the whole collection."""
     problem: str = ""
-    """Why there is none, for a person."""
+    """Why there is no index, for a person."""
     remedy: str | None = None
-    """What to type in mongosh; None where there is an index, or where nothing helps."""
+    """The mongosh command that helps; None if there is an index, or no command helps."""
 
     @property
     def warning(self) -> str | None:
-        """What it means for reading; None where there is nothing to say."""
+        """The consequence of a missing index; None if there is an index."""
         if self.name is not None:
             return None
         remedy = "" if self.remedy is None else f"; in mongosh: {self.remedy}"

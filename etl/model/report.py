@@ -47,14 +47,12 @@ class Report:
     incomplete: int = 0
     """Keys removed although older documents may claim them: a reconciliation is due."""
     before: int = 0
-    """Documents done before, if this resumes an interrupted backfill."""
+    """Documents read before the interruption, if the run resumes a backfill."""
 
     def as_dict(self) -> dict[str, Any]:
         """The report as `etl sync --json` prints it, in the order of the fields above."""
-        shown = asdict(self)
-        for inner in ("exit_code", "entries", "reasons", "incomplete", "before"):
-            del shown[inner]
-        return shown
+        internal = {"exit_code", "entries", "reasons", "incomplete", "before"}
+        return {name: value for name, value in asdict(self).items() if name not in internal}
 
     def add(self, outcome: BatchOutcome, letters: Sequence[DeadLetter]) -> None:
         """Add the counts of one batch and its dead letters."""

@@ -7,7 +7,7 @@ and "getMore" in the MongoDB manual.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import pymongo
 from bson import Timestamp
@@ -15,7 +15,8 @@ from pymongo import MongoClient, ReadPreference, errors
 from pymongo.client_session import ClientSession
 
 from etl.errors import EtlError, InvalidatedError, StreamRefusedError, TokenLostError
-from etl.mongo.client import translated_errors
+from etl.model.events import Events, ResumeToken
+from etl.mongo.client import first_line, translated_errors
 from schemas.codec import DECODING
 from schemas.ids import id_text
 
@@ -30,34 +31,20 @@ _PIPELINE: Final[Sequence[Mapping[str, Any]]] = (
     {"$project": {"operationType": True, "documentKey": True, "clusterTime": True}},
 )
 
-Token = Mapping[str, Any]
 Session = ClientSession
-
-
-class Events(NamedTuple):
-    """The events that have arrived, in order; empty if there were none in time."""
-
-    ids: list[str]
-    """`_id`s of the documents that were written or deleted, each once, as `id_text`."""
-    operations: dict[str, int]
-    """Number of events per operation."""
-    token: Token
-    """The resume token after these."""
-    seconds: float | None
-    """Time of the last event, in seconds since the epoch by MongoDB's clock."""
 
 
 class ChangeStream:
     """A change stream of one collection; not thread-safe.
 
-    Every method raises `TransientError` if a retry may help, `TokenLostError`, `InvalidatedError`,
-    `StreamRefusedError`, and what `etl.mongo.client.translated_errors` names.
+    Every method raises `TokenLostError`, `InvalidatedError`, `StreamRefusedError`, and the errors of
+    `etl.mongo.client.translated_errors`.
 
     Args:
         client: the connection.
-        database: its name.
-        collection: its name.
-        most: maximum of events per batch.
+        database: the name of the database.
+        collection: the name of the collection.
+        most: maximum number of events per batch.
     """
 
     def __init__(
@@ -75,8 +62,8 @@ class ChangeStream:
         """The causally consistent session of the stream: what is read in it is no older than the last events."""
         return self._session
 
-    def open(self, token: Token | None) -> Events:
-        """Open it after a token, or from now on; return the events that are available immediately."""
+    def open(self, token: ResumeToken | None) -> Events:
+        """Open the stream after a token, or at the present; return the events that are available immediately."""
         self.close()
         self._session = self._client.start_session(causal_consistency=True)
         stage = {"$changeStream": {"resumeAfter": token} if token else {}}
@@ -90,7 +77,7 @@ class ChangeStream:
         )
 
     def next(self, wait_seconds: float) -> Events:
-        """The events that have arrived; waits for the first one only."""
+        """The events that have arrived; waits at most `wait_seconds` for the first one."""
         command = {
             "getMore": self._cursor,
             "collection": self._name,
@@ -100,7 +87,7 @@ class ChangeStream:
         return self._events(self._ask(command)["cursor"], "nextBatch")
 
     def close(self) -> None:
-        """Close the cursor, if the server answers soon, and the session, which alone would leave the cursor open."""
+        """End the session, and first close the cursor, if the server answers within `_CLOSE_SECONDS`."""
         if self._cursor:
             with suppress(EtlError), pymongo.timeout(_CLOSE_SECONDS):
                 self._ask({"killCursors": self._name, "cursors": [self._cursor]})
@@ -109,7 +96,7 @@ class ChangeStream:
         self._session = None
 
     def _ask(self, command: Mapping[str, Any]) -> Mapping[str, Any]:
-        self._cursor = 0  # until an answer names it: after an error there is none to close
+        self._cursor = 0  # after an error there is no cursor to close
         with self._translated_errors():
             return self._database.command(
                 dict(command),
@@ -147,9 +134,5 @@ class ChangeStream:
                 raise TokenLostError(f"{namespace}: the oplog does not go back to the last event") from error
             if code in _NO_STREAMS:
                 reason = error.__cause__ if isinstance(error.__cause__, errors.PyMongoError) else error
-                raise StreamRefusedError(f"{namespace}: no change stream: {_line(reason)}") from error
+                raise StreamRefusedError(f"{namespace}: no change stream: {first_line(reason)}") from error
             raise
-
-
-def _line(error: BaseException) -> str:
-    return str(error).split(", full error:", maxsplit=1)[0].replace("\n", " ")

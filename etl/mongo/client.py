@@ -1,4 +1,4 @@
-"""Opens MongoDB clients, and translates the driver's errors. The only module that opens them."""
+"""Opens MongoDB clients, and translates the errors of the driver. No other module opens a client."""
 
 import atexit
 import re
@@ -14,7 +14,7 @@ from pymongo.synchronous import monitor
 
 from etl.errors import AccessDenied, ConfigurationError, CycleFailed, EtlError, TransientError
 
-_FAREWELL_SECONDS: Final = 1.0
+_CLOSE_SECONDS: Final = 1.0
 _SECRET: Final = re.compile("pass|token|secret|properties", re.IGNORECASE)
 _FILES: Final = frozenset({"tlscafile", "tlscertificatekeyfile", "tlscrlfile"})
 _FILE_PROBLEM: Final = re.compile("file is not readable|X509|PEM|SSL")
@@ -23,7 +23,7 @@ _FILE_PROBLEM: Final = re.compile("file is not readable|X509|PEM|SSL")
 _CREDENTIALS: Final = {11, 18, 334, 8000}
 _FORBIDDEN: Final = {13}
 _WITHOUT_INDEX: Final = {2, 27, 168, 291}  # the hint names no usable index; `min` on a view or time series
-_PASSING: Final = {
+_TRANSIENT: Final = {
     *(6, 7, 89, 202, 9001),  # the network
     *(91, 189, 10058, 10107, 11600, 11602, 13435, 13436),  # a failover or a shutdown
     *(43, 175, 237),  # the cursor or its plan was killed
@@ -41,7 +41,12 @@ class Client(MongoClient[dict[str, Any]]):
 
 
 def connect(uri: str, timeout_seconds: float = 10.0, **options: Any) -> MongoClient[dict[str, Any]]:
-    """A client for `uri`; it connects at its first use.
+    """A client that connects at its first use.
+
+    Args:
+        uri: the address of MongoDB, and the options of its connections.
+        timeout_seconds: time limit for choosing a server, for connecting and for each reply.
+        options: further options of the driver.
 
     Raises:
         ConfigurationError: the URI is malformed. The message does not contain the URI.
@@ -54,15 +59,15 @@ def connect(uri: str, timeout_seconds: float = 10.0, **options: Any) -> MongoCli
             return Client(uri, **({"appname": "promptcontent-etl"} | limits | options))
     except UserWarning as warning:
         raise ConfigurationError(f"mongo.uri: {_option_problem(str(warning))}") from None
-    except OSError as error:  # of a file that an option names
+    except OSError as error:  # an option names a file that cannot be read
         raise ConfigurationError(f"mongo.uri: {error.strerror}{_files(uri)}") from None
     except (errors.InvalidURI, errors.ConfigurationError, ValueError) as error:
         raise ConfigurationError(f"mongo.uri: {_safe(error, uri)}") from None
 
 
 def close(client: MongoClient[Any]) -> None:
-    """Close its connections; end its sessions if the server answers within `_FAREWELL_SECONDS`."""
-    with pymongo.timeout(_FAREWELL_SECONDS):
+    """Close the connections of a client, and end its sessions if the server answers within `_CLOSE_SECONDS`."""
+    with pymongo.timeout(_CLOSE_SECONDS):
         client.close()
 
 
@@ -93,7 +98,7 @@ def _safe(error: Exception, uri: str) -> str:
 
 
 def _files(uri: str) -> str:
-    """The files that the URI names: the driver's message does not say which one it could not use."""
+    """The files that the URI names, because the driver's message does not name the one that failed."""
     options = parse_qsl(uri.partition("?")[2])
     files = [f"{name} {value}" for name, value in options if name.lower() in _FILES]
     return f" ({', '.join(files)})" if files else ""
@@ -102,8 +107,8 @@ def _files(uri: str) -> str:
 def address(client: MongoClient[Any]) -> str:
     """The address of MongoDB without credentials."""
     servers = sorted((host, port or 0) for host, port in client.topology_description.server_descriptions())
-    found = ", ".join(f"{host}:{port}" if port else host for host, port in servers)
-    return found or (client.hosts_in_uri if isinstance(client, Client) else "")
+    known = ", ".join(f"{host}:{port}" if port else host for host, port in servers)
+    return known or (client.hosts_in_uri if isinstance(client, Client) else "")
 
 
 @contextmanager
@@ -133,8 +138,8 @@ def _translated(error: errors.PyMongoError, where: str, namespace: str) -> EtlEr
     if isinstance(error, errors.ConfigurationError):
         from dns import exception, resolver  # noqa: PLC0415 (slow to load, and needed for mongodb+srv only)
 
-        is_away = isinstance(error.__cause__, (exception.Timeout, resolver.NoNameservers))
-        return (TransientError if is_away else ConfigurationError)(f"{where}: {_line(error)}")
+        is_transient = isinstance(error.__cause__, (exception.Timeout, resolver.NoNameservers))
+        return (TransientError if is_transient else ConfigurationError)(f"{where}: {first_line(error)}")
     if code in _CREDENTIALS:
         return ConfigurationError(f"{where} refused the login: check user and password in mongo.uri")
     if code in _FORBIDDEN:
@@ -143,14 +148,14 @@ def _translated(error: errors.PyMongoError, where: str, namespace: str) -> EtlEr
         return ConfigurationError(
             f"{where} has a certificate that is not trusted: see tlsCAFile in mongo.uri"
         )
-    if isinstance(error, errors.ConnectionFailure) or code in _PASSING:
+    if isinstance(error, errors.ConnectionFailure) or code in _TRANSIENT:
         return TransientError(
-            f"{where} does not answer: {_line(error)} (is it running, and is mongo.uri right?)"
+            f"{where} does not answer: {first_line(error)} (is it running, and is mongo.uri right?)"
         )
-    return CycleFailed(f"{where}: {_line(error)}")
+    return CycleFailed(f"{where}: {first_line(error)}")
 
 
-def _line(error: Exception) -> str:
-    """The driver's message without time-outs and topology."""
+def first_line(error: BaseException) -> str:
+    """The driver's message in one line, without time-outs, topology and the reply of the server."""
     text = str(error).split(", Timeout:", maxsplit=1)[0].split(", full error:", maxsplit=1)[0]
     return text.split(" (configured timeouts:", maxsplit=1)[0].replace("\n", " ")

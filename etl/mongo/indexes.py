@@ -1,4 +1,4 @@
-"""The index that a collection is read by, and the command that creates a missing one. Pure."""
+"""The index that a collection is read by, and the mongosh command that fixes a missing one. Pure."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -24,7 +24,7 @@ def candidates(indexes: Iterable[Mapping[str, Any]], timestamp_field: str) -> li
 
 def missing(namespace: str, timestamp_field: str) -> Index:
     """No suitable index exists; one can be created."""
-    # With a name of its own: an unsuitable index on the same fields may have MongoDB's default name.
+    # Not MongoDB's default name: an unsuitable index on the same fields may have that.
     options = f"{{name: 'etl_{timestamp_field}', collation: {{locale: 'simple'}}}}"
     command = f"createIndex({{{timestamp_field!r}: 1, '_id': 1}}, {options})"
     return Index(

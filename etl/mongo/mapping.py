@@ -1,4 +1,4 @@
-"""What the reader does where a mapping fails: one expression that fails for one document fails a whole command."""
+"""Reads mapped documents one by one if a mapping fails: an expression that fails for one document fails a command."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -49,13 +49,16 @@ class MappingFallback:
         """
         error = self._refusal(self._expressions) if self._expressions else None
         if error is not None:
-            alone = {f".{name}": self._refusal({name: value}) for name, value in self._expressions.items()}
-            refused = {name: one for name, one in alone.items() if one} or {"": error}
-            reasons = (f"{self._setting}{name}: {_reason(one)}" for name, one in refused.items())
+            by_field = {f".{name}": self._refusal({name: value}) for name, value in self._expressions.items()}
+            refusals = {name: refusal for name, refusal in by_field.items() if refusal} or {"": error}
+            reasons = (f"{self._setting}{name}: {_reason(refusal)}" for name, refusal in refusals.items())
             raise ConfigurationError("; ".join(reasons))
 
     def mapped(self, bare: Sequence[bytes], level: ReadConcern = _MAJORITY) -> list[bytes]:
-        """These documents as they are now, mapped, in order; those for which that fails have `MAPPING_ERRORS`."""
+        """The current versions of these documents, mapped, in order.
+
+        A document that cannot be mapped has only its position and the field `MAPPING_ERRORS`.
+        """
         if not bare:
             return []
         try:
@@ -69,7 +72,7 @@ class MappingFallback:
         return sorted(found, key=lambda raw: self._position(raw).order())
 
     def _unmapped(self, bare: bytes, error: CycleFailed) -> bytes:
-        """What stands for a document that cannot be mapped: its position, and what fails."""
+        """The replacement for a document that cannot be mapped: its position, and the expressions that fail."""
         wanted = [self._position(bare).id]
         failed = {name: self._refusal({name: value}, wanted) for name, value in self._expressions.items()}
         errors = {name: self._failure(name, one) for name, one in failed.items() if one}
@@ -78,8 +81,8 @@ class MappingFallback:
 
     def _failure(self, name: str, error: CycleFailed) -> str:
         """The name of MongoDB's error, and the operators it names; its message may quote the document."""
-        said, operators = _reason(error), re.findall(r"\$\w+", str(self._expressions.get(name)))
-        named = [one for one in dict.fromkeys(operators) if re.search(rf"{re.escape(one)}\b", said)]
+        message, operators = _reason(error), re.findall(r"\$\w+", str(self._expressions.get(name)))
+        named = [op for op in dict.fromkeys(operators) if re.search(rf"{re.escape(op)}\b", message)]
         code = (getattr(error.__cause__, "details", None) or {}).get("codeName", "error")
         return f"its expression fails for this document: {' '.join((*named, code))}"
 
@@ -93,6 +96,6 @@ class MappingFallback:
 
 
 def _reason(error: CycleFailed) -> str:
-    """What MongoDB itself says."""
+    """The reason in MongoDB's own words."""
     details = getattr(error.__cause__, "details", None) or {}
     return str(details.get("errmsg", error)).replace("\n", " ")

@@ -1,42 +1,34 @@
 """The pages of one range of the index: the only loop that reads a collection."""
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from etl.errors import CycleFailed
 from etl.interfaces import Reader
+from etl.model.page import Page
 from etl.model.scan import ScanRange, earliest, latest
 from etl.retry import Retry
 from schemas.ids import readable_id
-from schemas.position import Position, after
-
-
-class ReadPage(NamedTuple):
-    """Raw documents in index order."""
-
-    read_at: int
-    """The clock before they were read."""
-    documents: list[bytes]
-    last: Position | None
-    """The position after them; None without documents."""
-    more: bool
-    """Whether there may be more after them."""
+from schemas.position import after
 
 
 def pages(
     reader: Reader, scan_range: ScanRange, size: int, present: int, clock: Callable[[], int], retry: Retry
-) -> Iterator[ReadPage]:
-    """The pages of a range, of `size` documents each; after `present` only documents dated in the future are read.
+) -> Iterator[tuple[int, Page]]:
+    """The pages of a range, without documents dated between `present` and the time of the read.
 
-    Documents written since then belong to the next scan. Otherwise a fast writer could keep a scan from ending.
+    These were written since the scan began, and belong to the next one: otherwise a fast writer could keep a scan from
+    ending. Documents dated in the future are read.
 
     Args:
         reader: reads one page.
-        scan_range: where to read.
-        size: documents per page.
+        scan_range: the range to read.
+        size: maximum number of documents per page.
         present: the server's clock when the scan began, in milliseconds since the epoch.
-        clock: is called before each page is read.
+        clock: is read before each page.
         retry: retries each step while a server does not answer.
+
+    Yields:
+        The clock before the page was read, and the page.
 
     Raises:
         EtlError: a server does not answer, or refuses.
@@ -50,12 +42,12 @@ def pages(
         page = retry(lambda: reader.page(begin, scan_range.end, size))  # noqa: B023 (called at once)
         if page.last is not None and page.last.order() <= begin.order():
             raise CycleFailed(
-                f"reading got no further: document {readable_id(page.last.id)} ends a page that"
-                f" begins after {readable_id(begin.id)}, though it comes before that in the index"
+                f"reading does not advance: document {readable_id(page.last.id)} ends the page after"
+                f" {readable_id(begin.id)}, but precedes it in the index"
             )
-        yield ReadPage(read_at, page.documents, page.last, page.more)
+        yield read_at, page
         if not page.more:
             return
         if page.last is None:
-            raise CycleFailed("reading got no further: a page has no documents, and is not the last")
+            raise CycleFailed("reading does not advance: a page has no documents, and is not the last")
         cursor = page.last

@@ -36,7 +36,7 @@ def by_index(
     Bounds compare whole `(timestamp, _id)` pairs across all BSON types, whereas `$gt` in a filter matches values of
     one type only and would skip the other types of `_id`. There is no sort: once the timestamp of any document is an
     array, MongoDB would sort the whole range in memory, and by the smallest member of the array. (A router needs one:
-    see `Source`.)
+    see `MongoCollection`.)
     """
     lower, upper = (_document({timestamp_field: one.timestamp, "_id": one.id}) for one in (begin, end))
     return {
@@ -63,7 +63,7 @@ def split_key(document: bytes) -> tuple[bytes, Position]:
 
 
 def expression(value: Any) -> Mapping[str, Any]:
-    """The value as an aggregation expression: in a projection numbers, booleans and `$slice` mean something else."""
+    """The value as an aggregation expression: in a projection, a bare number, boolean or `$slice` is an instruction."""
     return {"$let": {"vars": {}, "in": value}}
 
 
@@ -79,12 +79,12 @@ def matching(criteria: Mapping[str, Sequence[Any]], mapping: Fields) -> dict[str
 
 
 def meets(document: bytes, criteria: Mapping[str, Sequence[Any]]) -> bool:
-    """Whether the fields of a document have one of these values each, as far as that can be told."""
+    """Whether the fields of a document have one of these values each; True if it was not mapped or decoded."""
     try:
-        found = decode(document)
+        decoded = decode(document)
     except (BSONError, ValueError, OverflowError):
         return True
-    return MAPPING_ERRORS in found or all(found.get(name) in values for name, values in criteria.items())
+    return MAPPING_ERRORS in decoded or all(decoded.get(name) in values for name, values in criteria.items())
 
 
 def by_sort(timestamp_field: str, after: Position, end: Position, limit: int, fields: Fields) -> list[Any]:
@@ -111,7 +111,7 @@ def by_id(ids: Sequence[Any]) -> RawBSONDocument:
 
 
 def extended(document: bytes, fields: Mapping[str, Any]) -> bytes:
-    """The document with more fields behind its own."""
+    """The document with further fields at its end."""
     own = [(name, RawValue(kind, data)) for kind, name, data in elements(document)]
     return document_of([*own, *((name.encode(), raw_value(value)) for name, value in fields.items())])
 
@@ -119,7 +119,7 @@ def extended(document: bytes, fields: Mapping[str, Any]) -> bytes:
 def batch_in(reply: RawBSONDocument) -> tuple[int, list[bytes]]:
     """The id of the cursor in a reply, and its documents as bytes.
 
-    To build a `RawBSONDocument` of each takes ten times as long.
+    Building a `RawBSONDocument` of each document takes ten times as long.
     """
     cursor = next(data for _, name, data in elements(bytes(reply.raw)) if name == b"cursor")
     fields = {name: data for _, name, data in elements(cursor)}
@@ -127,13 +127,13 @@ def batch_in(reply: RawBSONDocument) -> tuple[int, list[bytes]]:
     return int.from_bytes(fields[b"id"], "little", signed=True), [one for _, _, one in elements(batch)]
 
 
-def gather(found: Iterable[bytes], limit: int, weight: int = PAGE_BYTES) -> tuple[list[bytes], bool]:
-    """Up to `limit` documents or `weight` bytes, and whether more may follow."""
+def gather(source: Iterable[bytes], limit: int, max_bytes: int = PAGE_BYTES) -> tuple[list[bytes], bool]:
+    """Up to `limit` documents or `max_bytes` bytes, and whether more may follow."""
     documents: list[bytes] = []
-    for raw in found:
+    for raw in source:
         documents.append(raw)
-        weight -= len(raw)
-        if len(documents) >= limit or weight <= 0:
+        max_bytes -= len(raw)
+        if len(documents) >= limit or max_bytes <= 0:
             return documents, True
     return documents, False
 

@@ -1,4 +1,4 @@
-"""What the collections of a database hold: names and types of fields, and indexes. For `etl init`."""
+"""A survey of the collections of a database for `etl init`: names and types of fields, and indexes."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ from etl.mongo.client import translated_errors
 from schemas.codec import DECODING, type_name
 
 SAMPLE: Final = 50
-"""How many documents of a collection are looked at."""
+"""Number of documents that are sampled per collection."""
 
 _DEPTH: Final = 3
 _ON_A_VIEW: Final = 166
@@ -21,17 +21,17 @@ class Survey(NamedTuple):
 
     name: str
     documents: int
-    """About how many there are."""
+    """The approximate number of documents."""
     sampled: int
     fields: Mapping[str, Counter[str]]
-    """How many sampled documents have each field, by type; dotted paths, `a[].b` of the documents in an array."""
+    """Number of sampled documents with each field, by type. Paths are dotted; `a[].b` for documents in an array."""
     tipos: frozenset[str]
-    """The texts of the field `tipo`."""
+    """The texts in the field `tipo`."""
     indexes: list[Mapping[str, Any]]
 
 
 def survey(client: MongoClient[dict[str, Any]], database: str) -> list[Survey]:
-    """Look at every collection, in the order of their names; reads a random sample of each.
+    """Survey every collection, in the order of their names, by a random sample of each.
 
     Raises:
         EtlError: MongoDB does not answer, or refuses.
@@ -39,28 +39,28 @@ def survey(client: MongoClient[dict[str, Any]], database: str) -> list[Survey]:
     with translated_errors(client, database):
         listed = client[database].list_collections(filter={"type": {"$in": ["collection", "view"]}})
         names = sorted(one["name"] for one in listed if not one["name"].startswith("system."))
-        return [_look(client, database, name) for name in names]
+        return [_survey(client, database, name) for name in names]
 
 
-def _look(client: MongoClient[dict[str, Any]], database: str, name: str) -> Survey:
+def _survey(client: MongoClient[dict[str, Any]], database: str, name: str) -> Survey:
     collection = client[database].get_collection(name, codec_options=DECODING)
-    found = [*collection.aggregate([{"$sample": {"size": SAMPLE}}])]
+    sample = [*collection.aggregate([{"$sample": {"size": SAMPLE}}])]
     fields: dict[str, Counter[str]] = {}
-    for document in found:
+    for document in sample:
         for path, kind in dict.fromkeys(_paths(document)):
             fields.setdefault(path, Counter())[kind] += 1
-    tipos = frozenset(one["tipo"] for one in found if isinstance(one.get("tipo"), str))
+    tipos = frozenset(document["tipo"] for document in sample if isinstance(document.get("tipo"), str))
     try:
         indexes = [*collection.list_indexes()]
     except errors.OperationFailure as error:
         if error.code != _ON_A_VIEW:
             raise
         indexes = []
-    return Survey(name, collection.estimated_document_count(), len(found), fields, tipos, indexes)
+    return Survey(name, collection.estimated_document_count(), len(sample), fields, tipos, indexes)
 
 
 def _paths(document: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
-    """The path and type of each field; names that no path can hold are left out."""
+    """The path and type of each field, except names that cannot be part of a path."""
     for name, value in document.items():
         if not name or "." in name or name.startswith("$"):
             continue

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from etl.cache.client import Wire
+from etl.cache.client import Wire, mapping
 from etl.cache.keys import StateKeys
 from etl.checkpoint.history import History
 from etl.errors import EtlError, error_location
@@ -87,7 +87,7 @@ def _read_dead_letters(wire: Wire, keys: StateKeys) -> list[DeadLetter]:
     key, cursor, texts = keys.dead_letters, "0", dict[str, str]()
     while True:
         [(cursor, found)] = wire.exchange([("HSCAN", key, cursor, "COUNT", _SCAN_COUNT)])
-        texts |= zip(found[::2], found[1::2], strict=True)
+        texts |= mapping(found)
         if cursor == "0":
             return [dead_letter_from_text(text) for text in texts.values()]
 

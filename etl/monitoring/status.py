@@ -6,15 +6,16 @@ answer, the rest is reported.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Protocol
+from datetime import timedelta
+from typing import Any, Final
 
-from etl.cache.client import Command, Wire
+from etl.cache.client import Command, Wire, mapping, micros
 from etl.cache.keys import StateKeys
 from etl.checkpoint.history import Entry, History, began, ended
 from etl.errors import EtlError, TransientError
 from etl.model.state import deferral_from_text
 from etl.model.times import iso_utc
+from etl.mongo.reader import MongoReader
 from schemas.ids import readable_id
 from schemas.position import Position, at, position_from_text
 from schemas.values import date_text
@@ -23,25 +24,9 @@ SHOWN_DEFERRED: Final = 10
 """Number of deferred documents listed; `deferred_count` counts all."""
 
 
-class Source(Protocol):
-    """The collection: see `etl.mongo.reader.Source`."""
-
-    def waited(self, reached: Position) -> float:
-        """The age of the oldest document after `reached`, in seconds."""
-        ...
-
-    def ping(self) -> None:
-        """Raise an error if MongoDB does not answer."""
-        ...
-
-    def count(self) -> int:
-        """The approximate number of documents."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class CollectionStatus:
-    """The status of one collection. Times are ISO 8601 in UTC; None means unknkeys."""
+    """The status of one collection. Times are ISO 8601 in UTC; None means unknown."""
 
     collection: str
     last_id: str | None
@@ -88,7 +73,7 @@ class CollectionStatus:
 
 def read_status(
     wire: Wire,
-    sources: Iterable[tuple[str, StateKeys, Source]],
+    sources: Iterable[tuple[str, StateKeys, MongoReader]],
     cycle_seconds: int,
     mongodb_away: str | None = None,
 ) -> list[CollectionStatus]:
@@ -110,9 +95,9 @@ class _MongoDB:
         self._away = away
 
     def ask(
-        self, source: Source, reached: Position | None, *, count: bool
+        self, source: MongoReader, reached: Position | None, *, count: bool
     ) -> tuple[float | None, int | None, str | None]:
-        """The lag, the number of documents if wanted, or why they are unknkeys."""
+        """The lag, the number of documents if wanted, or why they are unknown."""
         if self._away is not None:
             return None, None, self._away
         try:
@@ -130,11 +115,12 @@ class _MongoDB:
 
 
 def _status(
-    wire: Wire, name: str, keys: StateKeys, source: Source, cycle_seconds: int, mongodb: _MongoDB
+    wire: Wire, name: str, keys: StateKeys, source: MongoReader, cycle_seconds: int, mongodb: _MongoDB
 ) -> CollectionStatus:
     checkpoint, backfill, *replies, time = wire.exchange(_commands(keys))
+    now = micros(time) / 1e6
     dead, deferred, (_, some), lease, backfill_lease, queues, leader, follower, following = replies
-    kept, cut = _mapping(checkpoint), _mapping(backfill)
+    kept, cut = mapping(checkpoint), mapping(backfill)
     history = History(wire, keys)
     last, success, reconciled = history.last_cycle(), history.last_success(), history.reconciliation()
     lengths = _lengths(wire, sorted(queues))
@@ -142,7 +128,7 @@ def _status(
     scans = [*_scan(kept, "cold_start", lease), *_scan(cut, "backfill", backfill_lease)]
     # After Redis: if Redis does not answer, do not wait for MongoDB.
     lag, total, error = mongodb.ask(source, position or _start(kept), count=bool(scans))
-    follow = _follow(follower, following, time)
+    follow = _follow(follower, following, now)
     if lag is not None and follow is not None and follow["lag_seconds"] is not None:
         lag = follow["lag_seconds"]  # the watermark is only moved by cycles
     return CollectionStatus(
@@ -151,7 +137,7 @@ def _status(
         last_timestamp=None if position is None or position.ms is None else iso_utc(position.ms),
         lag_seconds=lag,
         last_cycle=dict(last) if last else None,
-        seconds_since_success=_since(success, time),
+        seconds_since_success=_since(success, now),
         next_cycle=date_text(began(last) + timedelta(seconds=cycle_seconds)) if last else None,
         dead_letters=dead,
         dead_letters_beyond=int(kept.get("dead_letters_beyond", 0)),
@@ -185,11 +171,6 @@ def _commands(keys: StateKeys) -> list[Command]:
     ]
 
 
-def _mapping(reply: list[str]) -> dict[str, str]:
-    """A hash as RESP2 sends it: fields and values in turn."""
-    return dict(zip(reply[::2], reply[1::2], strict=True))
-
-
 def _start(kept: Mapping[str, str]) -> Position | None:
     """The position of a collection without documents, from the clock of its last cycle; None before the first."""
     clock = kept.get("mongo_clock")
@@ -208,13 +189,10 @@ def _scan(kept: Mapping[str, str], mode: str, lease: str | None) -> Iterator[dic
         }
 
 
-def _follow(
-    known: tuple[str | None, str | None], holder: str | None, time: tuple[str, str]
-) -> dict[str, Any] | None:
+def _follow(known: tuple[str | None, str | None], holder: str | None, now: float) -> dict[str, Any] | None:
     event, caught_up = known
     if caught_up is None and holder is None:
         return None
-    now = int(time[0])
     state, lag = {
         "1": ("following", 0.0),
         "0": ("behind", max(0.0, now - float(event or now))),
@@ -227,17 +205,16 @@ def _follow(
     }
 
 
-def _since(success: Entry | None, time: tuple[str, str]) -> float | None:
+def _since(success: Entry | None, now: float) -> float | None:
     """Seconds since the end of a cycle, by the clock of Redis."""
     if success is None:
         return None
-    now = datetime.fromtimestamp(int(time[0]), UTC) + timedelta(microseconds=int(time[1]))
-    return max(0.0, round((now - ended(success)).total_seconds(), 3))
+    return max(0.0, round(now - ended(success).timestamp(), 3))
 
 
 def _deferred(scanned: list[str]) -> list[dict[str, Any]]:
     """Some deferred documents, the oldest first, from the reply of HSCAN."""
-    pairs = list(zip(scanned[::2], scanned[1::2], strict=True))[:SHOWN_DEFERRED]
+    pairs = [*mapping(scanned).items()][:SHOWN_DEFERRED]
     waiting = [{"id": key} | deferral_from_text(text).as_dict() for key, text in pairs]
     return sorted(waiting, key=lambda one: str(one["since"]))
 

@@ -23,7 +23,7 @@ def run_cycle(
     token: str,
     report: Report,
     progress: ProgressCallback,
-    again: Sequence[str] = (),
+    ids: Sequence[str] = (),
     since: Backfilled | None = None,
 ) -> None:
     """Read what has changed, write it, and move the watermark.
@@ -34,8 +34,8 @@ def run_cycle(
         token: the fencing token of the lease.
         report: is filled in.
         progress: is called after each batch.
-        again: further documents to read, by `_id` as canonical Extended JSON.
-        since: the backfill to catch up with: read everything that changed since it began.
+        ids: documents to write in any case, by `_id` as canonical Extended JSON.
+        since: the finished backfill of a catch-up: everything that changed since it began is read.
 
     Raises:
         EtlError: the cycle ended early; the next one resumes at the last recorded batch.
@@ -53,18 +53,18 @@ def run_cycle(
         processor.process,
         remember_from=now.mongo - limits.lookback,
         # Without a checkpoint done marks are not trusted: everything is written again.
-        trust=scan.mode == "delta",
+        skip_done=scan.mode == "delta",
     )
-    write_again(stages, scan, position, token, report, again)
+    write_by_id(stages, scan, position, token, report, ids)
     if checkpoint is None and limits.cold_start == "now" and since is None:
         # If this is interrupted, the next cycle continues as a normal scan.
         process = partial(_pass_over, processor, process, now.mongo)
     scan, position = run_scan(stages, scan, position, token, report, progress, process)
     if state.deferred or report.deferred:
-        waiting = store.load().deferred
-        held = processor.held(sorted({one.lock for one in waiting.values()}))
-        free = [document_id for document_id, one in waiting.items() if one.lock not in held]
-        write_again(stages, scan, position, token, report, free)
+        deferred = store.load().deferred
+        held = processor.held(sorted({deferral.lock for deferral in deferred.values()}))
+        unlocked = [document_id for document_id, deferral in deferred.items() if deferral.lock not in held]
+        write_by_id(stages, scan, position, token, report, unlocked)
     check_origin(stages, origin)
     report.sync_duration_ms = round((time.monotonic() - began) * 1000)
     report.unreachable = retry(stages.reader.unreachable)
@@ -76,7 +76,7 @@ def run_cycle(
     store.finish(token, scan, position, report, sweeps, primaries)
 
 
-def write_again(
+def write_by_id(
     stages: Stages,
     scan: Scan,
     position: Position | None,
@@ -84,17 +84,17 @@ def write_again(
     report: Report,
     ids: Sequence[str],
 ) -> None:
-    """Read documents by `_id` (canonical Extended JSON) and write them, also those marked as done."""
+    """Read documents by `_id` (canonical Extended JSON) and write them, even versions that are marked as done."""
     for start in range(0, len(ids), stages.page_size):
         read_at, results = stages.processor.read(ids[start : start + stages.page_size])
-        outcome = stages.processor.process(results, read_at, remember_from=0, trust=False)
+        outcome = stages.processor.process(results, read_at, remember_from=0, skip_done=False)
         report.add(outcome, stages.store.advance(token, scan, position, outcome, retried=True))
 
 
 def _pass_over(
     processor: Processor, process: Process, present: int, results: Sequence[TransformResult], read_at: int
 ) -> BatchOutcome:
-    """Mark documents from before a cold start `now` as done, and write later ones."""
-    before = [one for one in results if one.ms is None or one.ms <= present]
-    processor.pass_over(before, read_at)
-    return process([one for one in results if one.ms is not None and one.ms > present], read_at)
+    """For a cold start `now`: mark documents dated until `present` (milliseconds) as done, and write later ones."""
+    earlier = [result for result in results if result.ms is None or result.ms <= present]
+    processor.pass_over(earlier, read_at)
+    return process([result for result in results if result.ms is not None and result.ms > present], read_at)

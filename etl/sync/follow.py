@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from etl import logs
 from etl.checkpoint.follow_store import FollowStore
@@ -28,52 +28,27 @@ from etl.errors import (
 )
 from etl.interfaces import Reread, Stages
 from etl.model.batch import BatchOutcome
+from etl.model.events import Events, ResumeToken
 from etl.model.report import Report
 from etl.model.state import Deferral
 
 WAIT_SECONDS: Final = 0.25
-"""How long the follower waits for events before it looks at the locks that documents wait for."""
+"""How often the follower checks the locks that documents wait for."""
 
 _IDLE_SECONDS: Final = 10.0
-"""How often the token is recorded while nothing happens, so that it does not fall out of the oplog."""
+"""How often the resume token is recorded while no event arrives, so that the oplog still contains it at a restart."""
 
 _ABSENT_SECONDS: Final = 1.0
-"""How often a dropped collection is looked for."""
+"""How often the follower checks whether a dropped collection exists again."""
 
 _log = logging.getLogger("etl.follow")
-
-Token = Mapping[str, Any]
-
-
-class Events(Protocol):
-    """What has arrived: see `etl.mongo.change_stream.Events`."""
-
-    @property
-    def ids(self) -> list[str]:
-        """`_id`s of the documents that were written or deleted, each once."""
-        ...
-
-    @property
-    def operations(self) -> Mapping[str, int]:
-        """How many events there were of each kind."""
-        ...
-
-    @property
-    def token(self) -> Token:
-        """Where to resume after these."""
-        ...
-
-    @property
-    def seconds(self) -> float | None:
-        """When the last of them happened, by MongoDB's clock."""
-        ...
 
 
 class Stream(Protocol):
     """A change stream: see `etl.mongo.change_stream.ChangeStream`."""
 
-    def open(self, token: Token | None) -> Events:
-        """Begin after a token, or with what happens from now on."""
+    def open(self, token: ResumeToken | None) -> Events:
+        """Open the stream after a token, or at the present; return the events that are available immediately."""
         ...
 
     def next(self, wait_seconds: float) -> Events:
@@ -81,7 +56,7 @@ class Stream(Protocol):
         ...
 
     def close(self) -> None:
-        """End it."""
+        """Close the stream."""
         ...
 
 
@@ -91,26 +66,26 @@ class Followed(NamedTuple):
     operations: Mapping[str, int]
     outcome: BatchOutcome | None
     restarted: str | None = None
-    """Why the stream is opened again: `connection`, `failure`, or the reason of a `MissedError`."""
+    """The reason for opening the stream again: `connection`, `failure`, or that of a `MissedError`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Follower:
-    """Follows one collection until it is asked to stop. `follow` raises `EtlError` where it cannot go on."""
+    """Follows one collection until it is asked to stop."""
 
     stages: Stages
     store: FollowStore
     stream: Stream
     reread: Reread
-    """Reads documents in the session of the stream: what is newer comes as another event."""
+    """Reads documents in the session of the stream; a version newer than the one read arrives as another event."""
     lease: Lease
     cycle: Callable[[], Report]
     reconcile: Callable[[], object]
-    """Verifies and repairs: finds documents that were deleted while no stream was open, and writes that Redis lost."""
+    """Verifies and repairs, for documents that were deleted while no stream was open, and writes that Redis lost."""
     on_batch: Callable[[Followed], None]
 
     def follow(self) -> None:
-        """Follow, as soon as no other holder does.
+        """Follow until `stages.stop` is set; stand by while another process follows.
 
         Raises:
             StreamRefusedError: the server has no change streams, or the user may not open one.
@@ -139,46 +114,46 @@ class Follower:
     def _follow(self, token: str) -> None:
         refuse_other_source(self.stages)
         self.store.begin(token)
-        resume = self.store.token() or self._begin(token, None)
+        resume = self.store.token() or self._start_anew(token, None)
         events = self._open(token, resume)
-        looked = recorded = float("-inf")
+        checked_at = recorded_at = float("-inf")
         caught_up = True
         while not self.stages.stop.is_set():
             now = time.monotonic()
-            free: list[str] = []
-            if now - looked >= WAIT_SECONDS:
+            unlocked: list[str] = []
+            if now - checked_at >= WAIT_SECONDS:
                 state = self.stages.store.load()
                 if self.store.replaced(state.primaries):
                     failover = FailoverError("a primary of Redis was replaced or restarted")
-                    events = self._open(token, self._begin(token, failover))
-                free, looked = self._free(state.deferred), now
-            # A lost lease is noticed by recording, also while nothing happens: Redis may have been flushed.
-            due = now - recorded >= _IDLE_SECONDS or not self.lease.held
-            if events.ids or free or due or not caught_up:
-                outcome = self._apply([*dict.fromkeys([*events.ids, *free])])
+                    events = self._open(token, self._start_anew(token, failover))
+                unlocked, checked_at = self._unlocked(state.deferred), now
+            # If the lease may be lost (Redis may have been flushed), recording the token shows it.
+            due = now - recorded_at >= _IDLE_SECONDS or not self.lease.held
+            if events.ids or unlocked or due or not caught_up:
+                outcome = self._apply([*dict.fromkeys([*events.ids, *unlocked])])
                 caught_up = sum(events.operations.values()) < self.stages.page_size
                 self.store.advance(token, events.token, events.seconds, outcome, caught_up=caught_up)
                 self.on_batch(Followed(events.operations, outcome))
-                recorded = now
+                recorded_at = now
             resume = events.token
             try:
-                events = self.stream.next(max(0.0, looked + WAIT_SECONDS - time.monotonic()))
-            except (TransientError, CycleFailed):  # a failover, or a cursor that was killed
+                events = self.stream.next(max(0.0, checked_at + WAIT_SECONDS - time.monotonic()))
+            except (TransientError, CycleFailed):  # a failover, or the cursor was killed
                 self.on_batch(Followed({}, None, "connection"))
                 events = self._open(token, resume)
             except InvalidatedError as error:
-                events = self._open(token, self._begin(token, error))
+                events = self._open(token, self._start_anew(token, error))
 
-    def _open(self, token: str, resume: Token) -> Events:
-        """The stream after a token; begun anew where that is lost."""
+    def _open(self, token: str, resume: ResumeToken) -> Events:
+        """Open the stream after a token; if events after it are lost, apply all changes and start at the present."""
         while True:
             try:
                 return self.stages.retry(partial(self.stream.open, resume))
             except MissedError as error:
-                resume = self._begin(token, error)
+                resume = self._start_anew(token, error)
 
-    def _begin(self, token: str, missed: MissedError | None) -> Token:
-        """A token of the present, and a cycle after it: so nothing that happened before is missed."""
+    def _start_anew(self, token: str, missed: MissedError | None) -> ResumeToken:
+        """Return a resume token of the present, after a cycle has applied all earlier changes."""
         if missed is not None:
             self.store.begin(token)
             text = "%s: a cycle and a reconciliation find what was missed"
@@ -199,16 +174,17 @@ class Follower:
         self.store.advance(token, events.token, events.seconds, BatchOutcome(), caught_up=True)
         return events.token
 
-    def _free(self, deferred: Mapping[str, Deferral]) -> list[str]:
-        """Deferred documents whose lock is gone, also those that a cycle or a backfill deferred."""
+    def _unlocked(self, deferred: Mapping[str, Deferral]) -> list[str]:
+        """The `_id`s of at most a page of deferred documents whose locks are released, whichever run deferred them."""
         if not deferred:
             return []
-        held = self.stages.processor.held(sorted({one.lock for one in deferred.values()}))
-        return [name for name, one in deferred.items() if one.lock not in held][: self.stages.page_size]
+        held = self.stages.processor.held(sorted({deferral.lock for deferral in deferred.values()}))
+        unlocked = [name for name, deferral in deferred.items() if deferral.lock not in held]
+        return unlocked[: self.stages.page_size]
 
     def _apply(self, ids: list[str]) -> BatchOutcome:
-        """Read these documents and write them, also versions marked as done."""
+        """Read these documents and write them, even versions that are marked as done."""
         if not ids:
             return BatchOutcome()
         read_at, results = self.stages.processor.read(ids, self.reread)
-        return self.stages.processor.process(results, read_at, remember_from=0, trust=False)
+        return self.stages.processor.process(results, read_at, remember_from=0, skip_done=False)

@@ -30,8 +30,9 @@ def plan(checkpoint: Checkpoint | None, now: ServerTimes, limits: Limits) -> Sca
     """The scan of a cycle that starts now."""
     if checkpoint is None:
         return _cold_start(now, limits)
-    if (cut := checkpoint.scan) is not None:
-        return replace(cut, clocks=now, cursor=_lower(cut.cursor, cut.clocks, now, limits.lookback))
+    if (interrupted := checkpoint.scan) is not None:
+        cursor = _lower(interrupted.cursor, interrupted.clocks, now, limits.lookback)
+        return replace(interrupted, clocks=now, cursor=cursor)
     began = checkpoint.clocks or now
     lower = _lower(checkpoint.position, began, now, limits.lookback)
     return Scan("delta", now, lower, AFTER_DATES)
@@ -58,16 +59,16 @@ def _cold_start(now: ServerTimes, limits: Limits) -> Scan:
         case "recent":
             return Scan("cold_start", now, at(now.mongo - limits.longest_ttl), AFTER_DATES)
         case "now":
-            # Only what the next scan would read again; it is marked as done.
+            # Only the documents that the next scan would read again; they are marked as done.
             return Scan("cold_start", now, at(now.mongo - limits.lookback), AFTER_DATES)
 
 
-def _lower(stood: Position | None, began: ServerTimes, now: ServerTimes, lookback: int) -> Position:
-    """`min(stood, C - lookback)`, and earlier if MongoDB's clock was set back since.
+def _lower(position: Position | None, began: ServerTimes, now: ServerTimes, lookback: int) -> Position:
+    """`min(position, C - lookback)`; earlier by the step if MongoDB's clock was set back since the last scan.
 
     Documents may then be dated before `C` by as much as the step. It is measured with the clock of Redis.
     """
     window = at(began.mongo - lookback)
-    lower = window if stood is None else earliest(stood, window)
+    lower = window if position is None else earliest(position, window)
     step = (now.redis - began.redis) - (now.mongo - began.mongo)
     return lower if step <= STEP_TOLERANCE_MS or lower.ms is None else at(lower.ms - step)

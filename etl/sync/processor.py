@@ -1,4 +1,4 @@
-"""One batch of documents into the cache: record, apply, mark as done. Every run writes through here.
+"""Writes one batch of documents to the cache: record, apply, mark as done. Every run writes through this module.
 
 Cycles, backfill workers, refreshes, repairs and the follower write at the same time and in any order. A document
 that was read too early, and a document that decides about a key of the batch, is read again by `_id` and joins the
@@ -31,37 +31,37 @@ from etl.model.result import GONE, TransformResult, gone
 from etl.retry import Retry
 from schemas.operations import Put, Reject
 
-_ROUNDS: Final = 50
-"""How often documents are read again for one batch before that counts as a failure."""
+_ATTEMPTS: Final = 50
+"""Maximum number of attempts for one batch; each but the first reads documents again."""
 
 
 class ContestedKey(NamedTuple):
-    """A key that could not be changed yet."""
+    """A key that an attempt could not change."""
 
     documents: frozenset[str]
-    """Those to read again for it."""
+    """The documents to read again for the next attempt."""
     blocker: str = ""
-    """The one of them that decides and was not in the call, if that was the reason."""
+    """The document among them that decides the content of the key; empty if the read was too old."""
     holds: bool = False
-    """Whether what the key holds is of the blocker."""
+    """Whether the key holds the content of the blocker."""
 
 
 class PendingWrite(NamedTuple):
-    """A document that is to be written, and the keys that it gives up."""
+    """A document to be written, with the keys and queues that it releases."""
 
     result: TransformResult
-    given_up: Collection[str]
+    released: Collection[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Processor:
-    """Writes batches of documents. Methods raise `EtlError` where a server stays away, or refuses."""
+    """Writes batches of documents. Methods raise `EtlError` if a server does not answer, or refuses."""
 
     writer: CacheWriter
     source: str
-    """What the names of documents of its collection begin with."""
+    """The prefix of the names of its documents: see `TransformResult.document`."""
     reread: Reread
-    knows: Callable[[str], bool]
+    is_configured: Callable[[str], bool]
     """Whether the settings name the collection of a document."""
     retry: Retry
 
@@ -71,83 +71,92 @@ class Processor:
         read_at: int,
         *,
         remember_from: int | None,
-        trust: bool = True,
-        left: Mapping[str, Collection[str]] = MappingProxyType({}),
+        skip_done: bool = True,
+        releases: Mapping[str, Collection[str]] = MappingProxyType({}),
     ) -> BatchOutcome:
-        """Write the documents of a page, given in ascending order of their positions.
+        """Write the documents of a page.
 
         Args:
-            page: results of the transform.
-            read_at: the clock of Redis before they were read, in microseconds.
-            remember_from: versions dated from this millisecond on are marked as done, as a delta reads them again;
-                None marks none.
-            trust: whether a version that is marked as done is left alone.
-            left: by document, keys that it leaves unless it claims them, whatever its record says.
+            page: results of the transform, in ascending order of their positions.
+            read_at: the clock of Redis before the documents were read, in microseconds since the epoch.
+            remember_from: mark versions with this date or a later one as done, because a delta reads them again;
+                milliseconds since the epoch. None marks no version.
+            skip_done: whether to skip versions that are marked as done.
+            releases: keys, by document, that it releases unless it claims them, besides those of its record.
+
+        Raises:
+            TransientError: a server does not answer, or documents change faster than they can be written.
+            EtlError: a server refuses.
         """
-        met = Counter([result.document for result in page])
-        again = {document for document, count in met.items() if count > 1}  # written while the page was read
+        counts = Counter([result.document for result in page])
+        # A document that is in the page twice was written while the page was read.
+        to_reread = {document for document, count in counts.items() if count > 1}
         results: Sequence[TransformResult] = (
-            [one for one in page if one.document not in again] if again else page
+            [result for result in page if result.document not in to_reread] if to_reread else page
         )
         outcome = BatchOutcome()
         latest: dict[str, TransformResult] = {}
-        applied: dict[str, tuple[TransformResult, str]] = {}
+        written: dict[str, tuple[TransformResult, str]] = {}
         locks: dict[str, str] = {}
-        filled: dict[str, str | None] = {}
+        families: dict[str, str | None] = {}
         contested: dict[str, ContestedKey] = {}
-        for number in range(_ROUNDS):
-            if number:
-                read_at, results = self._read(again)
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                read_at, results = self._read(to_reread)
             valid = [result for result in results if result.reject is None]
             latest.update([(result.document, result) for result in results])
-            record = self.retry(partial(self.writer.record, valid, read_at, confirmed=number > 0))
-            going: list[PendingWrite] = []
-            stale: set[str] = set() if number else again
-            for result, answer, at in zip(valid, record.answers, record.at, strict=True):
+            record = self.retry(partial(self.writer.record, valid, read_at, confirmed=attempt > 0))
+            pending: list[PendingWrite] = []
+            stale: set[str] = set() if attempt else to_reread
+            for result, answer, recorded_at in zip(valid, record.answers, record.at, strict=True):
                 document = result.document
                 if answer == STALE:
                     stale.add(document)
                     continue
-                done = answer == DONE and trust
+                done = answer == DONE and skip_done
                 locked = not done and result.lock in record.held
                 if locked:
                     locks[document] = result.lock or ""
                 elif not done:
                     locks.pop(document, None)
-                    applied[document] = result, at
-                    given_up: Collection[str] = answer.split(" ") if type(answer) is str else ()
-                    if left:
-                        given_up = {*given_up, *left.get(document, ())}.difference(
-                            statement(result).split(" ")
-                        )
-                    going.append(PendingWrite(result, given_up))
-                if contested and document not in applied:
-                    # Left alone, but for keys that it inherits or has left.
+                    written[document] = result, recorded_at
+                    released: Collection[str] = answer.split(" ") if type(answer) is str else ()
+                    if releases:
+                        claimed = statement(result).split(" ")
+                        released = {*released, *releases.get(document, ())}.difference(claimed)
+                    pending.append(PendingWrite(result, released))
+                if contested and document not in written:
+                    # Done or locked, but contested keys may need its content, or its release.
                     writes = [
-                        one for one in result.writes if _inherits(document, contested.get(one.key), locked)
+                        write
+                        for write in result.writes
+                        if _is_needed(document, contested.get(write.key), locked)
                     ]
                     if writes or not locked:
-                        going.append(PendingWrite(result._replace(writes=tuple(writes), pushes=()), ()))
-            changes, requests = plan(going, contested, stale)
+                        pending.append(PendingWrite(result._replace(writes=tuple(writes), pushes=()), ()))
+            changes, requests = plan(pending, contested, stale)
             largest = max([result.size for result in valid], default=0)
             reply = self.retry(partial(self.writer.apply, changes, requests, read_at, largest))
             contested = _contested(reply, changes, contested, stale)
-            filled |= {key: _family(several) for key, several in changes.items() if key not in contested}
+            families |= {key: _family(writes) for key, writes in changes.items() if key not in contested}
             outcome.enqueued += reply.pushed
             outcome.queues |= {request.queue for request in requests if request.item}
             outcome.incomplete += len(reply.incomplete)
-            latest |= {name: latest[name]._replace(reject=_NO_QUEUE) for name in reply.refused}
-            again = stale.union(reply.stale, *(one.documents for one in contested.values()))
-            if not again:
+            latest |= {document: latest[document]._replace(reject=_NO_QUEUE) for document in reply.refused}
+            to_reread = stale.union(reply.stale, *(key.documents for key in contested.values()))
+            if not to_reread:
                 break
         else:
             raise TransientError("documents change faster than they can be written")
         if remember_from is not None:
-            recent = (one for one in applied.values() if one[0].ms is not None and one[0].ms >= remember_from)
-            finished = [one for one in recent if latest[one[0].document] is one[0]]
+            finished = [
+                (result, recorded_at)
+                for result, recorded_at in written.values()
+                if result.ms is not None and result.ms >= remember_from and latest[result.document] is result
+            ]
             self.retry(partial(self.writer.mark_done, finished))
-        outcome.entries = Counter([family for family in filled.values() if family is not None])
-        for document in met:
+        outcome.entries = Counter([family for family in families.values() if family is not None])
+        for document in counts:
             result = latest[document]
             if result.reject is not None:
                 outcome.rejected.append(Rejected(result.id, result.reject, result.timestamp))
@@ -155,7 +164,7 @@ class Processor:
                 outcome.deferred.append(Deferred(result.id, locks[document]))
             else:
                 outcome.handled.append(result.id)
-                if document in applied and result.timestamp != GONE:
+                if document in written and result.timestamp != GONE:
                     fills = Put in map(type, result.writes)
                     outcome.processed += 1
                     outcome.written += fills
@@ -163,37 +172,48 @@ class Processor:
         return outcome
 
     def repair(self, claimants: Mapping[str, Collection[str]]) -> BatchOutcome:
-        """Read these documents, and write each key as they say; those that do not claim it leave it.
+        """Read documents and write their keys; a document releases each given key that it does not claim.
 
         Args:
-            claimants: by key, the names of the documents that may claim it.
+            claimants: the names of the documents that may claim a key, by key.
         """
-        left: dict[str, list[str]] = {}
+        releases: dict[str, list[str]] = {}
         for key, documents in claimants.items():
             for document in documents:
-                left.setdefault(document, []).append(key)
-        read_at, results = self._read(left)
-        return self.process(results, read_at, remember_from=None, trust=False, left=left)
+                releases.setdefault(document, []).append(key)
+        read_at, results = self._read(releases)
+        return self.process(results, read_at, remember_from=None, skip_done=False, releases=releases)
 
     def sweep(self, queue: str, cursor: str) -> str:
-        """Forget some requests that guard against nothing any more: no older read can arrive, and none is made again.
+        """Delete records of requests that are not needed any more, from one page of the records of a queue.
+
+        A record keeps a version from being pushed twice. It is not needed once it is older than the deadline, so that
+        no older read can arrive, and its document does not ask for that version any more.
 
         Args:
             queue: the key of the queue.
-            cursor: "0", then the one that the call before returned; "0" again after the last.
+            cursor: "0" for the first page, else the cursor that the previous call returned.
+
+        Returns:
+            The next cursor, "0" after the last page.
         """
-        cursor, requests = self.retry(partial(self.writer.requests, queue, cursor))
-        if not requests:
+        cursor, records = self.retry(partial(self.writer.requests, queue, cursor))
+        if not records:
             return cursor
         deadline = self.retry(self.writer.now) - int(DEADLINE_SECONDS * 1_000_000)
-        parts = {document: text.split(" ") for document, text in requests.items()}
+        parts = {document: text.split(" ") for document, text in records.items()}
         old = {document: pushed for document, (at, pushed) in parts.items() if int(at) < deadline}
-        asked = [document for document, pushed in old.items() if pushed != "-"]
-        _, results = self._read(asked) if asked else (0, [])
-        made = {one.document for one in results if old[one.document] == one.timestamp and _asks(one, queue)}
-        read = {one.document for one in results}
-        over = {name for name, pushed in old.items() if pushed == "-" or name in read - made}
-        self.retry(partial(self.writer.forget, queue, {name: requests[name] for name in over}))
+        pushed_by = [document for document, pushed in old.items() if pushed != "-"]
+        _, results = self._read(pushed_by) if pushed_by else (0, [])
+        # An invalid document may ask for the version again once it is valid.
+        unneeded = {
+            result.document
+            for result in results
+            if old[result.document] != result.timestamp
+            or (result.reject is None and all(push.key != queue for push in result.pushes))
+        }
+        unneeded |= {document for document, pushed in old.items() if pushed == "-"}
+        self.retry(partial(self.writer.forget, queue, {name: records[name] for name in unneeded}))
         return cursor
 
     def now(self) -> int:
@@ -201,15 +221,20 @@ class Processor:
         return self.writer.now()
 
     def held(self, locks: Sequence[str]) -> frozenset[str]:
-        """Which of these locks exist."""
+        """The locks that exist."""
         return self.retry(partial(self.writer.held, locks))
 
     def read(self, ids: Sequence[str], reread: Reread | None = None) -> tuple[int, list[TransformResult]]:
-        """The clock of Redis, and then documents of the collection as they are now, those that are gone among them.
+        """Read the current versions of documents of the collection.
 
         Args:
             ids: their `_id`s as canonical Extended JSON.
-            reread: another way to read them, for a caller that learns of whatever is newer.
+            reread: the function that reads them, for a caller that is informed of newer versions; `self.reread` by
+                default.
+
+        Returns:
+            The clock of Redis before the read, in microseconds since the epoch; and a result for each document, also
+            for a deleted one.
         """
         return self._read([f"{self.source} {document_id}" for document_id in ids], reread)
 
@@ -217,10 +242,12 @@ class Processor:
         self, documents: Collection[str], reread: Reread | None = None
     ) -> tuple[int, list[TransformResult]]:
         read_at = self.retry(self.writer.now)
-        found = self.retry(partial(reread or self.reread, documents))
-        there = {result.document for result in found}
-        missing = [gone(name) for name in sorted(documents) if name not in there and self.knows(name)]
-        return read_at, [*missing, *found]
+        results = self.retry(partial(reread or self.reread, documents))
+        existing = {result.document for result in results}
+        missing = [
+            gone(name) for name in sorted(documents) if name not in existing and self.is_configured(name)
+        ]
+        return read_at, [*missing, *results]
 
     def pass_over(self, page: Sequence[TransformResult], read_at: int) -> None:
         """Mark documents as done without writing them."""
@@ -233,55 +260,55 @@ _NO_QUEUE: Final = Reject("its queue holds something that is not a list: move it
 
 
 def plan(
-    going: Sequence[PendingWrite], contested: Mapping[str, ContestedKey], stale: AbstractSet[str]
+    pending: Sequence[PendingWrite], contested: Mapping[str, ContestedKey], stale: AbstractSet[str]
 ) -> tuple[dict[str, list[KeyWrite]], list[QueuePush]]:
-    """What is done to each key and queue, in the order of the documents.
+    """The changes of each key, and the queue requests, in the order of the documents.
 
-    A document that was read again for a key and does not claim it any more leaves it. One that could not be read
-    (invalid, or of a collection that the settings do not name), is locked, or leaves the key as it is, keeps the key
-    that it holds: the others claim it below. It inherits none. Where a document is stale, its contested keys wait
-    until it is read again.
+    For a contested key the documents were read again:
+
+    - If one of them is stale, the key waits for the next attempt.
+    - A document that does not claim the key any more releases it.
+    - The blocker may have no result here: it is invalid, locked, of a collection that the settings do not name, or it
+      keeps the key as it is. If the key holds its content, the content stays, and the others claim the key below it.
+      If not, the blocker releases the key.
     """
     changes: dict[str, list[KeyWrite]] = {}
     requests: list[QueuePush] = []
-    for (document, timestamp, _, writes, pushes, *_), given_up in going:
+    for (document, timestamp, _, writes, pushes, *_), released in pending:
         line = f"{timestamp} {document}"
         for write in writes:
             changes.setdefault(write.key, []).append(KeyWrite(document, line, write))
         for push in pushes:
             requests.append(QueuePush(push.key, document, timestamp, push.item))
-        for key in given_up:
+        for key in released:
             if key.startswith(QUEUED):
                 requests.append(QueuePush(key.removeprefix(QUEUED), document, timestamp, ""))
             else:
                 changes.setdefault(key, []).append(KeyWrite(document, line, None))
-    read = {one.result.document: one.result for one in going} if contested else {}
+    results = {write.result.document: write.result for write in pending} if contested else {}
     for key, (documents, blocker, holds) in contested.items():
-        several = changes.pop(key, [])
+        key_changes = changes.pop(key, [])
         if documents & stale:
             continue
-        here = {
-            name for name in documents if name in read and all(keep.key != key for keep in read[name].keeps)
+        deciding = {
+            name
+            for name in documents
+            if name in results and all(keep.key != key for keep in results[name].keeps)
         }
-        acting = {change.document for change in several}
-        several += [KeyWrite(name, f"{read[name].timestamp} {name}", None) for name in here - acting]
-        if blocker and blocker not in here:
+        releasing = deciding - {change.document for change in key_changes}
+        key_changes += [KeyWrite(name, f"{results[name].timestamp} {name}", None) for name in releasing]
+        if blocker and blocker not in deciding:
             if holds:
-                several = [change._replace(loses=change.write is not None) for change in several]
+                key_changes = [change._replace(loses=change.write is not None) for change in key_changes]
             else:
-                several.append(KeyWrite(blocker, f"{GONE} {blocker}", None))
-        if several:
-            changes[key] = several
+                key_changes.append(KeyWrite(blocker, f"{GONE} {blocker}", None))
+        if key_changes:
+            changes[key] = key_changes
     return changes, requests
 
 
-def _asks(result: TransformResult, queue: str) -> bool:
-    """Whether a document asks for what it has pushed; an invalid one may do so again once it is valid."""
-    return result.reject is not None or any(push.key == queue for push in result.pushes)
-
-
-def _inherits(document: str, contested: ContestedKey | None, locked: bool) -> bool:  # noqa: FBT001
-    """Whether a document that is not to be written now is needed for a contested key all the same."""
+def _is_needed(document: str, contested: ContestedKey | None, locked: bool) -> bool:  # noqa: FBT001
+    """Whether a contested key needs the content of a document that is done or locked."""
     if contested is None or document not in contested.documents:
         return False
     return not (locked and contested.holds and contested.blocker == document)
@@ -293,17 +320,17 @@ def _contested(
     before: Mapping[str, ContestedKey],
     stale: AbstractSet[str],
 ) -> dict[str, ContestedKey]:
-    """The keys to try again, and the documents to read again for each."""
-    waiting = {key: one for key, one in before.items() if one.documents & stale}
+    """The keys to change in the next attempt."""
+    contested = {key: value for key, value in before.items() if value.documents & stale}
     for key, blocker, holds in reply.conflicts:
         documents = {change.document for change in changes[key]} | ({blocker} if blocker else set())
-        waiting[key] = ContestedKey(frozenset(documents), blocker, holds)
-    return waiting
+        contested[key] = ContestedKey(frozenset(documents), blocker, holds)
+    return contested
 
 
 def _family(changes: Sequence[KeyWrite]) -> str | None:
-    """The family of what fills the key after these changes, None where it is removed."""
-    if type(write := changes[-1].write) is Put:
-        return write.family
-    write = next((change.write for change in reversed(changes) if change.write is not None), None)
-    return write.family if isinstance(write, Put) else None
+    """The family of a key that has content after these changes; None if it is removed."""
+    for change in reversed(changes):
+        if change.write is not None:
+            return change.write.family if type(change.write) is Put else None
+    return None

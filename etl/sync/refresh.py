@@ -46,7 +46,7 @@ def _warm(stages: Stages, kind: Kind, untyped: bool, report: RefreshReport) -> N
             if result.reject is not None or keys - seen:
                 newest.append(result)
             seen |= keys
-        outcome = stages.processor.process(newest[::-1], read_at, remember_from=None, trust=False)
+        outcome = stages.processor.process(newest[::-1], read_at, remember_from=None, skip_done=False)
         report.written += outcome.entries[report.family]
         report.evicted += outcome.evicted
         report.rejected += len(outcome.rejected)

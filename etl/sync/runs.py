@@ -42,19 +42,19 @@ class Runs:
     upgrade: Callable[[], bool]
     """Upgrades the state of version 0.1; returns whether there was any."""
 
-    def cycle(self, again: Sequence[str] = (), progress: ProgressCallback = no_progress) -> Report:
-        """One cycle: see `etl.sync.cycle.run_cycle`. `progress` is called after each batch."""
+    def cycle(self, ids: Sequence[str] = (), progress: ProgressCallback = no_progress) -> Report:
+        """Run one cycle: see `etl.sync.cycle.run_cycle`."""
         report = Report(self.collection)
         with suppress(EtlError), self._recorded(report), self.lease.hold() as token:
             limits = self.limits._replace(cold_start="full") if self.upgrade() else self.limits
-            run_cycle(self.cycle_stages, limits, token, report, progress, again)
+            run_cycle(self.cycle_stages, limits, token, report, progress, ids)
         return report
 
     def backfill(self, order: BackfillOrder, progress: ProgressCallback) -> Report:
-        """Write every document within the bounds; with `dry_run` only count what would be written."""
+        """Write every document within the bounds; with `dry_run` only count the documents."""
         report = Report(self.collection, mode="backfill")
         stages = self.backfill_stages(order)
-        process: Process = partial(stages.processor.process, remember_from=None, trust=False)
+        process: Process = partial(stages.processor.process, remember_from=None, skip_done=False)
         if order.rate:
             process = RateLimiter(order.rate, stages.stop).limited(process)
         if order.dry_run:
@@ -65,7 +65,7 @@ class Runs:
                 report.failed(str(error), error.exit_code)
             return report
         with suppress(EtlError), self._recorded(report), self.backfill_lease.hold() as token:
-            refuse_other_source(self.cycle_stages)  # its own checkpoint says so only after its first run
+            refuse_other_source(self.cycle_stages)  # a backfill has no source of its own before its first run
             self.upgrade()
             scan, read = run_backfill(stages, process, order, token, report, progress)
             if order.is_whole or self.cycle_stages.store.load().checkpoint:
@@ -93,7 +93,7 @@ class Runs:
                     return run_cycle(self.cycle_stages, self.limits, token, report, no_progress, since=read)
             except EtlError as error:
                 if stop.is_set():
-                    raise Interrupted("stopped while it caught up; the same command resumes there") from error
+                    raise Interrupted("stopped during the catch-up; the same command resumes it") from error
                 # A fence without a holder is gone: Redis was flushed, and with it all that the backfill wrote.
                 if not (isinstance(error, LeaseHeldError | LeaseLost) and error.holder):
                     raise CycleFailed(f"the catch-up cycle failed: {error}") from error

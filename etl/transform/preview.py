@@ -1,4 +1,4 @@
-"""A document beside what it becomes, for `etl try`; pure."""
+"""A document and its effect on the cache, for `etl try`; pure."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from schemas.operations import Put
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What a document does to one key."""
+    """The effect of a document on one key."""
 
     key: str
     does: str
@@ -29,18 +29,18 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """One document, the fields of the contract in it, and what it becomes."""
+    """One document, its fields of the contract, and its effects on the cache."""
 
     id: str
     document: Mapping[str, Any]
-    """As MongoDB holds it, in relaxed Extended JSON."""
+    """The document in MongoDB, in relaxed Extended JSON."""
     fields: Mapping[str, Any]
-    """As it is read: fields of the contract, mapped."""
+    """The fields of the contract as they are read: mapped."""
     effects: list[Effect] = field(default_factory=list)
     lock: str | None = None
     """The key of the lock that defers it."""
     reason: str | None = None
-    """Why it is invalid; None for one that is not."""
+    """Why the document is invalid; None if it is valid."""
     errors: list[Mapping[str, str]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -49,12 +49,12 @@ class Preview:
 
 
 def preview(whole: bytes, mapped: bytes, result: TransformResult, ttls: Mapping[str, int | None]) -> Preview:
-    """Put a document beside what it becomes.
+    """The preview of a document.
 
     Args:
-        whole: the document as MongoDB holds it.
-        mapped: the document as it is read.
-        result: of its transform.
+        whole: the document with all its fields.
+        mapped: the document as it is read: fields of the contract, mapped.
+        result: the result of its transform.
         ttls: the TTL of each family in seconds.
     """
     puts = (
@@ -79,7 +79,7 @@ def preview(whole: bytes, mapped: bytes, result: TransformResult, ttls: Mapping[
 
 
 def _shown(raw: bytes) -> Mapping[str, Any]:
-    """A document in relaxed Extended JSON; empty where it cannot be decoded."""
+    """A document in relaxed Extended JSON; empty if it cannot be decoded."""
     try:
         decoded = bson.decode(raw, LENIENT)
     except (bson.errors.BSONError, ValueError, OverflowError):

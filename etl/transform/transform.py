@@ -49,7 +49,7 @@ class Transform:
         if ms is None and position_in(raw, self.timestamp_field).is_array():
             # The index has one entry per member, so the document has no single position.
             return self._rejected(raw, Reject(f"{self.timestamp_field} is an array"))
-        # Counted before they are written: 30,000 decimals in 700 KB would take 180 MB.
+        # Numbers are counted before they are written as text: 30,000 decimals in 700 KB would take 180 MB.
         most_digits = self.most_bytes if len(raw) * _EXPANSION > self.most_bytes else None
         projection = project(document, self.tipo, most_digits)
         if isinstance(projection, Reject):
@@ -93,6 +93,6 @@ class Transform:
 
 
 def _unmapped(document: Mapping[str, Any]) -> Reject | None:
-    """Why the server could not map a document; None where it could."""
+    """Why the server could not map a document; None if it could."""
     errors: Mapping[str, str] | None = document.get(MAPPING_ERRORS)
     return Reject("cannot be mapped", tuple(FieldError(*one) for one in errors.items())) if errors else None

@@ -183,6 +183,8 @@ def _story(trace: Trace) -> str:
         case "superseded":
             newest = next(one.newest for one in trace.keys if one.newest and one.newest != trace.id)
             return f"superseded: document {newest} is newer and claims the same key, so it decides"
+        case "expired" if trace.updated_at is None:
+            return "expired: it has no timestamp, so no cycle writes its keys; set one, or run etl backfill"
         case outcome:
             return _STORIES[outcome]
 

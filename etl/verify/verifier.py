@@ -69,7 +69,9 @@ def verify(scope: Scope, sample: int | None, progress: VerifyProgress, *, repair
             if name != "absent":
                 report.count(name, findings.count(name))
         for key in findings.some("expired", SHOWN):
-            report.example("expired", key, "its document changed longer ago than the TTL")
+            report.example(
+                "expired", key, "its document changed longer ago than the TTL, or has no timestamp"
+            )
     report.duration_ms = round((time.monotonic() - began) * 1000)
     return report
 
@@ -78,7 +80,7 @@ def _all(scope: Scope, present: int) -> Iterator[list[TransformResult]]:
     """All documents, page by page."""
     stages, everything = scope.stages, ScanRange(FIRST, LAST)
     found = pages(stages.reader, everything, stages.page_size, present, lambda: 0, stages.retry)
-    for results in read_ahead(stages.transform(page.documents) for page in found):
+    for results in read_ahead(stages.transform(page.documents) for _, page in found):
         if stages.stop.is_set():
             raise Interrupted("stopped while verifying")
         yield results

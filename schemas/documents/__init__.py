@@ -30,14 +30,14 @@ KINDS: Final[dict[str, Kind]] = {kind.tipo: kind for kind in _KINDS}
 FAMILIES: Final[dict[str, Family]] = {
     family.name: family for families in (CONTRACT, *(kind.families for kind in _KINDS)) for family in families
 }
-"""Every family by name: those of the users' design first, then those of other kinds; only `register` changes it."""
+"""Every family by name: first those of the users' design, then those of other kinds; only `register` changes it."""
 
 
 def register(kinds: Iterable[Kind]) -> None:
-    """Add kinds and their families; one that is there already changes nothing.
+    """Add kinds and their families; a kind that is registered already is skipped.
 
     Raises:
-        ValueError: a kind has the `tipo`, or one of its families the name or keys, of another one.
+        ValueError: another kind has the same `tipo`, or another family has the same name or could have the same keys.
     """
     for kind in kinds:
         if KINDS.get(kind.tipo) is kind:
@@ -45,9 +45,9 @@ def register(kinds: Iterable[Kind]) -> None:
         if kind.tipo in KINDS:
             raise ValueError(f"another kind has the tipo {kind.tipo}")
         for family in kind.families:
-            other = next((one for one in FAMILIES.values() if _clash(one, family)), None)
-            if other is not None:
-                raise ValueError(f"the keys {family.pattern} may be those of the family {other.name}")
+            clashing = next((other for other in FAMILIES.values() if _clash(family, other)), None)
+            if clashing is not None:
+                raise ValueError(f"the keys {family.pattern} may be those of the family {clashing.name}")
             if family.prefix.partition(":")[0] in _RESERVED:
                 raise ValueError(f"the keys {family.pattern} may be the ETL's own: begin with another word")
         KINDS[kind.tipo] = kind
@@ -57,15 +57,15 @@ def register(kinds: Iterable[Kind]) -> None:
 _RESERVED: Final = frozenset({"", "etl"})
 
 
-def _clash(one: Family, other: Family) -> bool:
-    """Whether both have one name, or a key could be of both: no component of a key contains a colon."""
-    parts, others = one.pattern.split(":"), other.pattern.split(":")
-    same = all(x == y or "{" in x + y for x, y in zip(parts, others, strict=False))
-    return one.name == other.name or (len(parts) == len(others) and same)
+def _clash(family: Family, other: Family) -> bool:
+    """Whether the families have the same name, or could have the same key: no component contains a colon."""
+    parts, other_parts = family.pattern.split(":"), other.pattern.split(":")
+    same = all(x == y or "{" in x + y for x, y in zip(parts, other_parts, strict=False))
+    return family.name == other.name or (len(parts) == len(other_parts) and same)
 
 
 def fields() -> tuple[str, ...]:
-    """The top-level fields that documents of any kind are made of; none where a kind does not name its own."""
+    """The top-level fields that any kind uses; empty if a kind does not name its fields."""
     kinds = KINDS.values()
     if not all(kind.fields for kind in kinds):
         return ()
@@ -85,9 +85,9 @@ def project(document: Document, default_tipo: str, most_digits: int | None = Non
     document.
 
     Args:
-        document: with the fields of its kind at least.
+        document: the document with at least the fields of its kind.
         default_tipo: the kind of documents without `tipo`.
-        most_digits: characters that its numbers may take together; None for a document too small to matter.
+        most_digits: maximum number of characters of all its numbers together; None for no limit.
     """
     try:
         kind = _kind(document, default_tipo)

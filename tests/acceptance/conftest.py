@@ -9,31 +9,31 @@ import redis
 from pymongo.collection import Collection
 
 from tests import factories
-from tests.support.command import Etl, Typed
+from tests.support.command import Etl, InProcess
 from tests.support.security import as_user, create_user
 from tests.support.types import Document
 
 
 @pytest.fixture
 def environment(environment: dict[str, str], redis_client: redis.Redis, redis_url: str) -> dict[str, str]:
-    """All commands run as the Redis user that SECURITY.md shows: it may do all that they need."""
+    """Commands run as the Redis user of SECURITY.md."""
     create_user(redis_client, "single server")
     return environment | {"ETL_REDIS__URL": as_user(redis_url)}
 
 
 @pytest.fixture
-def typed(
+def etl_in_process(
     environment: Mapping[str, str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    loggers_as_they_were: None,  # noqa: ARG001 (what a command configures ends with its test)
+    restore_loggers: None,  # noqa: ARG001 (what a command configures ends with its test)
 ) -> Etl:
     """Run a command in this process, in an empty folder."""
     for name in os.environ.keys() - environment.keys():
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    return Typed(environment, monkeypatch, capsys)
+    return InProcess(environment, monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`etl backfill` as a person types it."""
+"""`etl backfill`."""
 
 import re
 import subprocess
@@ -29,19 +29,21 @@ def dated(count: int) -> list[Document]:
     return [api(f"p{n}", LONG_AGO + timedelta(seconds=n), _id=n) for n in range(count)]
 
 
-def is_at_work(client: redis.Redis) -> bool:
+def has_recorded_a_page(client: redis.Redis) -> bool:
     """Whether a backfill has recorded a page."""
     return bool(client.hexists(f"{STATE_PREFIX}backfill", "scan_cursor"))
 
 
-def test_json(etl: Etl, typed: Etl, collection: Collection[Document], redis_client: redis.Redis) -> None:
-    """One object on stdout, with the counts of a cycle's; by two processes."""
+def test_backfill_json_is_one_document(
+    etl: Etl, etl_in_process: Etl, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """With the counts of a report; by two processes."""
     collection.insert_many([*dated(1200), api("bad", LONG_AGO, status=[1])])
 
     result = etl("backfill", "promptContent", *WORKERS, "--json")
 
     assert result.code == 0, result.err
-    # A slow machine may be told how far it is.
+    # On a slow machine progress is printed.
     assert all(line.startswith("Backfilling promptContent: ") for line in result.err.splitlines())
     report = result.json
     assert (report["collection"], report["status"], report["mode"]) == ("promptContent", "ok", "backfill")
@@ -49,24 +51,28 @@ def test_json(etl: Etl, typed: Etl, collection: Collection[Document], redis_clie
     assert report["last_timestamp"] == "2025-01-15T00:19:59Z"
     collection.delete_one({"provider_name": "bad"})
     assert held(redis_client) == truth(collection)
-    assert typed("sync", "--json").json["collections"][0]["records_processed"] == 0
+    assert etl_in_process("sync", "--json").json["collections"][0]["records_processed"] == 0
 
 
-def test_a_dry_run(etl: Etl, collection: Collection[Document], redis_client: redis.Redis) -> None:
-    """It says what would be written and why some would not, and writes nothing: not even that it has run."""
+def test_dry_run_prints_counts_and_writes_nothing(
+    etl: Etl, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """And the reasons of rejections; it writes no history either."""
     collection.insert_many([*dated(30), *(api(f"b{n}", LONG_AGO, status=[1]) for n in range(2))])
 
-    told = etl("backfill", "promptContent", "--dry-run")
+    result = etl("backfill", "promptContent", "--dry-run")
 
-    assert (told.code, told.err) == (0, "")
-    assert "dry run: nothing was written" in told.out
-    assert re.search(r"^promptContent +ok +backfill +30 +30 ", told.out, re.MULTILINE)
-    assert re.search(r"^ +2  .*status", told.out, re.MULTILINE)
+    assert (result.code, result.problems) == (0, "")
+    assert "dry run: nothing was written" in result.out
+    assert re.search(r"^promptContent +ok +backfill +30 +30 ", result.out, re.MULTILINE)
+    assert re.search(r"^ +2  .*status", result.out, re.MULTILINE)
     assert contents(redis_client) == {}
 
 
-def test_between_two_dates(etl: Etl, collection: Collection[Document], redis_client: redis.Redis) -> None:
-    """ISO dates, in UTC where they name no zone."""
+def test_backfill_between_two_dates(
+    etl: Etl, collection: Collection[Document], redis_client: redis.Redis
+) -> None:
+    """ISO dates; UTC if they have no zone."""
     collection.insert_many(dated(10))
 
     bounds = ("--since", "2025-01-15T00:00:03", "--until", "2025-01-15T01:00:05+01:00")
@@ -75,8 +81,8 @@ def test_between_two_dates(etl: Etl, collection: Collection[Document], redis_cli
     assert set(redis_client.keys("config:*")) == {"config:api:p3", "config:api:p4"}
 
 
-def test_without_the_index(etl: Etl, collection: Collection[Document]) -> None:
-    """The command that creates it, on stderr, once for each reading; and it works. A cold start likewise."""
+def test_missing_index_is_reported_once_per_scan(etl: Etl, collection: Collection[Document]) -> None:
+    """On stderr, with the command that creates it; also by a cold start."""
     collection.drop_indexes()
     collection.insert_many(dated(10))
     for readings, command in enumerate((("sync",), ("backfill", "promptContent")), start=1):
@@ -86,8 +92,8 @@ def test_without_the_index(etl: Etl, collection: Collection[Document]) -> None:
         assert result.err.count("createIndex({'updated_at': 1, '_id': 1}") == readings
 
 
-def test_a_rate_is_an_upper_bound_and_progress_is_told(etl: Etl, collection: Collection[Document]) -> None:
-    """In a pipe a plain line every few seconds says how far it is, how fast, and what is left."""
+def test_rate_is_an_upper_bound_and_progress_is_printed(etl: Etl, collection: Collection[Document]) -> None:
+    """A pipe gets a plain line every few seconds."""
     collection.insert_many([*dated(29), api("bad", LONG_AGO, status=[1])])
     began = time.monotonic()
 
@@ -96,19 +102,19 @@ def test_a_rate_is_an_upper_bound_and_progress_is_told(etl: Etl, collection: Col
     assert result.code == 0
     assert time.monotonic() - began >= 3
     line = (
-        r"Backfilling promptContent: \d+ of 30 documents, [\d,]+/s, 0:00:0\d left, \d pages, 1 dead letters,"
+        r"Backfilling promptContent: \d+ of 30 documents, [\d,]+/s, 0:00:0\d left, \d pages?, 1 dead letter,"
         r" up to 2025-01-15T"
     )
     assert re.search(line, result.err)
 
 
-def test_ctrl_c(
+def test_ctrl_c_ends_a_backfill_and_the_next_one_resumes(
     start_etl: StartEtl, etl: Etl, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """It ends in order within seconds, leaves no process behind, and the same command goes on."""
+    """It ends within seconds, and leaves no process behind."""
     collection.insert_many(dated(100))
     process = start_etl("backfill", "promptContent", *WORKERS, "--rate", "20", ETL_COLLECTIONS=_pages_of(5))
-    assert eventually(lambda: is_at_work(redis_client))
+    assert eventually(lambda: has_recorded_a_page(redis_client))
     family = psutil.Process(process.pid).children(recursive=True)
 
     began = time.monotonic()
@@ -123,15 +129,19 @@ def test_ctrl_c(
     assert held(redis_client) == truth(collection)
 
 
-def test_a_second_one(
-    start_etl: StartEtl, etl: Etl, typed: Etl, collection: Collection[Document], redis_client: redis.Redis
+def test_second_backfill_is_refused(
+    start_etl: StartEtl,
+    etl: Etl,
+    etl_in_process: Etl,
+    collection: Collection[Document],
+    redis_client: redis.Redis,
 ) -> None:
-    """It is told who is at work, and 75; a cycle may run beside the first one."""
+    """With the holder and exit code 75. A cycle may run beside the first one."""
     collection.insert_many(dated(100))
     process = start_etl("backfill", "promptContent", "--rate", "4", ETL_COLLECTIONS=_pages_of(5))
-    assert eventually(lambda: is_at_work(redis_client))
+    assert eventually(lambda: has_recorded_a_page(redis_client))
 
-    second, cycle = etl("backfill", "promptContent", "--json"), typed("sync")
+    second, cycle = etl("backfill", "promptContent", "--json"), etl_in_process("sync")
 
     assert (second.code, second.json["status"]) == (75, "locked")
     assert f":{process.pid}:" in second.err
@@ -139,13 +149,12 @@ def test_a_second_one(
     assert interrupt(process).code == 130
 
 
-def test_a_script_without_a_guard(
+def test_workers_do_not_run_a_script_without_main_guard(
     environment: Mapping[str, str],
     collection: Collection[Document],
     redis_client: redis.Redis,
     tmp_path: Path,
 ) -> None:
-    """The processes that transform do not run the program that has started them."""
     collection.insert_many(dated(20))
     script = tmp_path / "script.py"
     script.write_text(

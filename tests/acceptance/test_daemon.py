@@ -1,6 +1,6 @@
-"""The daemon as a process, for longer: outages of its servers, cycle after cycle.
+"""The daemon as a process: outages of its servers, and many cycles.
 
-With LONG_RUNS=1 each run takes the time that is worth boasting about: `make soak`.
+With LONG_RUNS=1 the runs are long: `make soak`.
 """
 
 import json
@@ -39,14 +39,14 @@ LONG = bool(os.environ.get("LONG_RUNS"))
 
 
 class Servers(NamedTuple):
-    """Servers to be stopped and started; Redis keeps what it has."""
+    """Servers to stop and start; Redis persists its data."""
 
     mongo: MongoServer
     redis: RedisServer
 
     @contextmanager
-    def away(self, *names: str) -> Iterator[None]:
-        """Without these for the length of the block."""
+    def stopped(self, *names: str) -> Iterator[None]:
+        """Stop these servers until the block ends."""
         for name in names:
             getattr(self, name).stop()
         yield
@@ -56,12 +56,12 @@ class Servers(NamedTuple):
 
 @pytest.fixture
 def servers(start_mongod: StartMongo, start_redis: StartRedis) -> Servers:
-    """One of each."""
+    """A MongoDB and a Redis for this test."""
     return Servers(start_mongod(), start_redis(args=("--appendonly", "yes")))
 
 
-class Follower:
-    """A daemon that follows these servers, and the documents that are written meanwhile."""
+class WatchedDaemon:
+    """A daemon on these servers, and the documents that are written meanwhile."""
 
     def __init__(self, start_etl: StartEtl, servers: Servers, database: str, patience: float) -> None:
         self.servers = servers
@@ -71,6 +71,7 @@ class Follower:
         self._cache = redis.Redis.from_url(servers.redis.url)
         self._written: list[str] = []
         settings = every(2) | {"ETL_MONGO__URI": servers.mongo.uri, "ETL_REDIS__URL": servers.redis.url}
+        settings["ETL_RECONCILE__INTERVAL_SECONDS"] = "86400"  # its lines of trouble have no cycle
         self._url = url_of(settings)
         self.process = start_etl("run", **settings, ETL_RETRY__SECONDS=str(patience))
         assert eventually(self.is_ready)
@@ -80,19 +81,19 @@ class Follower:
         return is_ready(self._url)
 
     def write(self) -> None:
-        """One document more."""
+        """Insert a document."""
         number = len(self._written)
         self._collection.insert_one(provider(number))
         self._written.append(key(number))
 
     def has_all(self) -> bool:
-        """Whether Redis has all that was written."""
+        """Whether Redis has all documents."""
         return self._cache.exists(*self._written) == len(self._written)
 
-    def outlasts(self, names: Sequence[str], seconds: float) -> None:
-        """It lives without these servers, is red and then green, and catches up with what was written."""
+    def survives_outage(self, names: Sequence[str], seconds: float) -> None:
+        """Check that it stays alive, becomes unready and ready again, and applies what was written meanwhile."""
         self.write()
-        with self.servers.away(*names):
+        with self.servers.stopped(*names):
             if "mongo" not in names:
                 self.write()
             assert eventually(lambda: not self.is_ready())
@@ -105,33 +106,34 @@ class Follower:
         assert eventually(self.has_all)
 
     def close(self) -> None:
-        """Give the connections back."""
         self._client.close()
         self._cache.close()
 
 
-def test_outages_pass(start_etl: StartEtl, servers: Servers, database: Database[Document]) -> None:
-    """Of each server alone when there is time, and of both: nothing is lost, and the log is short."""
+def test_daemon_survives_outages(start_etl: StartEtl, servers: Servers, database: Database[Document]) -> None:
+    """Of both servers, and in a long run of each: nothing is lost, and the log is short."""
     seconds, patience = (15, 20) if LONG else (8, 1)  # longer than a wait for MongoDB
-    with closing(Follower(start_etl, servers, database.name, patience)) as follower:
+    with closing(WatchedDaemon(start_etl, servers, database.name, patience)) as daemon:
         for names in (("mongo",), ("redis",), ("mongo", "redis")) if LONG else (("mongo", "redis"),):
-            follower.outlasts(names, seconds)
-    lines = ended(follower.process)
-    troubles = [line for line in lines if line["action"] == "trouble"]
-    print(f"{len(lines)} lines, {len(troubles)} of trouble")  # noqa: T201
-    told = {line["message"].split()[0] for line in troubles}
-    assert told == {"MongoDB", "Redis"} if LONG else told  # with both away, either is met first
-    assert all("cycle" in line for line in troubles if "collection" in line)
+            daemon.survives_outage(names, seconds)
+    lines = ended(daemon.process)
+    trouble_lines = [line for line in lines if line["action"] == "trouble"]
+    print(f"{len(lines)} lines, {len(trouble_lines)} of trouble")  # noqa: T201
+    servers_named = {line["message"].split()[0] for line in trouble_lines}
+    assert (
+        servers_named == {"MongoDB", "Redis"} if LONG else servers_named
+    )  # with both stopped, either may be found first
+    assert all("cycle" in line for line in trouble_lines if "collection" in line)
     assert any(line["action"] == "recovered" for line in lines)
     assert len(lines) <= (36 if LONG else 16), lines
 
 
-def test_a_soak_leaves_nothing_behind(environment: dict[str, str], collection: Collection[Document]) -> None:
-    """Cycle after cycle, with refreshes and scrapes: memory, threads, sockets and files stay as they are."""
+def test_many_cycles_leak_no_resources(environment: dict[str, str], collection: Collection[Document]) -> None:
+    """Memory, threads, sockets and files stay constant, with refreshes and scrapes."""
     cycles = 1000 if LONG else 60
     command = [sys.executable, "-m", "tests.support.soak", str(cycles), "0.1"]
     writer = Writer(collection)
-    # As short as the rest: what is dated within it is read again by every cycle.
+    # Short, because every cycle reads documents within it again.
     overlap = '[{"name": "promptContent", "overlap_seconds": 1}]'
     variables = environment | {"ETL_COLLECTIONS": overlap}
     with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True) as process:
@@ -149,14 +151,14 @@ def test_a_soak_leaves_nothing_behind(environment: dict[str, str], collection: C
     assert last.memory <= warm.memory + 4096
 
 
-def test_one_that_is_cut_off_from_mongodb_makes_way(
+def test_leader_without_mongodb_hands_over(
     start_etl: StartEtl,
     mongod: MongoServer,
     proxy_to: ProxyTo,
     collection: Collection[Document],
     redis_client: redis.Redis,
 ) -> None:
-    """It led; the other daemon, which still reaches MongoDB, takes it over."""
+    """Another daemon, which reaches MongoDB, takes over."""
     proxy = proxy_to(mongod)
     cut_off = {"ETL_MONGO__URI": proxy.through(mongod.uri), "ETL_MONGO__TIMEOUT_SECONDS": "1"}
     first = start_etl("run", **every(1), **cut_off, ETL_RETRY__SECONDS="1")

@@ -6,16 +6,16 @@ from etl.cli.demo import NEW_TEXT
 from tests.support.command import Etl, StartEtl, interrupt
 
 
-def answers(address: str) -> bool:
-    """Whether anybody listens at `host:port`."""
+def is_listening(address: str) -> bool:
+    """Whether a server listens at `host:port`."""
     host, port = address.split(":")
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((host, int(port))) == 0
 
 
-def test_the_demo_tells_the_whole_story(etl: Etl) -> None:
-    """Six documents, their keys with type, TTL and value, the watermark, a second cycle of exactly one."""
+def test_demo_shows_keys_watermark_and_a_second_cycle(etl: Etl) -> None:
+    """Six documents, their keys with type, TTL and value; the second cycle processes one."""
     began = time.monotonic()
     result = etl("demo")
 
@@ -29,16 +29,16 @@ def test_the_demo_tells_the_whole_story(etl: Etl) -> None:
     assert "Domina Arenal con energía" in before
     assert NEW_TEXT in after
     assert "\x1b" not in result.out
-    assert not any(answers(address) for address in re.findall(r"127\.0\.0\.1:\d+", result.out))
+    assert not any(is_listening(address) for address in re.findall(r"127\.0\.0\.1:\d+", result.out))
 
 
-def test_the_demo_ignores_the_settings(etl: Etl) -> None:
-    """Somebody's own servers are not touched, not even looked at."""
+def test_demo_ignores_the_settings(etl: Etl) -> None:
+    """It does not connect to the servers of the user."""
     assert etl("demo", ETL_MONGO__URI="mongodb://127.0.0.1:1", ETL_REDIS__URL="redis://127.0.0.1:1").code == 0
 
 
-def test_the_demo_keeps_its_servers_until_ctrl_c(start_etl: StartEtl, etl: Etl) -> None:
-    """`--keep` prints what to export, the servers answer, and Ctrl-C ends them."""
+def test_demo_keep_runs_the_servers_until_ctrl_c(start_etl: StartEtl, etl: Etl) -> None:
+    """It prints the variables to export."""
     process = start_etl("demo", "--keep", PYTHONUNBUFFERED="1")
     assert process.stdout is not None
     variables: dict[str, str] = {}
@@ -52,4 +52,4 @@ def test_the_demo_keeps_its_servers_until_ctrl_c(start_etl: StartEtl, etl: Etl) 
     result = interrupt(process)
 
     assert (result.code, result.err) == (0, "")
-    assert not any(answers(a) for a in re.findall(r"127\.0\.0\.1:\d+", repr(variables)))
+    assert not any(is_listening(a) for a in re.findall(r"127\.0\.0\.1:\d+", repr(variables)))

@@ -1,4 +1,4 @@
-"""`etl follow` in the foreground, as a user sees it."""
+"""`etl follow` in the foreground."""
 
 from datetime import UTC, datetime
 
@@ -13,15 +13,15 @@ from tests.support.types import Document, StartRedis
 
 
 def line(process: Process) -> str:
-    """The next line that it prints."""
+    """The next line on stdout."""
     assert process.stdout is not None
     return process.stdout.readline()
 
 
-def test_it_says_what_it_applies_and_ends_with_ctrl_c(
+def test_follow_prints_batches_and_ends_with_ctrl_c(
     start_etl: StartEtl, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """A line when it follows, one per batch; the same as JSON; a second one says that it stands by."""
+    """Also as JSON. A second one prints that it stands by."""
     process = start_etl("follow", NAME)
     assert line(process) == f"following {NAME}\n"
     collection.insert_one(api("a", datetime.now(UTC), _id=1))
@@ -41,18 +41,18 @@ def test_it_says_what_it_applies_and_ends_with_ctrl_c(
     assert interrupt(third).code == 0
 
 
-def test_it_outlasts_an_outage(
+def test_follow_survives_an_outage_of_redis(
     start_etl: StartEtl, collection: Collection[Document], start_redis: StartRedis
 ) -> None:
-    """One line says that Redis is away; when it is back, what happened meanwhile is applied."""
+    """It prints one line, and applies the changes afterwards."""
     server = start_redis(args=("--appendonly", "yes"))
     process = start_etl("follow", NAME, ETL_REDIS__URL=server.url, ETL_RETRY__SECONDS="0.5")
     assert line(process) == f"following {NAME}\n"
     server.stop()
     assert process.stderr is not None
-    said = process.stderr.readline()
-    assert f"Redis at {server.address} does not answer" in said
-    assert said.endswith("; trying again\n")
+    error = process.stderr.readline()
+    assert f"Redis at {server.address} does not answer" in error
+    assert error.endswith("; trying again\n")
     assert line(process) == "opens the stream again: failure\n"
     collection.insert_one(api("a", datetime.now(UTC), _id=1))
     server.start()
@@ -63,4 +63,4 @@ def test_it_outlasts_an_outage(
     assert line(process) == "1 insert\n"
     ended = interrupt(process)
     assert ended.code == 0
-    assert "does not answer" not in ended.err, "the outage is told once"
+    assert "does not answer" not in ended.err, "the outage is printed once"

@@ -1,4 +1,4 @@
-"""`etl health`: the daemon asked by the product itself."""
+"""`etl health`."""
 
 import socket
 import threading
@@ -14,8 +14,10 @@ from tests.support.daemons import every, health_check, is_ready, url_of
 from tests.support.waiting import eventually
 
 
-def test_the_health_check_of_the_image(start_etl: StartEtl, typed: Etl, tmp_path: Path) -> None:
-    """It fails without a daemon, and passes once that is ready; it knows the port from the settings file."""
+def test_health_check_of_the_image_fails_until_the_daemon_is_ready(
+    start_etl: StartEtl, etl_in_process: Etl, tmp_path: Path
+) -> None:
+    """The port is in the settings file."""
     name, *words = health_check()
     assert name == "etl"
     settings = every(60)
@@ -23,33 +25,33 @@ def test_the_health_check_of_the_image(start_etl: StartEtl, typed: Etl, tmp_path
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "etl.yaml").write_text(f"http: {{port: {port}, host: '0.0.0.0'}}\n")
     unset = {"ETL_HTTP__PORT": ""}
-    before = typed(*words, **unset)
+    before = etl_in_process(*words, **unset)
     assert before.code == 1
     assert before.err.startswith(
         f"error: no daemon answers at http://127.0.0.1:{port}: Connection refused (is "
     )
     start_etl("run", **settings, **unset)
     assert eventually(lambda: is_ready(f"http://127.0.0.1:{port}"))
-    ready = typed(*words, **unset)
+    ready = etl_in_process(*words, **unset)
     assert (ready.code, ready.out, ready.err) == (0, "ready\n", "")
-    assert typed("health", "--json", **unset).json == {"ready": True, "problems": []}
+    assert etl_in_process("health", "--json", **unset).json == {"ready": True, "problems": []}
 
 
-def test_what_is_wrong_is_told(start_etl: StartEtl, typed: Etl) -> None:
-    """A daemon whose servers are away is not ready."""
+def test_health_prints_the_problems_of_the_daemon(start_etl: StartEtl, etl_in_process: Etl) -> None:
+    """A daemon without Redis is not ready."""
     settings = every(60) | {"ETL_REDIS__URL": "redis://127.0.0.1:1/0"}
     start_etl("run", **settings)
-    assert eventually(lambda: "no daemon" not in typed("health", **settings).err)
-    found = typed("health", **settings)
+    assert eventually(lambda: "no daemon" not in etl_in_process("health", **settings).err)
+    found = etl_in_process("health", **settings)
     assert (found.code, found.err) == (1, "")
     assert found.out.startswith("not ready\n  Redis at 127.0.0.1:1 does not answer")
-    found = typed("health", "--json", **settings)
+    found = etl_in_process("health", "--json", **settings)
     assert (found.code, found.json["ready"]) == (1, False)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::", "::1", "localhost"])  # noqa: S104 (to be tried)
-def test_it_asks_where_the_settings_say(start_etl: StartEtl, typed: Etl, host: str) -> None:
-    """An address that stands for all of them is asked over the loopback interface; where there is IPv6."""
+def test_health_asks_the_configured_address(start_etl: StartEtl, etl_in_process: Etl, host: str) -> None:
+    """A wildcard address is asked over the loopback interface, if the machine has IPv6."""
     if ":" in host:
         try:
             socket.create_server(("::1", 0), family=socket.AF_INET6).close()
@@ -57,21 +59,21 @@ def test_it_asks_where_the_settings_say(start_etl: StartEtl, typed: Etl, host: s
             return
     settings = every(60) | {"ETL_HTTP__HOST": host}
     start_etl("run", **settings)
-    assert eventually(lambda: typed("health", **settings).code == 0)
+    assert eventually(lambda: etl_in_process("health", **settings).code == 0)
     if host == "::":
         assert is_ready(url_of(settings)), "the wildcard of IPv6 includes IPv4"
 
 
-def test_a_port_that_only_the_daemon_knows(typed: Etl) -> None:
-    """It cannot be asked for."""
-    result = typed("health", ETL_HTTP__PORT="0")
+def test_health_with_port_0_is_refused(etl_in_process: Etl) -> None:
+    """Only the daemon knows its port then."""
+    result = etl_in_process("health", ETL_HTTP__PORT="0")
     assert result.code == 2
     assert result.err == "error: http.port is 0, so the port of the daemon is unknown: set a port\n"
 
 
 @pytest.fixture(params=[b"hello", b"[1]", b'{"ready": 1}', b"{}"])
-def another(request: pytest.FixtureRequest) -> Iterator[int]:
-    """The port of a server that is no daemon."""
+def other_server(request: pytest.FixtureRequest) -> Iterator[int]:
+    """The port of another HTTP server."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -90,18 +92,16 @@ def another(request: pytest.FixtureRequest) -> Iterator[int]:
         thread.join()
 
 
-def test_another_server_on_that_port(typed: Etl, another: int) -> None:
-    """It is told as such."""
-    result = typed("health", ETL_HTTP__PORT=str(another))
+def test_health_reports_another_http_server(etl_in_process: Etl, other_server: int) -> None:
+    result = etl_in_process("health", ETL_HTTP__PORT=str(other_server))
     assert result.code == 1
     assert (
         result.err
-        == f"error: another program answers at http://127.0.0.1:{another}, not the daemon: see http.port\n"
+        == f"error: another program answers at http://127.0.0.1:{other_server}, not the daemon: see http.port\n"
     )
 
 
-def test_a_server_that_does_not_speak_http(typed: Etl) -> None:
-    """Likewise."""
+def test_health_reports_a_server_without_http(etl_in_process: Etl) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         port = server.getsockname()[1]
 
@@ -113,7 +113,7 @@ def test_a_server_that_does_not_speak_http(typed: Etl) -> None:
 
         thread = threading.Thread(target=speak)
         thread.start()
-        result = typed("health", ETL_HTTP__PORT=str(port))
+        result = etl_in_process("health", ETL_HTTP__PORT=str(port))
         thread.join()
     assert result.code == 1
     assert "not the daemon: see http.port" in result.err

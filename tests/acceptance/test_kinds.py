@@ -1,4 +1,4 @@
-"""The example package brings a kind of its own: installed by pip, and used by every command."""
+"""The kind of the example package: installed with pip, and used by every command."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    """The variables with which a process finds the package, installed in a folder of its own."""
+    """Variables for a process to find the package, which is installed in a temporary folder."""
     source, target = tmp_path_factory.mktemp("source") / "plantillas", tmp_path_factory.mktemp("site")
     shutil.copytree(ROOT / "examples" / "plantillas", source, ignore=shutil.ignore_patterns("__pycache__"))
     offline = ("--no-index", "--no-deps", "--no-build-isolation", "--disable-pip-version-check")
@@ -35,7 +35,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
 
 
 def template(name: str, **changes: object) -> Document:
-    """A document of the kind."""
+    """A document of that kind."""
     return {
         "tipo": "plantilla",
         "nombre": name,
@@ -45,10 +45,10 @@ def template(name: str, **changes: object) -> Document:
     } | changes
 
 
-def test_every_command_knows_the_kind_of_an_installed_package(
+def test_every_command_supports_the_kind_of_an_installed_package(
     etl: Etl, collection: Collection[Document], redis_client: redis.Redis, installed: Mapping[str, str]
 ) -> None:
-    """Without a setting; its family has a TTL that can be set."""
+    """Without a setting; the TTL of its family can be set."""
     collection.insert_many([template("a b", _id=1), template("c", _id=2), template("d", _id=3, texto=7)])
     settings = {**installed, "ETL_FAMILIES": '{"ai:template": {"ttl": 600, "refresh_seconds": 500}}'}
     assert etl("sync", **settings).code == 0
@@ -67,19 +67,19 @@ def test_every_command_knows_the_kind_of_an_installed_package(
     assert {"path": "families.ai:template.ttl", "value": 600, "source": "environment ETL_FAMILIES"} in config
 
 
-def test_without_the_package_the_kind_is_unknown(
+def test_kind_is_unknown_without_the_package(
     etl: Etl, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """The document is a dead letter: this is what the package changes."""
+    """The document is a dead letter."""
     collection.insert_one(template("a"))
     assert etl("sync", "--json").json["collections"][0]["dead_lettered"] == 1
     assert not redis_client.exists("ai:template:a")
 
 
-def test_workers_know_the_kinds_of_the_settings(
+def test_workers_support_the_kinds_of_the_settings(
     etl: Etl, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """A module that the setting `kinds` names, without a package; in processes of their own."""
+    """A module in the setting `kinds`, without a package."""
     collection.insert_many([template(f"n{n}") for n in range(2500)])
     settings = {
         "ETL_KINDS": '["acme_plantillas"]',
@@ -91,10 +91,10 @@ def test_workers_know_the_kinds_of_the_settings(
     assert sum(1 for _ in redis_client.scan_iter("ai:template:*", count=1000)) == 2500
 
 
-def test_the_metrics_of_the_daemon_have_the_family(
+def test_metrics_of_the_daemon_have_the_family_of_the_kind(
     start_etl: StartEtl, collection: Collection[Document], installed: Mapping[str, str]
 ) -> None:
-    """By its name, from the start."""
+    """From the start."""
     collection.insert_one(template("a"))
     settings = every(60)
     start_etl("run", **settings, **installed)

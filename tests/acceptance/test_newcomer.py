@@ -1,4 +1,4 @@
-"""The way of docs/start.md, on a database with many collections of others."""
+"""The steps of docs/start.md, on a database with many other collections."""
 
 import re
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from random import Random
 import pytest
 import redis
 import yaml
+from bson import json_util
 from pymongo.database import Database
 
 from etl.settings import Settings
@@ -21,7 +22,7 @@ NOW = datetime.now(UTC)
 
 
 def unrelated(number: int) -> Sequence[Document]:
-    """Documents of a shop, a blog, sensors: nothing of the contract."""
+    """Documents of a shop, a blog, sensors: none of the contract."""
     random = Random(number)
     shapes: Sequence[Document] = (
         {"sku": "a-1", "price": 9.5, "stock": 3, "tags": ["x"], "updated_at": NOW},
@@ -34,7 +35,7 @@ def unrelated(number: int) -> Sequence[Document]:
 
 
 def messages(number: int) -> Document:
-    """What the page starts from: an own shape, one level deeper, with `activo`."""
+    """A document of the user on the page, in another shape."""
     return {
         "_id": number,
         "campaign": {"campana_id": f"c{number % 4}", "owner": "marketing"},
@@ -49,7 +50,7 @@ def messages(number: int) -> Document:
 
 @pytest.fixture
 def crowded(database: Database[Document]) -> Database[Document]:
-    """Thirty collections of others, one of the user's own, and a view."""
+    """Thirty other collections, the one of the user, and a view."""
     for number in range(30):
         database[f"other_{number}"].insert_many(unrelated(number))
     database["mensajes_ia"].insert_many([messages(number) for number in range(40)])
@@ -64,10 +65,10 @@ EDIT = """\
 """
 
 
-def test_a_newcomer_on_a_crowded_database(
+def test_steps_of_the_page_work_on_a_crowded_database(
     etl: Etl, crowded: Database[Document], redis_client: redis.Redis, tmp_path: Path
 ) -> None:
-    """Every step of the page, in its order."""
+    """Every step, in order."""
     proposed = etl("init", "--output", "etl.yaml")
     assert (proposed.code, proposed.err) == (0, "")
     path = tmp_path / "etl.yaml"
@@ -110,7 +111,9 @@ def test_a_newcomer_on_a_crowded_database(
 
     found = etl("doctor", **settings)
     assert found.code == 3
-    [command] = re.findall(r"type: db\.getSiblingDB.*createIndex\((.*)\)$", found.out, re.MULTILINE)
+    [command] = re.findall(
+        r"remedy, in mongosh: db\.getSiblingDB.*createIndex\((.*)\)$", found.out, re.MULTILINE
+    )
     assert f"createIndex({command})" in proposed.out
     crowded["mensajes_ia"].create_index([("modifiedAt", 1), ("_id", 1)], name="etl_modifiedAt")
     assert "createIndex" not in etl("doctor", **settings).out
@@ -126,49 +129,72 @@ def test_a_newcomer_on_a_crowded_database(
     assert etl("verify", "mensajes_ia", **settings).code == 0
 
 
-def test_the_page_has_these_steps() -> None:
-    """In this order, with the edit that is tried here."""
+def test_page_has_the_tested_steps() -> None:
+    """In this order, with the same edit."""
     steps = ["etl init", "etl try", "etl doctor", "etl sync", "etl verify"]
     places = [PAGE.index(f"    {step}") for step in steps]
     assert places == sorted(places)
     assert EDIT in PAGE
 
 
-def test_documents_of_the_contract_need_no_mapping(typed: Etl, database: Database[Document]) -> None:
-    """A collection is recognised by its `tipo`; a database without any has a proposal without a collection."""
+def test_proposal_for_the_document_of_the_page_is_the_printed_one(
+    etl_in_process: Etl, database: Database[Document]
+) -> None:
+    [shown] = re.findall(r"^```js\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    text, dates = re.subn(r"ISODate\((.*?)\)", r'{"$date": \1}', shown)
+    assert dates == 1
+    database["mensajes_ia"].insert_one(json_util.loads(text))
+    [collection] = yaml.safe_load(etl_in_process("init").out)["collections"]
+    assert (collection["name"], collection["timestamp_field"]) == ("mensajes_ia", "modifiedAt")
+    assert collection["fields"] == {"campana_id": "$campaign.campana_id", "segmento": "$Segmento"}
+
+
+def test_timestamp_field_is_found_among_undated_documents(
+    etl_in_process: Etl, database: Database[Document]
+) -> None:
+    """The proposal has the share of documents with the field."""
+    content = {"tipo": "cliente_mcp", "client_name": "a"}
+    database["content"].insert_many([*({**content, "updated_at": NOW} for _ in range(3)), content])
+    proposed = etl_in_process("init").out
+    assert yaml.safe_load(proposed)["collections"] == [{"name": "content", "timestamp_field": "updated_at"}]
+    assert "# date in 3 of 4; check that every write sets it" in proposed
+
+
+def test_documents_of_the_contract_need_no_mapping(etl_in_process: Etl, database: Database[Document]) -> None:
+    """A collection is recognised by `tipo`; otherwise the proposal has no collection."""
     database["nothing"].insert_one({"a": 1})
-    empty = typed("init")
+    empty = etl_in_process("init")
     assert yaml.safe_load(empty.out) == {"mongo": {"database": database.name}, "collections": None}
     database["content"].insert_one({"tipo": "cliente_mcp", "client_name": "a", "updated_at": NOW})
-    proposed = yaml.safe_load(typed("init").out)
+    proposed = yaml.safe_load(etl_in_process("init").out)
     assert proposed["collections"] == [{"name": "content", "timestamp_field": "updated_at"}]
 
 
-def test_the_redis_user_of_the_proposal_is_enough(
-    typed: Etl, database: Database[Document], start_redis: StartRedis
+def test_proposed_redis_user_may_sync_and_verify(
+    etl_in_process: Etl, database: Database[Document], start_redis: StartRedis
 ) -> None:
-    """For a cycle and a verification."""
+    """It may not write other keys."""
     server = start_redis()
     database["promptContent"].insert_one(
         {"tipo": "cliente_mcp", "client_name": "a", "tools_acceso": [], "estado": "x", "updated_at": NOW}
     )
-    [command] = re.findall(r"^#   (ACL SETUSER .*)$", typed("init").out, re.MULTILINE)
+    [command] = re.findall(r"^#   (ACL SETUSER .*)$", etl_in_process("init").out, re.MULTILINE)
     with redis.Redis.from_url(server.url) as client:
         client.execute_command(*command.replace("PASSWORD", "secret").split())
     url = server.url.replace("redis://", "redis://etl:secret@")
-    assert typed("sync", ETL_REDIS__URL=url).code == 0
-    assert typed("verify", "promptContent", ETL_REDIS__URL=url).code == 0
+    assert etl_in_process("sync", ETL_REDIS__URL=url).code == 0
+    assert etl_in_process("verify", "promptContent", ETL_REDIS__URL=url).code == 0
     with redis.Redis.from_url(url) as client, pytest.raises(redis.exceptions.NoPermissionError):
         client.set("other", "x")
 
 
-def test_what_cannot_be_tried(typed: Etl, database: Database[Document]) -> None:
-    """An empty collection, and an `_id` that is not there, in one line."""
-    done = typed("try", "promptContent")
+def test_try_without_document_is_a_one_line_error(etl_in_process: Etl, database: Database[Document]) -> None:
+    """For an empty collection, and for an unknown `_id`."""
+    done = etl_in_process("try", "promptContent")
     assert (done.code, done.err) == (1, "error: promptContent has no documents\n")
     database["promptContent"].insert_one({"_id": 1, "campana_id": 3, "updated_at": NOW})
-    done = typed("try", "promptContent", "2")
+    done = etl_in_process("try", "promptContent", "2")
     assert (done.code, done.err) == (1, "error: promptContent: no such document\n")
-    [one] = typed("try", "promptContent", "1", "--json").json["documents"]
+    [one] = etl_in_process("try", "promptContent", "1", "--json").json["documents"]
     assert (one["id"], one["document"]["campana_id"], one["reason"]) == ("1", 3, "invalid fields")
     assert {error["field"] for error in one["errors"]} >= {"campana_id", "segmento"}

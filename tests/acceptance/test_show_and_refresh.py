@@ -22,29 +22,28 @@ SHOWN = {
 
 
 @pytest.fixture
-def synced(samples: list[Document], typed: Etl) -> list[Document]:
-    """The samples are in Redis."""
-    assert typed("sync").code == 0
+def synced(samples: list[Document], etl_in_process: Etl) -> list[Document]:
+    """The samples, synced to Redis."""
+    assert etl_in_process("sync").code == 0
     return samples
 
 
 @pytest.mark.usefixtures("synced")
-def test_an_entry_is_shown(etl: Etl, typed: Etl) -> None:
-    """By its parts or its key, with its TTL and its decoded value."""
+def test_show_prints_ttl_and_decoded_value(etl: Etl, etl_in_process: Etl) -> None:
+    """Of an entry given by parts or by key."""
     for words, expected in SHOWN.items():
-        result = typed("show", *words)
+        result = etl_in_process("show", *words)
 
         assert (result.code, result.err) == (0, ""), words
         assert expected in result.out
     words = ("show", "config:api", "openai")
-    here, there = (re.sub(r"\d+ s left", "", one(*words).out) for one in (typed, etl))
+    here, there = (re.sub(r"\d+ s left", "", one(*words).out) for one in (etl_in_process, etl))
     assert here == there
 
 
 @pytest.mark.usefixtures("synced")
-def test_an_entry_is_shown_as_json(typed: Etl) -> None:
-    """Type, TTL left and decoded value, for programs."""
-    shown = typed(
+def test_show_json_has_type_ttl_and_decoded_value(etl_in_process: Etl) -> None:
+    shown = etl_in_process(
         "show", "ai:campaign_messages", "camp_2025_tech", "Costa Rica_28-40_masculino", "--json"
     ).json
 
@@ -54,8 +53,8 @@ def test_an_entry_is_shown_as_json(typed: Etl) -> None:
 
 
 @pytest.mark.usefixtures("synced")
-def test_a_refresh_warms_an_entry_again(etl: Etl, redis_client: redis.Redis) -> None:
-    """A key that is lost comes back, although the watermark is past its document and does not move."""
+def test_refresh_writes_a_lost_entry_again(etl: Etl, redis_client: redis.Redis) -> None:
+    """The watermark is past its document, and does not move."""
     before = contract_keys(redis_client)
     redis_client.delete("config:api:openai")
 
@@ -75,10 +74,9 @@ def test_a_refresh_warms_an_entry_again(etl: Etl, redis_client: redis.Redis) -> 
     assert after["etl:last_sync:promptContent"]["value"] == before["etl:last_sync:promptContent"]["value"]
 
 
-def test_a_refresh_warms_a_family_again(
+def test_refresh_writes_a_whole_family_again(
     etl: Etl, synced: list[Document], collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """Without a name, all entries of the family, and of no other."""
     collection.insert_one({**synced[4], "_id": 1, "client_name": "otro"})
     redis_client.delete("config:client:marketing-web", "config:api:openai")
 
@@ -90,9 +88,8 @@ def test_a_refresh_warms_a_family_again(
 
 
 @pytest.mark.parametrize("family", ["etl:last_sync", "lock:content_generation"])
-def test_what_no_document_fills_cannot_be_refreshed(typed: Etl, family: str) -> None:
-    """It is refused as a wrong usage."""
-    result = typed("refresh", family)
+def test_refresh_of_a_family_without_documents_is_refused(etl_in_process: Etl, family: str) -> None:
+    result = etl_in_process("refresh", family)
 
     assert result.code == 2
     assert family in result.err

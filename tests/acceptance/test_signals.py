@@ -1,4 +1,4 @@
-"""Signals and standard streams of real processes: an end in good order at any moment, and no tracebacks."""
+"""Signals and standard streams of real processes: an orderly end at any time, without tracebacks."""
 
 import os
 import signal
@@ -28,8 +28,8 @@ def children(pid: int) -> list[int]:
         return []
 
 
-def holds_back(pid: int) -> bool:
-    """Whether SIGTERM would wait: so it does from the first line of `etl.__main__` on, and in `unshare` itself."""
+def blocks_sigterm(pid: int) -> bool:
+    """Whether SIGTERM is blocked, as from the first line of `etl.__main__` on; `unshare` itself does not count."""
     with suppress(OSError):
         if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(NAMESPACE[0].encode()):
             return False
@@ -43,9 +43,9 @@ StartFirst = Callable[..., "tuple[int, subprocess.Popen[str]]"]
 
 @pytest.fixture
 def start_first(environment: Mapping[str, str], tmp_path: Path) -> Iterator[StartFirst]:
-    """Start a command as the first process of a namespace, as a container does; its pid, and its parent."""
+    """Start a command as the first process of a namespace, like a container; returns its pid and its parent."""
     if not os.environ.get("CI") and subprocess.run([*NAMESPACE, "true"], check=False).returncode:
-        pytest.skip("it takes the right to make a namespace")
+        pytest.skip("needs the permission to create a namespace")
     started: list[subprocess.Popen[str]] = []
 
     def start(*command: str, **variables: str) -> "tuple[int, subprocess.Popen[str]]":
@@ -66,37 +66,37 @@ def start_first(environment: Mapping[str, str], tmp_path: Path) -> Iterator[Star
         parent.communicate()
 
 
-AWAY = {"ETL_REDIS__URL": "redis://127.0.0.1:1/0", "ETL_RETRY__SECONDS": "60"}
+WITHOUT_REDIS = {"ETL_REDIS__URL": "redis://127.0.0.1:1/0", "ETL_RETRY__SECONDS": "60"}
 
 
 @pytest.mark.parametrize(("command", "code"), [("run", 0), ("sync", 130)])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_while_it_loads_ends_the_first_process_of_a_container(
+def test_signal_during_imports_ends_the_first_process_of_a_container(
     start_first: StartFirst, command: str, code: int, number: signal.Signals
 ) -> None:
-    """The kernel drops it where a process has no action for it, as it has none while it loads."""
-    pid, parent = start_first(sys.executable, "-m", "etl", command, **AWAY)
-    assert eventually(lambda: holds_back(pid), seconds=10)
+    """The kernel drops signals without a handler for such a process, and none is installed during the imports."""
+    pid, parent = start_first(sys.executable, "-m", "etl", command, **WITHOUT_REDIS)
+    assert eventually(lambda: blocks_sigterm(pid), seconds=10)
     os.kill(pid, number)
     assert_ended(parent, code)
 
 
 @pytest.mark.parametrize("delay", [0.1, 0.3, 0.6, 1.0])
-def test_a_daemon_that_is_ended_soon_ends_well(start_first: StartFirst, delay: float) -> None:
-    """Whatever it is at when SIGTERM comes."""
+def test_sigterm_in_the_first_second_ends_the_daemon(start_first: StartFirst, delay: float) -> None:
+    """At any point of its start."""
     pid, parent = start_first(sys.executable, "-m", "etl", "run")
-    assert eventually(lambda: holds_back(pid), seconds=10)
+    assert eventually(lambda: blocks_sigterm(pid), seconds=10)
     time.sleep(delay)
     os.kill(pid, signal.SIGTERM)
     assert_ended(parent, 0)
 
 
-def test_the_image_loses_no_signal_while_python_starts(start_first: StartFirst) -> None:
-    """Its entry point holds signals back before there is any Python, and works otherwise."""
+def test_image_loses_no_signal_while_python_starts(start_first: StartFirst) -> None:
+    """Its entry point blocks signals before Python starts."""
     *before, name = entry_point()
     assert name == "etl"
     pid, parent = start_first(*before, sys.executable, "-m", "etl", "run")
-    assert eventually(lambda: holds_back(pid), seconds=10)
+    assert eventually(lambda: blocks_sigterm(pid), seconds=10)
     os.kill(pid, signal.SIGTERM)
     assert_ended(parent, 0)
     _, parent = start_first(*before, sys.executable, "-m", "etl", "sync", "nowhere")
@@ -104,14 +104,14 @@ def test_the_image_loses_no_signal_while_python_starts(start_first: StartFirst) 
 
 
 def assert_ended(process: "subprocess.Popen[str]", code: int) -> None:
-    """It ends within ten seconds, with this exit code."""
-    _, said = process.communicate(timeout=10)
-    assert process.returncode == code, said
-    assert "Traceback" not in said
+    """Check that it ends within ten seconds, with this exit code."""
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == code, err
+    assert "Traceback" not in err
 
 
-def test_sighup_ends_a_daemon_in_good_order(start_etl: StartEtl, redis_client: redis.Redis) -> None:
-    """The terminal is gone that it was started from: it ends as with SIGTERM."""
+def test_sighup_ends_the_daemon_like_sigterm(start_etl: StartEtl, redis_client: redis.Redis) -> None:
+    """Sent when its terminal is closed."""
     daemon = start_etl("run", **every(1))
     assert eventually(lambda: bool(redis_client.exists(HISTORY)))
     daemon.send_signal(signal.SIGHUP)
@@ -119,8 +119,7 @@ def test_sighup_ends_a_daemon_in_good_order(start_etl: StartEtl, redis_client: r
     assert not redis_client.exists(LEADER)
 
 
-def test_a_daemon_under_nohup_goes_on(environment: Mapping[str, str], redis_client: redis.Redis) -> None:
-    """It was started with SIGHUP ignored."""
+def test_daemon_under_nohup_ignores_sighup(environment: Mapping[str, str], redis_client: redis.Redis) -> None:
     command = ["nohup", sys.executable, "-m", "etl", "run"]
     variables = {**environment, **every(1)}
     with subprocess.Popen(command, env=variables, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as daemon:
@@ -135,8 +134,8 @@ def test_a_daemon_under_nohup_goes_on(environment: Mapping[str, str], redis_clie
 
 @pytest.mark.parametrize("arguments", ["config --json", "config", "--help", "sync --json", "sync"])
 @pytest.mark.usefixtures("collection")
-def test_an_answer_that_cannot_be_written_is_one_line(in_shell: "InShell", arguments: str) -> None:
-    """The disk is full: exit code 1, no traceback."""
+def test_unwritable_stdout_is_a_one_line_error(in_shell: "InShell", arguments: str) -> None:
+    """As with a full disk: exit code 1, no traceback."""
     code, err = in_shell(f"{arguments} >{FULL}")
     assert (code, err) == (1, "error: cannot write to stdout: No space left on device\n")
 
@@ -155,8 +154,10 @@ def test_an_answer_that_cannot_be_written_is_one_line(in_shell: "InShell", argum
     ],
 )
 @pytest.mark.usefixtures("collection")
-def test_a_closed_or_full_stream_changes_no_exit_code(in_shell: "InShell", arguments: str, code: int) -> None:
-    """What a command could not say it has done all the same."""
+def test_closed_or_full_stream_does_not_change_the_exit_code(
+    in_shell: "InShell", arguments: str, code: int
+) -> None:
+    """The command has done its work."""
     assert in_shell(arguments) == (code, "")
 
 
@@ -165,7 +166,7 @@ InShell = Callable[[str], tuple[int, str]]
 
 @pytest.fixture
 def in_shell(environment: Mapping[str, str], tmp_path: Path) -> InShell:
-    """Run a command as a shell would, with redirections; its exit code and what it said on stderr."""
+    """Run a command in a shell, with redirections; returns exit code and stderr."""
 
     def run(words: str) -> tuple[int, str]:
         line = f"exec '{sys.executable}' -m etl {words}"
@@ -183,10 +184,10 @@ def in_shell(environment: Mapping[str, str], tmp_path: Path) -> InShell:
 
 
 @pytest.mark.parametrize("streams", [">&- 2>&- <&-", f"2>{FULL}", "2>&1 | true"])
-def test_a_daemon_whose_log_cannot_be_written_works_on(
+def test_daemon_with_an_unwritable_log_continues(
     environment: Mapping[str, str], tmp_path: Path, redis_client: redis.Redis, streams: str
 ) -> None:
-    """It runs its cycles, and SIGTERM ends it with 0."""
+    """SIGTERM ends it with exit code 0."""
     line = f"echo $BASHPID >pid; exec '{sys.executable}' -m etl --verbose run"
     code = f"({line}) {streams}"
     if "|" in streams:

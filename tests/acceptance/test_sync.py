@@ -23,40 +23,40 @@ LAST_SYNC = "etl:last_sync:promptContent"
 QUEUE = "queue:ai_generation:alta"
 
 
-def only(result: Any) -> dict[str, Any]:
-    """The report of the one collection."""
+def single_report(result: Any) -> dict[str, Any]:
+    """The report of the single_report collection."""
     [report] = result.json["collections"]
     return dict(report)
 
 
 def change(collection: Collection[Document], document: Document, **fields: Any) -> None:
-    """What a user's application does: new values, and the timestamp moved to now."""
+    """Update a document as the application of a user does: new values and timestamp."""
     collection.update_one({"_id": document["_id"]}, {"$set": {**fields, "updated_at": datetime.now(UTC)}})
 
 
-def test_the_samples_become_the_expected_keys(
+def test_samples_become_the_expected_keys(
     etl: Etl, samples: list[Document], redis_client: redis.Redis
 ) -> None:
-    """Every key, type, TTL, field, order and value of the users' design, and no key beside them."""
+    """Keys, types, TTLs, fields, order and values; and no other keys."""
     result = etl("sync", "--json")
 
-    assert (result.code, result.err) == (0, "")
-    wanted = expected()
+    assert (result.code, result.problems) == (0, "")
+    expected_keys = expected()
     found = contract_keys(redis_client)
-    assert found.keys() == wanted.keys()
-    took = found[LAST_SYNC]["value"].pop("sync_duration_ms")
-    del wanted[LAST_SYNC]["value"]["sync_duration_ms"]
-    assert took.isdecimal()
-    for key, content in wanted.items():
+    assert found.keys() == expected_keys.keys()
+    duration = found[LAST_SYNC]["value"].pop("sync_duration_ms")
+    del expected_keys[LAST_SYNC]["value"]["sync_duration_ms"]
+    assert duration.isdecimal()
+    for key, content in expected_keys.items():
         assert found[key]["type"] == content["type"], key
         assert found[key]["value"] == content["value"], key
         ttl = found[key]["ttl"]
         assert ttl == content["ttl"] or 0 <= content["ttl"] - ttl <= 2, key
-    report = only(result)
+    report = single_report(result)
     assert (report["mode"], report["records_processed"], report["written"]) == ("cold_start", len(samples), 5)
     assert (report["enqueued"], report["last_timestamp"]) == (1, "2025-01-15T10:31:00Z")
     assert report["last_id"] == "ObjectId('65a5000000000000000000a6')"
-    # What is beside the contract's fields is nowhere in Redis, the ETL's own keys included.
+    # Fields outside the contract are in no key of Redis, state keys included.
     everything = repr(contents(redis_client))
     assert "openai" in everything
     assert "api_key" not in everything
@@ -64,39 +64,43 @@ def test_the_samples_become_the_expected_keys(
 
 
 @pytest.mark.usefixtures("samples")
-def test_a_second_sync_processes_nothing(etl: Etl, typed: Etl, redis_client: redis.Redis) -> None:
-    """Nothing is applied or queued twice, and `etl:last_sync` says again that all is well."""
-    typed("sync")
+def test_second_sync_processes_nothing(etl: Etl, etl_in_process: Etl, redis_client: redis.Redis) -> None:
+    """Nothing is queued twice, and `etl:last_sync` is written again."""
+    etl_in_process("sync")
     redis_client.expire(LAST_SYNC, 100)
 
     result = etl("sync", "--json")
 
-    report = only(result)
+    report = single_report(result)
     assert (report["mode"], report["records_processed"]) == ("delta", 0)
     assert redis_client.llen(QUEUE) == 1
     assert 1318 <= redis_client.ttl(LAST_SYNC) <= 1320
     assert redis_client.hget(LAST_SYNC, "records_processed") == "0"
 
 
-def test_a_changed_message_is_one_document(
-    etl: Etl, typed: Etl, samples: list[Document], collection: Collection[Document], redis_client: redis.Redis
+def test_changed_message_processes_one_document(
+    etl: Etl,
+    etl_in_process: Etl,
+    samples: list[Document],
+    collection: Collection[Document],
+    redis_client: redis.Redis,
 ) -> None:
-    """Changing one message processes one document and replaces its list, TTL included."""
-    typed("sync")
+    """Its list is replaced, and the TTL renewed."""
+    etl_in_process("sync")
     redis_client.expire(MESSAGES, 100)
     messages = [{**message, "texto": "Nuevo"} for message in samples[0]["mensajes"]]
     change(collection, samples[0], mensajes=messages)
 
     result = etl("sync", "--json")
 
-    assert only(result)["records_processed"] == 1
+    assert single_report(result)["records_processed"] == 1
     texts = [json.loads(member)["texto"] for member in redis_client.lrange(MESSAGES, 0, -1)]
     assert texts == ["Nuevo"] * 3
     assert redis_client.ttl(MESSAGES) > 10790
 
 
 class Reader(threading.Thread):
-    """A consumer that reads a list again and again, and remembers each different thing it saw."""
+    """A consumer that reads a list continuously, and collects the different values."""
 
     def __init__(self, url: str, key: str) -> None:
         super().__init__()
@@ -108,7 +112,6 @@ class Reader(threading.Thread):
         self._done = threading.Event()
 
     def run(self) -> None:
-        """Read in a tight loop."""
         with redis.Redis.from_url(self._url, decode_responses=True) as client:
             while not self._done.is_set():
                 members, ttl = client.pipeline().lrange(self._key, 0, -1).pttl(self._key).execute()
@@ -122,19 +125,19 @@ class Reader(threading.Thread):
         self.join()
 
 
-def test_a_reader_never_sees_half(
-    etl: Etl, typed: Etl, samples: list[Document], collection: Collection[Document], redis_url: str
+def test_reader_sees_complete_lists_only(
+    etl: Etl, etl_in_process: Etl, samples: list[Document], collection: Collection[Document], redis_url: str
 ) -> None:
-    """While a list is replaced, another client sees the old one or the new one, each whole and with TTL."""
+    """The old one or the new one, with TTL, while the list is replaced."""
     before = [{"numero": number, "texto": "viejo", "tono": "casual"} for number in range(200)]
     after = [{"numero": number, "texto": "nuevo", "tono": "casual"} for number in range(300)]
     change(collection, samples[0], mensajes=before)
-    typed("sync")
+    etl_in_process("sync")
     reader = Reader(redis_url, MESSAGES)
     reader.start()
     try:
         change(collection, samples[0], mensajes=after)
-        assert only(etl("sync", "--json"))["records_processed"] == 1
+        assert single_report(etl("sync", "--json"))["records_processed"] == 1
     finally:
         reader.finish()
 
@@ -144,37 +147,37 @@ def test_a_reader_never_sees_half(
 
 
 @pytest.mark.parametrize("fields", [{"estado": "archivado"}, {"eliminado": True}])
-def test_an_archived_or_deleted_document_loses_its_keys(
+def test_archived_or_deleted_document_loses_its_keys(
     etl: Etl,
-    typed: Etl,
+    etl_in_process: Etl,
     samples: list[Document],
     collection: Collection[Document],
     redis_client: redis.Redis,
     fields: dict[str, Any],
 ) -> None:
-    """Its keys are gone after the next cycle; those of other documents stay."""
-    typed("sync")
+    """Other documents keep theirs."""
+    etl_in_process("sync")
     assert redis_client.exists(MESSAGES, META) == 2
     change(collection, samples[0], **fields)
 
-    report = only(etl("sync", "--json"))
+    report = single_report(etl("sync", "--json"))
 
     assert (report["records_processed"], report["evicted"]) == (1, 1)
     assert redis_client.exists(MESSAGES, META) == 0
     assert redis_client.exists("config:api:openai") == 1
 
 
-def test_an_invalid_document_stops_nothing(
+def test_invalid_document_does_not_affect_others(
     etl: Etl, samples: list[Document], collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """It is told with its `_id`, the reason and the fields, but no content; its neighbours are applied."""
+    """It is reported with `_id`, reason and fields, but without content."""
     moment = samples[0]["updated_at"] + timedelta(milliseconds=1)
     bad = generacion(mensajes=[{"texto": "secreto"}], updated_at=moment)
     document_id = collection.insert_one(bad).inserted_id
 
     result = etl("sync", "--json")
 
-    report = only(result)
+    report = single_report(result)
     assert result.code == 0
     assert (report["records_processed"], report["dead_lettered"]) == (len(samples), 1)
     [letter] = report["dead_letters"]
@@ -185,21 +188,20 @@ def test_an_invalid_document_stops_nothing(
     assert redis_client.exists(MESSAGES) == 1
 
 
-def test_an_invalid_document_is_told_to_people_too(typed: Etl, collection: Collection[Document]) -> None:
-    """The plain report names it."""
+def test_plain_report_names_invalid_documents(etl_in_process: Etl, collection: Collection[Document]) -> None:
     document_id = collection.insert_one({"tipo": "otro", "updated_at": datetime.now(UTC)}).inserted_id
 
-    result = typed("sync")
+    result = etl_in_process("sync")
 
     assert result.code == 0
     assert "1 invalid, not applied:" in result.out
     assert str(document_id) in result.out
 
 
-def test_each_collection_has_its_turn(
+def test_all_collections_are_synced(
     etl: Etl, samples: list[Document], collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """Several collections are synced in one command, each with its own watermark and kind."""
+    """Each with its own watermark and kind."""
     clients = collection.database["clientes"]
     client = {key: value for key, value in samples[4].items() if key != "tipo"}
     clients.insert_one({**client, "client_name": "otro"})
@@ -216,8 +218,8 @@ def test_each_collection_has_its_turn(
 
 
 @pytest.mark.usefixtures("samples")
-def test_settings_files_decide(etl: Etl, tmp_path: Path, redis_client: redis.Redis) -> None:
-    """config/etl.yaml where the command runs is used, and a TTL set there reaches Redis."""
+def test_ttl_of_the_settings_file_is_used(etl: Etl, tmp_path: Path, redis_client: redis.Redis) -> None:
+    """config/etl.yaml in the current folder."""
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "etl.yaml").write_text('families: {"config:api": {ttl: 50}}')
 
@@ -227,32 +229,32 @@ def test_settings_files_decide(etl: Etl, tmp_path: Path, redis_client: redis.Red
 
 
 @pytest.mark.usefixtures("samples")
-def test_two_at_a_time_are_one_too_many(held_up: "subprocess.Popen[str]", etl: Etl) -> None:
-    """While one command syncs a collection, a second ends with 75 and names the holder."""
+def test_second_sync_of_a_collection_is_refused(waiting_sync: "subprocess.Popen[str]", etl: Etl) -> None:
+    """With exit code 75 and the holder."""
     second = etl("sync", "--json")
 
     assert second.code == 75
-    report = only(second)
+    report = single_report(second)
     assert report["status"] == "locked"
-    assert f":{held_up.pid}:" in report["error"]
+    assert f":{waiting_sync.pid}:" in report["error"]
 
 
 @pytest.mark.usefixtures("samples")
-def test_ctrl_c_ends_a_sync(held_up: "subprocess.Popen[str]", typed: Etl) -> None:
-    """A sync that waits for a server ends with 130 and one line, and leaves the collection to others."""
-    result = interrupt(held_up)
+def test_ctrl_c_ends_a_waiting_sync(waiting_sync: "subprocess.Popen[str]", etl_in_process: Etl) -> None:
+    """With exit code 130 and one line; the lease is released."""
+    result = interrupt(waiting_sync)
 
     assert result.code == 130
-    assert result.err.startswith("error: ")
-    assert result.err.count("\n") == 1
-    assert only(typed("sync", "--json"))["records_processed"] == 6
+    assert result.problems.startswith("error: ")
+    assert result.problems.count("\n") == 1
+    assert single_report(etl_in_process("sync", "--json"))["records_processed"] == 6
 
 
 @pytest.fixture
-def held_up(
+def waiting_sync(
     start_etl: StartEtl, proxy_to: ProxyTo, mongod: MongoServer, redis_client: redis.Redis
 ) -> "subprocess.Popen[str]":
-    """A sync that has the lease and cannot reach MongoDB."""
+    """A sync that holds the lease and waits for MongoDB."""
     proxy = proxy_to(mongod)
     proxy.cut()
     process = start_etl("sync", ETL_MONGO__URI=proxy.through(mongod.uri), ETL_MONGO__TIMEOUT_SECONDS="1")

@@ -14,21 +14,21 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-7]")
 
 
 def on_a_terminal(environment: Mapping[str, str], *arguments: str, **variables: str) -> str:
-    """What a command writes to a terminal of 80 columns."""
-    terminal, inside = pty.openpty()
+    """The output of a command on a terminal of 80 columns."""
+    terminal, slave = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "etl", *arguments],
         env={**environment, "TERM": "xterm", "COLUMNS": "80", **variables},
-        stdin=inside,
-        stdout=inside,
-        stderr=inside,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
     )
-    os.close(inside)
+    os.close(slave)
     written = b""
     while True:
         try:
             piece = os.read(terminal, 4096)
-        except OSError:  # Linux's way to say that nobody writes to it any more
+        except OSError:  # Linux raises this when the other end is closed
             break
         written += piece
     os.close(terminal)
@@ -36,8 +36,7 @@ def on_a_terminal(environment: Mapping[str, str], *arguments: str, **variables: 
     return written.decode()
 
 
-def test_a_terminal_gets_colours(environment: dict[str, str]) -> None:
-    """The status is coloured and a spinner turns, where a person looks; with NO_COLOR nothing is coloured."""
+def test_terminal_gets_colours_unless_no_color_is_set(environment: dict[str, str]) -> None:
     environment.pop("NO_COLOR", None)
 
     assert COLOUR.search(on_a_terminal(environment, "sync"))
@@ -46,7 +45,7 @@ def test_a_terminal_gets_colours(environment: dict[str, str]) -> None:
     assert not COLOUR.search(plain)
 
 
-def test_a_narrow_terminal_shows_whole_numbers(
+def test_narrow_terminal_shows_complete_numbers(
     environment: dict[str, str], collection: Collection[Document]
 ) -> None:
     """A cycle of 1,000 documents on 36 columns."""

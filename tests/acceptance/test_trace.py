@@ -1,4 +1,4 @@
-"""`etl trace` as a person types it."""
+"""`etl trace`."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -16,21 +16,21 @@ from tests.support.types import Document
 NAME = "promptContent"
 
 
-def test_everything_that_is_known_is_told(
-    etl: Etl, typed: Etl, collection: Collection[Document], redis_client: redis.Redis
+def test_trace_shows_keys_dead_letter_and_outcome(
+    etl: Etl, etl_in_process: Etl, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """The keys with their TTL and what is wrong, the dead letter with its fields; the last line says why."""
+    """Keys with TTL and differences, and the fields of the dead letter; the last line explains."""
     now = datetime.now(UTC)
     collection.insert_many([api("p", now, _id="d"), api("q", now, _id="e", status=5)])
-    assert typed("sync").code == 0
+    assert etl_in_process("sync").code == 0
     redis_client.hset("config:api:p", "more", "1")
-    told = etl("trace", NAME, "d")
-    assert (told.code, told.err) == (0, "")
-    assert "  in MongoDB    yes\n" in told.out
-    assert "  fills         config:api:p: hash, " in told.out
-    assert ' s left; different, field "more" should not exist: "1"\n' in told.out
-    assert "  watermark     has passed it\n" in told.out
-    assert told.out.splitlines()[-1].startswith(
+    trace = etl("trace", NAME, "d")
+    assert (trace.code, trace.err) == (0, "")
+    assert "  in MongoDB    yes\n" in trace.out
+    assert "  fills         config:api:p: hash, " in trace.out
+    assert ' s left; different, field "more" should not exist: "1"\n' in trace.out
+    assert "  watermark     has passed it\n" in trace.out
+    assert trace.out.splitlines()[-1].startswith(
         "overwritten: it was applied, and its key was changed by another program"
     )
     answer = etl("trace", NAME, "e", "--json").json
@@ -48,38 +48,39 @@ TYPED = [
 ]
 
 
-def test_a_document_is_found_by_its_id_as_people_type_it(
-    typed: Etl, collection: Collection[Document]
+def test_trace_and_dead_letters_find_ids_in_each_notation(
+    etl_in_process: Etl, collection: Collection[Document]
 ) -> None:
-    """Whatever the type of a number in MongoDB; as a document, and as a dead letter."""
+    """For each type of number in MongoDB."""
     now = datetime.now(UTC)
     collection.insert_many([api(f"p{n}", now, _id=stored, status=5) for n, stored in enumerate(STORED)])
-    assert typed("sync").code == 0
+    assert etl_in_process("sync").code == 0
     for words, stored in zip(TYPED, STORED, strict=True):
-        told = typed("trace", "--json", NAME, *words).json
-        assert (told["found"], told["outcome"], told["dead_letter"]["id"]) == (
+        trace = etl_in_process("trace", "--json", NAME, *words).json
+        assert (trace["found"], trace["outcome"], trace["dead_letter"]["id"]) == (
             True,
             "invalid",
             id_text(stored),
         )
-        shown = typed("dead-letters", "show", "--json", *words).json
+        shown = etl_in_process("dead-letters", "show", "--json", *words).json
         assert shown["id"] == id_text(stored)
 
 
 @pytest.mark.parametrize(
     "words", ['{"$oid":"zz"}', '{"$uuid":5}', '{"$binary":1}', '{"$code":1}', '{"$regex":".*"}', '{"$gt":1}']
 )
-def test_what_is_no_id_is_not_in_mongodb(typed: Etl, collection: Collection[Document], words: str) -> None:
-    """It is never an unforeseen error, and finds no document that it does not name."""
+def test_invalid_id_is_not_in_mongodb(
+    etl_in_process: Etl, collection: Collection[Document], words: str
+) -> None:
+    """It is no unexpected error, and matches no other document."""
     collection.insert_one(api("p", datetime.now(UTC), _id="d"))
-    assert typed("sync").code == 0
-    assert typed("trace", NAME, words).out.splitlines()[-1].startswith("not in MongoDB")
-    result = typed("dead-letters", "show", words)
+    assert etl_in_process("sync").code == 0
+    assert etl_in_process("trace", NAME, words).out.splitlines()[-1].startswith("not in MongoDB")
+    result = etl_in_process("dead-letters", "show", words)
     assert (result.code, "is not a dead letter" in result.err) == (1, True)
 
 
 @pytest.mark.parametrize("words", [("trace", "nowhere", "d"), ("trace", NAME)])
-def test_a_wrong_usage_is_refused(typed: Etl, words: tuple[str, ...]) -> None:
-    """In one line."""
-    result = typed(*words)
+def test_wrong_usage_of_trace_is_one_line(etl_in_process: Etl, words: tuple[str, ...]) -> None:
+    result = etl_in_process(*words)
     assert (result.code, result.err.count("\n")) == (2, 1)

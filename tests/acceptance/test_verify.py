@@ -1,4 +1,4 @@
-"""`etl verify` as a person types it."""
+"""`etl verify`."""
 
 import re
 import threading
@@ -19,46 +19,45 @@ NAME = "promptContent"
 
 
 @pytest.fixture(autouse=True)
-def synced(samples: list[Document], typed: Etl, collection: Collection[Document]) -> list[Document]:
-    """The samples are in Redis, as young as their keys, and their owners are known."""
+def synced(samples: list[Document], etl_in_process: Etl, collection: Collection[Document]) -> list[Document]:
+    """The samples, dated now and synced."""
     collection.update_many({}, [{"$set": {"updated_at": "$$NOW"}}])
-    assert typed("sync").code == 0
+    assert etl_in_process("sync").code == 0
     return samples
 
 
-def test_a_true_cache_ends_with_0(typed: Etl) -> None:
-    """With the numbers, and nothing on stderr."""
-    result = typed("verify", NAME)
-    assert (result.code, result.err) == (0, "")
+def test_matching_cache_gives_exit_code_0(etl_in_process: Etl) -> None:
+    """With counts, and nothing on stderr."""
+    result = etl_in_process("verify", NAME)
+    assert (result.code, result.problems) == (0, "")
     assert re.search(r"matching +\d+  match their documents", result.out)
     assert result.out.splitlines()[-1].startswith("promptContent: all keys match; 6 documents read in ")
 
 
-def test_what_is_wrong_ends_with_3_until_it_is_repaired(
-    typed: Etl, collection: Collection[Document], redis_client: redis.Redis
+def test_mismatch_gives_exit_code_3_until_it_is_repaired(
+    etl_in_process: Etl, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """Each key is named with what is wrong; after a complete repair nothing is."""
+    """Each key is printed with its difference."""
     redis_client.hset("config:api:openai", "status", "spoiled")
     redis_client.delete("mcp:server:status:content")
     collection.delete_one({"tipo": "cliente_mcp"})
-    wrong = typed("verify", NAME)
+    wrong = etl_in_process("verify", NAME)
     assert wrong.code == 3
     assert 'config:api:openai: field status is "spoiled", and should be' in wrong.out
     assert "mcp:server:status:content: it does not exist" in wrong.out
     assert re.search(r"config:client:marketing-web: document .* was deleted", wrong.out)
     assert "promptContent: 3 keys do not match;" in wrong.out
-    repaired = typed("verify", NAME, "--repair")
+    repaired = etl_in_process("verify", NAME, "--repair")
     assert (repaired.code, "promptContent: 3 keys repaired;" in repaired.out) == (0, True)
-    assert typed("verify", NAME).code == 0
+    assert etl_in_process("verify", NAME).code == 0
     assert not redis_client.exists("config:client:marketing-web")
 
 
-def test_the_answer_is_one_json_document(typed: Etl, redis_client: redis.Redis) -> None:
-    """With every number, and the keys that are not as they should be."""
+def test_verify_json_has_counts_and_keys(etl_in_process: Etl, redis_client: redis.Redis) -> None:
     redis_client.hset("config:api:openai", "status", "spoiled")
-    result = typed("verify", NAME, "--json", "--sample", "100")
+    result = etl_in_process("verify", NAME, "--json", "--sample", "100")
     answer = result.json
-    assert (result.code, result.err) == (3, "")
+    assert (result.code, result.problems) == (3, "")
     assert [*answer] == [
         *("true", "collection", "documents", "matching", "different", "missing", "expired", "orphaned"),
         *("deferred", "pending", "left_alone", "invalid", "repaired", "sampled", "duration_ms", "keys"),
@@ -71,16 +70,15 @@ def test_the_answer_is_one_json_document(typed: Etl, redis_client: redis.Redis) 
     ("words", "code"),
     [(("verify", "nowhere"), 2), (("verify",), 2), (("verify", NAME, "--sample", "0"), 2)],
 )
-def test_a_wrong_usage_is_refused(typed: Etl, words: tuple[str, ...], code: int) -> None:
-    """In one line."""
-    result = typed(*words)
-    assert (result.code, result.err.count("\n")) == (code, 1)
+def test_wrong_usage_of_verify_is_one_line(etl_in_process: Etl, words: tuple[str, ...], code: int) -> None:
+    result = etl_in_process(*words)
+    assert (result.code, result.problems.count("\n")) == (code, 1)
 
 
-def test_the_daemon_reconciles_if_it_is_told_to(
+def test_daemon_reconciles_at_the_configured_interval(
     start_etl: StartEtl, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """What a hard delete left, and what others have spoiled, is repaired without anyone's doing."""
+    """Keys of a hard-deleted document and changed keys are repaired."""
     collection.delete_one({"tipo": "cliente_mcp"})
     redis_client.hset("config:api:openai", "status", "spoiled")
     start_etl("run", ETL_RECONCILE__INTERVAL_SECONDS="1")
@@ -94,15 +92,15 @@ def test_there_is_no_mismatch_beside_a_daemon_and_a_writer(
     collection: Collection[Document],
     redis_client: redis.Redis,
 ) -> None:
-    """Documents come, change, move to another segment and are archived; 20 verifications name none."""
-    collection.insert_many([_written(number, Random(number)) for number in range(200)])
+    """20 verifications, while documents are inserted, changed, moved and archived."""
+    collection.insert_many([_random_document(number, Random(number)) for number in range(200)])
     start_etl("run", ETL_SCHEDULE__CYCLE_SECONDS="1")
     assert eventually(lambda: len(redis_client.keys("ai:generation:meta:*")) > 50)
-    stop, chance = threading.Event(), Random(11)
+    stop, random = threading.Event(), Random(11)
 
     def write() -> None:
         while not stop.wait(0.002):
-            document = _written(chance.randrange(300), chance)
+            document = _random_document(random.randrange(300), random)
             collection.replace_one({"_id": document["_id"]}, document, upsert=True)
 
     writer = threading.Thread(target=write)
@@ -114,12 +112,12 @@ def test_there_is_no_mismatch_beside_a_daemon_and_a_writer(
         stop.set()
         writer.join()
     assert [report.keys for report in reports if report.wrong] == []
-    assert sum(report.pending for report in reports) > 0, "no run has met a key that moved"
+    assert sum(report.pending for report in reports) > 0, "no verification met a changing key"
 
 
-def _written(number: int, chance: Random) -> Document:
-    """Even ones move between segments, odd ones are archived and come back; two share their keys."""
-    fields: Document = {"_id": number, "metadata": {"tokens_total": chance.randrange(99)}}
-    archived = chance.choice([{}, {}, {"estado": "archivado"}])
-    fields |= archived if number % 2 else {"segmento": chance.choice("abc")}
+def _random_document(number: int, random: Random) -> Document:
+    """Even ones move between segments, odd ones are archived and restored; two share their keys."""
+    fields: Document = {"_id": number, "metadata": {"tokens_total": random.randrange(99)}}
+    archived = random.choice([{}, {}, {"estado": "archivado"}])
+    fields |= archived if number % 2 else {"segmento": random.choice("abc")}
     return campaign(f"c{number % 150}", datetime.now(UTC), **fields)

@@ -1,4 +1,4 @@
-"""Servers, a collection and the product, as the benchmark uses them."""
+"""Servers, a collection and the product for tests of the benchmark."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ from tests.support.types import Document, StartRedis, Warm
 def bench(
     mongod: MongoServer, start_redis: StartRedis, mongo_client: MongoClient[Document]
 ) -> Iterator[Bench]:
-    """Both servers; its Redis is used by this test alone."""
+    """Both servers; the Redis is for this test alone."""
     server = start_redis()
     with redis.Redis.from_url(server.url, decode_responses=True) as client:
         yield Bench(mongod, server, mongo_client, client)
@@ -25,7 +25,7 @@ def bench(
 
 @pytest.fixture
 def source(bench: Bench, database: Database[Document]) -> Source:
-    """A collection of plain documents in this test's database."""
+    """A collection of plain documents in the database of this test."""
     source = Source(database.name, 1_200)
     bench.fill(source)
     return source
@@ -33,7 +33,7 @@ def source(bench: Bench, database: Database[Document]) -> Source:
 
 @pytest.fixture
 def warm(open_app: OpenApp) -> Warm:
-    """The product."""
+    """Run a cycle of the product."""
 
     def run(url: str) -> None:
         sync(open_app(redis=url))

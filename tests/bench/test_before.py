@@ -1,4 +1,4 @@
-"""The worktree of the version before."""
+"""The worktree of the previous version."""
 
 import shutil
 import subprocess
@@ -11,13 +11,15 @@ from bench import before
 
 def git(folder: Path, *arguments: str) -> str:
     """The output of a git command."""
-    who = ("-c", "user.name=a", "-c", "user.email=a@b.invalid")
+    author = ("-c", "user.name=a", "-c", "user.email=a@b.invalid")
     program = shutil.which("git")
     assert program is not None
-    return subprocess.check_output([program, "-C", folder, *who, *arguments], text=True).strip()
+    return subprocess.check_output([program, "-C", folder, *author, *arguments], text=True).strip()
 
 
-def test_the_worktree_has_its_files_and_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worktree_has_the_files_of_the_commit_and_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Afterwards neither the folder nor an entry in the repository is left."""
     git(tmp_path, "init", "--quiet")
     for text in ("old", "new"):
@@ -34,7 +36,7 @@ def test_the_worktree_has_its_files_and_is_removed(tmp_path: Path, monkeypatch: 
     assert len(git(tmp_path, "worktree", "list").splitlines()) == 1
 
 
-def test_there_is_none_without_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_is_no_worktree_without_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a source distribution, in another repository, or without git."""
     with before.worktree(tmp_path) as folder:
         assert folder is None

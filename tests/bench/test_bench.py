@@ -1,6 +1,6 @@
 """`python -m bench --quick` from end to end.
 
-With LONG_RUNS=1 also what differs only in documents and clients: `make soak`.
+With LONG_RUNS=1 also what differs only in documents and clients, and a second size: `make soak`.
 """
 
 import json
@@ -20,6 +20,7 @@ from bench.topology import CLUSTER, SINGLE
 
 LONG = bool(os.environ.get("LONG_RUNS"))
 PARTS = () if LONG else ("speed", "topology", "sizes", "follow")
+SIZES = QUICK.sizes if LONG else QUICK.sizes[:1]
 
 pytestmark = [
     pytest.mark.slow,
@@ -27,8 +28,8 @@ pytestmark = [
 ]  # skipped where there are none
 
 
-def every_contender_is_measured(figures: Any) -> None:
-    """Also the version before, where this repository has its commit."""
+def check_speed(figures: Any) -> None:
+    """Every contender, and the previous version if its commit is available."""
     speed = {name: found["median"] for name, found in figures["speed"].items()}
 
     assert [name for name in speed if name != BEFORE] == [INSERTION, SCRIPT, ONE, TWO]
@@ -40,8 +41,8 @@ def every_contender_is_measured(figures: Any) -> None:
     assert speed[ONE]["start_seconds"] > 0
 
 
-def a_reader_is_measured(figures: Any) -> None:
-    """And the slow log of Redis."""
+def check_readers(figures: Any) -> None:
+    """Latencies of a reader, and the slow log of Redis."""
     readers = {name: found["median"] for name, found in figures["readers"].items()}
 
     assert [name for name in readers if name != BEFORE] == [INSERTION, SCRIPT, TWO]
@@ -49,51 +50,52 @@ def a_reader_is_measured(figures: Any) -> None:
     assert readers[TWO]["slowest_ms"] > 0.2
 
 
-def every_shape_is_measured(figures: Any) -> None:
+def check_shapes(figures: Any) -> None:
     """Plain, large, shared and mapped."""
     names = {PLAIN.name, LARGE.name, SHARED.name, MAPPED.name}
     assert names <= figures["shapes"].keys()
     assert all(figures["shapes"][name]["median"]["documents_per_second"] > 0 for name in names)
 
 
-def a_cluster_is_measured(figures: Any) -> None:
-    """Beside a single server; the CPU time of its primaries is added up."""
+def check_topology(figures: Any) -> None:
+    """A single server and a cluster, whose primaries are added up."""
     assert [*figures["topology"]] == [SINGLE, CLUSTER]
     assert all(found["median"]["cpu_redis"] > 0 for found in figures["topology"].values())
 
 
-def a_cycle_examines_what_changed(figures: Any) -> None:
-    """And not the rest of the collection."""
+def check_sizes(figures: Any) -> None:
+    """A cycle examines changed documents only."""
     for size in figures["sizes"]:
         [idle, busy] = size["cycles"]
         assert (idle["changed"], busy["changed"]) == (0, 156)
         assert idle["documents_examined"] <= 2
         assert 156 <= busy["documents_examined"] <= 158
         assert 0 < busy["commands"] < 10
-    assert [size["documents"] for size in figures["sizes"]] == [*QUICK.sizes]
+    assert [size["documents"] for size in figures["sizes"]] == [*SIZES]
 
 
-def a_follower_is_measured(figures: Any) -> None:
-    """Beside a bare watch loop, at each rate."""
+def check_follow(figures: Any) -> None:
+    """A follower and a bare watch loop, at each rate."""
     for run in (found["median"] for found in figures["follow"].values()):
         for what in (*RATES, "deletes"):
             assert 0 <= run[f"{what}_p50_ms"] <= run[f"{what}_p99_ms"] <= run[f"{what}_max_ms"]
     assert [*figures["follow"]] == [WATCH, FOLLOW]
 
 
-def test_a_quick_run_measures_each_part(tmp_path: Path) -> None:
-    """All in one test, since each process that runs tests would otherwise measure for itself."""
-    only = (word for part in PARTS for word in ("--only", part))
-    command = [sys.executable, "-m", "bench", "--quick", *only, "--out", str(tmp_path)]
+def test_quick_run_measures_each_part(tmp_path: Path) -> None:
+    """One test, so that the benchmark runs once."""
+    chosen = [*(("--only", part) for part in PARTS), *(("--size", str(size)) for size in SIZES)]
+    options = (word for option in chosen for word in option)
+    command = [sys.executable, "-m", "bench", "--quick", *options, "--out", str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     assert ended.returncode == 0, ended.stderr
     assert "Targets" in ended.stdout
     figures = json.loads((tmp_path / "bench.json").read_text("utf-8"))
-    every_contender_is_measured(figures)
+    check_speed(figures)
     if LONG:
-        a_reader_is_measured(figures)
-        every_shape_is_measured(figures)
-    a_cluster_is_measured(figures)
-    a_cycle_examines_what_changed(figures)
-    a_follower_is_measured(figures)
+        check_readers(figures)
+        check_shapes(figures)
+    check_topology(figures)
+    check_sizes(figures)
+    check_follow(figures)
     assert "<svg" in (tmp_path / "bench.svg").read_text("utf-8")

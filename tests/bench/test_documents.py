@@ -1,4 +1,4 @@
-"""The documents that the benchmark is run on."""
+"""The documents of the benchmark."""
 
 from collections import Counter
 from itertools import pairwise
@@ -13,8 +13,8 @@ from schemas.operations import Projection
 from schemas.position import position_in
 
 
-def test_they_have_the_size_they_should() -> None:
-    """820 bytes of BSON on average, within two per cent; three messages each."""
+def test_documents_have_820_bytes_on_average() -> None:
+    """Within two per cent; each has three messages."""
     some = list(documents(0, 5_000))
 
     mean = sum(len(bson.encode(each)) for each in some) / len(some)
@@ -22,14 +22,14 @@ def test_they_have_the_size_they_should() -> None:
     assert {len(each["mensajes"]) for each in some} == {3}
 
 
-def test_the_same_number_gives_the_same_document() -> None:
-    """A collection that grows in steps is that of one step."""
+def test_number_determines_the_document() -> None:
+    """So a collection may be filled in steps."""
     assert [*documents(0, 300), *documents(300, 700)] == list(documents(0, 700))
     assert document(1) != document(2)
 
 
-def test_all_are_valid_and_no_two_claim_the_same_key() -> None:
-    """N documents are 2N keys, also where the numbers of campaigns begin again."""
+def test_plain_documents_are_valid_and_claim_different_keys() -> None:
+    """Two keys each, also after the numbers of campaigns have wrapped around."""
     keys = []
     for each in (*documents(0, 3_000), *documents(998_000, 1_000_000)):
         projection = project(bson.decode(bson.encode(each), DECODING), "generacion")
@@ -39,8 +39,8 @@ def test_all_are_valid_and_no_two_claim_the_same_key() -> None:
     assert len(set(keys)) == len(keys) == 10_000
 
 
-def test_they_come_in_order_and_some_share_a_timestamp() -> None:
-    """Their order is that of `(updated_at, _id)`; of each thousand, fifty were written at one moment."""
+def test_documents_are_in_order_and_some_share_a_timestamp() -> None:
+    """Fifty of each thousand share one."""
     some = list(documents(0, 2_000))
 
     positions = [position_in(bson.encode(each), "updated_at").order() for each in some]
@@ -48,8 +48,8 @@ def test_they_come_in_order_and_some_share_a_timestamp() -> None:
     assert len({each["updated_at"] for each in some}) == 2_000 - 2 * 49
 
 
-def test_large_documents_have_12_kb_beside_the_contract() -> None:
-    """They give the same keys and values as plain ones."""
+def test_large_documents_have_12_kb_outside_the_contract() -> None:
+    """Their keys and values are those of plain ones."""
     plain, large = (bson.encode(document(7, shape)) for shape in (PLAIN, LARGE))
 
     assert len(large) - len(plain) == pytest.approx(12_000, rel=0.02)
@@ -57,8 +57,8 @@ def test_large_documents_have_12_kb_beside_the_contract() -> None:
     assert one == other
 
 
-def test_a_hundred_documents_share_their_keys() -> None:
-    """Neighbours do not share them; `newest` names the last document of a key."""
+def test_shared_shape_has_a_hundred_documents_per_key() -> None:
+    """Consecutive documents do not share keys; `newest` gives the last document of a key."""
     newest: dict[str, int] = {}
     claims: Counter[str] = Counter()
     for number, each in enumerate(documents(0, 20_000, SHARED)):

@@ -16,27 +16,26 @@ COUNT = 300
 
 
 def insert(bench: Bench, source: Source, folder: Path) -> None:
-    """Fill an empty Redis."""
+    """Insert into an empty Redis."""
     bench.flush()
     send(pack(source, folder / "commands"), HOST, bench.server.port)
 
 
-def test_it_writes_the_same_keys_as_the_product(
+def test_insertion_writes_the_same_keys_as_the_product(
     bench: Bench, source: Source, warm: Warm, tmp_path: Path
 ) -> None:
-    """With the same types and values, a TTL, and no other keys."""
+    """With the same types and values, a TTL, and no registers."""
     warm(bench.server.url)
-    left = held(bench.redis)
+    product_keys = held(bench.redis)
 
     insert(bench, source, tmp_path)
 
-    assert held(bench.redis) == left
-    assert bench.redis.dbsize() == len(left) == 2 * source.documents
+    assert held(bench.redis) == product_keys
+    assert bench.redis.dbsize() == len(product_keys) == 2 * source.documents
     bench.check(source)
 
 
-def test_a_refused_or_missing_reply_is_no_measurement(bench: Bench, tmp_path: Path) -> None:
-    """An error reply, or one reply less than commands."""
+def test_error_reply_or_missing_reply_is_no_measurement(bench: Bench, tmp_path: Path) -> None:
     packed = pack(Source("none", COUNT), tmp_path / "commands")
 
     bench.redis.config_set("maxmemory", 1)
@@ -49,7 +48,7 @@ def test_a_refused_or_missing_reply_is_no_measurement(bench: Bench, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("spoil", "pattern"),
+    ("damage", "pattern"),
     [
         (lambda client, key: client.delete(key), "ai:generation:meta:*_1:*"),
         (lambda client, key: client.rpop(key), "ai:campaign_messages:*"),
@@ -57,22 +56,22 @@ def test_a_refused_or_missing_reply_is_no_measurement(bench: Bench, tmp_path: Pa
     ],
     ids=["missing", "wrong", "persistent"],
 )
-def test_the_check_fails_for_a_missing_a_wrong_and_a_persistent_key(
-    bench: Bench, tmp_path: Path, spoil: Callable[..., object], pattern: str
+def test_check_fails_for_a_missing_wrong_or_persistent_key(
+    bench: Bench, tmp_path: Path, damage: Callable[..., object], pattern: str
 ) -> None:
     """A contender must write every key, message and TTL."""
     source = Source("none", COUNT)
     insert(bench, source, tmp_path)
     bench.check(source)
     for key in bench.redis.scan_iter(pattern):
-        spoil(bench.redis, key)
+        damage(bench.redis, key)
 
     with pytest.raises(Wrong):
         bench.check(source)
 
 
-def test_the_check_expects_the_newest_document_of_a_key(bench: Bench, tmp_path: Path) -> None:
-    """The content of an older document is wrong."""
+def test_check_expects_the_newest_document_of_a_key(bench: Bench, tmp_path: Path) -> None:
+    """The content of an older document is an error."""
     insert(bench, Source("none", COUNT, SHARED), tmp_path)
 
     bench.check(Source("none", COUNT, SHARED))

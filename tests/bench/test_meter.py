@@ -18,8 +18,8 @@ print(json.dumps(dict(done=True)))
 BUSY = "import time; end = time.process_time() + 1\nwhile time.process_time() < end: pass"
 
 
-def test_memory_is_that_of_all_processes_together() -> None:
-    """A process with 90 MB and a grandchild, its worker, with 60 MB: more than 150 MB."""
+def test_memory_includes_descendants() -> None:
+    """A process with 90 MB and a grandchild with 60 MB."""
     measured = Meter({}).run([sys.executable, "-c", PARENT])
 
     assert measured.answer == {"done": True}
@@ -39,22 +39,21 @@ def test_cpu_time_is_measured_by_process() -> None:
     assert used["server"] < 0.5
 
 
-def test_cpu_time_includes_children_that_are_not_waited_for() -> None:
-    """A child that outlives its parent."""
+def test_cpu_time_includes_children_that_outlive_the_command() -> None:
     start = f"child = subprocess.Popen([sys.executable, '-c', {BUSY!r}], stdout=subprocess.DEVNULL)"
     code = f"import os, subprocess, sys, time; {start}; time.sleep(1.5); print(0, flush=True); os._exit(0)"
 
     assert 0.1 < Meter({}).run([sys.executable, "-c", code]).cpu_seconds["workers"] < 1.5
 
 
-def test_a_command_that_fails_is_no_measurement() -> None:
+def test_failed_command_is_no_measurement() -> None:
     """The error has its stderr."""
     with pytest.raises(Failed, match=r"ended with 1: .*boom"):
         Meter({}).run([sys.executable, "-c", "raise SystemExit('boom')"])
 
 
-def test_a_command_does_not_get_the_settings_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the variables of the contender."""
+def test_command_does_not_inherit_the_settings_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the variables of the contender are set."""
     monkeypatch.setenv("ETL_SCHEDULE__CYCLE_SECONDS", "7")
     code = "import json, os; print(json.dumps({n: v for n, v in os.environ.items() if n.startswith('ETL')}))"
 

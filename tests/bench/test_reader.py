@@ -9,8 +9,8 @@ from bench.reader import RATE, read, summary
 from bench.servers import Bench, prioritise
 
 
-def test_a_pause_of_redis_delays_every_read_that_was_due(bench: Bench) -> None:
-    """Not only the one that was sent."""
+def test_pause_of_redis_delays_every_read_that_was_due(bench: Bench) -> None:
+    """Not only the one that had been sent."""
     done = threading.Event()
     threading.Timer(0.3, lambda: bench.redis.client_pause(400)).start()
     threading.Timer(1.5, done.set).start()
@@ -22,7 +22,7 @@ def test_a_pause_of_redis_delays_every_read_that_was_due(bench: Bench) -> None:
     assert summary(taken)["read_p50_ms"] <= summary(taken)["read_p99_ms"] <= summary(taken)["read_max_ms"]
 
 
-def test_the_slow_log_has_the_slow_commands_since_the_last_flush(bench: Bench) -> None:
+def test_slow_log_has_the_commands_since_the_last_flush(bench: Bench) -> None:
     """In milliseconds."""
     bench.redis.config_set("slowlog-log-slower-than", 10_000)
     bench.redis.eval("local n = 0 for i = 1, 2e7 do n = n + i end return 1", 0)
@@ -35,7 +35,7 @@ def test_the_slow_log_has_the_slow_commands_since_the_last_flush(bench: Bench) -
 def test_redis_has_priority_during_the_block_if_permitted(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Afterwards it has normal priority. Without permission nothing changes, and the caller learns it."""
+    """Afterwards it has normal priority. Without permission the context manager returns False."""
     with bench.prioritised() as allowed:
         assert os.sched_getscheduler(bench.server.pid) == (os.SCHED_RR if allowed else os.SCHED_OTHER)
     assert os.sched_getscheduler(bench.server.pid) == os.SCHED_OTHER

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench import chart, contenders, readme, report, results
+from bench import chart, contenders, page, report, results
 from bench.contenders import BEFORE, INSERTION, ONE, SCRIPT, START, TWO, Contender, Rounds, Run, figures_of
 from bench.documents import LARGE, MAPPED, PLAIN
 from bench.follow import FOLLOW, RATES, WATCH
@@ -69,7 +69,7 @@ def figures(**parts: Any) -> Figures:
 
 
 def mapped(share: float) -> Figures:
-    """The shapes, the mapped one so much slower."""
+    """The shapes; the mapped one has this share of the speed."""
     return results.summary({PLAIN.name: [run(1_000)], MAPPED.name: [run(1_000 * share)]})
 
 
@@ -78,7 +78,7 @@ def missed(found: Figures) -> list[str]:
     return [target["what"] for target in found["targets"] if not target["reached"]]
 
 
-def test_a_ratio_is_taken_within_a_round() -> None:
+def test_ratio_is_taken_within_a_round() -> None:
     """A machine that slows down from round to round changes speeds, not ratios."""
     speed = results.summary(rounds())
 
@@ -90,14 +90,14 @@ def test_a_ratio_is_taken_within_a_round() -> None:
     assert results.ratio(speed, TWO, "documents_per_second", "not measured") is None
 
 
-def test_the_maximum_of_all_rounds_counts_for_memory_and_pauses() -> None:
+def test_memory_and_pauses_are_the_maximum_of_all_rounds() -> None:
     """Not the median."""
     summary = results.summary({TWO: [run(1, pss_mb=ms, slowest_ms=ms) for ms in (1.0, 5.0, 2.0)]})
     assert (summary[TWO]["median"]["pss_mb"], summary[TWO]["median"]["slowest_ms"]) == (5, 5)
 
 
-def test_the_cpu_time_of_the_start_is_subtracted() -> None:
-    """The rest is that of the other documents, in seconds per 100,000."""
+def test_cpu_time_of_the_start_is_subtracted() -> None:
+    """The rest is given in seconds per 100,000 documents."""
     started = Measured(1.0, {"coordinator": 0.6, "workers": 1.0, "redis": 0.1}, 50, 20, {})
     whole = Measured(
         5.0, {"coordinator": 0.8, "workers": 5.0, "redis": 4.1}, 100, 40, {"sync_duration_ms": 4000}
@@ -118,11 +118,11 @@ def test_contenders_take_turns(bench: Bench, monkeypatch: pytest.MonkeyPatch) ->
     """A slow minute of the machine affects all of them."""
     order: list[str] = []
 
-    def noted(_: Bench, __: Meter, contender: Contender) -> Run:
+    def record(_: Bench, __: Meter, contender: Contender) -> Run:
         order.append(contender.name)
         return {"number": len(order)}
 
-    monkeypatch.setattr(contenders, "run", noted)
+    monkeypatch.setattr(contenders, "run", record)
     some = [Contender(name, (), Source("d", 1)) for name in "abc"]
 
     measured = contenders.rounds(bench, Meter({}), some, 2)
@@ -157,15 +157,15 @@ def test_contenders_take_turns(bench: Bench, monkeypatch: pytest.MonkeyPatch) ->
         ({"follow": followed(**{"1000_p99": 66.7})}, ["p99 at 1,000 writes/s"]),
     ],
 )
-def test_a_target_is_missed(parts: Figures, what: list[str]) -> None:
-    """By a small difference, and no other target."""
+def test_target_is_missed_by_a_small_difference(parts: Figures, what: list[str]) -> None:
+    """And no other target is."""
     found = missed(figures(**parts))
     assert len(found) == len(what)
     assert all(one in line for one, line in zip(what, found, strict=True))
 
 
-def test_the_version_before_may_be_missing() -> None:
-    """In a source distribution: then no ratio and no table mentions it."""
+def test_previous_version_may_be_missing() -> None:
+    """As in a source distribution; then no ratio and no table has it."""
     speed = {name: found for name, found in results.summary(rounds()).items() if name != BEFORE}
 
     found = figures(speed=speed, readers=speed)
@@ -173,10 +173,10 @@ def test_the_version_before_may_be_missing() -> None:
     lines = {target["what"]: target for target in found["targets"]}
     assert "documents/s / the version before" not in lines
     assert lines["documents/s / straightforward script"]["before"] is None
-    assert BEFORE not in readme.tables(found)
+    assert BEFORE not in page.tables(found)
 
 
-def test_the_report_has_every_part(capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_has_every_part(capsys: pytest.CaptureFixture[str]) -> None:
     """Missed targets are marked."""
     report.show(figures(speed=results.summary(rounds(cpu_redis=3.01))))
 
@@ -196,8 +196,8 @@ def test_the_report_has_every_part(capsys: pytest.CaptureFixture[str]) -> None:
     assert line.split()[-5:] == ["3.01", "at", "most", "3", "missed"]
 
 
-def test_the_chart_has_every_contender(tmp_path: Path) -> None:
-    """As text that can be searched."""
+def test_chart_has_every_contender(tmp_path: Path) -> None:
+    """As text in the SVG."""
     chart.draw(figures(), tmp_path / "chart.svg")
 
     picture = (tmp_path / "chart.svg").read_bytes()
@@ -205,32 +205,32 @@ def test_the_chart_has_every_contender(tmp_path: Path) -> None:
     assert {INSERTION, SCRIPT, BEFORE, ONE, TWO, LARGE.name, "30,000", "1,000,000 documents", "p99"} <= texts
 
 
-def test_the_tables_of_the_readme_have_every_contender_and_target() -> None:
+def test_tables_of_the_page_have_every_contender_and_target() -> None:
     """One row each."""
     found = figures()
 
-    lines = readme.tables(found).splitlines()
+    lines = page.tables(found).splitlines()
 
     assert f"| {TWO} | 9,000 | 0.3 | 3 | 1.2 | 3.7 | 3 | 100 |" in lines
     assert "| 1,000 writes/s, p99 | 3 | 6 | 2 |" in lines
     assert "| 100 deletes/s, p50 | 3 | 6 | 2 |" in lines
-    rows = len(found["speed"]) + len(found["targets"]) + 2 * len(RATES)
+    rows = len(found["speed"]) + len(found["targets"]) + 2 * (len(RATES) + 1)
     assert sum(line.startswith("|") for line in lines) == 6 + rows
 
 
-def test_the_readme_shows_the_figures_of_bench_json() -> None:
-    """`make bench` writes both."""
-    text = readme.README.read_text("utf-8")
-    assert readme.updated(text, json.loads(readme.FIGURES.read_text("utf-8"))) == text
+def test_page_has_the_figures_of_bench_json() -> None:
+    """`make bench` writes both files."""
+    text = page.PAGE.read_text("utf-8")
+    assert page.updated(text, json.loads(page.FIGURES.read_text("utf-8"))) == text
 
 
-def test_new_figures_replace_the_old_ones_only() -> None:
-    """The rest of the README stays; without the comments there is no place for them."""
-    text = "a\n<!-- python -m bench.readme -->\n| old |\n<!-- end of figures -->\nb\n"
+def test_new_figures_replace_only_the_old_ones() -> None:
+    """Without the marking comments it is an error."""
+    text = "a\n<!-- python -m bench.page -->\n| old |\n<!-- end of figures -->\nb\n"
 
-    before, new, after = readme.updated(text, figures()).partition(readme.tables(figures()))
+    before, new, after = page.updated(text, figures()).partition(page.tables(figures()))
 
     assert new
-    assert (before, after) == ("a\n<!-- python -m bench.readme -->\n", "<!-- end of figures -->\nb\n")
+    assert (before, after) == ("a\n<!-- python -m bench.page -->\n", "<!-- end of figures -->\nb\n")
     with pytest.raises(ValueError, match="comments"):
-        readme.updated("a\nb\n", figures())
+        page.updated("a\nb\n", figures())

@@ -1,4 +1,4 @@
-"""The straightforward script does the very work of the product."""
+"""The straightforward script does the same work as the product."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +15,7 @@ TTLS = range(10_700, 10_801)
 
 
 def unusual() -> list[Document]:
-    """Documents of which each has something that is easily written otherwise."""
+    """Documents with values that are easily written differently."""
     now = datetime(2025, 3, 1, 12, tzinfo=UTC)
     changes: list[dict[str, Any]] = [
         {"campana_id": "camp:50%{a} *"},
@@ -28,10 +28,10 @@ def unusual() -> list[Document]:
     return [campaign(f"u{n}", now) | change for n, change in enumerate(changes)]
 
 
-def test_it_leaves_what_the_product_leaves(
+def test_script_writes_the_same_keys_as_the_product(
     bench: Bench, source: Source, redis_client: redis.Redis, redis_url: str, warm: Warm
 ) -> None:
-    """The same keys, types and values, and the same TTL of each, in its own Redis."""
+    """With the same types, values and TTLs, in another Redis."""
     bench.collection(source).insert_many(unusual())
     warm(bench.server.url)
 
@@ -39,11 +39,11 @@ def test_it_leaves_what_the_product_leaves(
 
     assert count == source.documents + len(unusual())
     assert held(redis_client) == held(bench.redis)
-    assert lives(redis_client) == lives(bench.redis) == {True}
+    assert ttls_are_right(redis_client) == ttls_are_right(bench.redis) == {True}
 
 
-def lives(client: redis.Redis) -> set[bool]:
-    """Whether the keys of the contract live as long as they should."""
+def ttls_are_right(client: redis.Redis) -> set[bool]:
+    """Whether the keys of the contract have the right TTL."""
     keys = list(client.scan_iter("ai:*"))
     pipeline = client.pipeline(transaction=False)
     for key in keys:

@@ -1,4 +1,4 @@
-"""The page in a real Chromium, on a daemon's own HTTP server with a made-up status."""
+"""The page in a real Chromium, from the HTTP server of a daemon with a fake status."""
 
 import os
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ _ARGUMENTS: Final = (
 
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    """A Chromium with a profile of its own, which a test has for itself while it runs."""
+    """A Chromium with a temporary profile, for one test at a time."""
     options = webdriver.ChromeOptions()
     options.binary_location = program("chromium", "chromium-browser", "google-chrome")
     for argument in (*_ARGUMENTS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
@@ -55,10 +55,10 @@ def open_page(chromium: webdriver.Chrome) -> Iterator[OpenPage]:
             settings = Settings.model_validate(
                 {"collections": names, "reconcile": {"interval_seconds": 86_400}}
             )
-            queues = QueueLengths(shown.look)
+            queues = QueueLengths(shown.snapshot)
             for _ in range(3):
-                queues.add(shown.look())
-            serving = Serving(endpoints(shown.look, shown.read, settings, queues).app(), HOST, 0)
+                queues.add(shown.snapshot())
+            serving = Serving(endpoints(shown.snapshot, shown.read, settings, queues).app(), HOST, 0)
             stack.callback(serving.stop)
             serving.start()
             language = {"userAgent": "Chromium", "acceptLanguage": locale}

@@ -1,4 +1,4 @@
-"""What a daemon may have to show: made-up statuses and pasts, as the page sees them over real HTTP."""
+"""Fake statuses and histories, which the page reads over real HTTP."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,12 +16,12 @@ HOSTILE = '<img src="x" onerror="document.title=\'hacked\'">'
 
 
 def ago(seconds: float) -> str:
-    """So long before the present, as the ETL writes it; negative for the future."""
+    """The time `seconds` ago as text; negative for the future."""
     return date_text(datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=seconds))
 
 
 def healthy(name: str = "promptContent", **changes: Any) -> CollectionStatus:
-    """A collection whose last cycle was three minutes ago and went well."""
+    """A collection whose last cycle succeeded three minutes ago."""
     good = {
         "collection": name,
         "last_timestamp": ago(210),
@@ -49,13 +49,13 @@ def healthy(name: str = "promptContent", **changes: Any) -> CollectionStatus:
 
 
 def run(seconds: float, records: int, ms: int, **changes: Any) -> dict[str, Any]:
-    """The report of a run that began so long ago."""
+    """The report of a run that began `seconds` ago."""
     report = {"began": ago(seconds), "status": "ok", "mode": "delta", "records_processed": records}
     return report | {"sync_duration_ms": ms, "error": None} | changes
 
 
 def runs(count: int = 60) -> list[dict[str, Any]]:
-    """Cycles with ups and downs, the newest first; one of them failed."""
+    """Cycles of varying sizes, the newest first; one of them failed."""
     found = [
         run(168 + n * INTERVAL, (n * 7919) % 320 + (900 if n == 30 else 12), 40 + (n * 104_729) % 90)
         for n in range(count)
@@ -66,7 +66,7 @@ def runs(count: int = 60) -> list[dict[str, Any]]:
 
 
 def dead_letter(number: int, document_id: str, reason: str, *errors: tuple[str, str]) -> dict[str, Any]:
-    """A dead letter as `/history` has it."""
+    """A dead letter as in `/history`."""
     named = [{"field": name, "problem": problem} for name, problem in errors]
     seen = {"first_seen": ago(900 + number * 60), "last_seen": ago(168), "attempts": number}
     return {"id": document_id, "reason": reason, "errors": named, **seen}
@@ -75,7 +75,7 @@ def dead_letter(number: int, document_id: str, reason: str, *errors: tuple[str, 
 def past(
     name: str = "promptContent", letters: Sequence[Mapping[str, Any]] = (), count: int = 60
 ) -> dict[str, Any]:
-    """What `/history` has of a collection."""
+    """A collection in `/history`."""
     reasons = [
         {"reason": one["reason"], "fields": [e["field"] for e in one["errors"]], "count": 1}
         for one in letters
@@ -86,21 +86,21 @@ def past(
 
 @dataclass
 class Scene:
-    """What the servers say now; a test may change it while the page is open."""
+    """The state of the servers; a test may change it while the page is open."""
 
     collections: list[CollectionStatus] = field(default_factory=lambda: [healthy()])
     past: list[dict[str, Any]] = field(default_factory=lambda: [past()])
     away: dict[str, str] = field(default_factory=dict)
     error: Exception | None = None
 
-    def look(self) -> HealthSnapshot:
-        """What `/status` is made of."""
+    def snapshot(self) -> HealthSnapshot:
+        """The snapshot for `/status`."""
         return take_snapshot(
             FakeHealthSource(*([self.error] if self.error else self.collections), away=self.away)
         )
 
     def read(self) -> list[dict[str, Any]]:
-        """What `/history` is made of."""
+        """The collections for `/history`."""
         if "redis" in self.away:
             raise RedisUnavailable(self.away["redis"])
         return self.past

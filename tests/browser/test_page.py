@@ -1,4 +1,4 @@
-"""The page in a real browser: what an operator sees of a daemon, well and unwell."""
+"""The page in a real browser, for healthy and failing daemons."""
 
 import re
 import time
@@ -17,7 +17,7 @@ from tests.support.statuses import endpoints
 from tests.support.waiting import eventually
 
 PHONE: dict[str, Any] = {"width": 360}
-REDIS_AWAY = {"redis": "Redis at redis:6379 does not answer"}
+WITHOUT_REDIS = {"redis": "Redis at redis:6379 does not answer"}
 LETTERS = [
     dead_letter(1, HOSTILE, f"invalid {HOSTILE}", (f"mensajes.{HOSTILE}", "expected text")),
     dead_letter(2, '{"$oid": "65a5000000000000000000a1"}', "nested too deeply"),
@@ -29,8 +29,8 @@ WAITING = [
 BACKFILL = {"mode": "backfill", "done": 1000, "total": 4000, "began": ago(90), "holder": "worker-1:4711"}
 
 
-def busy() -> Scene:
-    """A collection with something of everything, and hostile text wherever a document's own may stand."""
+def troubled() -> Scene:
+    """A collection with every kind of problem, and hostile text in every field from documents."""
     one = healthy(
         dead_letters=2,
         dead_letters_beyond=7,
@@ -44,15 +44,15 @@ def busy() -> Scene:
 
 
 def many(count: int = 30) -> Scene:
-    """Many collections, of which one fails."""
+    """Many collections, one of them failing."""
     names = [f"coleccion_{number:02}" for number in range(count)]
     failing = {"seconds_since_success": 2000.0}
     shown = [healthy(name, **(failing if name.endswith("07") else {})) for name in names]
     return Scene(shown, [past(name) for name in names])
 
 
-def test_a_healthy_collection_is_one_colour_and_one_sentence(open_page: OpenPage) -> None:
-    """In sync, with a countdown to the next cycle that goes down by itself."""
+def test_healthy_collection_has_one_colour_and_one_sentence(open_page: OpenPage) -> None:
+    """With a running countdown to the next cycle."""
     visit = open_page()
     assert visit.level() == "ok"
     first = visit.sentence()
@@ -62,7 +62,7 @@ def test_a_healthy_collection_is_one_colour_and_one_sentence(open_page: OpenPage
     for text in ("etl-7d9c:1", "156 records in 55 ms", "7 wrong, 7 repaired", "2 min 4"):
         assert text in body
     assert visit.text("#servers").split() == ["MongoDB", "answers", "Redis", "answers"]
-    assert (visit.text("#alarm"), visit.complaints(), visit.browser.get_cookies()) == ("", [], [])
+    assert (visit.text("#alarm"), visit.console_errors(), visit.browser.get_cookies()) == ("", [], [])
     asked = visit.requests()
     assert asked
     assert [url for url in asked if not url.startswith((visit.serving.url, "about:", "data:"))] == []
@@ -105,19 +105,19 @@ def test_a_healthy_collection_is_one_colour_and_one_sentence(open_page: OpenPage
         ),
     ],
 )
-def test_the_sentence_says_the_worst_that_is_true(
+def test_sentence_describes_the_worst_problem(
     open_page: OpenPage, changes: dict[str, Any], level: str, sentence: str
 ) -> None:
-    """And the colour goes with it; nothing breaks where little is known."""
+    """The colour agrees, also if most values are unknown."""
     visit = open_page(Scene([healthy(**changes)], [past(count=0)]))
     assert re.fullmatch(sentence, visit.sentence()), visit.sentence()
     assert visit.level() == level
-    assert visit.complaints() == []
+    assert visit.console_errors() == []
 
 
 def test_hostile_text_is_shown_as_text(open_page: OpenPage) -> None:
-    """In ids, reasons, fields and locks; none of it becomes markup or runs."""
-    visit = open_page(busy())
+    """In ids, reasons, fields and locks; it is neither markup nor executed."""
+    visit = open_page(troubled())
     text = visit.read()
     assert text.count(HOSTILE) >= 6
     assert "ObjectId('65a5000000000000000000a1')" in text
@@ -125,23 +125,23 @@ def test_hostile_text_is_shown_as_text(open_page: OpenPage) -> None:
     assert "and 11 more" in text
     assert visit.find(".collection img") == []
     assert "hacked" not in visit.browser.title
-    assert visit.complaints() == []
+    assert visit.console_errors() == []
 
 
-def test_it_refreshes_itself(open_page: OpenPage) -> None:
-    """What changed is there within seconds; what is open stays open."""
+def test_page_refreshes_itself(open_page: OpenPage) -> None:
+    """Within seconds; open sections stay open."""
     visit = open_page()
     visit.find(".runs summary")[0].click()
     visit.scene.collections[0] = healthy(dead_letters=12, deferred_count=1)
-    wanted = ["dead letters: 12", "deferred: 1"]
-    assert eventually(lambda: visit.text(".badges").split("\n") == wanted, seconds=8)
+    expected = ["dead letters: 12", "deferred: 1"]
+    assert eventually(lambda: visit.text(".badges").split("\n") == expected, seconds=8)
     assert len(visit.find(".runs[open]")) == 1
 
 
-def test_it_says_that_redis_is_away_and_shows_what_was_known(open_page: OpenPage) -> None:
-    """And goes on by itself when it is back."""
+def test_page_without_redis_keeps_the_last_values(open_page: OpenPage) -> None:
+    """And updates again when Redis answers."""
     visit = open_page()
-    visit.scene.away = REDIS_AWAY
+    visit.scene.away = WITHOUT_REDIS
     assert eventually(lambda: "Redis at redis:6379 does not answer" in visit.text("#servers"), seconds=8)
     assert "MongoDB answers" in visit.text("#servers").replace("\n", " ")
     assert (visit.level(), visit.sentence()) == ("bad", "Not known: Redis does not answer")
@@ -152,16 +152,16 @@ def test_it_says_that_redis_is_away_and_shows_what_was_known(open_page: OpenPage
     assert visit.text("#alarm") == ""
 
 
-def test_it_can_be_opened_while_redis_is_away(open_page: OpenPage) -> None:
-    """Which collections there are, and what their entries live, is in the settings."""
-    visit = open_page(Scene(away=REDIS_AWAY))
+def test_page_can_be_opened_without_redis(open_page: OpenPage) -> None:
+    """Collections and TTLs are known from the settings."""
+    visit = open_page(Scene(away=WITHOUT_REDIS))
     assert (visit.level(), visit.sentence()) == ("bad", "Not known: Redis does not answer")
     visit.find("section > details > summary")[0].click()
     assert "mcp:server:status\t5 min\t4 min" in visit.text("#families")
 
 
-def test_it_says_that_mongodb_is_away(open_page: OpenPage) -> None:
-    """The caches are served meanwhile: that is no failure yet."""
+def test_page_reports_that_mongodb_is_unreachable(open_page: OpenPage) -> None:
+    """As a warning: the caches are still served."""
     away = "MongoDB at mongo:27017 does not answer"
     visit = open_page(Scene([healthy(lag_seconds=None, error=away)], away={"mongodb": away}))
     assert visit.level() == "warn"
@@ -169,15 +169,15 @@ def test_it_says_that_mongodb_is_away(open_page: OpenPage) -> None:
     assert away in visit.text("#servers")
 
 
-def test_it_says_when_the_daemon_is_gone_and_when_it_is_back(open_page: OpenPage) -> None:
-    """With the time of what is still shown."""
+def test_page_reports_a_stopped_daemon_until_it_answers(open_page: OpenPage) -> None:
+    """With the time of the values that are still shown."""
     visit = open_page()
     port = int(visit.serving.url.rpartition(":")[2])
     visit.serving.stop()
-    gone = "The daemon does not answer. What is below is from"
-    assert eventually(lambda: gone in visit.text("#alarm"), seconds=15)
+    message = "The daemon does not answer. What is below is from"
+    assert eventually(lambda: message in visit.text("#alarm"), seconds=15)
     assert "156 records in 55 ms" in visit.read()
-    again = Serving(endpoints(visit.scene.look, visit.scene.read).app(), HOST, port)
+    again = Serving(endpoints(visit.scene.snapshot, visit.scene.read).app(), HOST, port)
     again.start()
     try:
         assert eventually(lambda: visit.text("#alarm") == "", seconds=8)
@@ -186,7 +186,7 @@ def test_it_says_when_the_daemon_is_gone_and_when_it_is_back(open_page: OpenPage
 
 
 def test_thirty_collections_are_a_list_that_opens_by_keyboard(open_page: OpenPage) -> None:
-    """Only the one that fails is open; the summary counts them."""
+    """Only the failing one is open; the summary counts them."""
     visit = open_page(many())
     assert len(visit.find(".collection[open]")) == 1
     assert visit.card("coleccion_07").get_dom_attribute("open") is not None
@@ -195,32 +195,31 @@ def test_thirty_collections_are_a_list_that_opens_by_keyboard(open_page: OpenPag
     visit.script("document.querySelector('.collection > summary').focus()")
     visit.press("ENTER")
     assert len(visit.find(".collection[open]")) == 2
-    assert (visit.complaints(), visit.overflow()) == ([], 0)
+    assert (visit.console_errors(), visit.overflow()) == ([], 0)
 
 
-@pytest.mark.parametrize("scene", [busy, many])
-def test_a_phone_scrolls_in_one_direction_only(open_page: OpenPage, scene: Any) -> None:
-    """Nothing is wider than 360 pixels, in the longer of the two languages."""
+@pytest.mark.parametrize("scene", [troubled, many])
+def test_page_fits_the_width_of_a_phone(open_page: OpenPage, scene: Any) -> None:
+    """360 pixels, in the longer of the two languages."""
     visit = open_page(scene(), locale="es-CR", **PHONE)
     visit.script("document.querySelectorAll('details').forEach(d => { d.open = true })")
     assert "Se refresca cada" in visit.text("main")
     assert visit.overflow() == 0
-    assert visit.complaints() == []
+    assert visit.console_errors() == []
 
 
 @pytest.mark.parametrize(
     ("scene", "context"),
     [
-        (busy, {"scheme": "light"}),
-        (busy, {"scheme": "dark"}),
-        (busy, {"locale": "es-ES", **PHONE}),
+        (troubled, {"scheme": "light"}),
+        (troubled, {"scheme": "dark"}),
+        (troubled, {"locale": "es-ES", **PHONE}),
         (lambda: many(4), {"scheme": "dark"}),  # axe takes minutes for thirty
-        (lambda: Scene(away=REDIS_AWAY), {"scheme": "light"}),
-        (lambda: Scene(away=REDIS_AWAY), {"scheme": "dark"}),
+        (lambda: Scene(away=WITHOUT_REDIS), {"scheme": "light"}),
+        (lambda: Scene(away=WITHOUT_REDIS), {"scheme": "dark"}),
     ],
 )
-def test_axe_finds_nothing_serious(open_page: OpenPage, scene: Any, context: dict[str, Any]) -> None:
-    """For those who use a keyboard, a screen reader, or need contrast."""
+def test_axe_finds_no_serious_violation(open_page: OpenPage, scene: Any, context: dict[str, Any]) -> None:
     visit = open_page(scene(), **context)
     visit.script("[...document.querySelectorAll('details')].slice(-8).forEach(d => { d.open = true })")
     assert visit.violations() == []
@@ -230,17 +229,17 @@ def test_axe_finds_nothing_serious(open_page: OpenPage, scene: Any, context: dic
     ("locale", "sentence", "language"),
     [("es-CR", "Al día; próximo ciclo en 8:", "es"), ("en-GB", "In sync", "en"), ("fr-FR", "In sync", "en")],
 )
-def test_it_speaks_the_language_of_the_browser(
+def test_page_is_in_the_language_of_the_browser(
     open_page: OpenPage, locale: str, sentence: str, language: str
 ) -> None:
-    """Spanish or English; English for every other."""
+    """Spanish or English; English for all others."""
     visit = open_page(locale=locale)
     assert visit.sentence().startswith(sentence)
     assert visit.script("return document.documentElement.lang") == language
 
 
-def test_both_languages_say_everything(open_page: OpenPage) -> None:
-    """With the same values in each sentence; every text that the code asks for is there."""
+def test_both_languages_have_every_text(open_page: OpenPage) -> None:
+    """With the same placeholders; every text that the code uses exists."""
     visit = open_page()
     english, spanish = visit.script("return [TEXT.en, TEXT.es]")
     assert english.keys() == spanish.keys()
@@ -264,8 +263,8 @@ def test_both_languages_say_everything(open_page: OpenPage) -> None:
     assert asked <= known
 
 
-def test_a_chart_gives_its_figures_to_pointer_and_keyboard(open_page: OpenPage) -> None:
-    """The newest run without either; arrow keys go from run to run, and a screen reader is told."""
+def test_chart_shows_figures_for_pointer_and_keyboard(open_page: OpenPage) -> None:
+    """Of the newest run without either; arrow keys move between runs, also for a screen reader."""
     visit = open_page()
     [chart] = visit.find("[role=slider][aria-label='promptContent: Records per run']")
     runs = visit.scene.past[0]["runs"]
@@ -286,8 +285,8 @@ def test_a_chart_gives_its_figures_to_pointer_and_keyboard(open_page: OpenPage) 
     assert figures().startswith("0 · failed · ")
 
 
-def test_an_unusual_run_does_not_flatten_the_others(open_page: OpenPage) -> None:
-    """A cold start of a million and a failure are cut off at the top, in colours of their own."""
+def test_unusual_run_does_not_flatten_the_chart(open_page: OpenPage) -> None:
+    """A cold start of a million documents and a failure are clipped, and have other colours."""
     found = [run(900 - n, 100, 40) for n in range(5)]
     found += [run(2000, 1_000_000, 60_000, mode="cold_start"), run(3000, 0, 20_000, status="failed")]
     visit = open_page(Scene([healthy()], [past() | {"runs": found}]))
@@ -297,9 +296,9 @@ def test_an_unusual_run_does_not_flatten_the_others(open_page: OpenPage) -> None
     assert len(visit.find("rect.whole")) == len(visit.find("rect.failed")) == 2
 
 
-def test_a_queue_is_shown_over_time(open_page: OpenPage) -> None:
-    """Each queue once, with its length now."""
-    visit = open_page(busy())
+def test_queue_is_shown_over_time(open_page: OpenPage) -> None:
+    """Each queue once, with its current length."""
+    visit = open_page(troubled())
     captions = [figure.text.replace("\n", " ") for figure in visit.find("#queues figure")]
     assert [caption.partition(" · ")[0] for caption in captions] == [
         "queue:ai_generation:alta 12 requests",
@@ -308,9 +307,9 @@ def test_a_queue_is_shown_over_time(open_page: OpenPage) -> None:
     assert len(visit.find("#queues path.line")) == 2
 
 
-def test_a_backfill_shows_its_progress_and_the_time_left(open_page: OpenPage) -> None:
-    """By the pace that the page has seen; an interrupted one has none."""
-    visit = open_page(busy())
+def test_backfill_shows_progress_and_time_left(open_page: OpenPage) -> None:
+    """Computed from the observed speed; an interrupted one has no time left."""
+    visit = open_page(troubled())
     assert "1,000 of about 4,000 documents · 25% · by worker-1:4711" in visit.read()
     began = time.monotonic()
 
@@ -322,7 +321,7 @@ def test_a_backfill_shows_its_progress_and_the_time_left(open_page: OpenPage) ->
     assert eventually(moved, seconds=15)
     left = re.search(r"about (\d+) s left", visit.read())
     assert left
-    assert 10 < int(left[1]) < 100  # 30, where nothing else keeps the machine busy
+    assert 10 < int(left[1]) < 100  # 30 on an idle machine
     visit.scene.collections[0] = healthy(scans=[BACKFILL | {"holder": None}])
     assert eventually(lambda: "interrupted: the same command resumes it" in visit.read(), seconds=8)
 
@@ -339,16 +338,16 @@ def test_a_backfill_shows_its_progress_and_the_time_left(open_page: OpenPage) ->
         ({"state": "stopped", "lag_seconds": 0.0, "holder": None}, "not followed now"),
     ],
 )
-def test_a_change_stream_is_shown_where_there_is_one(
+def test_change_stream_is_shown_if_configured(
     open_page: OpenPage, follow: dict[str, Any] | None, shown: str | None
 ) -> None:
-    """Whether it is followed, how far it is behind, and by whom; without it there is no word of it."""
+    """With state, lag and holder."""
     visit = open_page(Scene([healthy(follow=follow)]))
     facts = [one.text for one in visit.find("dl > div") if one.text.startswith("Change stream")]
     assert facts == ([f"Change stream\n{shown}"] if shown else [])
 
 
-def test_a_clock_that_is_wrong_does_not_matter(open_page: OpenPage) -> None:
-    """The browser's is two hours ahead; the countdown is by the daemon's."""
+def test_countdown_uses_the_clock_of_the_daemon(open_page: OpenPage) -> None:
+    """The clock of the browser is two hours ahead."""
     visit = open_page(before="const real = Date.now; Date.now = () => real() + 7_200_000")
     assert re.fullmatch(r"In sync; next cycle in 8:\d\d", visit.sentence()), visit.sentence()

@@ -26,7 +26,7 @@ _LOADED: Final = (
 
 
 class Visit:
-    """The page, open in a browser, and the daemon that it looks at."""
+    """The page, open in a browser, and its daemon."""
 
     def __init__(self, scene: Scene, serving: Serving, browser: webdriver.Chrome) -> None:
         self.scene = scene
@@ -34,35 +34,35 @@ class Visit:
         self.browser = browser
 
     def load(self) -> None:
-        """Load it, and wait until it has shown the status and the history."""
+        """Load the page, and wait until it shows the status and the history."""
         self.browser.get("about:blank")
-        self.complaints(), self.requests()  # of the page before
+        self.console_errors(), self.requests()  # of the page before
         self.browser.get(f"{self.serving.url}/")
         assert eventually(lambda: bool(self.script(_LOADED)))
 
     def script(self, code: str, *arguments: Any) -> Any:
-        """What the browser answers."""
+        """Run a script in the browser, and return its result."""
         return self.browser.execute_script(code, *arguments)
 
     def text(self, selector: str) -> str:
-        """What a person reads in the first element that fits."""
+        """The text of the first matching element."""
         return str(self.script("return document.querySelector(arguments[0]).innerText", selector))
 
     def find(self, selector: str) -> list[WebElement]:
-        """All elements that fit."""
+        """All matching elements."""
         return self.browser.find_elements(By.CSS_SELECTOR, selector)
 
     def card(self, name: str = "promptContent") -> WebElement:
-        """What is shown of a collection."""
+        """The element of a collection."""
         found: WebElement = self.script(f"{_CARD} card", name)
         return found
 
     def read(self, name: str = "promptContent", part: str = ".body") -> str:
-        """What a person reads of a collection."""
+        """The text of a collection."""
         return str(self.script(f"{_CARD} card.querySelector(part).innerText", name, part))
 
     def sentence(self, name: str = "promptContent") -> str:
-        """How it says that a collection fares."""
+        """The sentence on the state of a collection."""
         return self.read(name, ".sentence")
 
     def level(self, name: str = "promptContent") -> str:
@@ -73,20 +73,20 @@ class Visit:
         """Press a key where the focus is."""
         self.browser.switch_to.active_element.send_keys(getattr(Keys, key))
 
-    def complaints(self) -> list[str]:
-        """Errors and warnings in the console since this was last asked."""
+    def console_errors(self) -> list[str]:
+        """Errors and warnings in the console since the last call."""
         log = self.browser.get_log("browser")  # type: ignore[no-untyped-call]
         return [entry["message"] for entry in log if entry["level"] in {"SEVERE", "WARNING"}]
 
     def requests(self) -> list[str]:
-        """The addresses that were asked since this was last asked."""
+        """The requested URLs since the last call."""
         log = self.browser.get_log("performance")  # type: ignore[no-untyped-call]
         messages = [json.loads(entry["message"])["message"] for entry in log]
         sent = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
         return [one["request"]["url"] for one in sent]
 
     def violations(self) -> list[str]:
-        """What axe-core finds that keeps somebody from using the page."""
+        """The serious and critical violations that axe-core finds."""
         self.script(AXE)
         found: dict[str, Any] = self.browser.execute_async_script(
             "axe.run(document, {resultTypes: ['violations']}).then(arguments[0])"

@@ -1,4 +1,4 @@
-"""The content and the TTLs that CacheWriter.apply writes, over a fake Redis, a real one and a cluster."""
+"""The content and the TTLs that CacheWriter.apply writes."""
 
 import re
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from etl.cache.writer import DEADLINE_SECONDS, CacheWriter, KeyWrite, WriteConfl
 from etl.errors import CycleFailed
 from schemas.families import CAMPAIGN_MESSAGES, CONFIG_API, GENERATION_QUEUE
 from schemas.operations import Evict, Put
-from tests.support.batches import KEY, says, status
+from tests.support.batches import KEY, status, status_put
 from tests.support.claims import NOTHING, OWNER, apply, blocked, change, claim, leave, name
 
 
-def test_an_eviction_is_a_claim(writer: CacheWriter, client: redis.Redis) -> None:
+def test_eviction_is_a_claim(writer: CacheWriter, client: redis.Redis) -> None:
     """Older claims do not restore the key."""
     apply(writer, claim(1, 1_000))
     evict = change(2, Evict(CONFIG_API.name, KEY), 2_000)
@@ -29,7 +29,7 @@ def test_an_eviction_is_a_claim(writer: CacheWriter, client: redis.Redis) -> Non
     assert status(client) == "1 1500"
 
 
-def test_a_value_without_members_is_an_eviction(writer: CacheWriter, client: redis.Redis) -> None:
+def test_empty_value_is_an_eviction(writer: CacheWriter, client: redis.Redis) -> None:
     """Redis has no empty hashes and lists."""
     apply(writer, claim(1, 1_000))
     assert apply(writer, change(1, Put(CONFIG_API.name, KEY, {}), 2_000)) == NOTHING
@@ -38,9 +38,7 @@ def test_a_value_without_members_is_an_eviction(writer: CacheWriter, client: red
 
 @pytest.mark.parametrize("before", [{"x": "1"}, ["1"], None, "a string"])
 @pytest.mark.parametrize("after", [{"y": "2"}, ["2"]])
-def test_the_type_of_a_key_may_change(
-    writer: CacheWriter, client: redis.Redis, before: Any, after: Any
-) -> None:
+def test_type_of_a_key_may_change(writer: CacheWriter, client: redis.Redis, before: Any, after: Any) -> None:
     if isinstance(before, str):
         client.set(KEY, before)
     elif before is not None:
@@ -49,7 +47,7 @@ def test_the_type_of_a_key_may_change(
     assert client.hgetall(KEY) == after if isinstance(after, dict) else client.lrange(KEY, 0, -1) == after
 
 
-def test_a_hash_is_replaced_as_a_whole(writer: CacheWriter, client: redis.Redis) -> None:
+def test_hash_is_replaced_completely(writer: CacheWriter, client: redis.Redis) -> None:
     apply(writer, change(1, Put(CONFIG_API.name, KEY, {"status": "a", "rate_limit": "5"})))
     client.hset(KEY, "foreign", "1")
     apply(writer, change(1, Put(CONFIG_API.name, KEY, {"status": "b", "endpoints": "[]"}), 2_000))
@@ -57,10 +55,10 @@ def test_a_hash_is_replaced_as_a_whole(writer: CacheWriter, client: redis.Redis)
 
 
 @pytest.mark.parametrize("lengths", [(3, 2), (2, 3), (3, 3), (1, 1), (9_000, 9_000), (9_000, 1), (1, 9_000)])
-def test_a_list_is_replaced_as_a_whole(
+def test_list_is_replaced_completely(
     writer: CacheWriter, client: redis.Redis, lengths: Sequence[int]
 ) -> None:
-    """Also a list longer than Lua's stack."""
+    """Also a list longer than the stack of Lua."""
     for ms, length in enumerate(lengths):
         members = [f"{ms} {number}" for number in range(length)]
         apply(writer, change(1, Put(CAMPAIGN_MESSAGES.name, KEY, members), ms))
@@ -68,10 +66,10 @@ def test_a_list_is_replaced_as_a_whole(
 
 
 @pytest.mark.parametrize("sizes", [(9_000, 9_001), (9_001, 9_000), (9_000, 1)])
-def test_a_large_hash_is_replaced_as_a_whole(
+def test_large_hash_is_replaced_completely(
     writer: CacheWriter, client: redis.Redis, sizes: Sequence[int]
 ) -> None:
-    """Larger than Lua's stack."""
+    """Larger than the stack of Lua."""
     for ms, size in enumerate(sizes):
         fields = {f"{ms if number % 2 else ''} {number}": f"{ms}" for number in range(size)}
         apply(writer, change(1, Put(CONFIG_API.name, KEY, fields), ms))
@@ -83,16 +81,14 @@ def test_members_may_be_bytes_or_text(writer: CacheWriter, client: redis.Redis) 
     assert client.lrange(KEY, 0, -1) == ["ñ\n \x00"] * 2
 
 
-def test_each_write_renews_the_ttl_of_the_key_and_of_its_register(
-    writer: CacheWriter, client: redis.Redis
-) -> None:
+def test_write_renews_the_ttl_of_key_and_register(writer: CacheWriter, client: redis.Redis) -> None:
     """The register outlives the key by twice the deadline."""
     margin = 2 * DEADLINE_SECONDS
-    for write, life in [(says("a"), 3_600), (Put(CAMPAIGN_MESSAGES.name, KEY, ["1"]), 10_800)]:
+    for write, ttl in [(status_put("a"), 3_600), (Put(CAMPAIGN_MESSAGES.name, KEY, ["1"]), 10_800)]:
         for number in range(3):
             apply(writer, change(1, write, number))
-            lives: list[Any] = [client.ttl(KEY), client.ttl(OWNER)]
-            assert lives == pytest.approx([life, life + margin], abs=2)
+            ttls: list[Any] = [client.ttl(KEY), client.ttl(OWNER)]
+            assert ttls == pytest.approx([ttl, ttl + margin], abs=2)
             client.expire(KEY, 5)
             client.expire(OWNER, 5)
 
@@ -110,35 +106,31 @@ def test_keys_of_a_family_without_ttl_do_not_expire(writer: CacheWriter, client:
     assert 0 < int(str(client.pttl(OWNER))) <= 2_000 * DEADLINE_SECONDS
 
 
-def test_a_release_is_kept_until_the_deadline(writer: CacheWriter, client: redis.Redis) -> None:
+def test_release_is_kept_until_the_deadline(writer: CacheWriter, client: redis.Redis) -> None:
     apply(writer, claim(1), claim(2, 2_000))
     client.pexpire(OWNER, 1_000)
     apply(writer, leave(1, 3_000))
-    life: Any = client.pttl(OWNER)
-    assert life >= 1_000 * DEADLINE_SECONDS
+    ttl: Any = client.pttl(OWNER)
+    assert ttl >= 1_000 * DEADLINE_SECONDS
 
 
-def test_the_register_of_an_evicted_key_has_the_ttl_of_the_family(
+def test_register_of_an_evicted_key_has_the_ttl_of_the_family(
     writer: CacheWriter, client: redis.Redis
 ) -> None:
     """So older claims do not restore the key."""
     apply(writer, change(1, Evict(CONFIG_API.name, KEY)))
-    life: Any = client.ttl(OWNER)
-    assert life == pytest.approx(3_600 + 2 * DEADLINE_SECONDS, abs=2)
+    ttl: Any = client.ttl(OWNER)
+    assert ttl == pytest.approx(3_600 + 2 * DEADLINE_SECONDS, abs=2)
 
 
-def test_any_claim_is_written_after_the_register_has_expired(
-    writer: CacheWriter, client: redis.Redis
-) -> None:
+def test_any_claim_is_written_after_the_register_expired(writer: CacheWriter, client: redis.Redis) -> None:
     apply(writer, claim(2, 2_000))
     client.delete(OWNER)
     assert apply(writer, claim(1, 1_000)) == NOTHING
     assert status(client) == "1 1000"
 
 
-def test_many_keys_are_written_and_those_in_conflict_are_named(
-    writer: CacheWriter, client: redis.Redis
-) -> None:
+def test_conflicts_among_many_keys_are_named(writer: CacheWriter, client: redis.Redis) -> None:
     keys = [f"config:api:{number}" for number in range(180)]
 
     def at(document_id: int, ms: int) -> dict[str, list[KeyWrite]]:
@@ -163,15 +155,15 @@ def test_large_documents_are_sent_in_separate_calls(
     changes = {key: [change(1, Put(CONFIG_API.name, key, {"status": text}))] for key in keys}
     before = calls(wire)
     assert writer.apply(changes, [], writer.now(), len(text)) == NOTHING
-    assert calls(wire) - before in {5, 0}  # the twin counts none
+    assert calls(wire) - before in {5, 0}  # the fake Redis does not count
     assert all(client.hget(key, "status") == text for key in keys)
 
 
 def calls(wire: Wire) -> int:
-    """How many scripts Redis has run on all its nodes; those that it did not know are not counted."""
+    """The number of scripts that ran on all nodes; unknown ones are not counted."""
     try:
         reports = [node.exchange([("INFO", "commandstats")])[0] for node in wire.nodes()]
-    except CycleFailed:  # the twin has no INFO
+    except CycleFailed:  # the fake Redis has no INFO
         return 0
     found = re.findall(r"cmdstat_evalsha:calls=(\d+),.*failed_calls=(\d+)", "\n".join(reports))
     return sum(int(all_of_them) - int(failed) for all_of_them, failed in found)

@@ -1,4 +1,4 @@
-"""Stage 4, over a fake Redis, a real one and a cluster: one fenced step, never backwards."""
+"""Stage 4: fenced atomic steps, never backwards."""
 
 import time
 from itertools import chain
@@ -20,7 +20,7 @@ from etl.model.scan import Checkpoint, Origin, Scan, ServerTimes
 from etl.model.state import DeadLetter, Deferral, State, dead_letter_from_text
 from schemas.operations import FieldError, Reject
 from schemas.position import AFTER_DATES, FIRST, LAST, Position, at
-from tests.support.twins import OWN, Insistent, take_lease
+from tests.support.assembly import OWN, ImmediateRetry, take_lease
 
 CLOCKS = ServerTimes(mongo=5_000, redis=6_000)
 SCAN = Scan("cold_start", CLOCKS, FIRST, LAST)
@@ -31,7 +31,7 @@ NOTHING = BatchOutcome()
 @pytest.fixture
 def store(wire: Wire) -> CheckpointStore:
     """The checkpoint of one collection."""
-    return CheckpointStore(wire, OWN, 1320, Insistent())
+    return CheckpointStore(wire, OWN, 1320, ImmediateRetry())
 
 
 def position(ms: int, document_id: Any = 1) -> Position:
@@ -40,12 +40,12 @@ def position(ms: int, document_id: Any = 1) -> Position:
 
 
 def finish(store: CheckpointStore, token: str, where: Position | None = None, **counts: Any) -> None:
-    """End a cycle."""
+    """Record the end of a cycle."""
     store.finish(token, SCAN, where, Report("promptContent", **counts), {}, frozenset())
 
 
-def test_nothing_is_known_at_first(store: CheckpointStore, client: redis.Redis) -> None:
-    """An empty Redis gives an empty state, and its clock."""
+def test_empty_redis_gives_an_empty_state(store: CheckpointStore, client: redis.Redis) -> None:
+    """With the clock of Redis."""
     state = store.load()
     assert state == State(now=state.now)
     assert abs(state.now - time.time() * 1000) < 60_000
@@ -53,8 +53,7 @@ def test_nothing_is_known_at_first(store: CheckpointStore, client: redis.Redis) 
     assert client.dbsize() == 0
 
 
-def test_a_cycle_under_way_is_known(store: CheckpointStore, client: redis.Redis) -> None:
-    """What was recorded with a batch is loaded again: the scan, the position, the queues."""
+def test_scan_position_and_queues_are_loaded_again(store: CheckpointStore, client: redis.Redis) -> None:
     where, moved = position(4_000, ObjectId()), SCAN.moved(position(4_500, "x"), 7)
     store.advance(take_lease(client), moved, where, BatchOutcome(queues={"queue:a", "queue:b"}))
     state = store.load()
@@ -70,14 +69,15 @@ def test_a_cycle_under_way_is_known(store: CheckpointStore, client: redis.Redis)
         Scan("cold_start", CLOCKS, Position(None, {"a": [b"\x00", 2.5]}), LAST),
     ],
 )
-def test_scans_of_every_kind_are_known(store: CheckpointStore, client: redis.Redis, scan: Scan) -> None:
-    """Their bounds come back as they were."""
+def test_scans_of_every_mode_are_loaded_again(
+    store: CheckpointStore, client: redis.Redis, scan: Scan
+) -> None:
     store.advance(take_lease(client), scan, None, NOTHING)
     assert store.load().checkpoint == Checkpoint(None, None, scan)
 
 
-def test_a_finished_cycle_is_published(store: CheckpointStore, client: redis.Redis) -> None:
-    """The scan is over, the watermark is there for others to read, and lives for two cycles."""
+def test_finished_cycle_is_published(store: CheckpointStore, client: redis.Redis) -> None:
+    """The scan ends, and the watermark is published with a TTL of two cycles."""
     token, where = take_lease(client), position(4_000)
     store.advance(token, SCAN, where, NOTHING)
     last = {"last_id": "1", "last_timestamp": "1970-01-01T00:00:04Z", "records_processed": 3}
@@ -85,22 +85,22 @@ def test_a_finished_cycle_is_published(store: CheckpointStore, client: redis.Red
     assert store.load().checkpoint == Checkpoint(where, CLOCKS, None)
     published = {name: str(value) for name, value in last.items()} | {"sync_duration_ms": "0"}
     assert client.hgetall(OWN.published) == published
-    life: Any = client.ttl(OWN.published)
-    assert 1310 < life <= 1320
+    ttl: Any = client.ttl(OWN.published)
+    assert 1310 < ttl <= 1320
     assert client.ttl(OWN.checkpoint) == -1
     assert client.llen(OWN.history) == 1
 
 
-def test_an_empty_collection_has_a_watermark_without_position(
+def test_empty_collection_has_a_watermark_without_position(
     store: CheckpointStore, client: redis.Redis
 ) -> None:
-    """A cycle that met no document is finished too, and the next one is no cold start."""
+    """So the next cycle is no cold start."""
     finish(store, take_lease(client))
     assert store.load().checkpoint == Checkpoint(None, CLOCKS, None)
 
 
-def test_a_watermark_alone_is_resumed_from(store: CheckpointStore, client: redis.Redis) -> None:
-    """With nothing but `etl:last_sync`, reading goes on where it says."""
+def test_scan_resumes_from_the_published_watermark_alone(store: CheckpointStore, client: redis.Redis) -> None:
+    """`etl:last_sync` is the only key."""
     client.hset(OWN.published, mapping={"last_id": "7", "last_timestamp": "1970-01-01T00:00:04.250Z"})
     found = store.load().checkpoint
     assert found is not None
@@ -110,16 +110,17 @@ def test_a_watermark_alone_is_resumed_from(store: CheckpointStore, client: redis
 @pytest.mark.parametrize(
     "published", [{}, {"last_id": "1"}, {"last_id": "1", "last_timestamp": "x"}, {"last_timestamp": "2025"}]
 )
-def test_a_watermark_that_says_nothing_is_none(
+def test_invalid_watermark_is_ignored(
     store: CheckpointStore, client: redis.Redis, published: dict[str, str]
 ) -> None:
-    """What cannot be read on from leads to a cold start."""
+    """A cold start follows."""
     client.hset(OWN.published, items=["records_processed", "0", *chain(*published.items())])
     assert store.load().checkpoint is None
 
 
-def test_which_documents_it_is_about_is_known(store: CheckpointStore, client: redis.Redis) -> None:
-    """Until it is about others: then how far those were read is forgotten, what waits is not."""
+def test_another_collection_discards_the_position_but_not_deferrals(
+    store: CheckpointStore, client: redis.Redis
+) -> None:
     token, origin = take_lease(client), Origin("database.collection by updated_at", "uuid")
     store.identify(token, origin)
     store.advance(token, SCAN, position(1_000), BatchOutcome(deferred=[Deferred("1", LOCK)]))
@@ -131,8 +132,8 @@ def test_which_documents_it_is_about_is_known(store: CheckpointStore, client: re
     assert [*state.deferred] == ["1"]
 
 
-def test_a_stale_token_moves_nothing(store: CheckpointStore, client: redis.Redis) -> None:
-    """After a take-over neither a batch nor the end of a cycle is recorded; the error names the new holder."""
+def test_stale_token_records_nothing(store: CheckpointStore, client: redis.Redis) -> None:
+    """Neither a batch nor the end of a cycle after a take-over; the error names the new holder."""
     token = take_lease(client)
     store.advance(token, SCAN, position(2_000), NOTHING)
     newest = take_lease(client)
@@ -148,8 +149,7 @@ def test_a_stale_token_moves_nothing(store: CheckpointStore, client: redis.Redis
     assert not client.exists(OWN.deferred, OWN.dead_letters, OWN.published, OWN.history, OWN.queues)
 
 
-def test_a_flush_is_a_take_over(store: CheckpointStore, client: redis.Redis) -> None:
-    """In a Redis that has lost its data nothing is recorded under an old token."""
+def test_token_is_stale_after_a_flush(store: CheckpointStore, client: redis.Redis) -> None:
     token = take_lease(client)
     client.flushdb()
     with pytest.raises(LeaseLost):
@@ -157,8 +157,8 @@ def test_a_flush_is_a_take_over(store: CheckpointStore, client: redis.Redis) -> 
     assert client.dbsize() == 0
 
 
-def test_the_checkpoint_never_goes_back(store: CheckpointStore, client: redis.Redis) -> None:
-    """An earlier position is refused together with all that comes with it; the same one is not."""
+def test_checkpoint_never_goes_back(store: CheckpointStore, client: redis.Redis) -> None:
+    """An earlier position is refused together with its outcome; the same position is not."""
     token = take_lease(client)
     store.advance(token, SCAN, position(3_000), NOTHING)
     with pytest.raises(CycleFailed, match="backwards"):
@@ -170,38 +170,37 @@ def test_the_checkpoint_never_goes_back(store: CheckpointStore, client: redis.Re
     assert found.position == position(3_000)
 
 
-class Twice(Insistent):
-    """Carries out every step twice, as one does whose answer is lost and that is sent again."""
+class TwiceRetry(ImmediateRetry):
+    """Sends every step twice, as after a lost reply."""
 
     def __call__(self, step: Any) -> Any:
-        """The second result."""
         super().__call__(step)
         return super().__call__(step)
 
 
-def test_a_step_that_is_repeated_is_carried_out_once(wire: Wire, client: redis.Redis) -> None:
-    """One run in the history, one more attempt."""
+def test_repeated_step_is_carried_out_once(wire: Wire, client: redis.Redis) -> None:
+    """It adds one run to the history, and counts incomplete keys once."""
     for runs in (1, 2):
-        store, token = CheckpointStore(wire, OWN, 1320, Twice()), take_lease(client)
+        store, token = CheckpointStore(wire, OWN, 1320, TwiceRetry()), take_lease(client)
         store.advance(token, SCAN, None, BatchOutcome(incomplete=3))
         finish(store, token)
         assert client.llen(OWN.history) == runs
         assert store.reconciliation_due() == 3 * runs
 
 
-def test_a_step_that_comes_late_does_nothing(
+def test_step_that_arrives_late_does_nothing(
     wire: Wire, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a later one it neither counts nor moves; it is no error, as it was carried out in its time."""
+    """After a later one. It is no error, because it was carried out before."""
     sent: list[Command] = []
     exchange = wire.exchange
 
-    def noted(commands: Any) -> Any:
+    def recorded(commands: Any) -> Any:
         sent.extend(commands)
         return exchange(commands)
 
-    monkeypatch.setattr(wire, "exchange", noted)
-    store, token = CheckpointStore(wire, OWN, 1320, Insistent()), take_lease(client)
+    monkeypatch.setattr(wire, "exchange", recorded)
+    store, token = CheckpointStore(wire, OWN, 1320, ImmediateRetry()), take_lease(client)
     for ms in (2_000, 3_000):
         store.advance(token, SCAN.moved(position(ms)), position(ms), BatchOutcome(incomplete=1))
     kept = client.hgetall(OWN.checkpoint)
@@ -211,17 +210,16 @@ def test_a_step_that_comes_late_does_nothing(
     assert store.reconciliation_due() == 2
 
 
-def test_the_steps_of_another_token_begin_anew(wire: Wire, client: redis.Redis) -> None:
-    """The numbers of the holder before say nothing of those of the next."""
+def test_step_numbers_restart_with_a_new_token(wire: Wire, client: redis.Redis) -> None:
     for _ in range(2):
-        store, token = CheckpointStore(wire, OWN, 1320, Insistent()), take_lease(client)
+        store, token = CheckpointStore(wire, OWN, 1320, ImmediateRetry()), take_lease(client)
         for _ in range(2):
             finish(store, token)
     assert client.llen(OWN.history) == 4
 
 
-def test_deferrals(store: CheckpointStore, client: redis.Redis) -> None:
-    """A document waits until it is handled or refused; deferred again it keeps its first date."""
+def test_deferral_is_kept_until_its_document_is_handled(store: CheckpointStore, client: redis.Redis) -> None:
+    """Or rejected; deferred again it keeps its first date."""
     token = take_lease(client)
     store.advance(token, SCAN, None, BatchOutcome(deferred=[Deferred(str(n), LOCK) for n in range(4)]))
     first = store.load().deferred
@@ -238,19 +236,21 @@ def test_deferrals(store: CheckpointStore, client: redis.Redis) -> None:
 
 
 def refused(name: str, version: str = "1000") -> Rejected:
-    """A document that cannot be applied."""
+    """A rejected document."""
     return Rejected(name, Reject("invalid fields", (FieldError("a", "b"),)), version)
 
 
-def test_dead_letters(store: CheckpointStore, wire: Wire, client: redis.Redis) -> None:
-    """They are kept by `_id` with their reason, and cleared when their documents are handled."""
+def test_dead_letter_is_kept_until_its_document_is_handled(
+    store: CheckpointStore, wire: Wire, client: redis.Redis
+) -> None:
+    """By `_id`, with its reason."""
     token = take_lease(client)
     letters = store.advance(token, SCAN, None, BatchOutcome(rejected=[refused(name) for name in "abc"]))
     assert [(one.id, one.reason, one.attempts, one.version) for one in letters] == [
         (name, "invalid fields", 1, "1000") for name in "abc"
     ]
     assert letters[0].errors == (FieldError("a", "b"),)
-    kept = DeadLetters(wire, OWN, Insistent())
+    kept = DeadLetters(wire, OWN, ImmediateRetry())
     assert kept.find(["a", "x"]) == {"a": letters[0]}
     assert store.load().dead_letters == 3
     assert store.waiting() == {"a", "b", "c"}
@@ -258,8 +258,8 @@ def test_dead_letters(store: CheckpointStore, wire: Wire, client: redis.Redis) -
     assert client.hkeys(OWN.dead_letters) == ["c"]
 
 
-def test_a_version_is_one_dead_letter(store: CheckpointStore, client: redis.Redis) -> None:
-    """Met again it counts no more, unless it is retried on purpose; a new version counts."""
+def test_attempts_count_versions(store: CheckpointStore, client: redis.Redis) -> None:
+    """The same version counts again only if it is retried by a command."""
     token = take_lease(client)
 
     def attempts(version: str, *, retried: bool = False) -> list[int]:
@@ -276,20 +276,19 @@ def test_a_version_is_one_dead_letter(store: CheckpointStore, client: redis.Redi
 def test_dead_letters_are_bounded(
     store: CheckpointStore, wire: Wire, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beyond the cap they are only counted; known ones are still updated."""
+    """Beyond the cap they are counted only; known ones are still updated."""
     monkeypatch.setattr("etl.checkpoint.checkpoint.DEAD_LETTER_CAP", 2)
     token = take_lease(client)
     store.advance(token, SCAN, None, BatchOutcome(rejected=[refused(name) for name in "123"]))
     later = [refused("4"), refused("1", "2000")]
     letters = store.advance(token, SCAN, None, BatchOutcome(rejected=later))
     assert [(one.id, one.attempts) for one in letters] == [("4", 1), ("1", 2)]
-    kept = DeadLetters(wire, OWN, Insistent())
+    kept = DeadLetters(wire, OWN, ImmediateRetry())
     assert {one.id: one.attempts for one in kept.list()} == {"1": 2, "2": 1}
     assert kept.beyond() == 2
 
 
 def test_thousands_of_documents_in_one_batch(store: CheckpointStore, client: redis.Redis) -> None:
-    """However many there are, one step takes them."""
     token, names = take_lease(client), [str(n) for n in range(5_000)]
     store.advance(token, SCAN, None, BatchOutcome(rejected=[refused(name) for name in names]))
     store.advance(token, SCAN, None, BatchOutcome(deferred=[Deferred(name, LOCK) for name in names]))
@@ -301,7 +300,7 @@ def test_thousands_of_documents_in_one_batch(store: CheckpointStore, client: red
 def test_history_is_bounded(
     store: CheckpointStore, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The newest runs come first, failed ones too, and old ones go."""
+    """The newest runs come first, also failed ones."""
     monkeypatch.setattr("etl.checkpoint.checkpoint.HISTORY_CAP", 2)
     token = take_lease(client)
     for number in range(3):
@@ -313,8 +312,8 @@ def test_history_is_bounded(
     assert '"records_processed": 2' in before
 
 
-def test_a_backfill_ends_without_a_watermark(store: CheckpointStore, client: redis.Redis) -> None:
-    """Its scan is done, and is in the history."""
+def test_backfill_ends_without_a_watermark(store: CheckpointStore, client: redis.Redis) -> None:
+    """It is in the history."""
     token = take_lease(client)
     store.advance(token, SCAN, position(1_000), NOTHING)
     store.end(token, SCAN, Report("promptContent", mode="backfill"), frozenset())
@@ -323,8 +322,10 @@ def test_a_backfill_ends_without_a_watermark(store: CheckpointStore, client: red
     assert not client.exists(OWN.published)
 
 
-def test_keys_to_reconcile_are_counted_until_they_are(store: CheckpointStore, client: redis.Redis) -> None:
-    """Those that were removed since a repair began are still due after it."""
+def test_incomplete_keys_are_counted_until_a_reconciliation(
+    store: CheckpointStore, client: redis.Redis
+) -> None:
+    """Those that were counted during the reconciliation stay due."""
     token = take_lease(client)
     for incomplete in (2, 0, 3):
         store.advance(token, SCAN, None, BatchOutcome(incomplete=incomplete))
@@ -335,8 +336,8 @@ def test_keys_to_reconcile_are_counted_until_they_are(store: CheckpointStore, cl
     assert store.reconciliation_due() == 1
 
 
-def test_a_follower_has_a_place_of_its_own(store: CheckpointStore, client: redis.Redis) -> None:
-    """Its token comes back; what it met is kept as by a cycle."""
+def test_follower_has_its_own_token(store: CheckpointStore, client: redis.Redis) -> None:
+    """Dead letters, deferrals and queues are kept as by a cycle."""
     follow, token = FollowStore(store), take_lease(client)
     assert follow.token() is None
     outcome = BatchOutcome(
@@ -355,7 +356,7 @@ def test_a_follower_has_a_place_of_its_own(store: CheckpointStore, client: redis
         follow.advance(token, resume, None, NOTHING, caught_up=False)
 
 
-def test_letters_of_the_version_before_can_be_read() -> None:
-    """They name no version, and count once more."""
+def test_dead_letters_of_the_previous_release_are_read() -> None:
+    """They have no version."""
     text = '{"id": "1", "reason": "bad", "errors": [], "first_seen": "a", "last_seen": "b", "attempts": 2}'
     assert dead_letter_from_text(text) == DeadLetter("1", "bad", (), "a", "b", 2, "")

@@ -1,4 +1,4 @@
-"""What keys hold and what their registers say, as the scripts have written them."""
+"""Reading keys and their registers as the scripts have written them."""
 
 from typing import Any
 
@@ -10,17 +10,17 @@ from etl.cache.inspector import START, Content, Inspector, Shown
 from etl.cache.keys import owner_key
 from etl.cache.writer import CacheWriter, KeyWrite
 from schemas.operations import Enqueue, Put
+from tests.support.assembly import ImmediateRetry
 from tests.support.results import result
-from tests.support.twins import Insistent
 
 KEY = "config:api:a"
-SAID = Put("config:api", KEY, {"status": "said"})
+PUT = Put("config:api", KEY, {"status": "said"})
 
 
 @pytest.fixture
 def inspector(wire: Wire) -> Inspector:
-    """Of the same Redis."""
-    return Inspector(wire, Insistent())
+    """An inspector of the same Redis."""
+    return Inspector(wire, ImmediateRetry())
 
 
 @pytest.mark.parametrize(
@@ -33,10 +33,10 @@ def inspector(wire: Wire) -> Inspector:
         (("ZADD", "k", 1, "a"), Shown("k", "zset", None, ["a"])),
     ],
 )
-def test_a_key_is_shown_as_it_is(
+def test_key_of_each_type_is_shown(
     wire: Wire, inspector: Inspector, fill: tuple[Any, ...], shown: Shown
 ) -> None:
-    """Whatever its type, and with its TTL; a key that is not there is no error."""
+    """With its TTL; an absent key is no error."""
     assert inspector.show("k") is None
     wire.exchange([fill])
     assert inspector.show("k") == shown
@@ -47,10 +47,10 @@ def test_a_key_is_shown_as_it_is(
     assert 50_000 < again.ttl_ms <= 60_000
 
 
-def test_the_claims_of_a_key_are_those_that_were_applied(inspector: Inspector, writer: CacheWriter) -> None:
-    """Documents that have left it are not among them."""
+def test_claims_are_those_that_were_applied(inspector: Inspector, writer: CacheWriter) -> None:
+    """Without documents that have left the key."""
     older, newer = result("older", ms=1_000), result("newer", ms=2_000)
-    changes = [KeyWrite(one.document, f"{one.timestamp} {one.document}", SAID) for one in (older, newer)]
+    changes = [KeyWrite(one.document, f"{one.timestamp} {one.document}", PUT) for one in (older, newer)]
     writer.apply({KEY: changes}, [], writer.now(), 100)
     assert {(claim.document, claim.timestamp) for claim in inspector.claims([KEY])[KEY]} == {
         (older.document, "1000"),
@@ -67,10 +67,10 @@ def test_the_claims_of_a_key_are_those_that_were_applied(inspector: Inspector, w
     assert owned == [KEY]
 
 
-def test_a_claim_that_is_written_again_looks_changed(inspector: Inspector, writer: CacheWriter) -> None:
-    """By that a recheck notices what was written meanwhile."""
+def test_claim_written_again_differs(inspector: Inspector, writer: CacheWriter) -> None:
+    """So a recheck notices that the key was written meanwhile."""
     one = result("one")
-    change = KeyWrite(one.document, f"{one.timestamp} {one.document}", SAID)
+    change = KeyWrite(one.document, f"{one.timestamp} {one.document}", PUT)
     writer.apply({KEY: [change]}, [], writer.now(), 100)
     before = inspector.claims([KEY])
     assert inspector.claims([KEY]) == before
@@ -78,25 +78,24 @@ def test_a_claim_that_is_written_again_looks_changed(inspector: Inspector, write
     assert inspector.claims([KEY]) != before
 
 
-def test_registers_of_other_programs_are_no_claims(client: redis.Redis, inspector: Inspector) -> None:
-    """Whatever they hold."""
+def test_registers_of_other_programs_are_ignored(client: redis.Redis, inspector: Inspector) -> None:
     client.hset(owner_key("a"), "name", "x")
     client.set(owner_key("b"), "+1 2")
     client.set(owner_key("c"), "anything\nat all")
     assert inspector.claims(["a", "b", "c", "d"]) == {"a": (), "b": (), "c": (), "d": ()}
 
 
-def test_a_record_says_what_was_met_and_done(inspector: Inspector, writer: CacheWriter) -> None:
-    """With the contract keys that the document claims; a queue is none."""
-    one = result("one", SAID, Enqueue("queue:ai_generation", "queue:ai_generation:alta", "{}"))
+def test_record_has_version_and_done_mark(inspector: Inspector, writer: CacheWriter) -> None:
+    """And the contract keys that the document claims, without queues."""
+    one = result("one", PUT, Enqueue("queue:ai_generation", "queue:ai_generation:alta", "{}"))
     recorded = writer.record([one], writer.now(), confirmed=False)
     assert inspector.records(["c none", one.document]) == {one.document: (one.timestamp, False, (KEY,))}
     writer.mark_done([(one, recorded.at[0])])
     assert inspector.records([one.document])[one.document].done
 
 
-def test_what_keys_hold_is_read_with_their_size(client: redis.Redis, inspector: Inspector) -> None:
-    """A hash far larger than it should be is not read."""
+def test_contents_are_read_with_their_size(client: redis.Redis, inspector: Inspector) -> None:
+    """A hash that is far too large is not read."""
     client.hset("h", mapping={"a": "1"})
     client.rpush("l", "x", "y")
     client.hset("large", mapping={str(n): n for n in range(100)})

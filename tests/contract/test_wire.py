@@ -1,4 +1,4 @@
-"""The wire to Redis, over a fake one, a real one and a cluster: replies in order, and errors sorted."""
+"""The wire to Redis: replies in order, and errors by class."""
 
 from collections.abc import Iterator
 
@@ -10,22 +10,20 @@ from etl.cache.scripts import SCRIPTS
 from etl.errors import CycleFailed
 
 
-def test_replies_come_in_the_order_of_the_commands(wire: Wire) -> None:
-    """All commands are carried out, and each has its reply as RESP2 gives it."""
+def test_replies_are_resp2_in_the_order_of_the_commands(wire: Wire) -> None:
     replies = wire.exchange([("SET", "a", "ñ"), ("GET", "a"), ("HSET", "h", "f", 1), ("HGETALL", "h")])
     assert replies == ["OK", "ñ", 1, ["f", "1"]]
     assert wire.exchange([("GET", "missing"), ("EXISTS", "a"), ("ZMSCORE", "z", "")]) == [None, 1, [None]]
 
 
-def test_an_error_is_raised_after_all_replies_are_read(wire: Wire) -> None:
-    """The commands after the one that failed are carried out, and the wire goes on working."""
+def test_error_is_raised_after_all_replies_are_read(wire: Wire) -> None:
+    """The commands after the failed one are carried out, and the wire remains usable."""
     with pytest.raises(CycleFailed, match="WRONGTYPE"):
         wire.exchange([("SET", "a", 1), ("LPUSH", "a", 1), ("SET", "b", 2)])
     assert wire.exchange([("GET", "b")]) == ["2"]
 
 
-def test_an_error_inside_a_script_is_raised(wire: Wire, client: redis.Redis) -> None:
-    """A script that meets a key of the wrong type raises as a command would."""
+def test_error_inside_a_script_is_raised(wire: Wire, client: redis.Redis) -> None:
     client.set("fence", "1:x")
     client.lpush("lease", "not a string")
     with pytest.raises(CycleFailed):
@@ -41,23 +39,21 @@ def real_wire(redis_url: str) -> Iterator[Wire]:
 
 
 def close_idle(client: redis.Redis) -> None:
-    """Do as Redis with `timeout`, and a load balancer, with a connection that was idle for long."""
+    """Close the connections, as Redis with `timeout` or a load balancer closes idle ones."""
     for peer in client.client_list():
         if peer["name"] == "promptcontent-etl":
             client.client_kill_filter(_id=peer["id"])
 
 
-def test_a_connection_that_was_closed_while_idle_is_replaced_silently(
-    real_wire: Wire, redis_client: redis.Redis
-) -> None:
-    """The next exchange succeeds, and is carried out once."""
+def test_connection_closed_while_idle_is_replaced(real_wire: Wire, redis_client: redis.Redis) -> None:
+    """The next exchange succeeds and is carried out once."""
     assert real_wire.exchange([("INCR", "a")]) == [1]
     close_idle(redis_client)
     assert real_wire.exchange([("INCR", "a")]) == [2]
 
 
 def test_scripts_that_redis_forgot_are_loaded_again(wire: Wire, client: redis.Redis) -> None:
-    """A server that was restarted, or promoted, has none: the exchange succeeds all the same."""
+    """A server that was restarted or promoted has no scripts."""
     command = SCRIPTS["release"].call(("lease",), "h")
     assert wire.exchange([command]) == [0]
     client.script_flush()

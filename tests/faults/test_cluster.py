@@ -1,4 +1,4 @@
-"""A Redis Cluster in which a primary dies, or a slot migrates, while documents are written.
+"""A Redis Cluster whose primary is killed, or whose slots migrate, while documents are written.
 
 With LONG_RUNS=1 the backfill has 60,000 documents: `make soak`.
 """
@@ -38,22 +38,22 @@ def now() -> datetime:
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    """Three primaries, each with a replica."""
+    """Three primaries with a replica each."""
     with start_cluster(replicas=1) as cluster:
         yield cluster
 
 
 @pytest.fixture
 def open_on_cluster(open_app: OpenApp, cluster: Cluster) -> Callable[..., App]:
-    """Open an application on the cluster; a failover takes seconds, so its lease is longer."""
+    """Open an application on the cluster, with a lease longer than a failover."""
     return partial(open_app, redis=cluster.url, settings={"lease": {"seconds": 30}})
 
 
 @pytest.mark.slow
-def test_a_backfill_survives_a_killed_primary(
+def test_backfill_survives_a_killed_primary(
     open_on_cluster: Callable[..., App], collection: Collection[Document], cluster: Cluster
 ) -> None:
-    """The backfill ends, or the same command resumes; after a reconciliation nothing is missing."""
+    """It ends, or is resumed by the same command. After a reconciliation nothing is missing."""
     documents = [api(f"p{n}", now(), _id=n) for n in range(DOCUMENTS)]
     documents += [
         {"_id": f"r{n}", "campana_id": f"c{n}", "segmento": "s", "estado": "pendiente", "updated_at": now()}
@@ -78,11 +78,11 @@ def test_a_backfill_survives_a_killed_primary(
             return reports[-1].status == "ok"
 
         assert eventually(resumed, 60), [one.error for one in reports]
-        took = time.monotonic() - began
+        seconds = time.monotonic() - began
         assert app.reconciliation_due(NAME)
         found = app.reconcile(NAME)
         assert found is not None
-        figures = f"{len(reports)} run(s) in {took:.1f} s"
+        figures = f"{len(reports)} run(s) in {seconds:.1f} s"
         print(f"{figures}; {found.missing} keys were missing, {found.repaired} repaired")  # noqa: T201
         assert app.verify(NAME).true
     assert cluster.held() == truth(collection)
@@ -91,7 +91,6 @@ def test_a_backfill_survives_a_killed_primary(
 def test_writes_to_a_migrating_slot_are_redirected(
     open_on_cluster: Callable[..., App], collection: Collection[Document], cluster: Cluster
 ) -> None:
-    """Writes are redirected; no key is lost, however often the slot goes to and fro."""
     slot = key_slot(b"config:api:p0")
     owners: list[Any] = [
         redis.Redis.from_url(f"redis://{node.address}", decode_responses=True) for node in cluster.primaries
@@ -122,10 +121,10 @@ def test_writes_to_a_migrating_slot_are_redirected(
     assert cluster.held() == truth(collection)
 
 
-def test_a_backfill_survives_migrating_slots(
+def test_backfill_survives_migrating_slots(
     open_on_cluster: Callable[..., App], collection: Collection[Document], cluster: Cluster
 ) -> None:
-    """Every key is there, and each request is queued once."""
+    """Every key is written, and each request is queued once."""
     collection.insert_many([api(f"p{n}", now(), _id=n) for n in range(2_000)])
     collection.insert_many(
         [
@@ -164,13 +163,13 @@ def test_a_backfill_survives_migrating_slots(
     assert cluster.held() == truth(collection)
 
 
-def test_writes_lost_in_a_failover_are_found(
+def test_writes_lost_in_a_failover_are_reconciled(
     open_on_cluster: Callable[..., App],
     collection: Collection[Document],
     cluster: Cluster,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The checkpoint is on another node and has moved on: the next cycle sees the new primary, and reconciles."""
+    """The checkpoint on another node has advanced. The next cycle notices the new primary."""
     node = key_slot(state_keys(NAME).checkpoint.encode()) * 3 // 16_384
     primary, replica = cluster.primaries[node - 1], cluster.replicas[node - 1]
     collection.insert_many([api(f"p{n}", now(), _id=n) for n in range(100)])
@@ -179,7 +178,7 @@ def test_writes_lost_in_a_failover_are_found(
         assert not app.reconciliation_due(NAME)
         replica.pause()
         with redis.Redis.from_url(f"redis://{primary.address}") as client:
-            client.execute_command("CLIENT KILL TYPE REPLICA")  # it will never see what comes now
+            client.execute_command("CLIENT KILL TYPE REPLICA")  # it will not get the following writes
         collection.update_many({}, {"$set": {"rate_limit": "new", "updated_at": now()}})
         assert sync(app).records_processed == 100
         assert cluster.held() == truth(collection)

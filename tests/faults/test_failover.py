@@ -1,4 +1,4 @@
-"""A failover of Redis that loses writes, behind Sentinel and in a cluster: the daemon repairs them by itself."""
+"""A failover of Redis that loses writes, behind Sentinel and in a cluster: the daemon repairs them."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -24,18 +24,16 @@ from tests.support.truth import truth
 from tests.support.types import Document
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.alone
-
 
 class Topology(NamedTuple):
-    """A Redis with a primary that will fail, and its replica."""
+    """A Redis with a primary that will be killed, and its replica."""
 
     options: Mapping[str, str]
-    """The variables that point a command at it."""
+    """Variables for commands that use it."""
     primary: RedisServer
     replica: RedisServer
     client: Callable[[], Any]
-    """A client of all of it."""
+    """A client of the whole Redis."""
     has: Callable[[str], bool]
     """Whether a key belongs to this primary."""
 
@@ -57,7 +55,7 @@ def sentinel() -> Iterator[Topology]:
 
 @pytest.fixture
 def cluster() -> Iterator[Topology]:
-    """Three primaries with a replica each; the one that fails does not hold the checkpoint, which has moved on."""
+    """Three primaries with a replica each; the one to be killed does not hold the checkpoint."""
     with start_cluster(replicas=1) as cluster:
         number = next(n for n in (1, 2) if n != _primary_of(state_keys(NAME).checkpoint))
         yield Topology(
@@ -74,37 +72,37 @@ def _primary_of(key: str) -> int:
 
 
 @pytest.mark.parametrize("kind", ["sentinel", "cluster"])
-def test_the_daemon_repairs_what_a_failover_has_lost(
+def test_daemon_repairs_writes_that_a_failover_lost(
     kind: str,
     request: pytest.FixtureRequest,
     collection: Collection[Document],
     start_etl: StartEtl,
     etl: Etl,
 ) -> None:
-    """Writes of its own cycles, of a manual sync and of a backfill beside it: the replica has none of them."""
+    """Writes of its cycles, of a manual sync and of a backfill."""
     topology: Topology = request.getfixturevalue(kind)
     options = {**every(1), "ETL_LEASE__SECONDS": "5", **topology.options}
     number = next(n for n in range(100, 200) if topology.has(key(n)))
     old = datetime.now(UTC) - timedelta(minutes=15)  # no cycle reads it
 
-    def is_true() -> bool:
-        # A key that expires while it is looked at has no TTL; a primary may be on its way out.
+    def redis_agrees() -> bool:
+        # A key may expire while it is read, and the primary may be failing.
         with suppress(AssertionError, redis.RedisError, RedisClusterException), topology.client() as client:
             return held(client) == truth(collection)
         return False
 
     collection.insert_many([provider(n) for n in range(30)])
     daemon = start_etl("run", **options)
-    assert eventually(is_true)
+    assert eventually(redis_agrees)
     with redis.Redis.from_url(topology.primary.url) as client:
         assert client.wait(1, 10_000) == 1
         topology.replica.pause()
-        client.execute_command("CLIENT KILL TYPE REPLICA")  # it will never see what comes now
+        client.execute_command("CLIENT KILL TYPE REPLICA")  # it will not get the following writes
     collection.update_many({}, {"$set": {"rate_limit": "new", "updated_at": datetime.now(UTC)}})
-    assert etl("sync", **options).code in {0, 75}  # 75: the daemon is at it
+    assert etl("sync", **options).code in {0, 75}  # 75: the daemon runs a cycle
     collection.insert_one(provider(number) | {"updated_at": old})
     assert etl("backfill", NAME, **options).code == 0
-    assert eventually(is_true)
+    assert eventually(redis_agrees)
 
     topology.primary.kill()
     topology.replica.resume()
@@ -112,7 +110,7 @@ def test_the_daemon_repairs_what_a_failover_has_lost(
         if kind == "cluster":
             client.execute_command("READONLY")
         assert not client.exists(key(number)), "nothing was lost"
-    assert eventually(is_true, 60)
+    assert eventually(redis_agrees, 60)
 
     lines = ended(daemon)
     assert any(line["action"] == "failover" for line in lines), lines

@@ -1,4 +1,4 @@
-"""The primary of MongoDB, or of Redis, is replaced while it is followed: Redis then holds what MongoDB says."""
+"""A failover of MongoDB or Redis during following: Redis equals MongoDB afterwards."""
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -14,21 +14,21 @@ from etl.demo import MongoServer
 from etl.settings import Settings
 from etl.sync.follow import Followed
 from tests.support.daemons import key, provider
-from tests.support.following import KEYS, Writer, following, has_begun, is_true
+from tests.support.following import KEYS, Writer, following, has_begun, redis_agrees
 from tests.support.pipeline import NAME
 from tests.support.replica_set import Member, ReplicaSet
 from tests.support.sentinel import start_sentinel
 from tests.support.types import Document
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 _LOST, _OLD = 1_000, 2_000  # numbers of documents
 
 
 @pytest.fixture
 def documents(replica_set: ReplicaSet) -> Iterator[Collection[Document]]:
-    """An empty collection that a majority has."""
+    """An empty collection with write concern majority."""
     with replica_set.client() as client:
         client.drop_database("campaigns")
         majority = WriteConcern(w="majority", j=True)
@@ -38,7 +38,7 @@ def documents(replica_set: ReplicaSet) -> Iterator[Collection[Document]]:
 
 
 def application(uri: str, database: str, redis: Mapping[str, Any]) -> App:
-    """An application that is patient enough for an election."""
+    """An application that retries longer than an election takes."""
     settings = {
         "mongo": {"uri": uri, "database": database},
         "redis": redis,
@@ -57,75 +57,75 @@ def app(replica_set: ReplicaSet, documents: Collection[Document], redis_url: str
 
 
 def step_down(replica_set: ReplicaSet) -> Member:
-    """The primary hands over."""
+    """Step down the primary."""
     return replica_set.step_down()
 
 
 def kill(replica_set: ReplicaSet) -> Member:
-    """`kill -9` of the primary."""
+    """Kill the primary."""
     primary = replica_set.primary()
     primary.kill()
     return primary
 
 
-@pytest.mark.parametrize("strike", [step_down, kill])
-def test_the_primary_of_mongodb_goes_among_changes(
+@pytest.mark.parametrize("replace_primary", [step_down, kill])
+def test_follower_survives_a_failover_of_mongodb(
     replica_set: ReplicaSet,
     documents: Collection[Document],
     app: App,
     redis_client: redis.Redis,
     seed: int,
-    strike: Callable[[ReplicaSet], Member],
+    replace_primary: Callable[[ReplicaSet], Member],
 ) -> None:
-    """The stream is opened again on the next primary after the last event: no cycle is needed."""
+    """The stream resumes on the new primary, without a cycle."""
     batches: list[Followed] = []
     with following(app, batches):
         assert eventually(lambda: has_begun(redis_client))
         cycles = redis_client.llen(KEYS.history)
         with Writer(documents, seed) as writer:
-            assert writer.goes_on()
-            old = strike(replica_set)
-            assert writer.goes_on()
+            assert writer.continues()
+            old = replace_primary(replica_set)
+            assert writer.continues()
         assert replica_set.primary() is not old
-        assert eventually(is_true(redis_client, documents))
+        assert eventually(redis_agrees(redis_client, documents))
         assert redis_client.llen(KEYS.history) == cycles
     assert {one.restarted for one in batches if one.restarted} == {"connection"}
 
 
-def test_what_is_rolled_back_is_never_applied(
+def test_follower_never_applies_writes_that_are_rolled_back(
     replica_set: ReplicaSet, documents: Collection[Document], app: App, redis_client: redis.Redis, seed: int
 ) -> None:
-    """A primary that no majority follows accepts writes, and is deposed: the follower has not seen them."""
+    """Writes of a primary without a majority, which is deposed."""
     batches: list[Followed] = []
     with following(app, batches):
         assert eventually(lambda: has_begun(redis_client))
         cycles = redis_client.llen(KEYS.history)
         documents.insert_many([{"_id": f"s{n}", **provider(n)} for n in range(3)])
-        assert eventually(is_true(redis_client, documents))
+        assert eventually(redis_agrees(redis_client, documents))
         primary = replica_set.cut_off()
         with replica_set.direct(primary) as client:
-            alone = client[documents.database.name].get_collection(
+            without_majority = client[documents.database.name].get_collection(
                 NAME, write_concern=WriteConcern(w=1, j=True)
             )
-            alone.insert_one({"_id": "lost", **provider(_LOST)})
-            alone.replace_one({"_id": "s1"}, provider(_LOST + 1))
-            alone.delete_one({"_id": "s2"})
-            assert alone.find_one({"_id": "lost"})
+            without_majority.insert_one({"_id": "lost", **provider(_LOST)})
+            without_majority.replace_one({"_id": "s1"}, provider(_LOST + 1))
+            without_majority.delete_one({"_id": "s2"})
+            assert without_majority.find_one({"_id": "lost"})
         replica_set.depose(primary)
         with Writer(documents, seed) as writer:
-            assert writer.goes_on()
+            assert writer.continues()
         primary.start()
         assert eventually(lambda: replica_set.has_rolled_back(primary), 60), "nothing was rolled back"
-        assert eventually(is_true(redis_client, documents))
+        assert eventually(redis_agrees(redis_client, documents))
         assert redis_client.llen(KEYS.history) == cycles
     assert not redis_client.exists(key(_LOST), key(_LOST + 1))
     assert {one.restarted for one in batches if one.restarted} == {"connection"}
 
 
-def test_the_primary_of_redis_goes_with_writes_that_its_replica_lacks(
+def test_follower_repairs_writes_lost_in_a_failover_of_redis(
     mongod: MongoServer, collection: Collection[Document], seed: int
 ) -> None:
-    """The follower notices that another server took over, and repairs what that one lacks."""
+    """It notices that another server is the primary."""
     batches: list[Followed] = []
     long_ago = datetime.now(UTC) - timedelta(minutes=15)  # no cycle reads it again
     with start_sentinel() as watched:
@@ -141,15 +141,15 @@ def test_the_primary_of_redis_goes_with_writes_that_its_replica_lacks(
                 collection.insert_one(provider(_LOST))
                 collection.delete_one({"_id": "old"})
                 assert eventually(lambda: client.exists(key(_LOST)) == 1 and not client.exists(key(_OLD)))
-            assert writer.goes_on()
+            assert writer.continues()
             with redis.Redis.from_url(replica.url) as client:
                 assert (client.exists(key(_LOST)), client.exists(key(_OLD))) == (0, 1)
                 old.kill()
-            assert writer.goes_on()
+            assert writer.continues()
             assert eventually(lambda: watched.primary() is replica)
-            assert writer.goes_on()
+            assert writer.continues()
             with watched.client() as client:
                 assert eventually(lambda: client.exists(key(_LOST)) == 1 and not client.exists(key(_OLD)))
                 writer.stop()
-                assert eventually(is_true(client, collection))
+                assert eventually(redis_agrees(client, collection))
     assert {one.restarted for one in batches if one.restarted} == {"failover"}

@@ -29,17 +29,17 @@ from tests.support.truth import truth
 from tests.support.types import Document, StartRedis
 from tests.support.waiting import eventually
 
-# Several collections at a time: while the lease of one victim runs out, another one starts.
+# Several collections: while the lease of one killed process expires, another process starts.
 COLLECTIONS = ("promptContent", "norte", "sur", "oeste")
 KILLS_EACH = 13
-MOST_VICTIMS_EACH = 3 * KILLS_EACH  # a machine may be so busy that many die before they have done anything
+MOST_VICTIMS_EACH = 3 * KILLS_EACH  # on a busy machine many are killed before they have recorded a page
 DOCUMENTS_EACH = 900
-PAGE = 5  # so that there are many instructions between two batches
+PAGE = 5  # many batches in one cycle
 
 
 @pytest.fixture
 def seed() -> int:
-    """Of everything random in a test; `CHAOS_SEED` repeats it, as far as the machine's pace allows."""
+    """The seed of a test; `CHAOS_SEED` repeats a run, as far as timing allows."""
     seed = int(os.environ.get("CHAOS_SEED") or time.time_ns())
     print(f"CHAOS_SEED={seed}")  # noqa: T201 (pytest shows it when the test fails)
     return seed
@@ -50,7 +50,7 @@ Start = Callable[[str], BaseProcess]
 
 
 def sync(environment: Mapping[str, str], folder: Path, collection: str) -> None:
-    """What a victim is: the command line, alone in its process; it records its position after each page."""
+    """Run `etl sync` in this process; it records its position after each page."""
     coordinator.TASK_SECONDS = 0  # type: ignore[misc]
     os.environ.clear()
     os.environ.update(environment)
@@ -59,7 +59,7 @@ def sync(environment: Mapping[str, str], folder: Path, collection: str) -> None:
 
 
 class Killer:
-    """Starts `etl sync` of one collection again and again, and kills it at random moments."""
+    """Starts `etl sync` of a collection repeatedly, and kills it at random times."""
 
     def __init__(
         self, collection: Collection[Document], client: redis.Redis, start: Start, seed: int
@@ -67,7 +67,7 @@ class Killer:
         self.kills = 0
         self.while_working = 0
         self.checkpoints: list[Position] = []
-        self.moments: set[str] = set()
+        self.cursors: set[str] = set()
         self._collection = collection
         self._redis = client
         self._start = start
@@ -76,27 +76,27 @@ class Killer:
         self._own = state_keys(collection.name)
 
     @property
-    def has_hit_many_moments(self) -> bool:
-        """Whether more than half of the kills that are wanted met a cycle at a place of their own."""
-        return len(self.moments) > KILLS_EACH / 2
+    def has_killed_at_many_cursors(self) -> bool:
+        """Whether more than half of the required kills happened at different cursors."""
+        return len(self.cursors) > KILLS_EACH / 2
 
     def run(self, step: float) -> None:
-        """Kill until it is enough. Each process lives up to two `step`s (seconds) after it got the lease.
+        """Kill often enough. Each process runs up to two `step`s (seconds) after it got the lease.
 
-        Where none has come any further since the last one, the next ones are given longer.
+        If one has made no progress, the next ones run longer.
         """
         for _ in range(MOST_VICTIMS_EACH):
-            if self.kills >= KILLS_EACH and self.has_hit_many_moments:
+            if self.kills >= KILLS_EACH and self.has_killed_at_many_cursors:
                 return
             self._write_late()
             assert eventually(lambda: not self._redis.exists(self._own.lease))
             self._kill(self._start(self._collection.name), self._random.uniform(0, 2 * step))
-            if not self._note():
+            if not self._record_progress():
                 step *= 1.3
 
-    def _kill(self, process: BaseProcess, moment: float) -> None:
+    def _kill(self, process: BaseProcess, delay: float) -> None:
         assert eventually(lambda: self._is_working(process) or not process.is_alive())
-        time.sleep(moment)
+        time.sleep(delay)
         process.kill()
         process.join()
         self.kills += process.exitcode == -signal.SIGKILL
@@ -106,25 +106,25 @@ class Killer:
         return str(self._redis.get(self._own.lease)).partition(f":{process.pid}:")[1] != ""
 
     def _write_late(self) -> None:
-        """Requests that are committed behind the watermark, dated within the overlap."""
+        """Insert requests behind the watermark, dated within the overlap."""
         now = datetime.now(UTC)
         self._collection.insert_many(
             requested(f"{self._collection.name}-late-{number}", now - timedelta(seconds=seconds))
             for seconds, number in zip(range(0, 110, 5), self._numbers, strict=False)
         )
 
-    def _note(self) -> bool:
-        """Note how far the cycles are; says whether that is a place where none was killed before."""
-        before = len(self.moments)
+    def _record_progress(self) -> bool:
+        """Record position and cursor; returns whether no process was killed at that cursor before."""
+        before = len(self.cursors)
         position, cursor = self._redis.hmget(self._own.checkpoint, "position", "scan_cursor")
         self.checkpoints.append(position_from_text(str(position)) if position else FIRST)
-        self.moments.add(str(cursor))
-        return len(self.moments) > before
+        self.cursors.add(str(cursor))
+        return len(self.cursors) > before
 
 
 @pytest.fixture
 def collections(database: Database[Document]) -> Sequence[Collection[Document]]:
-    """Large deltas: one half of each is older than the overlap."""
+    """Collections with large deltas; half of each is older than the overlap."""
     found = [database[name] for name in COLLECTIONS]
     for collection in found:
         collection.create_index([("updated_at", 1), ("_id", 1)])
@@ -139,9 +139,9 @@ def collections(database: Database[Document]) -> Sequence[Collection[Document]]:
 def processes(
     collections: Sequence[Collection[Document]], environment: dict[str, str], start_etl: StartEtl
 ) -> StartEtl:
-    """Real `etl` processes for these collections; one that was killed keeps the others out for a second."""
-    rules = [{"name": collection.name, "page_size": PAGE} for collection in collections]
-    environment |= {"ETL_COLLECTIONS": json.dumps(rules), "ETL_LEASE__SECONDS": "1"}
+    """Start real `etl` processes for these collections, with a lease of a second."""
+    settings = [{"name": collection.name, "page_size": PAGE} for collection in collections]
+    environment |= {"ETL_COLLECTIONS": json.dumps(settings), "ETL_LEASE__SECONDS": "1"}
     return start_etl
 
 
@@ -151,7 +151,7 @@ def start_victim(
     environment: dict[str, str],
     tmp_path: Path,
 ) -> Start:
-    """Likewise, forked from a process that has loaded everything: to load it takes longer than a cycle."""
+    """The same, forked from a process that has imported everything: imports take longer than a cycle."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["etl.app", "etl.cli", __name__])
 
@@ -163,8 +163,8 @@ def start_victim(
     return start
 
 
-def pace(processes: StartEtl, redis_server: RedisServer) -> float:
-    """How many seconds a whole cycle takes here and now, found on a Redis of its own."""
+def cycle_seconds(processes: StartEtl, redis_server: RedisServer) -> float:
+    """The seconds that a cycle takes on this machine, measured on a separate Redis."""
     result = end_of(processes("sync", COLLECTIONS[0], "--json", ETL_REDIS__URL=redis_server.url))
     [report] = result.json["collections"]
     assert report["records_processed"] == DOCUMENTS_EACH
@@ -172,8 +172,7 @@ def pace(processes: StartEtl, redis_server: RedisServer) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.alone
-def test_a_sync_killed_at_any_moment_loses_and_repeats_nothing(
+def test_sync_killed_at_any_time_loses_and_repeats_nothing(
     collections: Sequence[Collection[Document]],
     redis_client: redis.Redis,
     processes: StartEtl,
@@ -181,13 +180,12 @@ def test_a_sync_killed_at_any_moment_loses_and_repeats_nothing(
     start_redis: StartRedis,
     seed: int,
 ) -> None:
-    """Nothing is missing, nothing queued twice and no checkpoint went back after 52 times `kill -9` or more.
+    """Nothing is missing, nothing is queued twice and no checkpoint goes back after at least 52 `kill -9`.
 
-    The victims are processes of their own in the middle of their cycles, at random moments over the whole
-    length of large deltas. Each goes on where the one before it was killed, and documents are committed late
-    all the time.
+    The processes are killed at random times over the whole length of large deltas. Each resumes where the one
+    before it was killed. Documents are committed late all the time.
     """
-    step = 1.5 * pace(processes, start_redis()) / KILLS_EACH  # they share the machine
+    step = 1.5 * cycle_seconds(processes, start_redis()) / KILLS_EACH  # they share the machine
     killers = [Killer(collection, redis_client, start_victim, seed) for collection in collections]
 
     with ThreadPoolExecutor(len(killers)) as pool:
@@ -200,7 +198,7 @@ def test_a_sync_killed_at_any_moment_loses_and_repeats_nothing(
     for killer in killers:
         assert killer.kills >= KILLS_EACH
         assert killer.while_working > KILLS_EACH / 2
-        assert killer.has_hit_many_moments
+        assert killer.has_killed_at_many_cursors
         assert killer.checkpoints == sorted(killer.checkpoints, key=Position.order)
     again = end_of(processes("sync", "--json"))
     assert [report["records_processed"] for report in again.json["collections"]] == [0] * len(collections)

@@ -1,6 +1,6 @@
-"""The network holds a request back until its sender has given up, repeated it and gone on: then it delivers.
+"""The network delivers a request after its sender has given up, repeated it and continued.
 
-All under one lease, so that no fencing token tells the late request from a timely one.
+All under one lease, so that the fencing token of the late request is valid.
 """
 
 from collections.abc import Callable
@@ -28,42 +28,42 @@ from tests.support.waiting import eventually
 TIMEOUT = 0.5
 FUTURE = datetime(2099, 1, 1, tzinfo=UTC)
 COMMIT = SCRIPTS["commit"].sha.encode()
-FINISH = b"sync_duration_ms"  # which only the last step of a cycle records
+FINISH = b"sync_duration_ms"  # only the last step of a cycle records it
 APPLY = SCRIPTS["apply"].sha.encode()
 
 
 @pytest.fixture
 def proxy(proxy_to: ProxyTo, redis_server: RedisServer) -> Proxy:
-    """The network between the application and Redis."""
+    """A proxy between the application and Redis."""
     return proxy_to(redis_server)
 
 
 @pytest.fixture
 def app(open_app: OpenApp, proxy: Proxy, redis_url: str) -> App:
-    """Gives up on an answer soon, and asks again for long; two documents a page."""
+    """An application with a short timeout, many retries, and pages of two documents."""
     return open_app(redis=proxy.through(redis_url), timeout=TIMEOUT, patience=10, page_size=2)
 
 
 def claims(name: str, moment: datetime, texts: int) -> Document:
-    """A document, and the keys of the campaign `contested`."""
+    """A document that claims the keys of the campaign `contested`."""
     return {**written("contested", texts, moment), "_id": name}
 
 
 def deliver(proxy: Proxy, client: redis.Redis) -> None:
-    """Let what is held go, and wait until Redis has carried it out and seen its sender gone."""
-    assert proxy.is_holding, "nothing was held back"
-    before = ids(client)
+    """Deliver the held request, and wait until Redis has executed it and closed its connection."""
+    assert proxy.is_holding, "no request was held"
+    before = connection_ids(client)
     proxy.resume()
-    assert eventually(lambda: bool(before - ids(client)))
+    assert eventually(lambda: bool(before - connection_ids(client)))
 
 
-def ids(client: redis.Redis) -> set[str]:
-    """All connections of Redis."""
+def connection_ids(client: redis.Redis) -> set[str]:
+    """The ids of all connections of Redis."""
     return {one["id"] for one in client.client_list()}
 
 
-def before_the_end(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
-    """Have `act` done when a cycle has applied everything, and still has its lease."""
+def before_finish(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Call `act` when a cycle has applied everything and still holds its lease."""
     finish = CheckpointStore.finish
 
     def acted(self: CheckpointStore, *arguments: Any) -> None:
@@ -73,17 +73,17 @@ def before_the_end(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -
     monkeypatch.setattr(CheckpointStore, "finish", acted)
 
 
-def test_a_batch_delivered_late_displaces_nothing_newer(
+def test_batch_delivered_late_displaces_nothing_newer(
     collection: Collection[Document],
     redis_client: redis.Redis,
     proxy: Proxy,
     app: App,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its older value of a key does not displace the newer one, which was written since."""
+    """Newer values of its keys were written meanwhile."""
     moment = datetime.now(UTC) - timedelta(seconds=60)
     collection.insert_many(claims(name, moment, number) for number, name in enumerate("abcd"))
-    before_the_end(monkeypatch, lambda: deliver(proxy, redis_client))
+    before_finish(monkeypatch, lambda: deliver(proxy, redis_client))
     proxy.hold_at(APPLY)
 
     report = cycle(app)
@@ -92,30 +92,30 @@ def test_a_batch_delivered_late_displaces_nothing_newer(
     assert held(redis_client) == truth(collection)
 
 
-def test_a_commit_delivered_late_changes_nothing(
+def test_commit_delivered_late_changes_nothing(
     collection: Collection[Document],
     redis_client: redis.Redis,
     proxy: Proxy,
     app: App,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It brings back no older claim, no dead letter that was cleared since, and no older place in the scan.
+    """It restores no older claim, no removed dead letter, and no older cursor.
 
-    The position does not tell it from a later commit: all is dated the same, or in the future.
+    All documents have one date or are in the future, so its position equals that of later commits.
     """
     moment = datetime.now(UTC) - timedelta(seconds=60)
     collection.insert_many(claims(name, moment, number) for number, name in enumerate("abcd"))
     collection.update_one({"_id": "b"}, {"$set": {"segmento": 5}})
     states: list[dict[str, Any]] = []
 
-    def look_deliver_look() -> None:
+    def deliver_between_dumps() -> None:
         states.append(values(redis_client, but=":lease"))
         deliver(proxy, redis_client)
         states.append(values(redis_client, but=":lease"))
 
     monkeypatch.setattr(coordinator, "TASK_SECONDS", 0)  # a commit after each page, before the next is read
-    mend_at_the_second_batch(monkeypatch, collection)
-    before_the_end(monkeypatch, look_deliver_look)
+    correct_at_second_batch(monkeypatch, collection)
+    before_finish(monkeypatch, deliver_between_dumps)
     proxy.hold_at(COMMIT)
 
     report = cycle(app)
@@ -127,25 +127,25 @@ def test_a_commit_delivered_late_changes_nothing(
     assert app.dead_letters("promptContent").list() == []
 
 
-def mend_at_the_second_batch(monkeypatch: pytest.MonkeyPatch, collection: Collection[Document]) -> None:
-    """Mend the document that was refused, so that the cycle under way meets it again."""
+def correct_at_second_batch(monkeypatch: pytest.MonkeyPatch, collection: Collection[Document]) -> None:
+    """Correct the rejected document, so that the running cycle reads it again."""
     apply, batches = CacheWriter.apply, 0
 
-    def mending(self: CacheWriter, *arguments: Any) -> Applied:
+    def correcting(self: CacheWriter, *arguments: Any) -> Applied:
         nonlocal batches
         batches += 1
         if batches == 2:
             collection.replace_one({"_id": "b"}, claims("b", FUTURE, 9))
         return apply(self, *arguments)
 
-    monkeypatch.setattr(CacheWriter, "apply", mending)
+    monkeypatch.setattr(CacheWriter, "apply", correcting)
 
 
 @pytest.mark.parametrize("cycles", [1, 2])
-def test_a_finish_delivered_late_is_recorded_once(
+def test_finish_delivered_late_is_recorded_once(
     collection: Collection[Document], redis_client: redis.Redis, proxy: Proxy, app: App, cycles: int
 ) -> None:
-    """The run is in the history once, and the watermark is that of the last cycle."""
+    """In the history; the watermark is that of the last cycle."""
     collection.insert_one(written("first", 1, datetime.now(UTC) - timedelta(seconds=60)))
     proxy.hold_at(FINISH)
     for number in range(cycles):

@@ -1,4 +1,4 @@
-"""The line to either server breaks, stalls or goes deaf in the middle of a cycle."""
+"""The network to a server breaks, stalls or drops packets during a cycle."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ from tests.support.types import Document, ProxyTo
 LONG = bool(os.environ.get("LONG_RUNS"))
 
 Line = tuple[Proxy, dict[str, Any]]
-"""A proxy in front of one server, and the address that leads through it, for `open_app`."""
+"""A proxy to a server, and the address through it as an argument of `open_app`."""
 
 
 @pytest.fixture(params=["mongo", "redis"])
@@ -35,7 +35,7 @@ def line(
     redis_server: RedisServer,
     redis_url: str,
 ) -> Line:
-    """The line to each of the servers in turn."""
+    """The proxy to MongoDB or to Redis."""
     server, address = (mongod, mongod.uri) if request.param == "mongo" else (redis_server, redis_url)
     proxy = proxy_to(server)
     return proxy, {request.param: proxy.through(address)}
@@ -43,19 +43,19 @@ def line(
 
 @pytest.fixture
 def documents(collection: Collection[Document]) -> Collection[Document]:
-    """Ten pages."""
+    """Documents for ten pages."""
     collection.insert_many(delta(100))
     return collection
 
 
 def opened(open_app: OpenApp, line: Line, *, patience: float, timeout: float = 1) -> App:
-    """An application on that line."""
+    """An application behind that proxy."""
     return open_app(**line[1], patience=patience, timeout=timeout)
 
 
 @pytest.mark.parametrize("way", ["requests", "answers"])
 @pytest.mark.parametrize("offset", [1, 500, 1_500, 3_000])
-def test_a_cycle_survives_a_broken_connection(
+def test_cycle_survives_a_broken_connection(
     line: Line,
     documents: Collection[Document],
     redis_client: redis.Redis,
@@ -63,7 +63,7 @@ def test_a_cycle_survives_a_broken_connection(
     way: Way,
     offset: int,
 ) -> None:
-    """After so many bytes of requests or answers: the cycle goes on, nothing is missing or queued twice."""
+    """After `offset` bytes of requests or answers. Nothing is missing or queued twice."""
     proxy, _ = line
     proxy.drop_after(offset, way)
     report = cycle(opened(open_app, line, patience=10))
@@ -73,10 +73,10 @@ def test_a_cycle_survives_a_broken_connection(
 
 
 @pytest.mark.parametrize("way", ["requests", "answers"])
-def test_a_cycle_that_does_not_retry_is_completed_by_the_next(
+def test_cycle_that_failed_without_retries_is_completed_by_the_next(
     line: Line, documents: Collection[Document], redis_client: redis.Redis, open_app: OpenApp, way: Way
 ) -> None:
-    """The cycle fails at once; the next one, of another process, applies the rest."""
+    """The next cycle runs in another application."""
     proxy, _ = line
     for broken, offset in enumerate((500, 1_000, 2_000), start=1):
         proxy.drop_after(offset, way)
@@ -89,7 +89,7 @@ def test_a_cycle_that_does_not_retry_is_completed_by_the_next(
 
 
 @pytest.mark.parametrize("fault", ["cut", "stall", "deafen"])
-def test_a_cycle_survives_an_outage(
+def test_cycle_survives_an_outage(
     line: Line,
     documents: Collection[Document],
     redis_client: redis.Redis,
@@ -97,11 +97,11 @@ def test_a_cycle_survives_an_outage(
     fault: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A second without the server, longer than it waits for an answer, after a few batches."""
+    """Of a second, longer than the timeout, after a few batches."""
     proxy, _ = line
     apply, batches = CacheWriter.apply, 0
 
-    def then_break(self: CacheWriter, *arguments: Any) -> Applied:
+    def apply_after_fault(self: CacheWriter, *arguments: Any) -> Applied:
         nonlocal batches
         batches += 1
         if batches == 4:
@@ -109,7 +109,7 @@ def test_a_cycle_survives_an_outage(
             threading.Timer(1, proxy.resume).start()
         return apply(self, *arguments)
 
-    monkeypatch.setattr(CacheWriter, "apply", then_break)
+    monkeypatch.setattr(CacheWriter, "apply", apply_after_fault)
     began = time.monotonic()
     report = cycle(opened(open_app, line, patience=15, timeout=0.5))
     assert batches >= 4
@@ -118,14 +118,14 @@ def test_a_cycle_survives_an_outage(
     assert held(redis_client) == truth(documents)
 
 
-def test_a_command_gives_up_on_a_server_that_never_answers(
+def test_command_gives_up_on_a_server_that_never_answers(
     start_etl: StartEtl,
     proxy_to: ProxyTo,
     mongod: MongoServer,
     redis_server: RedisServer,
     redis_url: str,
 ) -> None:
-    """It names the address and the reason; with LONG_RUNS=1 after the 20 seconds that are the default."""
+    """With address and reason; with LONG_RUNS=1 after the default of 20 seconds."""
     short = {"RETRY__SECONDS": "4", "MONGO__TIMEOUT_SECONDS": "2", "REDIS__TIMEOUT_SECONDS": "2"}
     times = {} if LONG else {f"ETL_{name}": value for name, value in short.items()}
     least = 15 if LONG else 3
@@ -142,6 +142,6 @@ def test_a_command_gives_up_on_a_server_that_never_answers(
         result = end_of(process)
         assert least < time.monotonic() - began < least + 25  # a busy machine starts a process slowly
         assert result.code == 1
-        assert result.err.count("\n") == 1
+        assert result.problems.count("\n") == 1
         assert f"127.0.0.1:{proxy.port} does not answer" in result.err
         assert proxy.swallowed > 0, "it was never asked"

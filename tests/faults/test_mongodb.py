@@ -17,11 +17,11 @@ from tests.support.types import Document, StartMongo
 from tests.support.waiting import eventually
 
 UNKNOWN_ERROR = 8
-OURS = "promptcontent-etl"  # the failpoint spares the clients that arrange and look
+APP_NAME = "promptcontent-etl"  # the failpoint does not affect the clients of the test
 
 COUNT = 42
 
-# What a failover, a killed cursor and the network do.
+# The effects of a failover, a killed cursor and the network.
 FAULTS: dict[str, dict[str, Any]] = {
     "not primary": {"errorCode": 10107},
     "cursor lost": {"errorCode": 43},
@@ -31,26 +31,26 @@ FAULTS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def documents(collection: Collection[Document]) -> Collection[Document]:
-    """Five pages."""
+    """Documents for five pages."""
     collection.insert_many(delta(COUNT))
     return collection
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("command", ["find", "hello", "listIndexes"])
-def test_a_temporary_error_is_retried(
+def test_transient_error_is_retried(
     documents: Collection[Document],
     redis_client: redis.Redis,
     open_app: OpenApp,
     command: str,
     fault: str,
 ) -> None:
-    """The cycle tries again until the command succeeds, and loses and repeats nothing.
+    """Until the command succeeds; nothing is lost or repeated.
 
-    Twice in a row is more than the driver tries by itself.
+    Two failures in a row are more than the driver retries.
     """
     with fail_command(
-        documents.database.client, command, mode=times(2), appName=OURS, **FAULTS[fault]
+        documents.database.client, command, mode=times(2), appName=APP_NAME, **FAULTS[fault]
     ) as failure:
         report = cycle(open_app())
         assert failure.injected() == 2
@@ -59,38 +59,38 @@ def test_a_temporary_error_is_retried(
     assert held(redis_client) == truth(documents)
 
 
-def test_a_persistent_error_fails_the_cycle(
+def test_persistent_error_fails_the_cycle(
     documents: Collection[Document],
     redis_client: redis.Redis,
     open_app: OpenApp,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The cycle fails with the address and the reason; the next one applies the rest."""
+    """With address and reason; the next cycle applies the rest."""
     monkeypatch.setattr("etl.backfill.coordinator.TASK_SECONDS", 0)  # a page each
     app = open_app(patience=0.5)
 
-    with fail_command(documents.database.client, "find", mode=after(3), appName=OURS, errorCode=10107):
+    with fail_command(documents.database.client, "find", mode=after(3), appName=APP_NAME, errorCode=10107):
         report = cycle(app)
         assert (report.status, report.exit_code) == ("failed", 1)
         assert str(report.error).startswith("MongoDB at 127.0.0.1:")
-        assert "failCommand" in str(report.error)  # the server's own words
+        assert "failCommand" in str(report.error)  # the message of the server
     done = report.records_processed
     assert 0 < done < COUNT
 
-    assert cycle(app).records_processed >= COUNT - done  # more: what is within the overlap is read again
+    assert cycle(app).records_processed >= COUNT - done  # more: documents within the overlap are read again
     assert held(redis_client) == truth(documents)
 
 
-def test_a_permanent_error_is_not_retried(
+def test_permanent_error_is_not_retried(
     documents: Collection[Document],
     redis_client: redis.Redis,
     open_app: OpenApp,
 ) -> None:
-    """It ends the cycle at once, whatever patience is left; nothing is lost."""
+    """The next cycle applies everything."""
     app = open_app(patience=60)
 
     with fail_command(
-        documents.database.client, "find", mode=times(1), appName=OURS, errorCode=UNKNOWN_ERROR
+        documents.database.client, "find", mode=times(1), appName=APP_NAME, errorCode=UNKNOWN_ERROR
     ) as failure:
         assert cycle(app).status == "failed"
         assert failure.injected() == 1
@@ -99,13 +99,13 @@ def test_a_permanent_error_is_not_retried(
     assert held(redis_client) == truth(documents)
 
 
-def test_a_cycle_waits_until_a_killed_mongodb_is_back(
+def test_cycle_waits_for_a_killed_mongodb(
     start_mongod: StartMongo,
     database: Database[Document],
     redis_client: redis.Redis,
     open_app: OpenApp,
 ) -> None:
-    """A cycle that is under way waits for it, and goes on as if nothing had happened."""
+    """It continues once the server is started again."""
     server = start_mongod()
     with MongoClient[Document](server.uri, tz_aware=True) as client, ThreadPoolExecutor(1) as pool:
         app = open_app(mongo=server.uri, page_size=1)

@@ -1,8 +1,7 @@
-"""A reconciliation that meets an outage."""
+"""A reconciliation during an outage."""
 
 import time
 
-import pytest
 import redis
 from pymongo.collection import Collection
 
@@ -12,24 +11,22 @@ from tests.support.daemons import HISTORY, STATE_PREFIX, ended, every, key, prov
 from tests.support.types import Document, ProxyTo
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.alone
-
 INTERVAL = 20
 
 
-def test_a_failed_reconciliation_is_repeated_when_mongodb_answers(
+def test_failed_reconciliation_is_repeated_when_mongodb_answers(
     start_etl: StartEtl,
     mongod: MongoServer,
     proxy_to: ProxyTo,
     collection: Collection[Document],
     redis_client: redis.Redis,
 ) -> None:
-    """Not an interval later, and not before that is it well again; no lease of it stays behind."""
+    """Not an interval later. Only then it has recovered; its lease is released."""
     collection.insert_one(provider(1))
     proxy = proxy_to(mongod)
     settings = {**every(600), "ETL_MONGO__URI": proxy.through(mongod.uri), "ETL_MONGO__TIMEOUT_SECONDS": "1"}
-    impatient = {"ETL_RETRY__SECONDS": "1", "ETL_RECONCILE__INTERVAL_SECONDS": str(INTERVAL)}
-    daemon = start_etl("run", **settings, **impatient)
+    short_times = {"ETL_RETRY__SECONDS": "1", "ETL_RECONCILE__INTERVAL_SECONDS": str(INTERVAL)}
+    daemon = start_etl("run", **settings, **short_times)
     if not eventually(lambda: bool(redis_client.exists(HISTORY))):
         daemon.terminate()
         raise AssertionError(daemon.communicate()[1])
@@ -43,6 +40,6 @@ def test_a_failed_reconciliation_is_repeated_when_mongodb_answers(
     assert eventually(lambda: bool(redis_client.exists(key(1))), began + 2 * INTERVAL - 3 - time.monotonic())
 
     lines = ended(daemon)
-    ours = [line for line in lines if line["action"] in {"trouble", "recovered", "reconciliation"}]
-    actions = [line["action"] for line in ours if "cycle" not in line]
+    relevant = [line for line in lines if line["action"] in {"trouble", "recovered", "reconciliation"}]
+    actions = [line["action"] for line in relevant if "cycle" not in line]
     assert actions == ["trouble", "reconciliation", "recovered"], lines

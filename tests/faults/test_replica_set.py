@@ -1,4 +1,4 @@
-"""A replica set whose primary steps down, is killed, or is rolled back, while the daemon and a backfill read it."""
+"""A replica set whose primary steps down, is killed, or is rolled back, beside a daemon and a backfill."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ from tests.support.truth import truth
 from tests.support.types import Document
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 _MAJORITY = WriteConcern(w="majority", j=True)
 _ONE = WriteConcern(w=1, j=True)
@@ -34,7 +34,7 @@ _MOVED, _LOST = 100_000, 200_000  # numbers of documents that moved, and of thos
 
 @pytest.fixture
 def documents(replica_set: ReplicaSet) -> Iterator[Collection[Document]]:
-    """A collection that a majority has."""
+    """A collection with write concern majority."""
     with replica_set.client() as client:
         client.drop_database("campaigns")
         documents = client["campaigns"].get_collection(NAME, write_concern=_MAJORITY)
@@ -44,7 +44,7 @@ def documents(replica_set: ReplicaSet) -> Iterator[Collection[Document]]:
 
 
 class Scene(NamedTuple):
-    """A replica set, its documents, and a daemon that has run a cycle over them."""
+    """A replica set, its documents, and a daemon that has run a cycle."""
 
     replica_set: ReplicaSet
     documents: Collection[Document]
@@ -53,12 +53,12 @@ class Scene(NamedTuple):
     open_app: Callable[[], App]
 
     def wait_for_cycles(self, number: int) -> None:
-        """Until the daemon has run some more."""
-        wanted = self.client.llen(HISTORY) + number
-        assert eventually(lambda: self.client.llen(HISTORY) >= wanted, 60)
+        """Wait until the daemon has run `number` more cycles."""
+        expected = self.client.llen(HISTORY) + number
+        assert eventually(lambda: self.client.llen(HISTORY) >= expected, 60)
 
     def backfill_through(self, fault: Callable[[], Member]) -> Member:
-        """Inject a fault into a backfill, beside daemon and writer; returns the member that was the primary."""
+        """Inject a fault during a backfill, beside daemon and writer; returns the former primary."""
         stop, written, injected = threading.Event(), list[int](), list[Member]()
 
         def write() -> None:
@@ -87,7 +87,7 @@ class Scene(NamedTuple):
         return old
 
     def check(self) -> None:
-        """What MongoDB says is there after two cycles; and nothing else after a reconciliation."""
+        """Check that Redis has all of MongoDB after two cycles, and nothing else after a repair."""
         self.wait_for_cycles(2)
         ended(self.daemon)
         expected = truth(self.documents)
@@ -106,12 +106,12 @@ def scene(
     redis_client: redis.Redis,
     start_etl: StartEtl,
 ) -> Scene:
-    """A daemon with a cycle a second; pages are so small that a backfill lasts."""
+    """A daemon with a cycle a second, and small pages, so that a backfill takes long."""
     redis_client.flushdb()
-    place = {"ETL_MONGO__URI": replica_set.uri, "ETL_MONGO__DATABASE": documents.database.name}
+    servers = {"ETL_MONGO__URI": replica_set.uri, "ETL_MONGO__DATABASE": documents.database.name}
     scene = Scene(
         *(replica_set, documents, redis_client),
-        daemon=start_etl("run", **place, **every(1)),
+        daemon=start_etl("run", **servers, **every(1)),
         open_app=partial(
             open_app,
             mongo=replica_set.uri,
@@ -125,7 +125,7 @@ def scene(
 
 
 def test_daemon_and_backfill_survive_a_step_down(scene: Scene) -> None:
-    """Nothing is skipped, and nothing stays."""
+    """Nothing is skipped, and no key is left over."""
     scene.backfill_through(scene.replica_set.step_down)
     scene.check()
 
@@ -142,16 +142,16 @@ def test_daemon_and_backfill_survive_a_killed_primary(scene: Scene) -> None:
 
 
 def test_writes_that_are_rolled_back_never_reach_redis(scene: Scene) -> None:
-    """What only a primary without followers has been written to never reaches the cache."""
+    """Writes of a primary without a majority."""
     primary = scene.replica_set.cut_off()
     with scene.replica_set.direct(primary) as client:
-        alone = client[scene.documents.database.name].get_collection(NAME, write_concern=_ONE)
-        alone.insert_one({"_id": "lost", **provider(_LOST)})
-        alone.replace_one({"_id": _DOCUMENTS - 1}, provider(_LOST + 1))
-        alone.delete_one({"_id": _DOCUMENTS - 2})
-        assert alone.find_one({"_id": "lost"})
+        without_majority = client[scene.documents.database.name].get_collection(NAME, write_concern=_ONE)
+        without_majority.insert_one({"_id": "lost", **provider(_LOST)})
+        without_majority.replace_one({"_id": _DOCUMENTS - 1}, provider(_LOST + 1))
+        without_majority.delete_one({"_id": _DOCUMENTS - 2})
+        assert without_majority.find_one({"_id": "lost"})
     scene.wait_for_cycles(2)
-    assert not scene.client.exists(key(_LOST), key(_LOST + 1)), "read before a majority had it"
+    assert not scene.client.exists(key(_LOST), key(_LOST + 1)), "a write without majority was read"
 
     def depose() -> Member:
         scene.replica_set.depose(primary)
@@ -164,15 +164,15 @@ def test_writes_that_are_rolled_back_never_reach_redis(scene: Scene) -> None:
     assert scene.client.exists(key(_DOCUMENTS - 1), key(_DOCUMENTS - 2)) == 2
 
 
-class Pages(monitoring.CommandListener):
-    """The members that pages, and that documents by `_id`, were read from."""
+class ReadMembers(monitoring.CommandListener):
+    """The ports of the members from which pages, and documents by `_id`, were read."""
 
     def __init__(self) -> None:
         self.pages: set[int | None] = set()
         self.by_id: set[int | None] = set()
 
     def started(self, event: monitoring.CommandStartedEvent) -> None:
-        """Remember the port."""
+        """Record the port."""
         if event.command_name == "find" and event.command.get("limit") != 1:
             seen = self.pages if "min" in event.command else self.by_id
             seen.add(event.connection_id[1])
@@ -184,18 +184,18 @@ class Pages(monitoring.CommandListener):
         """Nothing to do."""
 
 
-def test_pages_of_backfills_and_verifications_come_from_secondaries(
+def test_backfills_and_verifications_read_pages_from_secondaries(
     replica_set: ReplicaSet,
     documents: Collection[Document],
     open_app: OpenApp,
     redis_client: redis.Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """If the URI says so: never those of a cycle, and never a read that decides."""
+    """With `readPreference` in the URI. Pages of a cycle and reads by `_id` come from the primary."""
     primary = replica_set.primary().port
     uri = f"{replica_set.uri}&readPreference=secondary"
     original = MongoClient.__init__
-    listener = Pages()
+    listener = ReadMembers()
 
     def listening(self: MongoClient[Document], *args: object, **options: object) -> None:
         original(self, *args, **{**options, "event_listeners": [listener]})  # type: ignore[arg-type]
@@ -206,7 +206,7 @@ def test_pages_of_backfills_and_verifications_come_from_secondaries(
             sync(app)
             assert listener.pages == {primary}
             listener.pages.clear()
-            documents.insert_one({"_id": -1, **provider(_LOST)})  # a member that lags is waited for
+            documents.insert_one({"_id": -1, **provider(_LOST)})  # a lagging member is waited for
             app.backfill(NAME, BackfillOrder(Bounds(since=0), dry_run=True), lambda _: None)
             assert listener.pages
             assert primary not in listener.pages

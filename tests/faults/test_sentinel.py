@@ -1,4 +1,4 @@
-"""Redis behind Sentinel: the primary is killed, or freezes, while documents are written."""
+"""Redis behind Sentinel: the primary is killed or frozen while documents are written."""
 
 import json
 import threading
@@ -28,14 +28,14 @@ from tests.support.waiting import eventually
 
 @pytest.fixture
 def watched() -> Iterator[Watched]:
-    """A primary with a replica, three Sentinels."""
+    """A primary with a replica, and three Sentinels."""
     with start_sentinel() as watched:
         yield watched
 
 
 @pytest.fixture
 def open_watched(open_app: OpenApp, watched: Watched) -> Callable[..., App]:
-    """Open an application on the Redis that Sentinels watch; a failover takes seconds, so its lease is longer."""
+    """Open an application on the Redis behind Sentinel, with a lease longer than usual for the failover."""
     lease = {"lease": {"seconds": 2}}
 
     def opened(*, patience: float = 20, **redis: Any) -> App:
@@ -45,46 +45,46 @@ def open_watched(open_app: OpenApp, watched: Watched) -> Callable[..., App]:
     return opened
 
 
-@pytest.mark.alone
-def test_the_daemon_recovers_from_a_frozen_primary(
+@pytest.mark.timed
+def test_daemon_recovers_from_a_frozen_primary(
     collection: Collection[Document],
     watched: Watched,
     start_etl: StartEtl,
 ) -> None:
-    """The daemon is well again within the time-out of the Sentinels plus ten seconds; nothing is missing."""
+    """Within the timeout of the Sentinels plus ten seconds; nothing is missing."""
     redis = watched.settings()
-    collection.insert_many([provider(number) for number in range(3_000)])
+    collection.insert_many([provider(number) for number in range(1_500)])
     options = every(1) | {
         "ETL_REDIS__URL": redis["url"],
         "ETL_REDIS__SENTINEL__SERVICE": redis["sentinel"]["service"],
         "ETL_REDIS__SENTINEL__NODES": json.dumps(redis["sentinel"]["nodes"]),
         "ETL_REDIS__SENTINEL__PASSWORD": redis["sentinel"]["password"],
-        "ETL_REDIS__TIMEOUT_SECONDS": "3",
+        "ETL_REDIS__TIMEOUT_SECONDS": "1",
         "ETL_COLLECTIONS": json.dumps([{"name": NAME, "page_size": 20}]),
     }
     daemon = start_etl("run", **options)
     old = watched.primary()
     with watched.client() as client:
         assert eventually(lambda: bool(client.exists(key(0))))
-        assert not client.exists(key(2_999)), "the cycle has ended already"
+        assert not client.exists(key(1_499)), "the cycle has ended already"
     old.pause()
     frozen = time.monotonic()
-    collection.insert_one(provider(3_000))
+    collection.insert_one(provider(1_500))
     assert eventually(lambda: watched.primary() is not old)
     with watched.client() as client:
-        assert eventually(lambda: bool(client.exists(key(3_000))), 60)
+        assert eventually(lambda: bool(client.exists(key(1_500))), 60)
         assert eventually(lambda: is_ready(url_of(options)))
-        took = time.monotonic() - frozen
-        assert took < DOWN_SECONDS + 10, took
+        seconds = time.monotonic() - frozen
+        assert seconds < DOWN_SECONDS + 10, seconds
         old.resume()
         ended(daemon)
         assert held(client) == truth(collection)
 
 
-def test_a_backfill_survives_a_failover(
+def test_backfill_survives_a_failover(
     open_watched: Callable[..., App], collection: Collection[Document], watched: Watched
 ) -> None:
-    """The same run ends well; after a reconciliation nothing is missing, and each request is queued once."""
+    """The run succeeds; after a reconciliation nothing is missing, and each request is queued once."""
     now = datetime.now(UTC)
     collection.insert_many([api(f"p{n}", now, _id=n) for n in range(5_200)])
     collection.insert_many(
@@ -112,10 +112,10 @@ def test_a_backfill_survives_a_failover(
 
 
 @pytest.mark.usefixtures("collection")
-def test_one_line_names_a_wrong_setting_of_the_sentinels(
+def test_wrong_sentinel_setting_is_a_one_line_error(
     open_watched: Callable[..., App], watched: Watched
 ) -> None:
-    """One line names the setting and no secret."""
+    """With the setting and without secrets."""
     section = watched.settings()
     cases = [({"password": "wrong"}, 2, "redis.sentinel.password"), ({"service": "other"}, 1, ".service")]
     for changes, status, words in cases:
@@ -128,19 +128,19 @@ def test_one_line_names_a_wrong_setting_of_the_sentinels(
         assert not any(secret in error for secret in (PASSWORD, SENTINEL_PASSWORD, "wrong"))
 
 
-def test_sentinels_and_primaries_are_reached_over_tls(
+def test_sentinels_and_primaries_use_tls(
     open_app: OpenApp, collection: Collection[Document], tmp_path: Path
 ) -> None:
-    """`rediss://` holds for both, also for the server that takes over; an unknown authority is refused in one line."""
-    ours, stranger = certificates(tmp_path / "ours"), certificates(tmp_path / "stranger")
+    """With `rediss://`, also the new primary after a failover. An unknown authority is refused in one line."""
+    trusted, unknown = certificates(tmp_path / "trusted"), certificates(tmp_path / "unknown")
     encrypted: dict[int, threading.Event] = {}
 
     def in_front_of(port: int) -> AbstractContextManager[int]:
-        return tls_or_plain_in_front_of(port, ours.server, encrypted)
+        return tls_or_plain_in_front_of(port, trusted.server, encrypted)
 
     with start_sentinel(in_front_of) as watched, ExitStack() as stack:
         section = watched.settings()
-        nodes = [stack.enter_context(tls_in_front_of(one.port, ours.server)) for one in watched.sentinels]
+        nodes = [stack.enter_context(tls_in_front_of(one.port, trusted.server)) for one in watched.sentinels]
         section["sentinel"]["nodes"] = [f"{HOST}:{port}" for port in nodes]
 
         def opened(authority: Path) -> App:
@@ -148,11 +148,11 @@ def test_sentinels_and_primaries_are_reached_over_tls(
             return open_app(patience=20, settings={"redis": section | {"url": url}})
 
         collection.insert_one(provider(1))
-        [refused] = opened(stranger.authority).sync()
+        [refused] = opened(unknown.authority).sync()
         assert (refused.status, refused.exit_code) == ("failed", 2), refused.error
         assert "ssl_ca_certs" in str(refused.error)
         assert "\n" not in str(refused.error)
-        app = opened(ours.authority)
+        app = opened(trusted.authority)
         sync(app)
         old = watched.primary()
         assert [port for port, event in encrypted.items() if event.is_set()] == [old.port]

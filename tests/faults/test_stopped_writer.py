@@ -1,4 +1,4 @@
-"""A worker that is stopped for longer than the deadline writes nothing stale when it wakes."""
+"""A worker that is suspended for longer than the deadline writes nothing stale afterwards."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from tests.support.types import Document
 from tests.support.waiting import eventually
 
 DEADLINE = 1.0
-THEN = datetime.now(UTC) - timedelta(seconds=300)
+LONG_AGO = datetime.now(UTC) - timedelta(seconds=300)
 QUEUE = "queue:ai_generation:alta"
 
 Start = Callable[[str], "subprocess.Popen[str]"]
@@ -33,7 +33,7 @@ Start = Callable[[str], "subprocess.Popen[str]"]
 
 @pytest.fixture
 def start(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Start a worker that waits where it is told to; here the deadline is the same."""
+    """Start a worker that pauses at the given step; this process has the same deadline."""
     monkeypatch.setattr(writer, "DEADLINE_SECONDS", DEADLINE)
     with ExitStack() as stack:
 
@@ -51,17 +51,17 @@ def start(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Itera
         yield started
 
 
-def awake(process: "subprocess.Popen[str]") -> Any:
-    """Let a stopped worker go on; returns what it counted."""
+def resume(process: "subprocess.Popen[str]") -> Any:
+    """Let a suspended worker continue; returns its counts."""
     os.kill(process.pid, signal.SIGCONT)
-    told, _ = process.communicate("go on\n", 30)
+    counts, _ = process.communicate("go on\n", 30)
     assert process.returncode == 0
-    return json.loads(told)
+    return json.loads(counts)
 
 
 @pytest.mark.parametrize("where", ["read", "recorded"])
 @pytest.mark.parametrize("registers", ["kept", "expired"])
-def test_a_worker_suspended_past_the_deadline_writes_nothing_stale(
+def test_worker_suspended_past_the_deadline_writes_nothing_stale(
     collection: Collection[Document],
     redis_client: redis.Redis,
     open_app: OpenApp,
@@ -69,14 +69,14 @@ def test_a_worker_suspended_past_the_deadline_writes_nothing_stale(
     where: str,
     registers: str,
 ) -> None:
-    """Changed, moved, evicted, deleted and queued meanwhile, and even where no register knows it any more."""
-    asked = campaign("q", THEN, _id="asked", estado="pendiente", prioridad="alta")
+    """Its documents were changed, moved, evicted, deleted and archived meanwhile; also without registers."""
+    asked = campaign("q", LONG_AGO, _id="asked", estado="pendiente", prioridad="alta")
     names = ("changed", "moved", "evicted", "deleted", "still")
-    collection.insert_many([*(api(name, THEN, _id=name) for name in names), asked])
+    collection.insert_many([*(api(name, LONG_AGO, _id=name) for name in names), asked])
     process = start(where)
     os.kill(process.pid, signal.SIGSTOP)
 
-    now = THEN + timedelta(seconds=200)
+    now = LONG_AGO + timedelta(seconds=200)
     collection.update_one({"_id": "changed"}, {"$set": {"status": "new", "updated_at": now}})
     collection.update_one({"_id": "moved"}, {"$set": {"provider_name": "elsewhere", "updated_at": now}})
     collection.update_one({"_id": "evicted"}, {"$set": {"eliminado": True, "updated_at": now}})
@@ -91,20 +91,20 @@ def test_a_worker_suspended_past_the_deadline_writes_nothing_stale(
             for key in redis_client.scan_iter(pattern):
                 redis_client.delete(key)
 
-    told = awake(process)
+    counts = resume(process)
 
     assert held(redis_client) == expected
     assert not redis_client.exists(QUEUE)
-    assert told["enqueued"] == 0
+    assert counts["enqueued"] == 0
 
 
-def test_a_worker_suspended_for_a_moment_goes_on(
+def test_worker_suspended_within_the_deadline_continues(
     collection: Collection[Document], redis_client: redis.Redis, start: Start
 ) -> None:
-    """Within the deadline what it has read is good, unless another has written it since."""
-    collection.insert_one(api("a", THEN, _id="a"))
+    """Its read is still valid, if no other worker has written the document meanwhile."""
+    collection.insert_one(api("a", LONG_AGO, _id="a"))
     process = start("read")
     os.kill(process.pid, signal.SIGSTOP)
     assert eventually(lambda: not redis_client.exists("config:api:a"), seconds=0.1)
-    assert awake(process) == {"processed": 1, "enqueued": 0}
+    assert resume(process) == {"processed": 1, "enqueued": 0}
     assert held(redis_client) == truth(collection)

@@ -1,4 +1,4 @@
-"""The application on the shared servers, each test on databases of its own."""
+"""The application on the shared servers; each test has its own databases."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def app(open_app: OpenApp) -> App:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """MongoDB's clock as the application sees it."""
+    """The clock of MongoDB as the application sees it."""
     return Clock(monkeypatch)
 
 
@@ -34,8 +34,8 @@ def etl(
     """Run a command in this process on the databases of this test, or on other servers."""
 
     def command(*arguments: str, mongo: str = mongod.uri, redis: str = redis_url) -> Result:
-        places = (f"mongo.uri={mongo}", f"mongo.database={database.name}", f"redis.url={redis}")
-        code = run([*(word for place in places for word in ("--set", place)), *arguments])
+        options = (f"mongo.uri={mongo}", f"mongo.database={database.name}", f"redis.url={redis}")
+        code = run([*(word for place in options for word in ("--set", place)), *arguments])
         return Result(code, *capsys.readouterr())
 
     return command
@@ -56,7 +56,7 @@ def doctor(etl: Etl) -> Doctor:
 
 @pytest.fixture
 def applied(open_app: OpenApp) -> Applied:
-    """Apply what is in MongoDB; keyword arguments are settings of the collection."""
+    """Run a cycle on a new application; keyword arguments are settings of the collection."""
 
     def apply(**settings: Any) -> App:
         app = open_app(**settings)

@@ -1,4 +1,4 @@
-"""docs/architecture.md walks one document through a cycle and a backfill: each function is called, in that order."""
+"""docs/architecture.md lists the functions that a document passes in a cycle and in a backfill, in order."""
 
 import re
 import sys
@@ -29,7 +29,7 @@ def steps(heading: str) -> list[tuple[str, str]]:
 
 
 def called(run: Callable[[], object]) -> list[tuple[str, str]]:
-    """The functions of this project that are called meanwhile, in the order of their first call."""
+    """The functions of this project that `run` calls, in the order of their first call."""
     found: dict[tuple[str, str], None] = {}
 
     def note(frame: FrameType, event: str, _: Any) -> None:
@@ -50,21 +50,21 @@ def called(run: Callable[[], object]) -> list[tuple[str, str]]:
 
 @contextmanager
 def one_thread() -> Iterator[tuple[Executor, int]]:
-    """A worker in this process."""
+    """An executor with one worker in this process."""
     with ThreadPoolExecutor(1) as executor:
         yield executor, 1
 
 
 @pytest.fixture
 def loaded(app: App, collection: Collection[Document], clock: Clock) -> App:
-    """An application that has synced one document, which has changed since."""
+    """An application that has synced a document, which was changed afterwards."""
     collection.insert_one(campaign("camp_1", clock.ago(60)) | {"_id": "d"})
     sync(app)
     collection.update_one({"_id": "d"}, {"$set": {"updated_at": clock.now()}})
     return app
 
 
-def test_a_cycle_calls_the_documented_functions(loaded: App) -> None:
+def test_cycle_calls_the_documented_functions(loaded: App) -> None:
     """At most 25 functions in at most 15 files."""
     documented = steps("One document through a cycle")
     assert [step for step in called(lambda: sync(loaded)) if step in documented] == documented
@@ -73,8 +73,7 @@ def test_a_cycle_calls_the_documented_functions(loaded: App) -> None:
     assert f"These are {len(documented)} functions in {len({file for file, _ in documented})} files." in PAGE
 
 
-def test_a_backfill_calls_the_documented_functions(loaded: App) -> None:
-    """With a worker."""
+def test_backfill_calls_the_documented_functions(loaded: App) -> None:
     documented = steps("One document through a backfill")
     order = BackfillOrder(executors=one_thread)
     found = called(lambda: loaded.backfill(NAME, order, lambda _: None))

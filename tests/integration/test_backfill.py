@@ -1,4 +1,4 @@
-"""A backfill brings every document, resumes where it was cut, and nothing older stays on something newer."""
+"""A backfill writes every document, resumes after an interruption, and never overwrites newer versions."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -39,37 +39,37 @@ Step = Callable[[], object]
 
 @pytest.fixture(autouse=True)
 def _one_page_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a few documents make several tasks."""
+    """So that a few documents give several tasks."""
     monkeypatch.setattr(coordinator, "TASK_SECONDS", 0)
 
 
 def run(
-    app: App, order: BackfillOrder | None = None, tell: Callable[[Report], None] = lambda _: None
+    app: App, order: BackfillOrder | None = None, on_progress: Callable[[Report], None] = lambda _: None
 ) -> Report:
-    """One backfill, whatever comes of it."""
-    return app.backfill(NAME, order or BackfillOrder(), tell)
+    """Run a backfill and return its report."""
+    return app.backfill(NAME, order or BackfillOrder(), on_progress)
 
 
 def backfill(app: App, **order: Any) -> Report:
-    """One that goes well."""
+    """Run a successful backfill."""
     report = run(app, BackfillOrder(**order))
     assert (report.status, report.error) == ("ok", None)
     return report
 
 
 def on_page(number: int, step: Step) -> Callable[[Report], None]:
-    """Does something once so many pages have been applied; fails the test that never got there."""
+    """A progress callback that calls `step` once `number` pages have been applied."""
     pages = iter([lambda: None] * (number - 1) + [step])
 
-    def tell(_: Report) -> None:
+    def on_progress(_: Report) -> None:
         next(pages, lambda: None)()
 
-    return tell
+    return on_progress
 
 
 @contextmanager
 def lease_held(client: redis.Redis, seconds: float) -> Iterator[None]:
-    """Another process runs a cycle, and is done after so long."""
+    """Simulate a cycle of another process that takes `seconds`."""
     client.set(LEASE, "1 0 other:1", px=round(seconds * 1000))
     yield
     assert not client.exists(LEASE), "it did not wait"
@@ -80,10 +80,10 @@ def dated(count: int, moment: datetime = LONG_AGO) -> list[Document]:
     return [api(f"p{n}", moment + timedelta(seconds=n), _id=n) for n in range(count)]
 
 
-def test_a_backfill_reads_every_type_of_date_and_id(
+def test_backfill_reads_every_type_of_date_and_id(
     collection: Collection[Document], open_app: OpenApp, redis_client: redis.Redis
 ) -> None:
-    """Every type of `updated_at` and of `_id`, also what no delta can reach; and then deltas find nothing."""
+    """Also documents that no delta can reach. The next delta finds nothing."""
     dates: list[Any] = [None, 5, "text", True, {"a": 1}, LONG_AGO, datetime(2099, 1, 1, tzinfo=UTC)]
     ids: list[Any] = [1, "1", 1.5, ObjectId(), b"1", Decimal128("7"), {"a": [1]}, LONG_AGO, True]
     documents = [api(f"d{n}", date, _id=f"d{n}") for n, date in enumerate(dates)]
@@ -101,10 +101,10 @@ def test_a_backfill_reads_every_type_of_date_and_id(
     assert (again.mode, again.records_processed) == ("delta", 0)
 
 
-def test_the_next_cycle_after_a_whole_backfill_is_an_empty_delta(
+def test_cycle_after_a_full_backfill_is_an_empty_delta(
     collection: Collection[Document], app: App, clock: Clock, redis_client: redis.Redis
 ) -> None:
-    """Without a cycle before; and `etl:last_sync` names the newest document, as after any cycle."""
+    """Also without a cycle before it. `etl:last_sync` names the newest document."""
     collection.insert_many([*dated(20), api("fresh", clock.ago(30), _id="fresh")])
 
     backfill(app)
@@ -115,10 +115,10 @@ def test_the_next_cycle_after_a_whole_backfill_is_an_empty_delta(
     assert (report.mode, report.records_processed) == ("delta", 0)
 
 
-def test_a_backfill_of_old_documents_moves_the_watermark(
+def test_backfill_of_old_documents_moves_the_watermark(
     collection: Collection[Document], app: App, redis_client: redis.Redis
 ) -> None:
-    """All older than the overlap: the cycle that catches up reads nothing, and still says how far all is."""
+    """All are older than the overlap, so the catch-up reads nothing, but publishes the watermark."""
     collection.insert_many(dated(20))
 
     backfill(app)
@@ -130,7 +130,7 @@ def test_a_backfill_of_old_documents_moves_the_watermark(
 def test_bounds_are_half_open(
     collection: Collection[Document], app: App, redis_client: redis.Redis, *, first: bool
 ) -> None:
-    """From `since` on, and before `until`; a first cycle after a part of it still reads all."""
+    """They include `since` and exclude `until`. A first cycle after a partial backfill reads all documents."""
     collection.insert_many(dated(10))
     if first:
         sync(app)
@@ -145,61 +145,70 @@ def test_bounds_are_half_open(
     assert (cycle.mode, cycle.records_processed) == (("delta", 0) if first else ("cold_start", 10))
 
 
-def test_an_interrupted_backfill_resumes(
+def test_interrupted_backfill_resumes(
     collection: Collection[Document], open_app: OpenApp, redis_client: redis.Redis
 ) -> None:
-    """What was applied is not applied again; other bounds are refused in a line; `restart` begins anew."""
+    """Applied documents are not read again. Other bounds are refused."""
     collection.insert_many(dated(100))
     app = open_app(page_size=10)
-    cut = run(app, tell=on_page(3, app.stop))
-    assert (cut.exit_code, cut.records_processed) == (130, 30)
+    interrupted = run(app, on_progress=on_page(3, app.stop))
+    assert (interrupted.exit_code, interrupted.records_processed) == (130, 30)
 
     other = run(open_app(), BackfillOrder(Bounds(until=5)))
     resumed = backfill(open_app(page_size=10))
 
     assert other.exit_code == 2
-    assert other.error == "the backfill that was cut short had other bounds: give those, or --restart"
+    assert other.error == "the interrupted backfill had other bounds: give those, or --restart"
     assert (resumed.before, resumed.records_processed) == (30, 70)
     assert held(redis_client) == truth(collection)
-    again = backfill(open_app())
-    assert (again.before, again.records_processed) == (0, 100), (
-        "one that has ended was taken for one cut short"
-    )
+    again = backfill(open_app(page_size=10))
+    assert (again.before, again.records_processed) == (0, 100), "a finished backfill was resumed"
 
 
-def test_restart_begins_the_backfill_anew(collection: Collection[Document], open_app: OpenApp) -> None:
-    """It begins anew, with any bounds."""
+def test_restart_starts_the_backfill_over(collection: Collection[Document], open_app: OpenApp) -> None:
     collection.insert_many(dated(100))
     app = open_app(page_size=10)
-    run(app, tell=on_page(3, app.stop))
+    run(app, on_progress=on_page(3, app.stop))
 
-    assert backfill(open_app(), restart=True).records_processed == 100
+    assert backfill(open_app(page_size=10), restart=True).records_processed == 100
 
 
-def test_a_second_backfill_is_refused(collection: Collection[Document], open_app: OpenApp) -> None:
-    """A second one is told who is at work; a cycle may run beside it."""
+def test_backfill_of_older_documents_may_follow_a_full_one(
+    collection: Collection[Document], open_app: OpenApp
+) -> None:
+    """Its bounds are before the position of the first one."""
+    collection.insert_many(dated(100))
+    app = open_app(page_size=10)
+    backfill(app)
+
+    part = backfill(app, bounds=Bounds(until=int(LONG_AGO.timestamp() * 1000) + 30_000))
+
+    assert part.records_processed == 30
+
+
+def test_second_backfill_is_refused(collection: Collection[Document], open_app: OpenApp) -> None:
+    """The error names the holder. A cycle may run at the same time."""
     collection.insert_many(dated(100))
     seen: list[Report] = []
     beside = open_app()
     step = lambda: seen.extend([run(open_app()), *beside.sync()])  # noqa: E731
 
-    first = run(open_app(page_size=10), tell=on_page(3, step))
+    first = run(open_app(page_size=10), on_progress=on_page(3, step))
 
     second, cycle = seen
     assert (second.status, second.exit_code, cycle.status, first.status) == ("locked", 75, "ok", "ok")
     assert "is at work on it" in str(second.error)
 
 
-def test_the_catch_up_waits_for_a_running_cycle(
+def test_catch_up_waits_for_a_running_cycle(
     collection: Collection[Document], app: App, redis_client: redis.Redis
 ) -> None:
-    """Whoever runs a cycle when all is read may finish it."""
     collection.insert_many(dated(5))
     with lease_held(redis_client, 1):
         assert backfill(app).records_processed == 5
 
 
-def test_the_catch_up_runs_again_if_another_process_takes_over_its_lease(
+def test_catch_up_runs_again_if_another_process_takes_over_its_lease(
     collection: Collection[Document],
     open_app: OpenApp,
     redis_client: redis.Redis,
@@ -224,7 +233,7 @@ def test_the_catch_up_runs_again_if_another_process_takes_over_its_lease(
     assert held(redis_client) == truth(collection)
 
 
-def test_a_backfill_fails_if_redis_is_flushed_during_the_catch_up(
+def test_backfill_fails_if_redis_is_flushed_during_the_catch_up(
     collection: Collection[Document],
     open_app: OpenApp,
     redis_client: redis.Redis,
@@ -246,10 +255,10 @@ def test_a_backfill_fails_if_redis_is_flushed_during_the_catch_up(
     assert held(redis_client) == truth(collection)
 
 
-def test_a_backfill_can_be_stopped_while_it_waits_for_a_cycle(
+def test_backfill_can_be_stopped_while_it_waits_for_a_cycle(
     collection: Collection[Document], open_app: OpenApp, redis_client: redis.Redis
 ) -> None:
-    """Ctrl-C is one there too, and what was read is not read again."""
+    """The next backfill does not read again what was read."""
     collection.insert_many(dated(5))
     redis_client.set(LEASE, "1 0 other:1", px=30_000)
     app = open_app()
@@ -260,8 +269,8 @@ def test_a_backfill_can_be_stopped_while_it_waits_for_a_cycle(
     assert backfill(open_app()).records_processed == 0
 
 
-def moved_on(collection: Collection[Document], app: App, name: str, **changes: Any) -> Step:
-    """A document is written again while it is in flight, and a cycle applies that."""
+def changed_in_flight(collection: Collection[Document], app: App, name: str, **changes: Any) -> Step:
+    """A step that changes a document which a worker has read, and applies the change with a cycle."""
 
     def step() -> None:
         collection.update_one({"_id": name}, {"$set": {**changes, "updated_at": datetime.now(UTC)}})
@@ -273,16 +282,16 @@ def moved_on(collection: Collection[Document], app: App, name: str, **changes: A
 @pytest.mark.parametrize(
     "before", [written("c", 1, LONG_AGO), requested("c", LONG_AGO)], ids=["written", "requested"]
 )
-def test_a_request_queued_by_a_cycle_is_not_queued_again(
+def test_request_queued_by_a_cycle_is_not_queued_again(
     collection: Collection[Document], open_app: OpenApp, redis_client: redis.Redis, before: Document
 ) -> None:
-    """The older version, read before, neither follows it into the queue nor makes it forgotten."""
+    """A worker has read an older version, which neither is queued nor removes the record of the request."""
     collection.insert_many([*dated(10), before | {"updated_at": LONG_AGO + timedelta(hours=1)}])
     daemon = open_app()
     sync(open_app(cold_start="now"))
     collection.insert_one(requested("other", datetime.now(UTC)))
     assert sync(daemon).enqueued == 1
-    step = moved_on(collection, daemon, "c", estado="pendiente", prioridad="alta")
+    step = changed_in_flight(collection, daemon, "c", estado="pendiente", prioridad="alta")
 
     report = run(open_app(page_size=5), BackfillOrder(executors=processes(1)), on_page(1, step))
 
@@ -291,54 +300,54 @@ def test_a_request_queued_by_a_cycle_is_not_queued_again(
     assert sync(daemon).enqueued == 0
 
 
-def test_a_document_moved_by_a_cycle_keeps_its_new_keys(
+def test_document_moved_by_a_cycle_keeps_its_new_keys(
     collection: Collection[Document], open_app: OpenApp, redis_client: redis.Redis
 ) -> None:
-    """At no moment does the older version, read before, take away what a cycle has filled."""
+    """A worker has read an older version, which never removes them."""
     collection.insert_many([*dated(10), api("old", LONG_AGO + timedelta(hours=1), _id="m")])
     daemon = open_app()
     sync(open_app(cold_start="now"))
-    step, there = moved_on(collection, daemon, "m", provider_name="new"), []
+    step, present = changed_in_flight(collection, daemon, "m", provider_name="new"), []
 
-    def tell(report: Report) -> None:
+    def on_progress(report: Report) -> None:
         if report.records_processed <= 5:
             step()
-        there.append(redis_client.exists("config:api:new"))
+        present.append(redis_client.exists("config:api:new"))
 
-    assert run(open_app(page_size=5), BackfillOrder(executors=processes(1)), tell).status == "ok"
+    assert run(open_app(page_size=5), BackfillOrder(executors=processes(1)), on_progress).status == "ok"
 
-    assert there == [1] * 3
+    assert present == [1] * 3
     assert held(redis_client) == truth(collection)
 
 
-def test_the_newest_of_several_claims_wins_beside_a_cycle(
+def test_newest_claim_wins_beside_a_cycle(
     collection: Collection[Document], open_app: OpenApp, redis_client: redis.Redis
 ) -> None:
-    """A new document claims the key of one in flight, and a cycle applies it first: that stands."""
+    """A new document claims the key of one that a worker has read, and a cycle applies it first."""
     collection.insert_many([*dated(10), api("k", LONG_AGO + timedelta(hours=1), _id="a", status="older")])
     daemon = open_app()
     sync(open_app(cold_start="now"))
-    shown: list[str] = []
+    statuses: list[str] = []
 
-    def tell(report: Report) -> None:
+    def on_progress(report: Report) -> None:
         if report.records_processed <= 5:
             collection.insert_one(api("k", datetime.now(UTC), _id="b", status="newer"))
             sync(daemon)
-        shown.append(hash_at(redis_client, "config:api:k")["status"])
+        statuses.append(hash_at(redis_client, "config:api:k")["status"])
 
-    assert run(open_app(page_size=5), BackfillOrder(executors=processes(1)), tell).status == "ok"
+    assert run(open_app(page_size=5), BackfillOrder(executors=processes(1)), on_progress).status == "ok"
 
-    assert set(shown) == {"newer"}
+    assert set(statuses) == {"newer"}
 
 
-def test_an_invalid_version_in_flight_leaves_no_dead_letter(
+def test_invalid_older_version_leaves_no_dead_letter(
     collection: Collection[Document], open_app: OpenApp, redis_client: redis.Redis
 ) -> None:
-    """The document is mended and applied by a cycle before its older version is refused."""
+    """The document is corrected, and applied by a cycle, before the backfill rejects its older version."""
     collection.insert_many([*dated(10), api("x", LONG_AGO + timedelta(hours=1), _id="x", status=[1])])
     daemon = open_app()
     sync(open_app(cold_start="now"))
-    step = moved_on(collection, daemon, "x", status="mended")
+    step = changed_in_flight(collection, daemon, "x", status="mended")
 
     report = run(open_app(page_size=5), BackfillOrder(executors=processes(1)), on_page(1, step))
 
@@ -347,10 +356,10 @@ def test_an_invalid_version_in_flight_leaves_no_dead_letter(
     assert held(redis_client) == truth(collection)
 
 
-def test_a_backfill_defers_a_locked_campaign(
+def test_backfill_defers_a_locked_campaign(
     collection: Collection[Document], app: App, redis_client: redis.Redis
 ) -> None:
-    """It is put off, and applied by the first cycle after the lock is gone."""
+    """The first cycle after the release of the lock applies it."""
     collection.insert_many([campaign("c", LONG_AGO, _id="c"), *dated(3)])
     redis_client.set("lock:content_generation:c", "1")
     report = backfill(app)
@@ -360,10 +369,10 @@ def test_a_backfill_defers_a_locked_campaign(
     assert held(redis_client) == truth(collection)
 
 
-def test_a_dry_run_writes_nothing(
+def test_dry_run_writes_nothing(
     collection: Collection[Document], app: App, redis_client: redis.Redis
 ) -> None:
-    """Not a key, a lease or a line of history, also where it fails; it tells every reason for a rejection."""
+    """No key, lease or history, also if it fails. It counts the reasons of rejections."""
     sync(app)
     good = [*dated(6), campaign("c", LONG_AGO), requested("r", LONG_AGO)]
     bad = [api(f"b{n}", LONG_AGO, status=[1]) for n in range(3)]
@@ -390,22 +399,21 @@ def _without_time(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {key: content["value"] for key, content in found.items()}
 
 
-def test_a_dry_run_counts_what_the_backfill_does(collection: Collection[Document], open_app: OpenApp) -> None:
-    """A dry run counts what the backfill after it counts."""
+def test_dry_run_counts_the_same_as_the_backfill(collection: Collection[Document], open_app: OpenApp) -> None:
     collection.insert_many([*dated(50), *(api(f"b{n}", LONG_AGO, status=[1]) for n in range(5))])
     app = open_app(page_size=10)
     counts = ("records_processed", "written", "evicted", "enqueued", "dead_lettered", "unreachable")
 
-    dry, wet = backfill(app, dry_run=True), backfill(app)
+    dry, real = backfill(app, dry_run=True), backfill(app)
 
-    assert [getattr(dry, name) for name in counts] == [getattr(wet, name) for name in counts]
-    assert dry.reasons == wet.reasons
+    assert [getattr(dry, name) for name in counts] == [getattr(real, name) for name in counts]
+    assert dry.reasons == real.reasons
 
 
-def test_a_backfill_without_the_index_warns_and_works(
+def test_backfill_without_the_index_warns_and_works(
     collection: Collection[Document], app: App, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With the command that creates it, once for each reading; a cold start too."""
+    """The warning has the command that creates it, and is logged once for each scan; also by a cold start."""
     collection.drop_indexes()
     collection.insert_many(dated(30))
 
@@ -421,13 +429,13 @@ def test_a_backfill_without_the_index_warns_and_works(
     assert len([record for record in caplog.records if record.name == "etl.backfill"]) == 1
 
 
-def test_a_stop_waits_for_a_part_of_a_page_without_the_index(
+def test_stop_waits_for_part_of_a_page_without_the_index(
     collection: Collection[Document],
     open_app: OpenApp,
     monkeypatch: pytest.MonkeyPatch,
     redis_client: redis.Redis,
 ) -> None:
-    """Such a page has 10,000 documents, which take longer than a stop waits. The next run goes on behind the part."""
+    """Such a page has 10,000 documents, too many for a stop to wait for. The next run resumes after the part."""
     collection.drop_indexes()
     collection.insert_many(dated(100))
     app = open_app(page_size=10)
@@ -441,8 +449,8 @@ def test_a_stop_waits_for_a_part_of_a_page_without_the_index(
         return process(self, results, *args, **flags)
 
     monkeypatch.setattr(Processor, "process", second_stops)
-    [cut] = app.sync()
-    assert (cut.status, cut.records_processed, parts) == ("failed", 20, [10, 10])
+    [interrupted] = app.sync()
+    assert (interrupted.status, interrupted.records_processed, parts) == ("failed", 20, [10, 10])
 
     assert sync(open_app(page_size=10)).records_processed == 80
     assert held(redis_client) == truth(collection)

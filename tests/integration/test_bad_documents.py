@@ -1,4 +1,4 @@
-"""A bad document stops nothing: it becomes a dead letter, and its neighbours go through."""
+"""An invalid document becomes a dead letter, and the others are applied."""
 
 from datetime import timedelta
 from typing import Any
@@ -16,7 +16,7 @@ from tests.support.types import Document
 
 
 def not_utf8(document: Document, text: str) -> RawBSONDocument:
-    """The document with the first byte of `text` made one that no UTF-8 has."""
+    """The document with the first byte of `text` replaced by one that is invalid in UTF-8."""
     raw = bson.encode(document)
     assert raw.count(text.encode()) == 1
     return RawBSONDocument(raw.replace(text.encode(), b"\xff" + text.encode()[1:]))
@@ -25,9 +25,9 @@ def not_utf8(document: Document, text: str) -> RawBSONDocument:
 def test_undecodable_bson_is_isolated(
     open_app: OpenApp, collection: Collection[Any], redis_client: redis.Redis, clock: Clock
 ) -> None:
-    """Texts that are not UTF-8, also as `_id`, in pages of one and in pages full of them.
+    """Texts that are not UTF-8, also as `_id`, on pages with valid documents and on pages without.
 
-    The name of a field that no kind has is not read at all.
+    Names of fields that no kind has are not read at all.
     """
     moment = clock.now()
     good: list[Any] = [api(f"p{number}", moment, _id=f"good-{number}") for number in range(6)]
@@ -43,10 +43,10 @@ def test_undecodable_bson_is_isolated(
     assert sync(open_app(page_size=2)).records_processed == 0
 
 
-def test_invalid_ids_that_look_alike_are_told_apart(
+def test_invalid_ids_with_the_same_text_are_distinguished(
     open_app: OpenApp, collection: Collection[Any], redis_client: redis.Redis, clock: Clock
 ) -> None:
-    """Of an `_id` that is not UTF-8 not all is known: it is not taken for a newer version of another."""
+    """An `_id` that is not UTF-8 must not be mistaken for another document."""
     moment = clock.now()
     later = moment + timedelta(milliseconds=1)
     collection.insert_many([api("good", moment, _id="\ufffdQ"), not_utf8(api("bad", later, _id="QQ"), "QQ")])
@@ -70,14 +70,14 @@ def test_invalid_ids_that_look_alike_are_told_apart(
     ],
     ids=repr,
 )
-def test_a_value_that_redis_cannot_hold_is_a_dead_letter(
+def test_invalid_value_is_a_dead_letter_until_it_is_corrected(
     open_app: OpenApp,
     collection: Collection[Document],
     redis_client: redis.Redis,
     clock: Clock,
     change: Document,
 ) -> None:
-    """It names the document and the reason, and clears by itself when the document is mended."""
+    """The dead letter names the document and the reason."""
     collection.insert_many([api("bad", clock.now(), _id="bad") | change, api("good", clock.now())])
     app = open_app()
     report = sync(app)
@@ -99,7 +99,7 @@ def test_dead_letters_are_bounded(
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Beyond the cap they are counted only; what is known already keeps its count of attempts."""
+    """Beyond the cap they are counted only; the attempts of stored ones are still counted."""
     monkeypatch.setattr("etl.checkpoint.checkpoint.DEAD_LETTER_CAP", 5)
     collection.insert_many([api("", clock.now(), _id=number) for number in range(12)])
     app = open_app(page_size=4)

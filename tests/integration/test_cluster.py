@@ -1,4 +1,4 @@
-"""A Redis Cluster: three primaries on loopback, every command."""
+"""Every command on a Redis Cluster of three primaries."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ from tests.support.types import Document
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """Three primaries, for the tests of this module."""
+    """A cluster for the tests of this module."""
     with start_cluster() as cluster:
         yield cluster
 
@@ -39,21 +39,20 @@ def now() -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
-def test_the_samples_give_the_same_keys_on_a_cluster(
+def test_samples_give_the_same_keys_on_a_cluster(
     app: App, collection: Collection[Document], cluster: Cluster
 ) -> None:
-    """The same keys and values as on a single server."""
     collection.insert_many(samples())
     assert sync(app).records_processed == 6
-    wanted = {key: entry["value"] for key, entry in expected_of_documents().items()}
-    assert cluster.held() == wanted
+    expected_values = {key: entry["value"] for key, entry in expected_of_documents().items()}
+    assert cluster.held() == expected_values
     assert sync(app).records_processed == 0
 
 
 def test_keys_of_several_slots_are_moved_and_removed(
     app: App, collection: Collection[Document], cluster: Cluster
 ) -> None:
-    """Keys of several slots are given up, inherited and removed."""
+    """By a move, a tombstone and an older claim."""
     collection.insert_many([api("a", now(), _id=1), api("b", now(), _id=2)])
     collection.insert_one(api("a", now(), _id=3, status="newest"))
     sync(app)
@@ -88,8 +87,7 @@ def test_every_command_works_on_a_cluster(
 
 
 @pytest.mark.usefixtures("collection")
-def test_the_doctor_checks_each_node(app: App, cluster: Cluster) -> None:
-    """The slots that are served, and what each node may evict."""
+def test_doctor_checks_slots_and_eviction_of_each_node(app: App, cluster: Cluster) -> None:
     found = app.doctor()
     assert [finding for finding in found if finding.level == "finding"] == []
     assert [one.text for one in found if one.check == "slots"] == [

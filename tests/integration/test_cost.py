@@ -1,4 +1,4 @@
-"""A cycle costs what its delta costs, however large the collection is."""
+"""The cost of a cycle depends on its delta, not on the size of the collection."""
 
 from collections.abc import Iterator
 
@@ -17,30 +17,29 @@ TO_MONGODB = ["listIndexes", "find", "listCollections", "hello", "find", "listCo
 again, the unreachable documents before and after the dates."""
 
 TO_REDIS = 10
-"""An empty delta: take the lease, look for state of version 0.1, read the state, what waits, and the clock; record the
-page, look what waits now, which primaries there are, finish, give the lease back."""
+"""An empty delta: acquire the lease, look for state of version 0.1, read state, deferrals and clock; record the
+page, read the deferrals again and the primaries, finish, release the lease."""
 
 
 class Commands(monitoring.CommandListener):
-    """The commands that a client sends, but for the handshake of its connections."""
+    """The commands that a client sends, without the handshake of its connections."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
 
     def started(self, event: monitoring.CommandStartedEvent) -> None:
-        """Remember it."""
         self.names.append(event.command_name)
 
     def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
     def failed(self, event: monitoring.CommandFailedEvent) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
 
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> Iterator[Commands]:
-    """What the application asks of MongoDB."""
+    """The commands that the application sends to MongoDB."""
     listener = Commands()
     original = MongoClient.__init__
 
@@ -53,7 +52,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> Iterator[Commands]:
 
 
 @pytest.mark.parametrize("size", [10, 5_000])
-def test_an_empty_delta_needs_a_fixed_number_of_round_trips(
+def test_empty_delta_needs_a_fixed_number_of_round_trips(
     open_app: OpenApp,
     collection: Collection[Document],
     start_redis: StartRedis,
@@ -62,7 +61,7 @@ def test_an_empty_delta_needs_a_fixed_number_of_round_trips(
     commands: Commands,
     size: int,
 ) -> None:
-    """As many as are listed above, however large the collection is."""
+    """For any size of the collection."""
     collection.insert_many([api(f"p{number}", clock.ago(9000)) for number in range(size)])
     redis_server = start_redis()
     proxy = proxy_to(redis_server)
@@ -73,15 +72,15 @@ def test_an_empty_delta_needs_a_fixed_number_of_round_trips(
         proxy.forget()
         assert sync(app).records_processed == 0
         assert commands.names == TO_MONGODB
-        # The lease's wire comes from the pool, where it finds its scripts still loaded or loads them again.
+        # The lease may have to load its scripts again.
         assert TO_REDIS <= proxy.round_trips <= TO_REDIS + 2
 
 
 @pytest.mark.parametrize("size", [1_000, 20_000])
-def test_a_small_delta_examines_only_its_documents(
+def test_small_delta_examines_only_its_documents(
     collection: Collection[Document], database: Database[Document], app: App, clock: Clock, size: int
 ) -> None:
-    """As many as there are in it, by MongoDB's own profiler."""
+    """According to the profiler of MongoDB."""
     for start in range(0, size, 1000):
         collection.insert_many([api(f"p{start + n}", clock.ago(9000)) for n in range(1000)])
     sync(app)

@@ -1,4 +1,4 @@
-"""The transforms of a backfill on a Dask cluster: a scheduler and two workers, each a process of its own."""
+"""A backfill on a Dask cluster: a scheduler and two workers, each in its own process."""
 
 import json
 import os
@@ -38,7 +38,7 @@ COUNT = 1500
 
 
 class Cluster(NamedTuple):
-    """Where the scheduler is, and the processes."""
+    """The address of the scheduler, and the processes."""
 
     address: str
     scheduler: "subprocess.Popen[bytes]"
@@ -47,7 +47,7 @@ class Cluster(NamedTuple):
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    """A cluster on loopback; gone when the test ends."""
+    """A cluster on loopback until the test ends."""
     port, file = free_port(), tmp_path / "scheduler.json"
     with ExitStack() as stack:
 
@@ -75,8 +75,8 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lost scheduler is given up sooner."""
+def short_scheduler_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give up on a lost scheduler after two seconds."""
     monkeypatch.setattr(workers, "DASK_SECONDS", 2.0)
 
 
@@ -88,45 +88,45 @@ def dated(count: int) -> list[Document]:
 
 
 def backfill(app: App, cluster: Cluster, step: Callable[[], object]) -> Report:
-    """One that transforms on the cluster; `step` is done once a page is applied."""
+    """Run a backfill on the cluster; `step` is called once a page has been applied."""
     steps = iter([step])
 
-    def tell(_: Report) -> None:
+    def on_progress(_: Report) -> None:
         next(steps, lambda: None)()
 
-    return app.backfill("promptContent", BackfillOrder(executors=dask(cluster.address)), tell)
+    return app.backfill("promptContent", BackfillOrder(executors=dask(cluster.address)), on_progress)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["worker", "workers", "scheduler"])
-@pytest.mark.usefixtures("impatient")
-def test_a_backfill_ends_though_a_part_of_the_cluster_is_killed(
+@pytest.mark.usefixtures("short_scheduler_timeout")
+def test_backfill_survives_killed_workers_and_scheduler(
     collection: Collection[Document],
     redis_client: redis.Redis,
     open_app: OpenApp,
     cluster: Cluster,
     victim: str,
 ) -> None:
-    """Mid-way: the other worker does what is left, or without any this process; nothing is lost."""
+    """The other worker processes the rest, or this process if there is none."""
     collection.insert_many(dated(COUNT))
     parts = {"worker": cluster.workers[:1], "workers": cluster.workers, "scheduler": [cluster.scheduler]}
-    doomed = parts[victim]
+    victims = parts[victim]
 
     def kill() -> None:
-        for process in doomed:
+        for process in victims:
             process.kill()
 
     report = backfill(open_app(page_size=20), cluster, kill)
 
-    assert all(process.wait(5) < 0 for process in doomed)
+    assert all(process.wait(5) < 0 for process in victims)
     assert (report.status, report.error) == ("ok", None)
     assert (report.records_processed, report.dead_lettered) == (COUNT - COUNT // 100, COUNT // 100)
     collection.delete_many({"status": [1]})
     assert held(redis_client) == truth(collection)
 
 
-def test_closing_does_not_wait_for_a_scheduler_that_hangs(cluster: Cluster) -> None:
-    """It may be at work, so it is not given up; but closing does not wait for it."""
+def test_close_does_not_wait_for_a_hanging_scheduler(cluster: Cluster) -> None:
+    """Its tasks are not abandoned, because it may still be working."""
     with dask(cluster.address)() as started:
         assert started is not None
         executor, _ = started
@@ -145,9 +145,9 @@ def test_closing_does_not_wait_for_a_scheduler_that_hangs(cluster: Cluster) -> N
         assert answer.result(10) == 7
 
 
-@pytest.mark.usefixtures("impatient", "collection")
-def test_a_missing_scheduler_is_named_in_one_line(open_app: OpenApp) -> None:
-    """One line that names the address."""
+@pytest.mark.usefixtures("short_scheduler_timeout", "collection")
+def test_missing_scheduler_is_a_one_line_error(open_app: OpenApp) -> None:
+    """With its address."""
     address = f"tcp://127.0.0.1:{free_port()}"
 
     report = open_app().backfill("promptContent", BackfillOrder(executors=dask(address)), lambda _: None)
@@ -156,7 +156,7 @@ def test_a_missing_scheduler_is_named_in_one_line(open_app: OpenApp) -> None:
     assert str(report.error).startswith(f"no Dask scheduler at {address}: ")
 
 
-def test_dask_workers_have_the_kinds_and_the_mapping_of_the_settings(
+def test_dask_workers_use_the_kinds_and_mapping_of_the_settings(
     cluster: Cluster,
     mongod: MongoServer,
     collection: Collection[Document],
@@ -164,7 +164,7 @@ def test_dask_workers_have_the_kinds_and_the_mapping_of_the_settings(
     redis_url: str,
     tmp_path: Path,
 ) -> None:
-    """All documents are applied by the cluster: of a kind that only the settings name, and in a shape of their own."""
+    """The kind is named by the settings only, and the documents need a mapping."""
     collection.insert_many(
         [{"n": {"de": f"n{n}"}, "texto": "hola", "updated_at": LONG_AGO} for n in range(COUNT)]
     )

@@ -1,4 +1,4 @@
-"""What waits for a generation lock, and what happens meanwhile."""
+"""Documents that wait for a generation lock."""
 
 from datetime import datetime
 
@@ -15,23 +15,23 @@ from tests.support.types import Document
 LOCK = "lock:content_generation:c"
 
 
-def says(text: str, moment: datetime, **fields: object) -> Document:
-    """The campaign, its one message saying `text`."""
+def campaign_with_text(text: str, moment: datetime, **fields: object) -> Document:
+    """The campaign with one message."""
     return campaign("c", moment, mensajes=[{"numero": 1, "texto": text, "tono": "casual"}], **fields)
 
 
-def test_an_older_deferred_document_does_not_displace_a_newer_one(
+def test_older_deferred_document_does_not_displace_a_newer_one(
     open_app: OpenApp, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """It committed late, was put off, and had its turn when the newer one had long left the overlap."""
+    """It committed late, and is applied when the newer one is long outside the overlap."""
     app = open_app()
     sync(app)
     clock.forward(1_000)
     older, newer = clock.ago(20), clock.ago(10)
-    collection.insert_one(says("new", newer))
+    collection.insert_one(campaign_with_text("new", newer))
     sync(app)
     redis_client.set(LOCK, "process_id_123")
-    collection.insert_one(says("old", older))
+    collection.insert_one(campaign_with_text("old", older))
     assert sync(app).deferred == 1
     for _ in range(2):
         clock.forward(2_000)
@@ -52,10 +52,12 @@ def test_deferred_documents_are_applied_in_order(
     redis_client: redis.Redis,
     page_size: int,
 ) -> None:
-    """Several documents of a campaign, some of them for one key, in pages of one too; by another process."""
+    """By other processes; several documents of a campaign claim one key, also on pages of one document."""
     redis_client.set(LOCK, "process_id_123")
     texts = ["first", "second", "third"]
-    collection.insert_many([says(text, clock.ago(30 - n), _id=9 - n) for n, text in enumerate(texts)])
+    collection.insert_many(
+        [campaign_with_text(text, clock.ago(30 - n), _id=9 - n) for n, text in enumerate(texts)]
+    )
     assert sync(open_app(page_size=page_size)).deferred == 3
     clock.forward(5_000)
     assert sync(open_app(page_size=page_size)).deferred == 3
@@ -65,15 +67,14 @@ def test_deferred_documents_are_applied_in_order(
     assert held(redis_client) == truth(collection)
 
 
-def test_a_changed_document_keeps_the_start_of_its_deferral(
+def test_changed_document_keeps_the_start_of_its_deferral(
     open_app: OpenApp, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """A document that changes while it waits is one that waits, and as long as before."""
     app = open_app()
     redis_client.set(LOCK, "process_id_123")
-    collection.insert_one(says("one", clock.ago(1), _id=1))
+    collection.insert_one(campaign_with_text("one", clock.ago(1), _id=1))
     sync(app)
     before = [waiting["since"] for waiting in app.status()[0].deferred]
-    collection.replace_one({"_id": 1}, says("two", clock.ago(0), _id=1))
+    collection.replace_one({"_id": 1}, campaign_with_text("two", clock.ago(0), _id=1))
     assert sync(app).deferred == 1
     assert [waiting["since"] for waiting in app.status()[0].deferred] == before

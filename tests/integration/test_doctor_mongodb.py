@@ -14,7 +14,7 @@ from pymongo.read_preferences import ReadPreference
 
 from etl.demo import MongoServer
 from etl.demo.process import Server
-from etl.mongo.reader import Source
+from etl.mongo.reader import MongoReader
 from tests.support.diagnosis import HEALTHY, Doctor
 from tests.support.pipeline import NAME
 from tests.support.types import Document, StartMongo
@@ -22,7 +22,7 @@ from tests.support.waiting import eventually
 
 
 @pytest.mark.parametrize(
-    "useless",
+    "unsuitable",
     [
         {},
         {"keys": ["updated_at"]},
@@ -32,18 +32,18 @@ from tests.support.waiting import eventually
     ],
     ids=str,
 )
-def test_a_missing_index_is_found(
-    database: Database[Document], doctor: Doctor, useless: dict[str, Any]
+def test_missing_or_unsuitable_index_is_a_finding(
+    database: Database[Document], doctor: Doctor, unsuitable: dict[str, Any]
 ) -> None:
-    """Also where one is there that does not hold every document in order; the command works then too."""
-    names = useless.pop("keys", ["updated_at", "_id"])
+    """An unsuitable index does not contain every document in order. The remedy works beside it."""
+    names = unsuitable.pop("keys", ["updated_at", "_id"])
     collection = database.create_collection(NAME)
-    if useless or names == ["updated_at"]:
-        collection.create_index([(name, 1) for name in names], **useless)
+    if unsuitable or names == ["updated_at"]:
+        collection.create_index([(name, 1) for name in names], **unsuitable)
 
-    typed = doctor().remedy("index")
+    remedy = doctor().remedy("index")
 
-    assert typed == (
+    assert remedy == (
         f"db.getSiblingDB('{database.name}').getCollection('{NAME}').createIndex("
         "{'updated_at': 1, '_id': 1}, {name: 'etl_updated_at', collation: {locale: 'simple'}})"
     )
@@ -52,8 +52,8 @@ def test_a_missing_index_is_found(
     assert doctor().code == HEALTHY
 
 
-def test_the_proposed_index_has_the_simple_collation(database: Database[Document], doctor: Doctor) -> None:
-    """It inherits that collation, and is of use only when it is made as the doctor says."""
+def test_suggested_index_has_the_simple_collation(database: Database[Document], doctor: Doctor) -> None:
+    """Otherwise it would inherit the collation of the collection, and could not be used."""
     collection = database.create_collection(NAME, collation={"locale": "es"})
     collection.create_index([("updated_at", 1), ("_id", 1)])
     assert "locale: 'simple'" in doctor().remedy("index")
@@ -63,34 +63,32 @@ def test_the_proposed_index_has_the_simple_collation(database: Database[Document
     assert doctor().code == HEALTHY
 
 
-def test_a_missing_collection_is_found(doctor: Doctor) -> None:
-    """It may be misspelt."""
+def test_missing_collection_is_a_finding(doctor: Doctor) -> None:
+    """Its name may be misspelt."""
     assert "createIndex" in doctor().remedy("index")
     assert "misspelt" in doctor().said("index")["text"]
 
 
-def test_a_view_is_found(database: Database[Document], doctor: Doctor) -> None:
-    """It has no index of its own to read by, and none can be created: there is nothing to type."""
+def test_view_is_a_note(database: Database[Document], doctor: Doctor) -> None:
+    """A view cannot have an index, so there is no remedy."""
     database["real"].insert_one({})
     database.command("create", NAME, viewOn="real", pipeline=[])
-    seen = doctor()
-    assert (seen.code, seen.said("index")["level"]) == (HEALTHY, "note")
-    assert "a view or a time-series collection" in seen.said("index")["text"]
+    diagnosis = doctor()
+    assert (diagnosis.code, diagnosis.said("index")["level"]) == (HEALTHY, "note")
+    assert "a view or a time-series collection" in diagnosis.said("index")["text"]
 
 
-def test_a_time_series_collection_is_not_advised_an_index(
-    database: Database[Document], doctor: Doctor
-) -> None:
-    """With one that was created all the same, and without: it does not help."""
+def test_time_series_collection_is_a_note(database: Database[Document], doctor: Doctor) -> None:
+    """With and without an index, which would not be used."""
     collection = database.create_collection(NAME, timeseries={"timeField": "updated_at"})
     for _ in range(2):
-        seen = doctor()
-        assert (seen.code, seen.said("index")["level"]) == (HEALTHY, "note")
+        diagnosis = doctor()
+        assert (diagnosis.code, diagnosis.said("index")["level"]) == (HEALTHY, "note")
         collection.create_index([("updated_at", 1), ("_id", 1)])
 
 
-def test_a_hidden_index_is_found(collection: Collection[Document], doctor: Doctor) -> None:
-    """What it says to type brings it back."""
+def test_hidden_index_is_a_finding(collection: Collection[Document], doctor: Doctor) -> None:
+    """The remedy shows the index again."""
     hide = {"name": "updated_at_1__id_1", "hidden": True}
     collection.database.command({"collMod": NAME, "index": hide})
     assert doctor().remedy("index").endswith(".unhideIndex('updated_at_1__id_1')")
@@ -98,21 +96,21 @@ def test_a_hidden_index_is_found(collection: Collection[Document], doctor: Docto
     assert doctor().code == HEALTHY
 
 
-def test_a_user_without_the_role_read_is_found(
+def test_user_without_the_role_read_is_a_finding(
     start_mongod: StartMongo, database: Database[Document], doctor: Doctor
 ) -> None:
-    """The user is named in what to type; granted the role, nothing is left to say."""
+    """The remedy names the user and grants the role."""
     server = start_mongod(password="secret")
     with MongoClient[Document](server.uri) as admin:
         admin[database.name][NAME].create_index([("updated_at", 1), ("_id", 1)])
         admin.admin.command("createUser", "reader", pwd="hunter2", roles=[])
         uri = f"mongodb://reader:hunter2@{server.address}/?replicaSet=rs0"
 
-        seen = doctor(mongo=uri)
+        diagnosis = doctor(mongo=uri)
 
         role = f"[{{role: 'read', db: '{database.name}'}}]"
-        assert seen.remedy("role") == f"db.getSiblingDB('admin').grantRolesToUser('reader', {role})"
-        assert "hunter2" not in json.dumps(seen.checks)
+        assert diagnosis.remedy("role") == f"db.getSiblingDB('admin').grantRolesToUser('reader', {role})"
+        assert "hunter2" not in json.dumps(diagnosis.checks)
         granted = [{"role": "read", "db": database.name}]
         admin.admin.command("grantRolesToUser", "reader", roles=granted)
         assert doctor(mongo=uri).code == HEALTHY
@@ -125,13 +123,13 @@ def test_a_user_without_the_role_read_is_found(
 
 
 @pytest.mark.parametrize("actions", [["find", "listIndexes"], ["find"]], ids=" ".join)
-def test_rights_on_one_collection_limit_the_checks(
+def test_privileges_on_one_collection_limit_the_checks(
     start_mongod: StartMongo,
     database: Database[Document],
     doctor: Doctor,
     actions: list[str],
 ) -> None:
-    """Each check says what it could not look at, and the others are made all the same."""
+    """Each limited check is a note, and the others run."""
     server = start_mongod(password="secret")
     with MongoClient[Document](server.uri) as admin:
         admin[database.name][NAME].insert_one({"updated_at": 5})
@@ -139,30 +137,29 @@ def test_rights_on_one_collection_limit_the_checks(
         privileges = [{"resource": resource, "actions": actions}]
         admin.admin.command("createRole", "narrow", privileges=privileges, roles=[])
         admin.admin.command("createUser", "reader", pwd="hunter2", roles=["narrow"])
-    seen = doctor(mongo=f"mongodb://reader:hunter2@{server.address}/?replicaSet=rs0")
-    assert seen.said("role")["level"] == "note"
-    assert "a drop and re-creation of the collection cannot be noticed" in seen.said("role")["text"]
+    diagnosis = doctor(mongo=f"mongodb://reader:hunter2@{server.address}/?replicaSet=rs0")
+    assert diagnosis.said("role")["level"] == "note"
+    assert "a drop and re-creation of the collection cannot be noticed" in diagnosis.said("role")["text"]
     if "listIndexes" in actions:
-        assert "createIndex" in seen.remedy("index")
+        assert "createIndex" in diagnosis.remedy("index")
     else:
-        assert "denies access" in seen.said("index")["text"]
-        assert "grantRolesToUser('reader'" in seen.remedy("index")
-    assert seen.said("dates")["level"] == "note"
-    assert "clocks" in {check["check"] for check in seen.checks}
+        assert "denies access" in diagnosis.said("index")["text"]
+        assert "grantRolesToUser('reader'" in diagnosis.remedy("index")
+    assert diagnosis.said("dates")["level"] == "note"
+    assert "clocks" in {check["check"] for check in diagnosis.checks}
 
 
 class Member(MongoServer):
-    """A `mongod` that waits to be taken into a replica set."""
+    """A `mongod` that is not initiated, to be added to a replica set."""
 
     def start(self) -> None:
-        """Start it."""
         Server.start(self)
 
 
-def test_a_connection_to_a_secondary_alone_is_found(
+def test_direct_connection_to_a_secondary_is_a_finding(
     start_mongod: StartMongo, database: Database[Document], doctor: Doctor
 ) -> None:
-    """The remedy leads to the primary."""
+    """The remedy connects to the primary."""
     primary = start_mongod()
     with Member() as member, MongoClient[Document](primary.uri) as client:
         client[database.name][NAME].create_index([("updated_at", 1), ("_id", 1)])
@@ -177,8 +174,8 @@ def test_a_connection_to_a_secondary_alone_is_found(
             ).list_collection_names
             assert eventually(lambda: bool(listed(filter=names)))
 
-        seen = doctor(mongo=f"mongodb://{member.address}/?directConnection=true")
-        [finding] = [one for one in seen.findings if one["check"] == "connection"]
+        diagnosis = doctor(mongo=f"mongodb://{member.address}/?directConnection=true")
+        [finding] = [one for one in diagnosis.findings if one["check"] == "connection"]
         assert (
             f"{member.address} is not the primary, and mongo.uri connects to this member only"
             in finding["text"]
@@ -194,10 +191,10 @@ def test_dates_of_other_types_are_counted_by_type(collection: Collection[Documen
     collection.insert_many([{"updated_at": value} for value in others])
     collection.insert_many([{}, {"updated_at": datetime.now(UTC)}])
 
-    seen = doctor()
+    diagnosis = doctor()
 
-    typed = seen.remedy("dates")
-    assert "updated_at is not a date in 15 documents" in seen.said("dates")["text"]
+    remedy = diagnosis.remedy("dates")
+    assert "documents in which updated_at is not a date: 15 (" in diagnosis.said("dates")["text"]
     for kind in (
         "3 number",
         "2 missing or null",
@@ -211,31 +208,31 @@ def test_dates_of_other_types_are_counted_by_type(collection: Collection[Documen
         "1 maxKey",
         "1 javascript",
     ):
-        assert kind in seen.said("dates")["text"]
+        assert kind in diagnosis.said("dates")["text"]
     criteria = "{$expr: {$ne: [{$type: '$updated_at'}, 'date']}}"
-    assert f"updateMany({criteria}, [{{$set: {{'updated_at': '$$NOW'}}}}])" in typed
+    assert f"updateMany({criteria}, [{{$set: {{'updated_at': '$$NOW'}}}}])" in remedy
     filter_ = {"$expr": {"$ne": [{"$type": "$updated_at"}, "date"]}}
     collection.update_many(filter_, [{"$set": {"updated_at": "$$NOW"}}])
     assert doctor().code == HEALTHY
 
 
-def test_without_the_index_the_types_of_dates_are_not_counted(
+def test_types_of_dates_are_not_counted_without_the_index(
     database: Database[Document], doctor: Doctor
 ) -> None:
-    """That would read the whole collection."""
+    """Counting would read the whole collection."""
     database[NAME].insert_one({"updated_at": "text"})
     assert doctor().said("dates")["level"] == "note"
 
 
 @pytest.mark.usefixtures("collection")
-def test_a_mongodb_older_than_supported_is_found(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says it is older, in the application's own eyes, as no old server is at hand."""
-    ask = Source.ask
+def test_mongodb_older_than_supported_is_a_finding(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The version is faked, because no old server is available."""
+    ask = MongoReader.ask
 
-    def older(self: Source, command: Mapping[str, Any]) -> Mapping[str, Any]:
+    def older(self: MongoReader, command: Mapping[str, Any]) -> Mapping[str, Any]:
         answer = ask(self, command)
         old = {"version": "4.2.24", "versionArray": [4, 2, 24, 0]}
         return {**answer, **old} if "buildInfo" in command else answer
 
-    monkeypatch.setattr(Source, "ask", older)
+    monkeypatch.setattr(MongoReader, "ask", older)
     assert doctor().remedy("version").startswith("docker compose up --build (it has MongoDB 7), or upgrade:")

@@ -12,17 +12,17 @@ from tests.support.types import StartRedis
 
 @pytest.mark.usefixtures("collection")
 @pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-lfu", "allkeys-random"])
-def test_an_eviction_policy_that_may_drop_the_checkpoint_is_found(
+def test_eviction_policy_that_may_evict_the_checkpoint_is_a_finding(
     start_redis: StartRedis, doctor: Doctor, policy: str
 ) -> None:
-    """What it says to type is typed here, and mends it."""
+    """The remedy is executed, and works."""
     server = start_redis(args=("--maxmemory", "100mb", "--maxmemory-policy", policy))
 
-    typed = doctor(redis=server.url).remedy("eviction")
+    remedy = doctor(redis=server.url).remedy("eviction")
 
-    assert typed.startswith("redis-cli CONFIG SET maxmemory-policy volatile-ttl")
+    assert remedy.startswith("redis-cli CONFIG SET maxmemory-policy volatile-ttl")
     with redis.Redis.from_url(server.url) as client:
-        client.execute_command(*typed.removeprefix("redis-cli ").split()[:4])
+        client.execute_command(*remedy.removeprefix("redis-cli ").split()[:4])
     assert doctor(redis=server.url).code == HEALTHY
 
 
@@ -36,7 +36,7 @@ def test_an_eviction_policy_that_may_drop_the_checkpoint_is_found(
     ],
     ids=" ".join,
 )
-def test_an_eviction_policy_that_cannot_drop_the_checkpoint_passes(
+def test_eviction_policy_that_cannot_evict_the_checkpoint_passes(
     start_redis: StartRedis, doctor: Doctor, arguments: tuple[str, ...]
 ) -> None:
     assert doctor(redis=start_redis(args=arguments).url).code == HEALTHY
@@ -44,7 +44,7 @@ def test_an_eviction_policy_that_cannot_drop_the_checkpoint_passes(
 
 @pytest.fixture
 def confined(start_redis: StartRedis) -> Callable[[str], str]:
-    """The address of a Redis, for a user who may do all but these."""
+    """Start a Redis with a user who may run all commands except the denied ones; returns its URL."""
 
     def start(denied: str) -> str:
         server = start_redis()
@@ -56,41 +56,41 @@ def confined(start_redis: StartRedis) -> Callable[[str], str]:
 
 
 @pytest.mark.usefixtures("collection")
-def test_a_redis_that_denies_info_is_a_note(confined: Callable[[str], str], doctor: Doctor) -> None:
+def test_denied_info_is_a_note(confined: Callable[[str], str], doctor: Doctor) -> None:
     """The other checks run."""
-    seen = doctor(redis=confined("-info"))
-    assert seen.code == HEALTHY
-    by_check = {one["check"]: one for one in seen.checks if one["subject"] == "Redis"}
+    diagnosis = doctor(redis=confined("-info"))
+    assert diagnosis.code == HEALTHY
+    by_check = {one["check"]: one for one in diagnosis.checks if one["subject"] == "Redis"}
     assert (by_check["connection"]["level"], by_check["connection"]["text"]) == ("ok", "answers")
     assert by_check["version"]["level"] == "note"
     assert "version, mode and eviction not checked: Redis at " in by_check["version"]["text"]
     assert "'info'" in by_check["version"]["text"]
-    assert seen.said("keys")["level"] == seen.said("clocks")["level"] == "ok"
+    assert diagnosis.said("keys")["level"] == diagnosis.said("clocks")["level"] == "ok"
     assert "no data survives a restart" in by_check["persistence"]["text"]
 
 
 @pytest.mark.usefixtures("collection")
-def test_a_denied_command_skips_only_its_check(confined: Callable[[str], str], doctor: Doctor) -> None:
-    """A user who may not ask for the time, the settings or the state is told so three times."""
-    seen = doctor(redis=confined("-info -config -time"))
-    assert seen.code == HEALTHY
-    notes = {(one["check"], one["subject"]) for one in seen.checks if one["level"] == "note"}
+def test_denied_command_skips_only_its_check(confined: Callable[[str], str], doctor: Doctor) -> None:
+    """Each denied command gives one note."""
+    diagnosis = doctor(redis=confined("-info -config -time"))
+    assert diagnosis.code == HEALTHY
+    notes = {(one["check"], one["subject"]) for one in diagnosis.checks if one["level"] == "note"}
     assert notes == {("version", "Redis"), ("persistence", "Redis"), ("clocks", "Redis")}
-    clocks = [one["text"] for one in seen.checks if one["check"] == "clocks"]
+    clocks = [one["text"] for one in diagnosis.checks if one["check"] == "clocks"]
     assert any("MongoDB" in text for text in clocks)
 
 
 @pytest.mark.usefixtures("collection")
-def test_a_redis_that_denies_every_command_is_found(confined: Callable[[str], str], doctor: Doctor) -> None:
-    """Not even PING: the line says that it refuses, not that it is away."""
+def test_user_without_any_command_is_a_finding(confined: Callable[[str], str], doctor: Doctor) -> None:
+    """The line says that Redis refuses, not that it is unreachable."""
     [finding] = doctor(redis=confined("-@all")).findings
     assert finding["check"] == "connection"
     assert "refuses: " in finding["text"]
 
 
 @pytest.mark.usefixtures("collection")
-def test_a_managed_redis_that_refuses_config_is_a_note(start_redis: StartRedis, doctor: Doctor) -> None:
-    """A note says what could not be seen; the eviction policy can, without that command."""
+def test_missing_config_command_is_a_note(start_redis: StartRedis, doctor: Doctor) -> None:
+    """As in a managed Redis. The eviction policy is checked without that command."""
     arguments = (
         "--rename-command",
         "CONFIG",
@@ -101,31 +101,29 @@ def test_a_managed_redis_that_refuses_config_is_a_note(start_redis: StartRedis, 
         "allkeys-lru",
     )
 
-    seen = doctor(redis=start_redis(args=arguments).url)
+    diagnosis = doctor(redis=start_redis(args=arguments).url)
 
-    assert seen.remedy("eviction")
-    assert seen.said("persistence")["level"] == "note"
-    assert "CONFIG GET is refused" in seen.said("persistence")["text"]
+    assert diagnosis.remedy("eviction")
+    assert diagnosis.said("persistence")["level"] == "note"
+    assert "CONFIG GET is refused" in diagnosis.said("persistence")["text"]
 
 
 @pytest.mark.usefixtures("collection")
 @pytest.mark.parametrize("arguments", [("--appendonly", "yes"), ("--save", "900", "1")], ids=" ".join)
-def test_a_persistent_redis_passes(
-    start_redis: StartRedis, doctor: Doctor, arguments: tuple[str, ...]
-) -> None:
+def test_persistent_redis_passes(start_redis: StartRedis, doctor: Doctor, arguments: tuple[str, ...]) -> None:
     assert doctor(redis=start_redis(args=arguments).url).said("persistence")["level"] == "ok"
 
 
 @pytest.mark.usefixtures("collection")
-def test_a_replica_is_found(start_redis: StartRedis, doctor: Doctor) -> None:
+def test_replica_is_a_finding(start_redis: StartRedis, doctor: Doctor) -> None:
     """The remedy names the primary."""
     server = start_redis(args=("--replicaof", "127.0.0.1", "1"))
     assert doctor(redis=server.url).remedy("mode") == "export ETL_REDIS__URL=redis://127.0.0.1:1/0"
 
 
 @pytest.mark.usefixtures("collection")
-def test_a_cluster_that_does_not_serve_all_slots_is_found(start_redis: StartRedis, doctor: Doctor) -> None:
-    """As one that is away."""
+def test_cluster_with_unserved_slots_is_a_finding(start_redis: StartRedis, doctor: Doctor) -> None:
+    """As an unreachable server."""
     [finding] = doctor(redis=start_redis(args=("--cluster-enabled", "yes")).url).findings
     assert finding["check"] == "connection"
     assert "slots" in finding["text"]
@@ -133,13 +131,15 @@ def test_a_cluster_that_does_not_serve_all_slots_is_found(start_redis: StartRedi
 
 @pytest.mark.usefixtures("collection")
 @pytest.mark.parametrize("key", [OWN.deferred, OWN.published, OWN.queues, OWN.backfill])
-def test_a_key_of_the_wrong_type_is_found(redis_client: redis.Redis, doctor: Doctor, key: str) -> None:
-    """What it says to type is typed here, mends it, and loses nothing."""
+def test_state_key_of_the_wrong_type_is_a_finding(
+    redis_client: redis.Redis, doctor: Doctor, key: str
+) -> None:
+    """The remedy is executed; it renames the key."""
     redis_client.set(key, "somebody's")
 
-    typed = doctor().remedy("keys")
+    remedy = doctor().remedy("keys")
 
-    _, *command = shlex.split(typed)
+    _, *command = shlex.split(remedy)
     assert command == ["RENAME", key, f"{key}:moved-away"]
     redis_client.rename(*command[1:])
     assert redis_client.get(f"{key}:moved-away") == "somebody's"
@@ -148,19 +148,19 @@ def test_a_key_of_the_wrong_type_is_found(redis_client: redis.Redis, doctor: Doc
 
 @pytest.mark.usefixtures("collection")
 def test_keys_that_may_not_be_read_are_a_note(start_redis: StartRedis, doctor: Doctor) -> None:
-    """It names what is missing, and the other checks are made."""
+    """The other checks run."""
     server = start_redis()
     with redis.Redis.from_url(server.url) as client:
         client.execute_command("ACL", "SETUSER", "etl", "on", ">secret", "~*", "+@all", "-type")
-    seen = doctor(redis=server.url.replace("redis://", "redis://etl:secret@"))
-    assert (seen.code, seen.said("keys")["level"]) == (HEALTHY, "note")
-    assert "not checked" in seen.said("keys")["text"]
-    assert "clocks" in {check["check"] for check in seen.checks}
+    diagnosis = doctor(redis=server.url.replace("redis://", "redis://etl:secret@"))
+    assert (diagnosis.code, diagnosis.said("keys")["level"]) == (HEALTHY, "note")
+    assert "not checked" in diagnosis.said("keys")["text"]
+    assert "clocks" in {check["check"] for check in diagnosis.checks}
 
 
 @pytest.mark.usefixtures("collection")
-def test_a_queue_of_the_wrong_type_is_found(redis_client: redis.Redis, doctor: Doctor) -> None:
-    """The queues are known from the collection that feeds them."""
+def test_queue_of_the_wrong_type_is_a_finding(redis_client: redis.Redis, doctor: Doctor) -> None:
+    """The names of the queues are in the state of the collection."""
     redis_client.sadd(OWN.queues, "queue:ai_generation:alta")
     redis_client.set("queue:ai_generation:alta", "somebody's")
     assert "queue:ai_generation:alta" in doctor().remedy("keys")

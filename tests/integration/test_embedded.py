@@ -1,4 +1,4 @@
-"""The embedded servers are real, survive what is done to them, and leave nothing behind."""
+"""The embedded servers are real, can be killed and restarted, and leave nothing behind."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ from tests.support.waiting import eventually
 
 PASSWORD = "p@ss/word"
 
-# An owner that says which processes and folders are its own, and then waits to be killed.
+# An owner that prints its processes and folders, and then waits to be killed.
 OWNER = """
 import time
 from etl import demo as embedded
@@ -40,14 +40,14 @@ def is_running(pid: int) -> bool:
 
 
 def count(uri: str) -> int:
-    """How many documents the tests below have left in their collection."""
+    """The number of documents in the collection of the tests below."""
     with MongoClient[Document](uri) as client:
         return client["facts"]["known"].count_documents({})
 
 
 @pytest.mark.usefixtures("mongod", "redis_server")  # they skip this test where there are no servers
-def test_both_servers_serve_and_vanish() -> None:
-    """Inside, documents and keys can be written; outside, processes and folders are gone."""
+def test_servers_are_removed_after_the_block() -> None:
+    """With their processes and folders."""
     with embedded.servers() as servers:
         pids = [server.pid for server in servers]
         folders = [server.folder for server in servers]
@@ -62,8 +62,8 @@ def test_both_servers_serve_and_vanish() -> None:
     assert not any(folder.exists() for folder in folders)
 
 
-def test_transactions_work(mongo_client: MongoClient[Document]) -> None:
-    """The one-node replica set takes a transaction, which a standalone server would not."""
+def test_embedded_mongodb_supports_transactions(mongo_client: MongoClient[Document]) -> None:
+    """It is a replica set of one node."""
     known = mongo_client["test_embedded"]["known"]
     with mongo_client.start_session() as session:
         with session.start_transaction():
@@ -74,16 +74,16 @@ def test_transactions_work(mongo_client: MongoClient[Document]) -> None:
 
 
 @pytest.mark.usefixtures("mongod", "redis_server")
-@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
-def test_the_servers_end_with_their_owner(ending: signal.Signals) -> None:
-    """However the owner ends, by `kill -9` too, its servers end and their folders go."""
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_servers_end_with_their_owner(number: signal.Signals) -> None:
+    """Also after `kill -9`; their folders are removed."""
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     with owner:
         assert owner.stdout
         lines = [owner.stdout.readline().split() for _ in range(2)]
-        owner.send_signal(ending)
+        owner.send_signal(number)
     owned = {int(pid): Path(folder) for pid, folder in lines}
 
     assert len(owned) == 2
@@ -91,8 +91,7 @@ def test_the_servers_end_with_their_owner(ending: signal.Signals) -> None:
     assert eventually(lambda: not any(folder.exists() for folder in owned.values()))
 
 
-def test_the_watchdog_ends_a_frozen_server(tmp_path: Path) -> None:
-    """The watchdog of an owner that is gone ends even a frozen process, and removes its folder."""
+def test_watchdog_kills_a_frozen_server_and_removes_its_folder(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
     with subprocess.Popen(["/bin/sleep", "60"]) as server:
@@ -105,8 +104,7 @@ def test_the_watchdog_ends_a_frozen_server(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
-def test_a_watchdog_without_a_server_only_removes(tmp_path: Path) -> None:
-    """An owner that died before its server had started leaves no folder either."""
+def test_watchdog_removes_the_folder_of_a_server_that_never_started(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
 
@@ -115,8 +113,7 @@ def test_a_watchdog_without_a_server_only_removes(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
-def test_mongod_keeps_its_data_and_port_over_stop_and_kill(start_mongod: StartMongo) -> None:
-    """After a stop in good order and after `kill -9` the same address serves the same documents."""
+def test_mongod_keeps_data_and_port_after_stop_and_kill(start_mongod: StartMongo) -> None:
     mongo = start_mongod()
     with MongoClient[Document](mongo.uri) as client:
         client["facts"]["known"].insert_one({"_id": 1})
@@ -128,8 +125,7 @@ def test_mongod_keeps_its_data_and_port_over_stop_and_kill(start_mongod: StartMo
     assert count(mongo.uri) == 1
 
 
-def test_redis_keeps_its_data_only_when_asked_to(start_redis: StartRedis) -> None:
-    """A restart empties a Redis, unless it was started with an append-only file."""
+def test_redis_keeps_its_data_with_an_append_only_file_only(start_redis: StartRedis) -> None:
     for args, kept in (((), None), (("--appendonly", "yes"), b"1")):
         server = start_redis(args=args)
         with redis.Redis.from_url(server.url) as client:
@@ -141,8 +137,8 @@ def test_redis_keeps_its_data_only_when_asked_to(start_redis: StartRedis) -> Non
             assert client.get("known") == kept
 
 
-def test_a_paused_server_accepts_and_is_silent(start_redis: StartRedis) -> None:
-    """Between `pause` and `resume` a connection opens but nothing is answered; nothing is lost."""
+def test_paused_server_accepts_connections_but_does_not_answer(start_redis: StartRedis) -> None:
+    """After `resume` it answers what it has received."""
     server = start_redis()
     server.pause()
     with socket.create_connection(("127.0.0.1", server.port), timeout=0.2) as connection:
@@ -154,8 +150,7 @@ def test_a_paused_server_accepts_and_is_silent(start_redis: StartRedis) -> None:
         assert connection.recv(10) == b"+PONG\r\n"
 
 
-def test_a_paused_server_can_be_stopped(start_redis: StartRedis) -> None:
-    """A frozen server still ends in good order."""
+def test_paused_server_can_be_stopped(start_redis: StartRedis) -> None:
     server = start_redis()
     server.pause()
     server.stop()
@@ -164,8 +159,8 @@ def test_a_paused_server_can_be_stopped(start_redis: StartRedis) -> None:
         server.stop()
 
 
-def test_mongod_asks_for_the_password(start_mongod: StartMongo) -> None:
-    """With a password only the user `admin` may read, and `uri` says how."""
+def test_mongod_requires_the_password(start_mongod: StartMongo) -> None:
+    """`uri` contains it."""
     mongo = start_mongod(password=PASSWORD)
 
     assert count(mongo.uri) == 0
@@ -173,8 +168,8 @@ def test_mongod_asks_for_the_password(start_mongod: StartMongo) -> None:
         count(f"mongodb://{mongo.address}/")
 
 
-def test_redis_asks_for_the_password(start_redis: StartRedis) -> None:
-    """With a password nobody gets in without it, and `url` says how."""
+def test_redis_requires_the_password(start_redis: StartRedis) -> None:
+    """`url` contains it."""
     server = start_redis(password=PASSWORD)
 
     with redis.Redis.from_url(server.url) as client:
@@ -187,8 +182,7 @@ def test_redis_asks_for_the_password(start_redis: StartRedis) -> None:
 
 
 @pytest.mark.usefixtures("redis_server")
-def test_a_server_that_does_not_start_says_why() -> None:
-    """A value that it refuses ends in one line with the last words that it said."""
+def test_server_that_does_not_start_raises_its_last_line_as_error() -> None:
     with pytest.raises(EtlError, match=r"ended instead of starting: argument.* must be one of") as raised:
         embedded.RedisServer(args=("--maxmemory-policy", "none")).__enter__()
 

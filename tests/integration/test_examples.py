@@ -1,7 +1,8 @@
-"""The programs in examples/ do what they say, on real servers."""
+"""The programs in examples/ on real servers."""
 
 import os
 import subprocess
+import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +26,7 @@ QUEUE = "queue:ai_generation:"
 
 @pytest.fixture(scope="module")
 def generator() -> ModuleType:
-    """examples/generator.py, as Python imports a file that is in no package."""
+    """The module examples/generator.py."""
     spec = spec_from_file_location("generator", EXAMPLES / "generator.py")
     assert spec is not None
     assert spec.loader is not None
@@ -41,10 +42,10 @@ def test_generator_turns_a_request_into_messages_in_the_cache(
     redis_client: redis.Redis,
     clock: Clock,
 ) -> None:
-    """From a `pendiente` document over the queue back to MongoDB, and by the next cycle into Redis."""
-    wanted = campaign("camp_1", clock.ago(1), estado="pendiente", prioridad="alta")
-    del wanted["mensajes"]
-    collection.insert_one(wanted)
+    """It pops the request, writes the document, and the next cycle writes Redis."""
+    pending = campaign("camp_1", clock.ago(1), estado="pendiente", prioridad="alta")
+    del pending["mensajes"]
+    collection.insert_one(pending)
     sync(app)
     assert redis_client.lrange(f"{QUEUE}alta", 0, -1) == ['{"campana_id":"camp_1","segmento":"s"}']
 
@@ -66,10 +67,9 @@ def test_generator_takes_urgent_requests_first(generator: ModuleType, redis_clie
     assert generator.take(redis_client) is None
 
 
-def test_generator_leaves_a_locked_campaign_alone(
+def test_generator_returns_the_request_of_a_locked_campaign(
     generator: ModuleType, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """The request goes back to its queue."""
     request = '{"campana_id":"camp_1","segmento":"s"}'
     redis_client.rpush(f"{QUEUE}media", request)
     with GenerationLock(redis_client, "camp_1"):
@@ -81,7 +81,7 @@ def test_generator_leaves_a_locked_campaign_alone(
 def test_generator_writes_nothing_after_its_lock_expired(
     generator: ModuleType, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """Another generator may be at work; the request is put back at the next start."""
+    """Another generator may be working on it. The request is put back at the next start."""
     request = '{"campana_id":"camp_1","segmento":"s"}'
     redis_client.rpush(f"{QUEUE}media", request)
 
@@ -96,10 +96,18 @@ def test_generator_writes_nothing_after_its_lock_expired(
     assert redis_client.lrange(f"{QUEUE}alta", 0, -1) == [request]
 
 
+def test_generator_says_how_it_is_called() -> None:
+    """In one line."""
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "generator.py"], capture_output=True, text=True, check=False
+    )
+    assert done.stderr == "usage: python examples/generator.py REDIS_URL MONGO_URI DATABASE\n"
+
+
 def test_consumer_prints_the_messages_in_order(
     app: App, collection: Collection[Document], redis_url: str, clock: Clock
 ) -> None:
-    """And the cost; of a segment with text beyond ASCII."""
+    """And the cost. The segment is not ASCII."""
     messages = [{"numero": n, "texto": f"¿Qué {n}?", "tono": "casual"} for n in (2, 1)]
     document = campaign("camp_1", clock.ago(1), segmento="Perú_28-40_F", mensajes=messages)
     collection.insert_one(document | {"metadata": {"cost_total_usd": 0.0124}})
@@ -113,10 +121,16 @@ def test_consumer_prints_the_messages_in_order(
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_consumer_says_that_there_are_no_messages(redis_url: str) -> None:
-    """With exit code 1."""
+def test_consumer_reports_missing_messages(redis_url: str) -> None:
     done = consume(redis_url, "camp_1", "s")
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "no messages for camp_1, s\n")
+
+
+def test_consumer_says_how_it_is_called(redis_url: str) -> None:
+    """With exit code 2."""
+    done = consume(redis_url)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("examples/consumer.sh CAMPANA_ID SEGMENTO\n")
 
 
 def consume(redis_url: str, *arguments: str) -> subprocess.CompletedProcess[str]:

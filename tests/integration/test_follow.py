@@ -1,4 +1,4 @@
-"""A collection that is followed: its changes are in Redis without a cycle, deletes included."""
+"""A follower applies the changes of a collection without a cycle, also deletes."""
 
 import json
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from etl.errors import CycleFailed, StreamRefusedError
 from etl.sync.follow import Followed
 from tests.factories import api, campaign
 from tests.support.failpoint import fail_command
-from tests.support.following import KEYS, following, has_begun, is_true
+from tests.support.following import KEYS, following, has_begun, redis_agrees
 from tests.support.pipeline import NAME, OpenApp
 from tests.support.redis_dump import held
 from tests.support.truth import truth
@@ -28,32 +28,32 @@ def now() -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
-def test_a_change_is_applied_without_a_cycle(
+def test_changes_are_applied_without_a_cycle(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """An insert, an update, a move, a tombstone, a hard delete with an heir, and a request."""
+    """An insert, an update, a move, a tombstone, a hard delete, and a request."""
     with following(open_app()):
         assert eventually(lambda: has_begun(redis_client))
         collection.insert_many([api("a", now(), _id=1), api("a", now(), _id=2, status="older")])
         collection.insert_one(campaign("c", now(), _id=3, estado="pendiente", prioridad="alta"))
         collection.update_one({"_id": 1}, {"$set": {"status": "changed", "updated_at": now()}})
-        assert eventually(is_true(redis_client, collection))
+        assert eventually(redis_agrees(redis_client, collection))
 
         collection.update_one({"_id": 1}, {"$set": {"provider_name": "b", "updated_at": now()}})
-        assert eventually(is_true(redis_client, collection))
+        assert eventually(redis_agrees(redis_client, collection))
         assert redis_client.hget("config:api:a", "status") == "older"
 
         collection.update_one({"_id": 1}, {"$set": {"eliminado": True, "updated_at": now()}})
         collection.delete_one({"_id": 2})
-        assert eventually(is_true(redis_client, collection))
+        assert eventually(redis_agrees(redis_client, collection))
         assert redis_client.keys("config:api:*") == []
         assert redis_client.llen("queue:ai_generation:alta") == 1
 
 
-def test_a_mapped_change_is_applied_without_a_cycle(
+def test_mapped_changes_are_applied_without_a_cycle(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """Also beside a document for which an expression fails; and a mapped tombstone."""
+    """Also beside a document whose expression fails; and a mapped tombstone."""
     fields = {
         "tipo": {"$literal": "integracion_api"},
         "provider_name": "$de.nombre",
@@ -71,10 +71,10 @@ def test_a_mapped_change_is_applied_without_a_cycle(
         assert eventually(lambda: not redis_client.exists("config:api:a"))
 
 
-def test_a_cycle_does_not_apply_what_the_follower_applied(
+def test_cycle_does_not_apply_again_what_the_follower_applied(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """The versions are marked as done, though the cycle reads them again within its overlap."""
+    """It reads the versions again within its overlap, but they are marked as done."""
     batches: list[Followed] = []
     with following(open_app(), batches):
         assert eventually(lambda: has_begun(redis_client))
@@ -84,10 +84,10 @@ def test_a_cycle_does_not_apply_what_the_follower_applied(
     assert (report.status, report.records_processed) == ("ok", 0)
 
 
-def test_documents_under_a_lock_are_applied_once_it_is_gone(
+def test_documents_are_applied_after_their_lock_is_released(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """A generator takes the lock, writes twenty documents and releases it: all are there half a second later."""
+    """As after a generator that writes twenty documents."""
     with following(open_app()):
         assert eventually(lambda: has_begun(redis_client))
         redis_client.set(LOCK, "process_id_123")
@@ -101,120 +101,122 @@ def test_documents_under_a_lock_are_applied_once_it_is_gone(
         assert held(redis_client) == truth(collection)
 
 
-def test_a_follower_resumes_where_the_last_one_stopped(
+def test_follower_resumes_where_the_last_one_stopped(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """What was written and deleted in between is applied by the stream: no cycle is needed."""
+    """Changes and deletes in between come from the stream, without a cycle."""
     with following(open_app()):
         assert eventually(lambda: has_begun(redis_client))
         collection.insert_many([api(f"p{n}", now(), _id=n) for n in range(10)])
-        assert eventually(is_true(redis_client, collection))
+        assert eventually(redis_agrees(redis_client, collection))
     cycles = redis_client.llen(KEYS.history)
 
     collection.delete_many({"_id": {"$lt": 5}})
     collection.update_many({}, {"$set": {"status": "later", "updated_at": now()}})
     with following(open_app()):
-        assert eventually(is_true(redis_client, collection))
+        assert eventually(redis_agrees(redis_client, collection))
     assert redis_client.llen(KEYS.history) == cycles
 
 
 @pytest.mark.parametrize("step", ["record", "apply"])
-def test_a_batch_that_failed_is_applied_when_it_is_tried_again(
+def test_failed_batch_is_applied_at_the_next_attempt(
     open_app: OpenApp,
     collection: Collection[Document],
     redis_client: redis.Redis,
     monkeypatch: pytest.MonkeyPatch,
     step: str,
 ) -> None:
-    """The resume token moves after the writes: a follower that fails between them finds its events again."""
+    """The resume token is stored after the writes, so the events are read again."""
     with following(open_app()):
         assert eventually(lambda: has_begun(redis_client))
         collection.insert_many([api("old", now(), _id=1), api("changed", now(), _id=2)])
-        assert eventually(is_true(redis_client, collection))
+        assert eventually(redis_agrees(redis_client, collection))
     cycles = redis_client.llen(KEYS.history)
     collection.delete_one({"_id": 1})
     collection.update_one({"_id": 2}, {"$set": {"status": "later", "updated_at": now()}})
     collection.insert_one(campaign("c", now(), _id=3, estado="pendiente", prioridad="alta"))
 
-    works = getattr(CacheWriter, step)
+    original = getattr(CacheWriter, step)
     batches: list[Followed] = []
 
     def fail(*_: object, **__: object) -> None:
-        monkeypatch.setattr(CacheWriter, step, works)
+        monkeypatch.setattr(CacheWriter, step, original)
         raise CycleFailed("injected")
 
     monkeypatch.setattr("etl.app.FOLLOW_AGAIN_SECONDS", 0.1)
     monkeypatch.setattr(CacheWriter, step, fail)
     with following(open_app(), batches):
-        assert eventually(is_true(redis_client, collection), 10)
+        assert eventually(redis_agrees(redis_client, collection), 10)
     assert [one.restarted for one in batches if one.restarted] == ["failure"]
     assert redis_client.llen(KEYS.history) == cycles
 
 
-def test_one_of_two_followers_works_and_the_other_takes_over(
+def test_second_follower_waits_and_takes_over(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """The lease names the one that works."""
+    """The lease names the one that original."""
     first: list[Followed] = []
     second: list[Followed] = []
     with following(open_app(), first):
         assert eventually(lambda: has_begun(redis_client))
         with following(open_app(), second):
             collection.insert_one(api("a", now(), _id=1))
-            assert eventually(is_true(redis_client, collection))
+            assert eventually(redis_agrees(redis_client, collection))
             assert second == []
     with following(open_app(), second):
         collection.insert_one(api("b", now(), _id=2))
-        assert eventually(is_true(redis_client, collection))
+        assert eventually(redis_agrees(redis_client, collection))
         assert second
 
 
-def test_after_a_lost_token_a_cycle_and_a_reconciliation_run(
+def test_lost_token_causes_a_cycle_and_a_reconciliation(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """Deletes that no stream can tell any more leave the cache all the same."""
+    """So deletes that the stream has lost_history are applied too."""
     batches: list[Followed] = []
     with following(open_app()):
         assert eventually(lambda: has_begun(redis_client))
         collection.insert_many([api(f"p{n}", now(), _id=n) for n in range(3)])
-        assert eventually(is_true(redis_client, collection))
+        assert eventually(redis_agrees(redis_client, collection))
     collection.delete_one({"_id": 0})
     collection.insert_one(api("new", now(), _id=9))
 
-    lost = fail_command(collection.database.client, "aggregate", appName="promptcontent-etl", errorCode=286)
-    with lost, following(open_app(), batches):
-        assert eventually(is_true(redis_client, collection))
+    lost_history = fail_command(
+        collection.database.client, "aggregate", appName="promptcontent-etl", errorCode=286
+    )
+    with lost_history, following(open_app(), batches):
+        assert eventually(redis_agrees(redis_client, collection))
     assert [one.restarted for one in batches if one.restarted] == ["token_lost"]
 
 
-def test_a_dropped_collection_is_followed_again(
+def test_dropped_collection_is_followed_again(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """When it is back, Redis holds what it says, and nothing of the old one."""
+    """Redis has the documents of the new collection only."""
     batches: list[Followed] = []
     with following(open_app(), batches):
         assert eventually(lambda: has_begun(redis_client))
         collection.insert_many([api(f"p{n}", now(), _id=n) for n in range(3)])
-        assert eventually(is_true(redis_client, collection))
+        assert eventually(redis_agrees(redis_client, collection))
         collection.drop()
         assert eventually(lambda: any(one.restarted for one in batches))
         collection.create_index([("updated_at", 1), ("_id", 1)])
         collection.insert_one(api("new", now(), _id=9))
-        assert eventually(is_true(redis_client, collection))
+        assert eventually(redis_agrees(redis_client, collection))
         collection.insert_one(api("next", now(), _id=10))
-        assert eventually(is_true(redis_client, collection))
+        assert eventually(redis_agrees(redis_client, collection))
     assert [one.restarted for one in batches if one.restarted] == ["invalidated"]
 
 
-def test_documents_are_read_in_the_session_of_the_stream(
+def test_follower_reads_in_the_session_of_the_stream(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """With read concern majority, after the event: a linearizable read would wait for the journal, up to 100 ms."""
+    """With read concern majority after the event; a linearizable read waits up to 100 ms for the journal."""
     with following(open_app()):
         assert eventually(lambda: has_begun(redis_client))
         collection.database.command("profile", 2)
         collection.insert_many([api(f"p{n}", now(), _id=n) for n in range(300)])
-        assert eventually(is_true(redis_client, collection))
+        assert eventually(redis_agrees(redis_client, collection))
         collection.database.command("profile", 0)
     reads = list(
         collection.database["system.profile"].find({"appName": "promptcontent-etl", "command.find": NAME})
@@ -226,7 +228,7 @@ def test_documents_are_read_in_the_session_of_the_stream(
 
 
 def open_streams(collection: Collection[Document]) -> set[int]:
-    """The cursors of change streams of this collection that the server has open."""
+    """The open cursors of change streams of this collection."""
     operations: list[Document] = [
         {"$currentOp": {"idleCursors": True, "allUsers": True}},
         {"$match": {"ns": collection.full_name}},
@@ -238,10 +240,10 @@ def open_streams(collection: Collection[Document]) -> set[int]:
     }
 
 
-def test_a_follower_has_one_cursor_and_leaves_none(
+def test_follower_has_one_cursor_and_leaves_none(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """Opened for its first cycle, opened again to follow, and closed at the end."""
+    """It is opened for the first cycle, opened again to follow, and closed at the end."""
     with following(open_app()):
         assert eventually(lambda: has_begun(redis_client))
         assert eventually(lambda: bool(open_streams(collection)))
@@ -249,10 +251,10 @@ def test_a_follower_has_one_cursor_and_leaves_none(
     assert open_streams(collection) == set()
 
 
-def test_a_killed_cursor_is_opened_again(
+def test_killed_cursor_is_opened_again(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """The events that arrived meanwhile are applied."""
+    """Events that arrived meanwhile are applied."""
     batches: list[Followed] = []
 
     def is_reopened() -> bool:
@@ -264,20 +266,20 @@ def test_a_killed_cursor_is_opened_again(
         assert eventually(lambda: has_begun(redis_client))
         assert eventually(is_reopened)
         collection.insert_one(api("a", now(), _id=1))
-        assert eventually(is_true(redis_client, collection))
+        assert eventually(redis_agrees(redis_client, collection))
 
 
-def test_the_status_shows_the_follower(
+def test_status_shows_the_follower(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """Its state, its lag, the last event, and the holder."""
+    """State, lag, last event and holder."""
     app = open_app()
     [before] = app.status()
     assert before.follow is None
     with following(open_app()):
         assert eventually(lambda: has_begun(redis_client))
         collection.insert_one(api("a", now(), _id=1))
-        assert eventually(is_true(redis_client, collection))
+        assert eventually(redis_agrees(redis_client, collection))
         assert eventually(lambda: (app.status()[0].follow or {}).get("last_event") is not None)
         [during] = app.status()
         assert during.follow is not None
@@ -291,25 +293,24 @@ def test_the_status_shows_the_follower(
     assert after.lag_seconds > 0
 
 
-def test_a_follower_that_has_caught_up_says_so_at_once(
+def test_follower_reports_at_once_that_it_has_caught_up(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """Also where its last batch was full, so that more might have been waiting."""
+    """Also after a full batch, when more events might be waiting."""
     with following(open_app(page_size=10)):
         assert eventually(lambda: has_begun(redis_client))
     collection.insert_many([api(f"p{n}", now(), _id=n) for n in range(20)])
     app, batches = open_app(), list[Followed]()
     with following(open_app(page_size=10), batches):
-        assert eventually(is_true(redis_client, collection))
+        assert eventually(redis_agrees(redis_client, collection))
         assert eventually(lambda: (app.status()[0].follow or {})["state"] == "following", 5)
     assert [one.operations for one in batches[:2]] == [{"insert": 10}] * 2
 
 
-def test_a_server_without_change_streams_is_refused_in_one_line(
+def test_missing_privilege_for_change_streams_is_one_line(
     open_app: OpenApp,
     start_mongod: StartMongo,
 ) -> None:
-    """A user who may not open a stream gets what to do."""
     server = start_mongod(password="geheim")
     from pymongo import MongoClient  # noqa: PLC0415
 
@@ -326,7 +327,6 @@ def test_a_server_without_change_streams_is_refused_in_one_line(
     assert "\n" not in str(refused.value)
 
 
-def test_status_json_holds_the_follower(open_app: OpenApp, collection: Collection[Document]) -> None:
-    """It can be written as JSON."""
+def test_status_of_a_followed_collection_is_json(open_app: OpenApp, collection: Collection[Document]) -> None:
     collection.insert_one(api("a", now(), _id=1))
     assert json.dumps(open_app().status()[0].as_dict())

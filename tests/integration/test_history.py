@@ -23,8 +23,8 @@ def three_runs(etl: Etl, collection: Collection[Document]) -> None:
 
 
 @pytest.mark.usefixtures("three_runs")
-def test_json_has_the_newest_first(etl: Etl) -> None:
-    """Each run with when it began and all that its report said."""
+def test_json_lists_the_newest_run_first(etl: Etl) -> None:
+    """Each run with its start and the fields of its report."""
     answer = etl("history", "--json")
     assert (answer.code, answer.err) == (0, "")
     [of_collection] = json.loads(answer.out)["collections"]
@@ -36,16 +36,15 @@ def test_json_has_the_newest_first(etl: Etl) -> None:
 
 
 @pytest.mark.usefixtures("three_runs")
-def test_a_limit_keeps_the_newest_runs(etl: Etl) -> None:
-    """And none below one."""
+def test_limit_keeps_the_newest_runs_and_is_at_least_one(etl: Etl) -> None:
     [of_collection] = json.loads(etl("history", NAME, "--limit", "2", "--json").out)["collections"]
     assert [entry["records_processed"] for entry in of_collection["runs"]] == [1, 0]
     assert etl("history", "--limit", "0").code == 2
 
 
 @pytest.mark.usefixtures("three_runs")
-def test_a_pipe_gets_a_plain_table_of_runs(etl: Etl) -> None:
-    """A heading, a line a run, and no chart."""
+def test_pipe_gets_a_plain_table_of_runs(etl: Etl) -> None:
+    """A heading, one line for each run, and no chart."""
     out = etl("history").out
     assert len(out.splitlines()) == 5
     assert out.splitlines()[1].split() == ["began", "status", "mode", "records", "ms", "error"]
@@ -53,8 +52,8 @@ def test_a_pipe_gets_a_plain_table_of_runs(etl: Etl) -> None:
 
 
 @pytest.mark.usefixtures("three_runs")
-def test_a_terminal_gets_a_chart(etl: Etl, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of records and milliseconds, the newest at the right."""
+def test_terminal_gets_a_chart(etl: Etl, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of records and milliseconds, the newest run at the right."""
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     records, milliseconds = etl("history").out.splitlines()[-2:]
     assert records == "records █▁▅  at most 2"
@@ -62,8 +61,7 @@ def test_a_terminal_gets_a_chart(etl: Etl, monkeypatch: pytest.MonkeyPatch) -> N
     assert "█" in milliseconds
 
 
-def test_a_failed_run_shows_its_error(etl: Etl, redis_client: redis.Redis) -> None:
-    """In its line."""
+def test_failed_run_shows_its_error(etl: Etl, redis_client: redis.Redis) -> None:
     redis_client.set(state_keys(NAME).deferred, "of the wrong type")
     assert etl("sync").code == 1
     out = etl("history").out
@@ -71,20 +69,19 @@ def test_a_failed_run_shows_its_error(etl: Etl, redis_client: redis.Redis) -> No
     assert "WRONGTYPE" in out
 
 
-def test_before_the_first_run_there_is_a_hint(etl: Etl) -> None:
-    """Not an empty table."""
+def test_empty_history_prints_a_hint(etl: Etl) -> None:
     assert etl("history").out == f"{NAME}\n  no run yet (try: etl sync)\n"
 
 
-def test_only_configured_collections_have_a_history(etl: Etl) -> None:
-    """Another name is refused, with those there are."""
+def test_history_of_an_unknown_collection_is_refused(etl: Etl) -> None:
+    """The error lists the known ones."""
     answer = etl("history", "nonsense")
     assert answer.code == 2
     assert NAME in answer.err
 
 
-def test_the_recent_past_has_runs_and_dead_letters(app: App, collection: Collection[Document]) -> None:
-    """Dead letters by reason and fields, the newest named; a run does not repeat them."""
+def test_recent_has_runs_and_dead_letters(app: App, collection: Collection[Document]) -> None:
+    """Dead letters are grouped by reason and fields, with the newest; a run does not repeat them."""
     moment = datetime(2025, 1, 15, tzinfo=UTC)
     bad = [{"_id": number, "updated_at": moment, "tipo": "unknown"} for number in range(30)]
     collection.insert_many([*bad, {"_id": "x", "updated_at": moment, "tipo": "integracion_api"}])
@@ -105,7 +102,7 @@ def test_the_recent_past_has_runs_and_dead_letters(app: App, collection: Collect
 
 
 def test_thousands_of_dead_letters_are_read_in_small_steps(app: App, redis_client: redis.Redis) -> None:
-    """Each of them once; no command takes Redis long."""
+    """Once each; no command takes Redis more than 2 ms."""
     letter = {"reason": "r", "errors": [], "first_seen": "a", "last_seen": "b", "attempts": 1}
     letters = {str(number): json.dumps(letter | {"id": str(number)}) for number in range(5000)}
     redis_client.hset(state_keys(NAME).dead_letters, mapping=letters)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Readers and the one Redis command at a time: a live key is changed in place."""
+"""A live key is changed in place: it is correct after each single Redis command."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -17,14 +17,14 @@ LIST, HASH = "ai:campaign_messages:c:s", "config:api:a"
 
 @pytest.fixture
 def writer(redis_url: str) -> Iterator[CacheWriter]:
-    """Stage 3 on this test's Redis."""
+    """Stage 3 commands_on the Redis of this test."""
     pool = open_pool(redis_url, 5)
     yield CacheWriter(Wire(pool), TTLS, 60)
     pool.disconnect()
 
 
 def write(writer: CacheWriter, document: int, ms: int, *writes: Put | Evict | str) -> None:
-    """One document claims keys, and leaves those that are given by name."""
+    """A document claims the keys of the writes, and releases the keys given by name."""
     version = result(document, ms=ms)
     line = f"{version.timestamp} {version.document}"
     changes = {
@@ -37,70 +37,70 @@ def write(writer: CacheWriter, document: int, ms: int, *writes: Put | Evict | st
 
 
 def messages(*members: str) -> Put:
-    """A list."""
+    """A write of a list."""
     return Put("ai:campaign_messages", LIST, members)
 
 
 def fields(**values: str) -> Put:
-    """A hash."""
+    """A write of a hash."""
     return Put("config:api", HASH, values)
 
 
 @contextmanager
-def watched(client: redis.Redis) -> Iterator[list[str]]:
-    """What Redis carries out meanwhile, that of scripts too."""
+def monitored(client: redis.Redis) -> Iterator[list[str]]:
+    """The commands that scripts run in the block."""
     commands: list[str] = []
     with client.monitor() as monitor:  # type: ignore[no-untyped-call]
         yield commands
         client.echo("the end")
-        while "the end" not in (told := monitor.next_command())["command"]:
-            if told["client_type"] == "lua":
-                commands.append(told["command"])
+        while "the end" not in (event := monitor.next_command())["command"]:
+            if event["client_type"] == "lua":
+                commands.append(event["command"])
 
 
-def on(key: str, commands: Sequence[str]) -> list[str]:
-    """The names of the commands on a key."""
+def commands_on(key: str, commands: Sequence[str]) -> list[str]:
+    """The names of the commands commands_on a key."""
     return [one.split()[0].upper() for one in commands if key in one.split()[1:2]]
 
 
-def test_a_live_key_is_never_removed_and_filled_again(writer: CacheWriter, redis_client: redis.Redis) -> None:
-    """By no command of a script, so that it holds in a slot of a cluster that migrates as well."""
+def test_live_key_is_never_removed_and_filled_again(writer: CacheWriter, redis_client: redis.Redis) -> None:
+    """A removal within a script would be visible in a migrating slot of a cluster."""
     write(writer, 1, 1, messages("1", "2", "3"), fields(a="1", b="2"))
-    with watched(redis_client) as commands:
+    with monitored(redis_client) as commands:
         write(writer, 1, 2, messages("4", "5"), fields(b="3"))
         write(writer, 2, 3, messages(*"6789"), fields(c="4"))
         write(writer, 2, 4, messages("x"), fields(c="4"))
-    assert on(LIST, commands) == ["RPUSH", "LTRIM", "EXPIRE"] * 3
-    assert on(HASH, commands) == [
+    assert commands_on(LIST, commands) == ["RPUSH", "LTRIM", "EXPIRE"] * 3
+    assert commands_on(HASH, commands) == [
         *("HSET", "HLEN", "HKEYS", "HDEL", "EXPIRE") * 2,
         *("HSET", "HLEN", "EXPIRE"),
     ]
 
 
-def test_only_an_eviction_and_a_wrong_type_remove_a_key(
+def test_key_is_removed_by_eviction_and_wrong_type_only(
     writer: CacheWriter, redis_client: redis.Redis
 ) -> None:
-    """Without blocking Redis for a large one."""
+    """With UNLINK, so that a large key does not block Redis."""
     write(writer, 1, 1, messages("1"), fields(a="1"))
     redis_client.delete(HASH)
     redis_client.set(HASH, "a string")
-    with watched(redis_client) as commands:
+    with monitored(redis_client) as commands:
         write(writer, 1, 2, Evict("ai:campaign_messages", LIST), fields(a="2"))
-    assert on(LIST, commands) == ["UNLINK"]
-    assert on(HASH, commands).count("UNLINK") == 1
+    assert commands_on(LIST, commands) == ["UNLINK"]
+    assert commands_on(HASH, commands).count("UNLINK") == 1
 
 
-def test_a_repeated_write_does_not_shorten_a_list(writer: CacheWriter, redis_client: redis.Redis) -> None:
-    """A list is pushed to before it is trimmed: at no command is it shorter than both values."""
+def test_repeated_write_does_not_shorten_a_list(writer: CacheWriter, redis_client: redis.Redis) -> None:
+    """The list is pushed to before it is trimmed."""
     write(writer, 1, 1, messages(*"123"))
-    with watched(redis_client) as commands:
+    with monitored(redis_client) as commands:
         write(writer, 1, 1, messages(*"123"))
-    assert on(LIST, commands) == ["RPUSH", "LTRIM", "EXPIRE"]
+    assert commands_on(LIST, commands) == ["RPUSH", "LTRIM", "EXPIRE"]
     assert redis_client.lrange(LIST, 0, -1) == ["1", "2", "3"]
 
 
-def test_readers_find_whole_values_while_writers_alternate(writer: CacheWriter, redis_url: str) -> None:
-    """Of the key of two documents that replace and inherit it: never absent, mixed, or without a life."""
+def test_readers_see_complete_values_while_writers_alternate(writer: CacheWriter, redis_url: str) -> None:
+    """Two documents claim the key in turn; it is never absent, mixed, or without TTL."""
     large = {number: tuple(f"{number} {n}" for n in range(200 * number)) for number in (1, 2)}
     writes = {
         number: (messages(*large[number]), fields(**dict.fromkeys("ab"[:number], f"{number}")))
@@ -114,13 +114,13 @@ def test_readers_find_whole_values_while_writers_alternate(writer: CacheWriter, 
             while not done.is_set():
                 pipeline = reader.pipeline(transaction=False)
                 pipeline.lrange(LIST, 0, -1).hgetall(HASH).ttl(LIST).ttl(HASH)
-                members, hashed, *lives = pipeline.execute()
+                members, hashed, *ttls = pipeline.execute()
                 if (
                     tuple(members) not in large.values()
                     or hashed not in ({"a": "1"}, {"a": "2", "b": "2"})
-                    or min(lives) < 60
+                    or min(ttls) < 60
                 ):
-                    wrong.append((len(members), hashed, lives))
+                    wrong.append((len(members), hashed, ttls))
 
     readers = [threading.Thread(target=read) for _ in range(2)]
     for one in readers:
@@ -128,7 +128,7 @@ def test_readers_find_whole_values_while_writers_alternate(writer: CacheWriter, 
     try:
         for ms in range(2, 200, 2):
             write(writer, 2, ms, *writes[2])
-            # It leaves: the other one inherits, in the same call.
+            # It releases the key, and the other one gets it, in the same call.
             pair = [result(1, ms=1), result(2, ms=ms + 1)]
             changes = {
                 put.key: [

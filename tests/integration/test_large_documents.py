@@ -1,4 +1,4 @@
-"""What is larger than Redis takes, or than the settings allow, is a dead letter, and its neighbours are written."""
+"""A document larger than Redis or the settings allow is a dead letter, and the others are written."""
 
 from typing import Any
 
@@ -16,21 +16,21 @@ MB = 1024 * 1024
 
 
 def tool(name: str, updated_at: Any, result: Any) -> Document:
-    """A `resultado_mcp`: one hash, whose `result` is any value."""
+    """A `resultado_mcp`, which claims one hash."""
     return resultado_mcp(_id=name, server="s", tool=name, result=result, updated_at=updated_at)
 
 
 def letters(app: App) -> dict[str, str]:
-    """The reason of each dead letter, by `_id`."""
+    """The reasons of the dead letters by `_id`."""
     return {letter.id.strip('"'): letter.reason for letter in app.dead_letters(NAME).list()}
 
 
-def test_a_value_longer_than_redis_takes_is_a_dead_letter(
+def test_value_longer_than_redis_accepts_is_a_dead_letter(
     open_app: OpenApp, collection: Collection[Document], start_redis: StartRedis, clock: Clock
 ) -> None:
-    """The server breaks the connection when an argument is longer than it takes, be it a value, a key or a request.
+    """The server closes the connection if an argument is too long: a value, a key or a request.
 
-    So it is told apart before it is sent: the others of its page are written, by every kind of run.
+    So the length is checked before it is sent, in every kind of run, and the other documents are written.
     """
     url = start_redis(args=("--proto-max-bulk-len", "1mb")).url
     now = clock.now()
@@ -61,10 +61,10 @@ def test_a_value_longer_than_redis_takes_is_a_dead_letter(
         assert (verified.true, verified.invalid) == (True, 4)
 
 
-def test_the_default_limit_counts_where_redis_tells_none(
+def test_default_limit_applies_if_config_is_denied(
     open_app: OpenApp, collection: Collection[Document], start_redis: StartRedis, clock: Clock
 ) -> None:
-    """As on managed servers, which deny CONFIG."""
+    """Managed servers deny it."""
     server = start_redis()
     with redis.Redis.from_url(server.url) as client:
         client.execute_command("ACL", "SETUSER", "etl", "on", ">secret", "~*", "+@all", "-config")
@@ -74,10 +74,10 @@ def test_the_default_limit_counts_where_redis_tells_none(
         assert sync(app).records_processed == 1
 
 
-def test_the_size_of_a_document_in_redis_is_limited_by_a_setting(
+def test_size_of_a_document_is_limited_by_a_setting(
     open_app: OpenApp, app: App, collection: Collection[Document], clock: Clock
 ) -> None:
-    """16 bytes of a decimal are 6,001 in Redis: 30,000 of them are 180 MB, more than the default."""
+    """A decimal of 16 bytes takes 6,001 in Redis, and 30,000 of them 180 MB, more than the default."""
     collection.insert_many(
         [
             tool("bomb", clock.now(), [Decimal128("1E+6000")] * 30_000),
@@ -94,10 +94,10 @@ def test_the_size_of_a_document_in_redis_is_limited_by_a_setting(
 
 
 @pytest.mark.parametrize("unrelated", [{"mensajes": 1}, {"note": 1}])
-def test_fields_that_are_not_read_do_not_count(
+def test_size_of_unrelated_fields_does_not_count(
     app: App, collection: Collection[Document], clock: Clock, unrelated: Document
 ) -> None:
-    """Neither fields of no kind, nor those of another kind."""
+    """Fields of no kind, or of another kind."""
     bomb = {name: [Decimal128("1E+6000")] * 30_000 for name in unrelated}
     collection.insert_one(api("p", clock.now()) | bomb)
     assert sync(app).records_processed == 1

@@ -1,4 +1,4 @@
-"""`collections[].fields`: documents of any shape become the same cache entries."""
+"""`collections[].fields`: documents of any shape give the same cache entries."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -30,12 +30,12 @@ MESSAGES = {
 
 
 def position(document: Document) -> Document:
-    """The two fields of a document that cannot be mapped."""
+    """The two fields that cannot be mapped."""
     return {"_id": document["_id"], "updated_at": document["updated_at"]}
 
 
 def flat() -> tuple[dict[str, list[Document]], list[Document]]:
-    """Other names, in one flat collection, with the messages under other names and a queue in figures."""
+    """Documents with other names of all fields, in one collection."""
     documents = []
     for one in samples():
         renamed = {f"x_{name}": value for name, value in one.items() if name not in position(one)}
@@ -51,7 +51,7 @@ def flat() -> tuple[dict[str, list[Document]], list[Document]]:
 
 
 def nested() -> tuple[dict[str, list[Document]], list[Document]]:
-    """Everything one level deeper, under the name of the kind."""
+    """Documents with all fields one level deeper."""
     documents = []
     for one in samples():
         inner = {name: value for name, value in one.items() if name not in {*position(one), "tipo"}}
@@ -62,7 +62,7 @@ def nested() -> tuple[dict[str, list[Document]], list[Document]]:
 
 
 def by_kind() -> tuple[dict[str, list[Document]], list[Document]]:
-    """One collection per kind, without `tipo`, each with another name for what names its keys."""
+    """One collection for each kind, without `tipo`, and with another name for the identity."""
     names = {"generacion": "campana_id", "resultado_mcp": "tool", "estado_servidor": "server_name"}
     names |= {"integracion_api": "provider_name", "cliente_mcp": "client_name"}
     filled: dict[str, list[Document]] = {f"c_{tipo}": [] for tipo in KINDS}
@@ -88,7 +88,7 @@ def test_documents_of_any_shape_give_the_same_cache(
     database: Database[Document],
     redis_client: redis.Redis,
 ) -> None:
-    """That of the users' samples, key for key; `verify` and a refresh agree."""
+    """The one of the users' samples; `verify` and a refresh agree."""
     filled, collections = shape()
     for name, documents in filled.items():
         database[name].insert_many(documents)
@@ -114,11 +114,11 @@ MAPPING: Mapping[str, Any] = {
     "status": {"$toString": {"$divide": [100, "$parte"]}},
     "eliminado": {"$not": ["$activo"]},
 }
-"""What `provider` is read by."""
+"""The mapping for documents of `provider`."""
 
 
 def provider(name: str, updated_at: Any, **changes: Any) -> Document:
-    """A document in a shape of its own."""
+    """A document in another shape."""
     return {"quien": {"nombre": name}, "parte": 4, "activo": True, "updated_at": updated_at} | changes
 
 
@@ -128,7 +128,7 @@ def app(open_app: OpenApp) -> App:
     return open_app(fields=dict(MAPPING))
 
 
-def test_a_mapped_tombstone_evicts(
+def test_mapped_tombstone_evicts(
     app: App, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
     """`activo: false` is `eliminado: true`."""
@@ -142,19 +142,19 @@ def test_a_mapped_tombstone_evicts(
 
 
 @pytest.fixture(params=["indexed", "unindexed"])
-def some(request: pytest.FixtureRequest, database: Database[Document]) -> Collection[Document]:
-    """The collection, with the index and without."""
+def either_collection(request: pytest.FixtureRequest, database: Database[Document]) -> Collection[Document]:
+    """The collection, with and without the index."""
     found: Collection[Document] = (
         request.getfixturevalue("collection") if request.param == "indexed" else database[NAME]
     )
     return found
 
 
-def test_a_document_that_cannot_be_mapped_is_a_dead_letter(
-    app: App, some: Collection[Document], redis_client: redis.Redis, clock: Clock
+def test_document_that_cannot_be_mapped_is_a_dead_letter(
+    app: App, either_collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
-    """Its neighbours go through; it clears itself when it is mended; nothing of it is quoted."""
-    some.insert_many(
+    """The others are applied. The dead letter quotes nothing, and is removed when the document is corrected."""
+    either_collection.insert_many(
         [provider(f"n{n}", clock.ago(300 - n), _id=n, parte=4 if n % 60 else 0) for n in range(200)]
     )
     report = sync(app)
@@ -169,17 +169,17 @@ def test_a_document_that_cannot_be_mapped_is_a_dead_letter(
     verified = app.verify(NAME)
     assert (verified.true, verified.invalid, verified.matching) == (True, 4, 196)
 
-    some.update_one({"_id": 0}, {"$set": {"parte": 2, "updated_at": clock.ago(1)}})
+    either_collection.update_one({"_id": 0}, {"$set": {"parte": 2, "updated_at": clock.ago(1)}})
     sync(app)
     assert hash_at(redis_client, "config:api:n0") == {"status": "50"}
     assert app.trace(NAME, ["0"]).dead_letter is None
-    some.update_one({"_id": 60}, {"$set": {"parte": 2}})
+    either_collection.update_one({"_id": 60}, {"$set": {"parte": 2}})
     assert app.retry_dead_letters(NAME, ["60"]).status == "ok"
     assert hash_at(redis_client, "config:api:n60") == {"status": "50"}
 
 
 @pytest.mark.parametrize(
-    ("wrong", "reason"),
+    ("invalid", "reason"),
     [
         ({"$nope": 1}, "Unrecognized expression '$nope'"),
         ({"$divide": [1, 0]}, "can't $divide by zero"),
@@ -187,12 +187,12 @@ def test_a_document_that_cannot_be_mapped_is_a_dead_letter(
     ],
     ids=["operator", "constant", "variable"],
 )
-def test_a_wrong_expression_is_refused_at_the_start(
-    wrong: Any, reason: str, open_app: OpenApp, collection: Collection[Document], clock: Clock
+def test_invalid_expression_is_refused_by_every_command(
+    invalid: Any, reason: str, open_app: OpenApp, collection: Collection[Document], clock: Clock
 ) -> None:
-    """By every command, with MongoDB's own reason and the setting; no document becomes a dead letter."""
+    """With the reason of MongoDB and the setting; no document becomes a dead letter."""
     collection.insert_one(provider("a", clock.ago(1), _id=1))
-    app = open_app(fields=dict(MAPPING) | {"status": wrong})
+    app = open_app(fields=dict(MAPPING) | {"status": invalid})
     message = f"collections.0.fields.status: {reason}"
     [report] = app.sync()
     assert (report.status, report.error, report.exit_code) == (
@@ -218,10 +218,10 @@ def test_a_wrong_expression_is_refused_at_the_start(
     assert report.error == message
 
 
-def test_a_refresh_reads_documents_for_which_its_filter_fails(
+def test_refresh_continues_after_a_document_that_fails_its_filter(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
-    """The name of one document cannot be told: the others are found by theirs."""
+    """The name of one document cannot be computed; the others are found by theirs."""
     fields = dict(MAPPING) | {"provider_name": {"$concat": ["$quien.nombre", "_x"]}}
     app = open_app(fields=fields, page_size=7)
     documents = [provider(f"n{n}", clock.ago(300 - n), _id=n) for n in range(40)]
@@ -232,10 +232,10 @@ def test_a_refresh_reads_documents_for_which_its_filter_fails(
     assert app.refresh("config:api").written == 40
 
 
-def test_a_backfill_with_workers_maps_too(
+def test_backfill_workers_apply_the_mapping(
     app: App, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
-    """In processes of their own, a document that cannot be mapped among the others."""
+    """Also beside a document that cannot be mapped."""
     documents = [provider(f"n{n}", clock.ago(5000 - n), _id=n) for n in range(3000)]
     collection.insert_many([*documents, provider("bad", clock.ago(10), _id=-1, parte=0)])
     report = app.backfill(NAME, BackfillOrder(executors=processes(2)), no_progress)
@@ -243,10 +243,10 @@ def test_a_backfill_with_workers_maps_too(
     assert len([*redis_client.scan_iter("config:api:*", count=5000)]) == 3000
 
 
-def test_an_array_of_timestamps_is_a_dead_letter(
+def test_mapped_document_with_an_array_of_timestamps_is_a_dead_letter(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
-    """Where a page ends with one, its place is taken from the index, with a mapping too."""
+    """If it is the last one of a page, its position is taken from the index."""
     app = open_app(fields=dict(MAPPING), page_size=1)
     collection.insert_one(provider("array", [clock.ago(9), clock.ago(3)]))
     collection.insert_many([provider("a", clock.ago(6)), provider("b", clock.ago(1))])
@@ -254,10 +254,10 @@ def test_an_array_of_timestamps_is_a_dead_letter(
     assert sorted(redis_client.scan_iter("config:api:*")) == ["config:api:a", "config:api:b"]
 
 
-def test_a_constant_in_a_mapping_is_taken_literally(
+def test_constant_in_a_mapping_is_literal(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
-    """Also a number or a boolean, which a projection would take for "this field"; and a part of an array."""
+    """Also a number or a boolean, which would select the field in a projection."""
     fields = {
         "tipo": "cliente_mcp",
         "client_name": "web",
@@ -280,7 +280,7 @@ def test_a_constant_in_a_mapping_is_taken_literally(
 def test_documents_that_cannot_be_mapped_count_in_the_lag(
     app: App, collection: Collection[Document], clock: Clock
 ) -> None:
-    """It depends on their dates only."""
+    """The lag depends on dates only."""
     collection.insert_one(provider("a", clock.ago(90)))
     sync(app)
     collection.insert_one(provider("bad", clock.ago(60), parte=0))
@@ -290,10 +290,10 @@ def test_documents_that_cannot_be_mapped_count_in_the_lag(
     assert 59 < status.lag_seconds < 120
 
 
-def test_pages_of_documents_that_all_fail_are_read_to_the_end(
+def test_pages_of_documents_that_all_fail_are_read_completely(
     open_app: OpenApp, collection: Collection[Document], clock: Clock
 ) -> None:
-    """Each is a dead letter, also when there are more of them than one careful page takes."""
+    """Each is a dead letter, also if there are more than fit one page without projection."""
     collection.insert_many([provider(f"n{n}", clock.ago(300 - n), _id=n, parte=0) for n in range(70)])
     app = open_app(fields=dict(MAPPING))
     assert sync(app).dead_lettered == 70

@@ -1,4 +1,4 @@
-"""A document that moves to other keys takes its old ones along, in the cycle that applies it."""
+"""A document that moves to other keys releases its old ones in the same cycle."""
 
 from typing import Any
 
@@ -20,10 +20,10 @@ def move(collection: Collection[Document], clock: Clock, document_id: object, **
     collection.update_one({"_id": document_id}, {"$set": {**changes, "updated_at": clock.now()}})
 
 
-def test_a_move_evicts_the_old_keys(
+def test_move_evicts_the_old_keys(
     app: App, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
-    """Both of them, of a document that fills two; and none of its neighbours'."""
+    """Both keys of the document, and no others."""
     meta = {"tokens_total": 5}
     collection.insert_many([campaign(name, clock.ago(60), _id=name, metadata=meta) for name in ("c", "d")])
     sync(app)
@@ -34,14 +34,14 @@ def test_a_move_evicts_the_old_keys(
 
 
 @pytest.mark.parametrize("change", [{"provider_name": "q"}, {"provider_name": "q", "eliminado": True}])
-def test_a_released_key_goes_to_the_second_newest_document(
+def test_released_key_goes_to_the_second_newest_document(
     app: App,
     collection: Collection[Document],
     redis_client: redis.Redis,
     clock: Clock,
     change: dict[str, object],
 ) -> None:
-    """Of three that claim it the newest leaves, alive or as a tombstone: the second newest has it now."""
+    """The newest of three moves, also as a tombstone."""
     claims = [api("p", clock.ago(60 - n), _id=n, status=f"of {n}") for n in range(3)]
     collection.insert_many(claims)
     sync(app)
@@ -52,10 +52,10 @@ def test_a_released_key_goes_to_the_second_newest_document(
     assert bool(redis_client.exists("config:api:q")) is ("eliminado" not in change)
 
 
-def test_a_released_key_goes_to_a_document_of_an_earlier_cycle(
+def test_released_key_goes_to_a_document_of_an_earlier_cycle(
     app: App, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
-    """Also long after it has left the overlap; one that claims another key by now, or is gone, is no heir."""
+    """Also long after the overlap. Documents that were moved or deleted meanwhile are skipped."""
     for number, name in enumerate(("first", "elsewhere", "gone", "newest")):
         collection.insert_one(api("p", clock.now(), _id=name, status=f"of {number}"))
         sync(app)
@@ -68,10 +68,10 @@ def test_a_released_key_goes_to_a_document_of_an_earlier_cycle(
     assert hash_at(redis_client, "config:api:q")["status"] == "of 3"
 
 
-def test_a_tombstone_that_moves_releases_its_first_key(
+def test_tombstone_that_moves_releases_its_first_key(
     app: App, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
-    """It removed one key and now removes another: the first one's older document is back."""
+    """The older document of the first key is written again."""
     collection.insert_many([api(name, clock.ago(60), _id=name) for name in ("p", "q")])
     collection.insert_one(api("p", clock.ago(30), _id="tombstone", eliminado=True))
     sync(app)
@@ -81,10 +81,10 @@ def test_a_tombstone_that_moves_releases_its_first_key(
     assert held(redis_client).keys() == {"config:api:p"}
 
 
-def test_a_document_that_lost_its_key_does_not_evict_it(
+def test_document_that_lost_its_key_does_not_evict_it(
     app: App, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
-    """Another document, a newer one, has claimed it since: it stays that one's."""
+    """A newer document has claimed the key meanwhile."""
     collection.insert_one(api("p", clock.ago(60), _id="older", status="older"))
     sync(app)
     collection.insert_one(api("p", clock.ago(30), _id="newer", status="newer"))
@@ -95,7 +95,7 @@ def test_a_document_that_lost_its_key_does_not_evict_it(
 
 
 @pytest.mark.parametrize(("tracked", "least", "most"), [(True, 5_100, 5_160), (False, 1_500, 1_560)])
-def test_untracked_documents_are_forgotten_after_two_cycles(
+def test_records_without_track_keys_expire_after_two_cycles(
     open_app: OpenApp,
     collection: Collection[Document],
     redis_client: redis.Redis,
@@ -104,13 +104,13 @@ def test_untracked_documents_are_forgotten_after_two_cycles(
     least: int,
     most: int,
 ) -> None:
-    """With `track_keys: false` a document is remembered for two cycles, and no longer than its keys live."""
+    """With `track_keys` they also outlive the keys of the document."""
     app = open_app(track_keys=tracked)
     collection.insert_one(api("p", clock.ago(60), _id=1))
     sync(app)
     [record] = redis_client.scan_iter(record_key("*"))
-    life: Any = redis_client.ttl(record)
-    assert least - 10 <= life <= most
+    ttl: Any = redis_client.ttl(record)
+    assert least - 10 <= ttl <= most
 
     redis_client.delete(record)
     move(collection, clock, 1, provider_name="q")

@@ -1,4 +1,4 @@
-"""Of several documents that claim one key the greatest `(updated_at, _id)` decides, whenever it commits."""
+"""Of several documents that claim one key the greatest `(updated_at, _id)` decides, in any order of commits."""
 
 import threading
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ LOCK = "lock:content_generation:c"
 
 
 def status(client: redis.Redis) -> str | None:
-    """What the contested key says."""
+    """The status in the contested key."""
     return hash_at(client, KEY).get("status")
 
 
@@ -31,14 +31,14 @@ def claim(text: str, moment: Any, **fields: Any) -> Document:
 
 
 @pytest.mark.parametrize("page_size", [1, 100])
-def test_the_newest_document_of_a_cycle_wins(
+def test_newest_document_of_a_cycle_wins(
     open_app: OpenApp,
     collection: Collection[Document],
     redis_client: redis.Redis,
     clock: Clock,
     page_size: int,
 ) -> None:
-    """By date and, on one date, by `_id`; the order of insertion does not matter."""
+    """By date, then by `_id`, not by order of insertion."""
     now, before = clock.now(), clock.ago(1)
     collection.insert_many(
         [
@@ -53,10 +53,10 @@ def test_the_newest_document_of_a_cycle_wins(
 
 
 @pytest.mark.parametrize("seconds", [30, 0])
-def test_an_older_document_that_commits_late_displaces_nothing(
+def test_older_document_that_commits_late_displaces_nothing(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock, seconds: int
 ) -> None:
-    """It is handled, and does not displace the newer one; on one date the `_id` decides."""
+    """It counts as processed. At one date the `_id` decides."""
     app = open_app()
     sync(app)
     now = clock.now()
@@ -67,10 +67,9 @@ def test_an_older_document_that_commits_late_displaces_nothing(
     assert status(redis_client) == "new"
 
 
-def test_a_tombstone_is_not_undone_by_an_older_document(
+def test_tombstone_is_not_undone_by_an_older_document(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
-    """Tombstone or not, the newest decides."""
     app = open_app()
     collection.insert_one(claim("x", clock.ago(60), _id="x"))
     sync(app)
@@ -82,10 +81,10 @@ def test_a_tombstone_is_not_undone_by_an_older_document(
     assert status(redis_client) is None
 
 
-def test_a_claim_ends_with_its_document(
+def test_claim_of_a_deleted_or_redated_document_ends(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
-    """A document dated 2099 that is dated back, or deleted, does not hold the key for ever."""
+    """The document was dated 2099."""
     app = open_app()
     future = datetime(2099, 1, 1, tzinfo=UTC)
     collection.insert_many([claim("future", future, _id=1), claim("now", clock.now(), _id=2)])
@@ -103,20 +102,20 @@ def test_a_claim_ends_with_its_document(
     assert status(redis_client) == "again"
 
 
-def test_a_locked_campaign_is_deferred(
+def test_documents_of_a_locked_campaign_are_deferred(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
-    """Its documents are put off, durably, in their order, and applied when the lock is gone.
+    """They are applied in order after the release of the lock.
 
-    The watermark has moved on meanwhile, the documents have left the overlap, and the process is another.
+    By another process, when they are older than the overlap and the watermark.
     """
     redis_client.set(LOCK, "process_id_123")
-    wish = {"mensajes": None, "estado": "pendiente"}
+    pending = {"mensajes": None, "estado": "pendiente"}
     collection.insert_many(
         [
             campaign("c", clock.ago(3), _id="a"),
             campaign("c", clock.ago(2), _id="b", estado="archivado"),
-            campaign("c", clock.ago(1), _id="w", **wish),
+            campaign("c", clock.ago(1), _id="w", **pending),
             campaign("other", clock.now(), _id="o"),
         ]
     )
@@ -135,10 +134,10 @@ def test_a_locked_campaign_is_deferred(
     assert held(redis_client) == truth(collection)
 
 
-def test_a_newer_document_waits_behind_a_deferred_one(
+def test_newer_document_wins_over_a_deferred_one(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
-    """A newer document of the campaign keeps its place behind the one that waits; one that is gone goes."""
+    """A deferred document that is deleted is not deferred any more."""
     app = open_app()
     redis_client.set(LOCK, "process_id_123")
     collection.insert_one(campaign("c", clock.ago(2), _id="waits"))
@@ -157,14 +156,14 @@ def test_a_newer_document_waits_behind_a_deferred_one(
     assert sync(app).deferred == 0
 
 
-def test_documents_stay_in_order_when_a_lock_ends_within_a_cycle(
+def test_documents_stay_in_order_if_a_lock_ends_within_a_cycle(
     open_app: OpenApp,
     collection: Collection[Document],
     redis_client: redis.Redis,
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What comes after the one that waits joins it, so that the two are applied in their order in the end."""
+    """Both are applied, and the newer one decides."""
     redis_client.set(LOCK, "process_id_123")
     message = {"numero": 1, "texto": "nuevo", "tono": "formal"}
     collection.insert_one(campaign("c", clock.ago(9001), _id="waits"))
@@ -187,7 +186,7 @@ def test_documents_stay_in_order_when_a_lock_ends_within_a_cycle(
 def test_each_version_of_a_request_is_queued_once(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
-    """Asked again only when its document changes; a popped item does not come back; nor by a cold start."""
+    """Again only after a change of the document: neither after a pop nor by a cold start."""
     app = open_app()
 
     def write(**fields: Any) -> int:
@@ -211,13 +210,13 @@ def test_each_version_of_a_request_is_queued_once(
     assert (report.mode, report.records_processed, report.enqueued) == ("cold_start", 1, 0)
 
 
-def test_a_queue_of_the_wrong_type_rejects_only_its_own_requests(
+def test_queue_of_the_wrong_type_rejects_only_its_requests(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
-    """The request becomes a dead letter that says so; neighbours go through; a retry ends it well."""
+    """The request becomes a dead letter with that reason, and a retry succeeds once the key is deleted."""
     redis_client.set(QUEUE, "mine")
-    wish = campaign("c", clock.ago(1), _id="w", estado="pendiente", mensajes=None)
-    collection.insert_many([wish, api("p", clock.now())])
+    pending = campaign("c", clock.ago(1), _id="w", estado="pendiente", mensajes=None)
+    collection.insert_many([pending, api("p", clock.now())])
     app = open_app()
     report = sync(app)
     assert (report.records_processed, report.dead_lettered) == (1, 1)
@@ -230,26 +229,25 @@ def test_a_queue_of_the_wrong_type_rejects_only_its_own_requests(
     assert app.dead_letters("promptContent").list() == []
 
 
-def test_a_key_of_another_type_is_replaced(
+def test_contract_key_of_another_type_is_replaced(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
-    """What stood under a contract key does not matter."""
     redis_client.rpush(KEY, "not a hash")
     collection.insert_one(claim("x", clock.now()))
     sync(open_app())
     assert status(redis_client) == "x"
 
 
-def test_a_refresh_beside_a_writer_ends_with_the_newest(
+def test_refresh_beside_a_writer_ends_with_the_newest_version(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
-    """Refreshes and cycles race while the document changes; at rest the key has its last version."""
+    """Refreshes and cycles race while the document changes."""
     collection.insert_one(claim("0", clock.now(), _id=1))
-    rest = threading.Event()
+    finished = threading.Event()
     refreshed: list[int] = []
 
     def refresh() -> None:
-        while not rest.is_set():
+        while not finished.is_set():
             refreshed.append(open_app().refresh("config:api").written)
 
     thread = threading.Thread(target=refresh)
@@ -261,7 +259,7 @@ def test_a_refresh_beside_a_writer_ends_with_the_newest(
             collection.update_one({"_id": 1}, change)
             sync(app)
     finally:
-        rest.set()
+        finished.set()
         thread.join()
     assert sum(refreshed) > 5, "the refresh did not race"
     sync(app)

@@ -1,4 +1,4 @@
-"""Every document is read once, in order, whatever its date, its `_id` and the moment it was committed."""
+"""Every document is read once, in order, with any date, `_id` and time of commit."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from etl.mongo.reader import Source
+from etl.mongo.reader import MongoReader
 from schemas.bson_order import order
 from tests.factories import api, campaign
 from tests.support.pipeline import STATE_PREFIX, Clock, OpenApp, sync
@@ -42,16 +42,16 @@ IDS: list[Any] = [
     datetime(2025, 1, 1, tzinfo=UTC),
     Timestamp(5, 5),
 ]
-"""One timestamp, many types."""
+"""`_id`s of many types."""
 
 
 def named(number: int, moment: Any, **fields: Any) -> Document:
-    """A document with a key of its own."""
+    """A document with its own key."""
     return api(f"p{number}", moment, **fields)
 
 
 def stored(document_id: Any) -> Any:
-    """An `_id` as the driver sends it."""
+    """An `_id` as the driver accepts it."""
     return Binary.from_uuid(document_id) if isinstance(document_id, uuid.UUID) else document_id
 
 
@@ -64,7 +64,7 @@ def test_thousands_of_documents_on_one_timestamp_are_read_once(
     count: int,
     page_size: int,
 ) -> None:
-    """Page borders fall between equal dates; a delta reads them all, exactly once."""
+    """Pages end between equal dates."""
     app = open_app(page_size=page_size)
     sync(app)
     moment = clock.now()
@@ -75,10 +75,10 @@ def test_thousands_of_documents_on_one_timestamp_are_read_once(
     assert sync(app).records_processed == 0
 
 
-def test_without_the_index_nothing_is_skipped(
+def test_nothing_is_skipped_without_the_index(
     open_app: OpenApp, database: Database[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
-    """Slower, since each page reads the collection, but nothing is skipped and the order is the same."""
+    """Each page reads the whole collection, in the same order."""
     collection = database["promptContent"]
     collection.insert_many([named(n, clock.now(), _id=stored(i)) for n, i in enumerate(IDS)])
     assert [*collection.index_information()] == ["_id_"]
@@ -98,7 +98,6 @@ def test_ids_of_many_types_on_one_timestamp_are_read_once(
     clock: Clock,
     page_size: int,
 ) -> None:
-    """No type of `_id` hides another: all are read, and a second cycle reads none again."""
     app = open_app(page_size=page_size)
     sync(app)
     moment = clock.now()
@@ -110,7 +109,7 @@ def test_ids_of_many_types_on_one_timestamp_are_read_once(
 
 
 def test_positions_sort_as_mongodb_sorts(database: Database[Document]) -> None:
-    """`schemas.position.order` sorts as the server does, across types and inside nested values."""
+    """`order` agrees with the server, across types and in nested values."""
     values = [
         *(stored(value) for value in IDS),
         *[float("nan"), float("-inf"), float("inf"), 0, -0.0, 0.1, Decimal128("0.1"), Int64(2**53 + 1)],
@@ -121,15 +120,15 @@ def test_positions_sort_as_mongodb_sorts(database: Database[Document]) -> None:
     database["wrapped"].insert_many([{"_id": n, "value": {"v": value}} for n, value in enumerate(values)])
     found = list(database["wrapped"].find({}, {"_id": 1}).sort({"value": 1, "_id": 1}))
 
-    theirs = [document["_id"] for document in found]
-    ours = sorted(range(len(values)), key=lambda n: (order({"v": values[n]}), n))
-    assert ours == theirs
+    mongodb_order = [document["_id"] for document in found]
+    local_order = sorted(range(len(values)), key=lambda n: (order({"v": values[n]}), n))
+    assert local_order == mongodb_order
 
 
-def test_documents_dated_ahead_hide_no_others(
+def test_documents_dated_in_the_future_hide_no_others(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
-    """Ten minutes and 73 years ahead: applied at once and once, and normal ones after them too."""
+    """Ten minutes and 73 years ahead. They are applied once, and later documents too."""
     app = open_app()
     sync(app)
     collection.insert_one(named(1, clock.ago(-600)))
@@ -147,14 +146,14 @@ def test_documents_dated_ahead_hide_no_others(
     assert held(redis_client) == truth(collection)
 
 
-def test_a_transaction_that_commits_behind_the_watermark_is_found(
+def test_transaction_committed_behind_the_watermark_is_found(
     open_app: OpenApp,
     mongo_client: MongoClient[Document],
     collection: Collection[Document],
     redis_client: redis.Redis,
     clock: Clock,
 ) -> None:
-    """Dated 60 seconds before its commit, with newer documents applied meanwhile: the next cycle has it."""
+    """It is dated 60 seconds before its commit; newer documents were applied meanwhile."""
     app = open_app(overlap_seconds=120)
     sync(app)
     with mongo_client.start_session() as session:
@@ -170,10 +169,10 @@ def test_a_transaction_that_commits_behind_the_watermark_is_found(
     assert sync(app).records_processed == 0
 
 
-def test_documents_without_a_usable_date_are_counted(
+def test_undated_documents_are_counted(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
-    """Deltas cannot reach them and say how many there are; a cold start applies them."""
+    """Deltas cannot reach them; a cold start applies them."""
     dates: list[Any] = [None, "2025-01-01T00:00:00Z", 1735689600000, Timestamp(1735689600, 1), True]
     documents = [named(number, moment) for number, moment in enumerate(dates)]
     del documents[0]["updated_at"]
@@ -189,10 +188,10 @@ def test_documents_without_a_usable_date_are_counted(
     assert (report.mode, report.records_processed, report.unreachable) == ("delta", 1, 6)
 
 
-def test_an_array_of_dates_stops_nothing(
+def test_document_with_an_array_of_dates_is_a_dead_letter(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
-    """It makes the index a multikey one; its document is a dead letter, all others are applied."""
+    """It makes the index multikey. All others are applied."""
     collection.insert_many([named(number, clock.now()) for number in range(20)])
     collection.insert_one(named(99, [clock.ago(5), clock.ago(1)]))
     app = open_app(page_size=3)
@@ -206,7 +205,7 @@ def test_an_array_of_dates_stops_nothing(
 def test_documents_written_after_the_clock_was_set_back_are_found(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
-    """MongoDB's clock steps back ten minutes: what it dates from then on is found."""
+    """The clock steps back by ten minutes."""
     app = open_app()
     collection.insert_one(named(1, clock.now()))
     before = sync(app).last_timestamp
@@ -221,22 +220,22 @@ def test_documents_written_after_the_clock_was_set_back_are_found(
 
 
 @pytest.mark.parametrize("cold_start", ["full", "recent", "now"])
-def test_nothing_written_during_a_cold_start_is_lost(
+def test_documents_written_during_a_cold_start_are_applied(
     open_app: OpenApp,
     collection: Collection[Document],
     redis_client: redis.Redis,
     clock: Clock,
     cold_start: str,
 ) -> None:
-    """Nothing written while it reads is lost, and once the writer rests a second sync processes 0."""
+    """After the writer has ended, a third sync processes none."""
     old = [named(number, clock.ago(86_400)) for number in range(600)]
     collection.insert_many(old)
     written: dict[str, datetime] = {}
-    rest = threading.Event()
+    finished = threading.Event()
 
     def write() -> None:
         number = 10_000
-        while not rest.is_set():
+        while not finished.is_set():
             moment = datetime.now(UTC)
             collection.insert_one(named(number, moment))
             written[f"config:api:p{number}"] = moment
@@ -252,7 +251,7 @@ def test_nothing_written_during_a_cold_start_is_lost(
     try:
         first = sync(app)
     finally:
-        rest.set()
+        finished.set()
         writer.join()
     assert first.mode == "cold_start"
     assert len(written) > began, "nothing was written meanwhile"
@@ -268,16 +267,16 @@ def test_nothing_written_during_a_cold_start_is_lost(
     assert ("config:api:p10000" in keys) == (cold_start != "now")
 
 
-def test_a_cycle_ends_though_a_writer_is_faster(
+def test_cycle_ends_beside_a_faster_writer(
     open_app: OpenApp, collection: Collection[Document], clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For every page that is read another is written: the cycle ends all the same, the next has the rest."""
+    """More than a page is written for every page that is read; the next cycle reads the rest."""
     app = open_app(page_size=5)
     sync(app)
-    page = Source.page
+    page = MongoReader.page
     pages = 0
 
-    def outrun(self: Source, *arguments: Any) -> Any:
+    def page_and_insert(self: MongoReader, *arguments: Any) -> Any:
         nonlocal pages
         pages += 1
         assert pages < 50, "this cycle never ends"
@@ -288,16 +287,16 @@ def test_a_cycle_ends_though_a_writer_is_faster(
 
     collection.insert_many([named(number, clock.now()) for number in range(6)])
     with monkeypatch.context() as patch:
-        patch.setattr(Source, "page", outrun)
+        patch.setattr(MongoReader, "page", page_and_insert)
         sync(app)
     sync(app)
     assert sync(app).records_processed == 0
 
 
-def test_after_a_flush_the_next_cycle_is_a_cold_start(
+def test_cycle_after_a_flush_is_a_cold_start(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
-    """With neither checkpoint nor `etl:last_sync` the next cycle is a cold start, queues included."""
+    """It enqueues requests too."""
     collection.insert_many([named(1, clock.ago(9000)), campaign("c", clock.ago(8000), estado="pendiente")])
     app = open_app()
     sync(app)
@@ -307,10 +306,10 @@ def test_after_a_flush_the_next_cycle_is_a_cold_start(
     assert held(redis_client) == truth(collection)
 
 
-def test_the_published_watermark_replaces_a_missing_checkpoint(
+def test_published_watermark_replaces_a_missing_checkpoint(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
-    """`etl:last_sync` without a checkpoint, as another tool leaves it: a delta from the overlap before it."""
+    """The next cycle is a delta from `etl:last_sync` less the overlap."""
     collection.insert_one(named(1, clock.ago(9000)))
     app = open_app()
     sync(app)
@@ -322,10 +321,10 @@ def test_the_published_watermark_replaces_a_missing_checkpoint(
     assert sync(app).records_processed == 0
 
 
-def test_a_page_ends_by_size(
+def test_page_ends_by_size(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
-    """A page ends by weight as well as by number."""
+    """Also by size, not only by number."""
     for number in range(4):
         collection.insert_one(named(number, clock.now(), notas="x" * 10_000_000))
     assert sync(open_app()).records_processed == 4

@@ -1,4 +1,4 @@
-"""Our order of BSON values is MongoDB's own: asked of a real server, about generated values."""
+"""Our order of BSON values is that of a real MongoDB, for generated values."""
 
 import math
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ PLAIN: st.SearchStrategy[Any] = st.one_of(
     st.sampled_from([Code(""), Code("a"), Code("ab"), Code("", {}), Code("a", {}), Code("a", {"x": 1})]),
     st.sampled_from([MinKey(), MaxKey()]),
 )
-# What the driver neither writes nor reads as it is: `undefined`, symbols, pointers, text that is not UTF-8.
+# Values that the driver neither writes nor reads unchanged: `undefined`, symbols, pointers, text that is not UTF-8.
 BYTES = st.sampled_from(
     [
         RawValue(codec.UNDEFINED, b""),
@@ -64,12 +64,12 @@ NAMES = st.text("ab", max_size=2).map(str.encode)
 
 
 def array(items: list[RawValue]) -> RawValue:
-    """An array of these."""
+    """An array of these values."""
     return RawValue(codec.ARRAY, document_of((str(n).encode(), item) for n, item in enumerate(items)))
 
 
 def document(fields: list[tuple[bytes, RawValue]]) -> RawValue:
-    """A document of these; names may be there twice."""
+    """A document of these fields; names may be duplicates."""
     return RawValue(codec.DOCUMENT, document_of(fields))
 
 
@@ -84,14 +84,14 @@ VALUES: st.SearchStrategy[RawValue] = st.recursive(
 
 @pytest.fixture
 def scratch(database: Database[Document]) -> Collection[Any]:
-    """A place for generated values, in the order of an index."""
+    """A collection for generated values, with an index on them."""
     scratch = database["values"]
     scratch.create_index([("value", 1), ("_id", 1)])
     return scratch
 
 
 def sorted_by_mongodb(scratch: Collection[Any], values: list[RawValue]) -> list[int]:
-    """The numbers of the values in the order of the index; equal ones stay as they were."""
+    """The indexes of the values in the order of MongoDB; equal ones keep their order."""
     scratch.delete_many({})
     # Wrapped in a document, as an index has one entry for each member of a plain array.
     numbered = [
@@ -103,32 +103,32 @@ def sorted_by_mongodb(scratch: Collection[Any], values: list[RawValue]) -> list[
 
 
 def sorted_here(values: list[RawValue]) -> list[int]:
-    """The same by our order, of the values as a reader has them."""
+    """The same in our order, for raw values."""
     return sorted(range(len(values)), key=lambda number: (order(document([(b"v", values[number])])), number))
 
 
 def sorted_decoded(values: list[RawValue]) -> list[int]:
-    """The same of the decoded values."""
+    """The same in our order, for decoded values."""
     return sorted(range(len(values)), key=lambda number: (order(python_value(values[number])), number))
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=st.lists(VALUES, min_size=2, max_size=25))
 def test_generated_values_sort_as_in_mongodb(scratch: Collection[Any], values: list[RawValue]) -> None:
-    """Nested, of several types, of numbers that are equal in different types."""
+    """Nested, of several types, and numbers that are equal in different types."""
     assert sorted_here(values) == sorted_decoded(values) == sorted_by_mongodb(scratch, values)
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=st.lists(NUMBERS.map(raw_value), min_size=10, max_size=40))
 def test_numbers_sort_by_value(scratch: Collection[Any], values: list[RawValue]) -> None:
-    """By value, whatever their type; NaN before all, zeros equal."""
+    """For any numeric type; NaN is first, zeros are equal."""
     assert sorted_decoded(values) == sorted_by_mongodb(scratch, values)
 
 
 @given(timestamp=VALUES, document_id=VALUES)
-def test_a_position_survives_the_checkpoint(timestamp: RawValue, document_id: RawValue) -> None:
-    """What the checkpoint keeps is what the document had, to the byte; a symbol becomes a text."""
+def test_position_survives_a_round_trip_through_text(timestamp: RawValue, document_id: RawValue) -> None:
+    """To the byte; a symbol becomes a string."""
     position = position_of(python_value(timestamp), python_value(document_id))
     text = position.text()
     again = position_from_text(text)
@@ -138,7 +138,7 @@ def test_a_position_survives_the_checkpoint(timestamp: RawValue, document_id: Ra
 
 
 def test_undefined_sorts_between_the_least_key_and_null(scratch: Collection[Any]) -> None:
-    """At the top, in a document and in an array."""
+    """Alone, in a document and in an array."""
     undefined = RawValue(codec.UNDEFINED, b"")
     for nest in (lambda value: value, lambda value: document([(b"a", value)]), lambda value: array([value])):
         raws = [nest(value) for value in (raw_value(None), undefined, raw_value(MinKey()), raw_value(5))]
@@ -146,7 +146,7 @@ def test_undefined_sorts_between_the_least_key_and_null(scratch: Collection[Any]
 
 
 def test_binary_of_subtype_2_and_code_sort_as_in_mongodb(scratch: Collection[Any]) -> None:
-    """The old binary counts four bytes more, and every scope comes after all code without one."""
+    """The length of subtype 2 is four bytes more; code with a scope comes after code without."""
     values: list[Any] = [
         Binary(b"\0\0\0\0", 0),
         Binary(b"\0", 2),
@@ -159,14 +159,14 @@ def test_binary_of_subtype_2_and_code_sort_as_in_mongodb(scratch: Collection[Any
 
 
 def differing() -> Iterator[Any]:
-    """Values that MongoDB tells apart as an `_id`, most of them alike in some other way."""
+    """Values that are different `_id`s to MongoDB, but similar otherwise."""
     yield from (1, "1", True, None, [], {}, b"1", "", Timestamp(1, 1), ObjectId(bytes(12)))
     yield from (1.5, math.inf, -math.inf, math.nan, Decimal128("1.25"), 2**53, 2**53 + 1, DatetimeMS(1))
     yield from ({"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": "1", "b": 2}, [1, 2], [2, 1], "x" * 200, "x" * 201)
 
 
-def test_versions_that_differ_have_different_names() -> None:
-    """Of documents on one date, and of one document on several dates."""
+def test_versions_that_differ_have_different_texts() -> None:
+    """For documents at one date, and for one document at several dates."""
     ids = list(differing())
-    names = {position_of(DatetimeMS(ms), value).name() for value in ids for ms in (0, 1, -1)}
-    assert len(names) == 3 * len(ids)
+    texts = {position_of(DatetimeMS(ms), value).text() for value in ids for ms in (0, 1, -1)}
+    assert len(texts) == 3 * len(ids)

@@ -1,4 +1,4 @@
-"""The proxy that later tests trust: each of its faults happens, and is counted."""
+"""The proxy of other tests: each of its faults happens, and is counted."""
 
 import socket
 from collections.abc import Iterator
@@ -30,25 +30,25 @@ def client(proxy: Proxy) -> Iterator[socket.socket]:
 
 
 def connect(proxy: Proxy) -> socket.socket:
-    """A connection to the proxy on which nothing takes longer than half a second."""
+    """A connection to the proxy with a timeout of half a second."""
     return socket.create_connection(("127.0.0.1", proxy.port), timeout=0.5)
 
 
 def ask(connection: socket.socket, request: bytes = PING) -> bytes:
-    """Send a request and wait for the beginning of the answer."""
+    """Send a request and return the beginning of the answer."""
     connection.sendall(request)
     return connection.recv(65_536)
 
 
 def read_to_the_end(connection: socket.socket) -> None:
-    """Read whatever still comes."""
+    """Read until the connection ends."""
     while connection.recv(65_536):
         pass
 
 
 @pytest.mark.usefixtures("client")
-def test_the_proxy_counts_connections_and_bursts(proxy: Proxy) -> None:
-    """Every connection counts once; a burst counts once however many commands it holds."""
+def test_proxy_counts_connections_and_bursts(proxy: Proxy) -> None:
+    """A burst of many commands counts once."""
     with closing(connect(proxy)) as other:
         ask(other, PING * 100)
         ask(other)
@@ -58,16 +58,15 @@ def test_the_proxy_counts_connections_and_bursts(proxy: Proxy) -> None:
         assert proxy.round_trips == 3
 
 
-def test_the_proxy_forgets_its_counts(proxy: Proxy, client: socket.socket) -> None:
-    """After `forget` only what follows counts."""
+def test_forget_resets_the_counts(proxy: Proxy, client: socket.socket) -> None:
     proxy.forget()
     ask(client)
 
     assert (proxy.connections, proxy.round_trips) == (0, 1)
 
 
-def test_the_proxy_passes_megabytes_unchanged(proxy: Proxy, redis_url: str) -> None:
-    """More than any buffer holds arrives whole, both ways."""
+def test_proxy_forwards_megabytes_unchanged(proxy: Proxy, redis_url: str) -> None:
+    """More than fits any buffer, in both directions."""
     value = bytes(range(256)) * 40_000
     with redis.Redis.from_url(proxy.through(redis_url)) as connection:
         connection.set("big", value)
@@ -75,8 +74,9 @@ def test_the_proxy_passes_megabytes_unchanged(proxy: Proxy, redis_url: str) -> N
         assert connection.get("big") == value
 
 
-def test_cut_resets_connections_and_refuses_new_ones(proxy: Proxy, client: socket.socket) -> None:
-    """A connection ends with a reset, not in order; a new one is refused until `resume`."""
+def test_cut_resets_connections_and_refuses_new_ones_until_resume(
+    proxy: Proxy, client: socket.socket
+) -> None:
     assert proxy.cut() == 1
     with pytest.raises(ConnectionResetError):
         client.recv(1)
@@ -88,8 +88,8 @@ def test_cut_resets_connections_and_refuses_new_ones(proxy: Proxy, client: socke
         assert ask(again) == PONG
 
 
-def test_stall_delays_and_loses_nothing(proxy: Proxy, client: socket.socket) -> None:
-    """No answer comes while it is stalled, and all of them after."""
+def test_stall_delays_without_loss(proxy: Proxy, client: socket.socket) -> None:
+    """Answers arrive after `resume`."""
     proxy.stall()
     client.sendall(PING)
     assert eventually(lambda: proxy.held == len(PING))
@@ -101,8 +101,8 @@ def test_stall_delays_and_loses_nothing(proxy: Proxy, client: socket.socket) -> 
     assert eventually(lambda: proxy.held == 0)
 
 
-def test_hold_delivers_after_the_client_has_gone(proxy: Proxy, redis_url: str) -> None:
-    """The one request is stuck while other connections are served, and arrives when all goes on."""
+def test_held_request_is_delivered_after_its_client_disconnected(proxy: Proxy, redis_url: str) -> None:
+    """Other connections are served meanwhile."""
     with redis.Redis.from_url(proxy.through(redis_url), decode_responses=True) as client:
         late = client.connection_pool.get_connection()
         proxy.hold_at(b"late")
@@ -118,8 +118,8 @@ def test_hold_delivers_after_the_client_has_gone(proxy: Proxy, redis_url: str) -
         assert eventually(lambda: client.get("key") == "late")
 
 
-def test_deaf_accepts_and_never_answers(proxy: Proxy, client: socket.socket) -> None:
-    """Old and new connections stay open, swallow everything, and are reset by `resume`."""
+def test_deaf_proxy_accepts_and_never_answers(proxy: Proxy, client: socket.socket) -> None:
+    """Old and new connections stay open until `resume` resets them."""
     proxy.deafen()
     with closing(connect(proxy)) as late:
         for connection in (client, late):
@@ -132,10 +132,10 @@ def test_deaf_accepts_and_never_answers(proxy: Proxy, client: socket.socket) -> 
         client.recv(1)
 
 
-def test_drop_in_the_middle_of_a_request(
+def test_drop_in_a_request_forwards_the_bytes_before_it(
     proxy: Proxy, client: socket.socket, redis_client: redis.Redis
 ) -> None:
-    """The server gets exactly the bytes before the drop: the first command is done, the second is not."""
+    """The first command is executed, the second is not."""
     database = redis_client.get_connection_kwargs()["db"]
     ask(client, b"SELECT %d\r\n" % database)
     first, second = b"SET one 1\r\n", b"SET two 2\r\n"
@@ -150,8 +150,8 @@ def test_drop_in_the_middle_of_a_request(
     assert redis_client.get("two") is None
 
 
-def test_drop_in_the_middle_of_an_answer(proxy: Proxy, client: socket.socket) -> None:
-    """The command is done, but its client never hears of it; the next connection is served."""
+def test_drop_in_an_answer_resets_the_connection(proxy: Proxy, client: socket.socket) -> None:
+    """The command was executed. The next connection is served."""
     proxy.drop_after(3, of="answers")
     client.sendall(PING)
     with pytest.raises(ConnectionResetError):
@@ -162,8 +162,7 @@ def test_drop_in_the_middle_of_an_answer(proxy: Proxy, client: socket.socket) ->
         assert ask(again) == PONG
 
 
-def test_a_server_that_is_gone_resets_the_client(start_redis: StartRedis, proxy_to: ProxyTo) -> None:
-    """A proxy with nobody behind it does not pretend."""
+def test_proxy_resets_the_client_if_the_server_is_gone(start_redis: StartRedis, proxy_to: ProxyTo) -> None:
     server = start_redis()
     proxy = proxy_to(server)
     server.kill()
@@ -172,8 +171,8 @@ def test_a_server_that_is_gone_resets_the_client(start_redis: StartRedis, proxy_
         ask(connection)
 
 
-def test_a_frozen_server_does_not_freeze_the_proxy(start_redis: StartRedis, proxy_to: ProxyTo) -> None:
-    """However much a client has sent to a frozen server, the proxy still obeys."""
+def test_frozen_server_does_not_freeze_the_proxy(start_redis: StartRedis, proxy_to: ProxyTo) -> None:
+    """Although a client has sent much data."""
     server = start_redis()
     proxy = proxy_to(server)
     with closing(connect(proxy)) as connection:
@@ -184,8 +183,8 @@ def test_a_frozen_server_does_not_freeze_the_proxy(start_redis: StartRedis, prox
         assert proxy.cut() == 1
 
 
-def test_through_keeps_a_mongodb_driver_at_the_proxy(start_mongod: StartMongo, proxy_to: ProxyTo) -> None:
-    """The address of a replica set member is not followed around the proxy; credentials stay."""
+def test_through_gives_a_direct_connection_to_the_proxy(start_mongod: StartMongo, proxy_to: ProxyTo) -> None:
+    """So that the driver does not connect to the member itself; the credentials are kept."""
     server = start_mongod(password="geheim/1")
     proxy = proxy_to(server)
 

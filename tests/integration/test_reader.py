@@ -16,7 +16,7 @@ from pymongo.database import Database
 from etl.demo import MongoServer
 from etl.demo.process import Server
 from etl.errors import ConfigurationError
-from etl.mongo.reader import Source
+from etl.mongo.reader import MongoReader
 from schemas.codec import UNDEFINED, RawValue, document_of
 from schemas.position import FIRST, LAST, at
 from tests.support.failpoint import fail_command
@@ -24,8 +24,8 @@ from tests.support.reading import INDEX, NOON, all_ids, dated, ids, pages, sourc
 from tests.support.types import Document, StartMongo
 
 
-def test_the_types_of_timestamps_are_counted(collection: Collection[Any]) -> None:
-    """Every type that is no date, arrays of dates too; as MongoDB names them."""
+def test_types_of_timestamps_are_counted(collection: Collection[Any]) -> None:
+    """All that are no date, also arrays of dates, by their name in MongoDB."""
     values: list[Any] = [MinKey(), MaxKey(), Code("a"), Code("a", {}), None, 5, 5.5, Decimal128("5"), "a", {}]
     values += [[], [NOON], [NOON, 5], [5], b"", ObjectId(), True, Timestamp(1, 1), Regex("a"), NOON]
     collection.insert_many([{"updated_at": value} for value in values])
@@ -52,10 +52,10 @@ def test_the_types_of_timestamps_are_counted(collection: Collection[Any]) -> Non
 
 
 @pytest.mark.parametrize("indexed", [True, False])
-def test_the_age_of_the_oldest_document_after_a_position_is_known(
+def test_waited_is_the_age_of_the_oldest_document_after_a_position(
     database: Database[Document], *, indexed: bool
 ) -> None:
-    """Also where that has an array of dates; what is dated in the future does not wait."""
+    """Also with an array of dates; documents dated in the future do not count."""
     collection = database["promptContent"]
     if indexed:
         collection.create_index(INDEX)
@@ -84,7 +84,7 @@ ARRAYS: Sequence[Any] = (
 @pytest.mark.parametrize("limit", [1, 2, 7, 100])
 @pytest.mark.parametrize("indexed", [True, False])
 @pytest.mark.parametrize("make", ARRAYS)
-def test_pages_end_where_the_timestamp_path_leads_through_an_array(
+def test_pages_advance_over_timestamp_paths_through_arrays(
     database: Database[Document],
     monkeypatch: pytest.MonkeyPatch,
     make: Any,
@@ -92,7 +92,7 @@ def test_pages_end_where_the_timestamp_path_leads_through_an_array(
     *,
     indexed: bool,
 ) -> None:
-    """Pages of such documents alone come to an end, are no longer than others, and hide no neighbour."""
+    """Pages of such documents are not longer than others, and hide no other documents."""
     monkeypatch.setattr("etl.mongo.reader._UNINDEXED_PAGE", limit)
     collection = database["promptContent"]
     if indexed:
@@ -109,8 +109,8 @@ def test_pages_end_where_the_timestamp_path_leads_through_an_array(
     assert [one for page in read for one in page if one >= 100] == [103, 100, 101, 102]
 
 
-def test_only_the_requested_fields_are_read(collection: Collection[Document]) -> None:
-    """Beside the `_id` and the timestamp; by pages, by `_id`, by kind, with the index and without."""
+def test_requested_fields_are_read_only(collection: Collection[Document]) -> None:
+    """With `_id` and timestamp; by page, `fetch` and `of_kind`, with and without the index."""
     collection.insert_one(dated(1, tipo="a", provider_name="p", nota="x" * 100))
     for _ in range(2):
         reader = source(collection, fields=("provider_name", "tipo"))
@@ -121,8 +121,8 @@ def test_only_the_requested_fields_are_read(collection: Collection[Document]) ->
 
 
 @pytest.mark.parametrize("field", ["metadata.when", "other.deep.when"])
-def test_a_timestamp_within_a_requested_field_is_read(database: Database[Document], field: str) -> None:
-    """Also within one that is asked for as a whole: MongoDB refuses both in one projection (31249)."""
+def test_timestamp_inside_a_requested_field_is_read(database: Database[Document], field: str) -> None:
+    """MongoDB refuses a field and a part of it in one projection (31249)."""
     collection = database["promptContent"]
     first, *path = field.split(".")
     value: Any = NOON
@@ -138,9 +138,9 @@ def test_a_timestamp_within_a_requested_field_is_read(database: Database[Documen
         collection.create_index([(field, 1), ("_id", 1)])
 
 
-def test_a_page_ends_where_a_reply_of_mongodb_ends(collection: Collection[Document]) -> None:
-    """MongoDB cuts a reply at 16 MB: the page is shorter, nothing is left out, no cursor stays open."""
-    collection.insert_many([dated(number, nota="x" * size) for number, size in enumerate(WEIGHTS)])
+def test_page_ends_with_a_reply_of_mongodb(collection: Collection[Document]) -> None:
+    """MongoDB limits a reply to 16 MB: the page is shorter, complete, and leaves no cursor open."""
+    collection.insert_many([dated(number, nota="x" * size) for number, size in enumerate(SIZES)])
     reader = source(collection)
     assert [ids(page) for page in pages(reader, 100)] == [[0, 1], [2, 3], [4]]
     status = collection.database.command("serverStatus")
@@ -150,11 +150,11 @@ def test_a_page_ends_where_a_reply_of_mongodb_ends(collection: Collection[Docume
 MB = 1_000_000
 
 
-WEIGHTS = (10, 16 * MB, 4 * MB, 5 * MB, 1 * MB)
+SIZES = (10, 16 * MB, 4 * MB, 5 * MB, 1 * MB)
 
 
-def test_a_command_is_repeated_once_on_a_lost_connection(collection: Collection[Document]) -> None:
-    """As with the commands that the driver repeats by itself."""
+def test_command_is_retried_once_after_a_lost_connection(collection: Collection[Document]) -> None:
+    """Like the commands that the driver retries itself."""
     collection.insert_one(dated(1))
     reader = source(collection)
     with fail_command(collection.database.client, "find", closeConnection=True) as failure:
@@ -162,42 +162,39 @@ def test_a_command_is_repeated_once_on_a_lost_connection(collection: Collection[
         assert failure.injected() == 1
 
 
-class Levels(monitoring.CommandListener):
-    """The read concern of each `find`, and how many `_id`s it asks for."""
+class ReadConcerns(monitoring.CommandListener):
+    """The read concern of each `find`, and the number of `_id`s in it."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, int]] = []
 
     def started(self, event: monitoring.CommandStartedEvent) -> None:
-        """A command begins."""
+        """Record a `find` by `_id`."""
         if event.command_name == "find" and "_id" in event.command["filter"]:
             level = event.command["readConcern"]["level"]
             self.seen.append((level, len(event.command["filter"]["_id"]["$in"])))
 
     def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
-        """It went well."""
+        """Do nothing."""
 
     def failed(self, event: monitoring.CommandFailedEvent) -> None:
-        """It went wrong."""
+        """Do nothing."""
 
 
-def test_documents_are_fetched_from_the_primary_by_linearizable_reads(
-    mongod: MongoServer, collection: Collection[Document]
-) -> None:
-    """A deposed primary would still answer with read concern majority. At most so many ids go at once."""
+def test_fetch_uses_linearizable_reads(mongod: MongoServer, collection: Collection[Document]) -> None:
+    """A deposed primary would still answer with read concern majority. At most 500 `_id`s are sent at once."""
     collection.insert_many([dated(number) for number in range(501)])
-    levels = Levels()
-    with MongoClient[Document](mongod.uri, event_listeners=[levels]) as client:
-        reader = Source(client, collection.database.name, "promptContent")
+    concerns = ReadConcerns()
+    with MongoClient[Document](mongod.uri, event_listeners=[concerns]) as client:
+        reader = MongoReader(client, collection.database.name, "promptContent")
         assert ids(reader.fetch([*range(501)])) == [*range(501)]
-    assert levels.seen == [("linearizable", 500), ("linearizable", 1)]
+    assert concerns.seen == [("linearizable", 500), ("linearizable", 1)]
 
 
 class Standalone(MongoServer):
-    """A `mongod` that is a member of nothing."""
+    """A `mongod` without replica set."""
 
     def start(self) -> None:
-        """Start it."""
         Server.start(self)
 
     def _options(self) -> list[str]:
@@ -206,19 +203,19 @@ class Standalone(MongoServer):
         return options[:at_set] + options[at_set + 2 :]
 
 
-def test_a_standalone_server_is_read_with_majority() -> None:
+def test_standalone_server_is_read_with_majority() -> None:
     """It refuses read concern linearizable."""
-    levels = Levels()
+    concerns = ReadConcerns()
     with Standalone() as server:
         address = f"mongodb://{server.address}"
-        with MongoClient[Document](address, event_listeners=[levels]) as client:
+        with MongoClient[Document](address, event_listeners=[concerns]) as client:
             client["database"]["promptContent"].insert_one(dated(1))
-            assert ids(Source(client, "database", "promptContent").fetch([1])) == [1]
-    assert levels.seen == [("majority", 1)]
+            assert ids(MongoReader(client, "database", "promptContent").fetch([1])) == [1]
+    assert concerns.seen == [("majority", 1)]
 
 
 def test_cuts_divide_a_collection_evenly(collection: Collection[Document]) -> None:
-    """Positions of documents, each once, ascending, as many as are asked for, none too near to another."""
+    """They are ascending positions of documents, at most as many as asked for."""
     moments = [None, *(NOON + timedelta(seconds=number) for number in range(9))]
     collection.insert_many([{"_id": ObjectId(), "updated_at": one} for one in moments * 2_000])
     reader = source(collection)
@@ -235,16 +232,16 @@ def test_cuts_divide_a_collection_evenly(collection: Collection[Document]) -> No
     assert source(collection).cuts(10) == []
 
 
-def test_a_small_collection_has_no_cuts(collection: Collection[Document]) -> None:
-    """It is not worth being divided; nor is one whose documents have no single place in the index."""
+def test_small_collection_has_no_cuts(collection: Collection[Document]) -> None:
+    """Nor has one whose documents have several entries in the index."""
     reader = source(collection)
     assert reader.cuts(10) == []
     collection.insert_many([{"updated_at": [NOON, number]} for number in range(2_000)])
     assert reader.cuts(10) == []
 
 
-def test_the_identity_changes_when_a_collection_is_created_again(collection: Collection[Document]) -> None:
-    """It stays while documents come and go, and changes when the collection is created again."""
+def test_identity_changes_when_a_collection_is_created_again(collection: Collection[Document]) -> None:
+    """Writes and renames do not change it."""
     reader = source(collection)
     before = reader.identity()
     assert before is not None
@@ -259,10 +256,10 @@ def test_the_identity_changes_when_a_collection_is_created_again(collection: Col
     assert reader.identity() not in {None, before}
 
 
-def test_the_identity_is_unknown_without_the_right_to_list_collections(
+def test_identity_is_unknown_without_the_right_to_list_collections(
     start_mongod: StartMongo, database: Database[Document]
 ) -> None:
-    """Rights on one collection are enough to read it."""
+    """Privileges on one collection are enough to read it."""
     server = start_mongod(password="secret")
     with MongoClient[Document](server.uri) as admin:
         admin[database.name]["promptContent"].insert_one(dated(1))
@@ -275,29 +272,28 @@ def test_the_identity_is_unknown_without_the_right_to_list_collections(
         assert (reader.identity(), all_ids(reader, 10)) == (None, [1])
 
 
-def test_a_page_whose_end_lies_behind_is_empty(collection: Collection[Document]) -> None:
-    """A scan may jump to the present, past its own end."""
+def test_page_with_its_end_before_its_begin_is_empty(collection: Collection[Document]) -> None:
+    """A scan may jump to the present, beyond its own end."""
     collection.insert_one(dated(1))
     assert source(collection).page(at(5), at(4), 10) == ([], None, False)
 
 
 def test_whole_documents_are_returned_as_stored(collection: Collection[Any]) -> None:
-    """Nothing is decoded on the way."""
     raw = RawBSONDocument(bson.encode(dated(1, a={"b": [1, "x", None]})))
     collection.insert_one(raw)
     assert source(collection).page(FIRST, LAST, 10).documents == [raw.raw]
 
 
-def test_a_router_is_refused_unless_allowed(
+def test_sharded_cluster_is_refused_unless_allowed(
     collection: Collection[Document], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that is taken for a router: there is none to be had; it shows the commands, not a shard."""
+    """`is_mongos` is faked, because no `mongos` is available; the commands are checked, not a shard."""
     collection.insert_many([dated(number) for number in range(30)])
     client, name = collection.database.client, collection.database.name
     monkeypatch.setattr(MongoClient, "is_mongos", True)
     with pytest.raises(ConfigurationError, match=r"mongo\.allow_sharded"):
-        Source(client, name, collection.name).prepare()
-    reader = Source(client, name, collection.name, allow_sharded=True)
+        MongoReader(client, name, collection.name).prepare()
+    reader = MongoReader(client, name, collection.name, allow_sharded=True)
     assert reader.prepare()
     collection.database.command("profile", 2)
     found = [bson.decode(raw)["_id"] for page in pages(reader, 7) for raw in page]

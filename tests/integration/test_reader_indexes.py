@@ -1,4 +1,4 @@
-"""The reader on real servers: indexes that are missing or go, and collections of other sorts."""
+"""The reader on real servers: missing and removed indexes, views, and other kinds of collections."""
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
@@ -18,31 +18,31 @@ NAME = "updated_at_1__id_1"
 
 @pytest.fixture
 def warnings(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """What the reader warns of."""
+    """The warnings of the reader."""
     caplog.set_level(logging.WARNING, "etl.reader")
     return caplog
 
 
-def test_without_the_index_a_warning_says_how_to_create_it(
+def test_missing_index_gives_a_warning_with_its_command(
     database: Database[Document],
 ) -> None:
-    """The documents come in order all the same; with the index there is nothing to say."""
+    """The documents are read in order nevertheless."""
     collection = database["promptContent"]
     collection.insert_many([dated(number) for number in range(5)])
     reader = source(collection)
     assert all_ids(reader, 2) == [*range(5)]
-    said = reader.index.warning or ""
-    assert "every page reads the whole collection; in mongosh: db.getSiblingDB(" in said
-    assert "createIndex({'updated_at': 1, '_id': 1}, {name: 'etl_updated_at'" in said
+    warning = reader.index.warning or ""
+    assert "every page reads the whole collection; in mongosh: db.getSiblingDB(" in warning
+    assert "createIndex({'updated_at': 1, '_id': 1}, {name: 'etl_updated_at'" in warning
     collection.create_index(INDEX)
     assert source(collection).index == (NAME, "", None)
     assert source(collection).index.warning is None
 
 
-def test_an_index_that_is_being_built_is_not_read_by(
+def test_index_that_is_being_built_is_not_used(
     start_mongod: StartMongo,
 ) -> None:
-    """The server lists it already; reading does without until it is ready, and no advice is given."""
+    """The server lists it already. The warning suggests no command."""
     server = start_mongod()
     with MongoClient[Document](server.uri) as client, ThreadPoolExecutor(1) as pool:
         collection = client["database"]["promptContent"]
@@ -54,33 +54,33 @@ def test_an_index_that_is_being_built_is_not_read_by(
             assert eventually(lambda: len(collection.index_information()) == 2)
             reader = source(collection)
             assert (reader.index.name, all_ids(reader, 2), reader.unreachable()) == (None, [*range(5)], 0)
-            said = reader.index.warning or ""
-            assert f"its index {NAME} cannot be used, probably as it is still being built" in said
-            assert "createIndex" not in said
+            warning = reader.index.warning or ""
+            assert f"its index {NAME} cannot be used, probably as it is still being built" in warning
+            assert "createIndex" not in warning
         finally:
             client.admin.command({**hang, "mode": "off"})
         building.result()
         assert source(collection).index.name == NAME
 
 
-def test_a_hidden_index_is_not_read_by(
+def test_hidden_index_is_not_used(
     collection: Collection[Document],
 ) -> None:
-    """The warning says what brings it back: creating it would not."""
+    """The warning has the command that shows it again; creating it would not help."""
     collection.insert_many([dated(number) for number in range(5)])
     change = {"collMod": "promptContent", "index": {"name": NAME, "hidden": True}}
     collection.database.command(change)
     reader = source(collection)
     assert (reader.index.name, all_ids(reader, 2)) == (None, [*range(5)])
-    said = reader.index.warning or ""
-    assert f".getCollection('promptContent').unhideIndex('{NAME}')" in said
+    warning = reader.index.warning or ""
+    assert f".getCollection('promptContent').unhideIndex('{NAME}')" in warning
 
 
 @pytest.mark.parametrize("how", ["dropped", "hidden"])
-def test_an_index_dropped_between_pages_is_done_without(
+def test_index_dropped_or_hidden_between_pages_is_not_needed(
     collection: Collection[Document], warnings: pytest.LogCaptureFixture, how: str
 ) -> None:
-    """The pages go on where they were, without it; one warning says so, however many pages are left."""
+    """The pages continue without it, with one warning."""
     collection.insert_many([dated(number) for number in range(9)])
     reader = source(collection)
     first = reader.page(FIRST, LAST, 2)
@@ -97,10 +97,10 @@ def test_an_index_dropped_between_pages_is_done_without(
     assert (len(warnings.messages), reader.index.name) == (1, None)
 
 
-def test_an_index_replaced_between_pages_is_used_at_once(
+def test_index_replaced_between_pages_is_used_at_once(
     collection: Collection[Document], warnings: pytest.LogCaptureFixture
 ) -> None:
-    """The new one is read by at once, whatever its name, and there is nothing to say."""
+    """Whatever its name, and without a warning."""
     collection.insert_many([dated(number) for number in range(4)])
     reader = source(collection)
     collection.drop_index(NAME)
@@ -110,8 +110,8 @@ def test_an_index_replaced_between_pages_is_used_at_once(
 
 
 @pytest.mark.parametrize("indexed", [False, True])
-def test_a_time_series_collection_is_read_by_a_sort(database: Database[Document], *, indexed: bool) -> None:
-    """With an index that MongoDB lets a person create, and without; no warning advises one."""
+def test_time_series_collection_is_read_with_a_sort(database: Database[Document], *, indexed: bool) -> None:
+    """With and without an index; no warning suggests one."""
     series = {"timeField": "updated_at", "metaField": "provider_name"}
     collection = database.create_collection("promptContent", timeseries=series)
     if indexed:
@@ -122,13 +122,13 @@ def test_a_time_series_collection_is_read_by_a_sort(database: Database[Document]
     assert ids(reader.fetch([3, 5, 99])) == [3, 5]
     assert (reader.unreachable(), reader.cuts(5), reader.identity()) == (0, [], None)
     assert reader.waited(FIRST) > 1_000_000
-    said = reader.index.warning or ""
-    assert "a view or a time-series collection cannot be read by an index" in said
-    assert "createIndex" not in said
+    warning = reader.index.warning or ""
+    assert "a view or a time-series collection cannot be read by an index" in warning
+    assert "createIndex" not in warning
 
 
-def test_a_view_is_read_by_a_sort(collection: Collection[Document]) -> None:
-    """It has no indexes of its own, and no UUID."""
+def test_view_is_read_with_a_sort(collection: Collection[Document]) -> None:
+    """It has no index and no UUID."""
     collection.insert_many([dated(number) for number in range(5)])
     collection.database.create_collection("latest", viewOn="promptContent")
     reader = source(collection.database["latest"])
@@ -136,8 +136,8 @@ def test_a_view_is_read_by_a_sort(collection: Collection[Document]) -> None:
     assert (reader.index.name, reader.identity(), ids(reader.fetch([2]))) == (None, None, [2])
 
 
-def test_a_clustered_collection_is_read_by_its_index(database: Database[Document]) -> None:
-    """It has no index on `_id` beside the documents themselves."""
+def test_clustered_collection_is_read_with_its_index(database: Database[Document]) -> None:
+    """It has no separate index on `_id`."""
     clustered = {"key": {"_id": 1}, "unique": True}
     collection = database.create_collection("promptContent", clusteredIndex=clustered)
     collection.insert_many([dated(number) for number in range(5)])

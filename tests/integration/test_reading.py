@@ -1,4 +1,4 @@
-"""Borders of pages, of the overlap, of what a position can name."""
+"""Edge cases of pages, of the overlap, and of positions."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,15 +20,15 @@ from tests.support.types import Document
 
 @pytest.fixture
 def unindexed(collection: Collection[Document], monkeypatch: pytest.MonkeyPatch) -> None:
-    """No index, and pages as short as the settings say: by default they are 10,000 documents then."""
+    """Drop the index, and use pages of the configured size instead of 10,000 documents."""
     collection.drop_indexes()
     monkeypatch.setattr("etl.mongo.reader._UNINDEXED_PAGE", 1)
 
 
-def test_late_arrivals_on_a_timestamp_already_read_are_applied(
+def test_late_commits_on_a_timestamp_already_read_are_applied(
     open_app: OpenApp, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """Documents that join a timestamp before, between and after those already applied are applied."""
+    """With `_id`s before, between and after those that were applied."""
     moment = clock.ago(10)
     app = open_app(page_size=7)
     collection.insert_many([api(f"n{number}", moment, _id=number) for number in range(100, 200, 2)])
@@ -41,7 +41,7 @@ def test_late_arrivals_on_a_timestamp_already_read_are_applied(
 
 
 @pytest.mark.parametrize(("overlap", "found"), [(120, 1), (30, 0)])
-def test_the_overlap_finds_a_late_commit(
+def test_late_commit_is_found_within_the_overlap_only(
     open_app: OpenApp,
     clock: Clock,
     collection: Collection[Document],
@@ -49,9 +49,9 @@ def test_the_overlap_finds_a_late_commit(
     overlap: int,
     found: int,
 ) -> None:
-    """A transaction's document, dated 60 s behind the watermark that it commits behind.
+    """A document in a transaction, dated 60 s before the watermark.
 
-    With an overlap that is shorter than that it is not found: the setting has to fit the transactions.
+    A shorter overlap does not find it: the setting must fit the transactions.
     """
     app = open_app(overlap_seconds=overlap)
     late, newer = clock.ago(60), clock.ago(0)
@@ -90,7 +90,7 @@ IDS: list[Any] = [
 
 
 def check_ids_of_every_type(app: App, collection: Collection[Document], moment: datetime) -> None:
-    """Insert one document per type, then touch them all: a cycle applies each, and the next one none."""
+    """Insert a document of each type, then update all: a cycle applies each, and the next one none."""
     ids = [*IDS, moment]
     standard = CodecOptions[Document](uuid_representation=UuidRepresentation.STANDARD)
     mixed = collection.with_options(standard)
@@ -117,24 +117,24 @@ def test_ids_of_every_type_on_one_timestamp_are_read(
 
 @pytest.mark.parametrize("page_size", [1, 3, 500])
 @pytest.mark.usefixtures("unindexed")
-def test_without_the_index_ids_of_every_type_are_read(
+def test_ids_of_every_type_are_read_without_the_index(
     open_app: OpenApp, clock: Clock, collection: Collection[Document], page_size: int
 ) -> None:
-    """The same, from sorts instead of the index."""
     check_ids_of_every_type(open_app(page_size=page_size), collection, clock.ago(10))
 
 
-def test_documents_without_a_date_are_counted_without_the_index(
+def test_undated_documents_are_counted_without_the_index(
     app: App, clock: Clock, collection: Collection[Document]
 ) -> None:
-    """The count does not depend on the index."""
     collection.drop_indexes()
     collection.insert_many([api("a", None), api("b", "text"), api("c", clock.ago(1))])
     assert sync(app).unreachable == 2
 
 
-def test_an_array_without_dates_counts_as_unreachable(app: App, collection: Collection[Document]) -> None:
-    """No delta comes by it."""
+def test_document_with_an_array_without_dates_is_unreachable(
+    app: App, collection: Collection[Document]
+) -> None:
+    """No delta reads it."""
     sync(app)
     collection.insert_many([api("a", []), api("b", [1, "x"])])
     report = sync(app)
@@ -142,7 +142,7 @@ def test_an_array_without_dates_counts_as_unreachable(app: App, collection: Coll
 
 
 def damaged(document: Document, old: bytes, new: bytes) -> RawBSONDocument:
-    """The document with some of its bytes replaced by as many others."""
+    """The document with some bytes replaced."""
     raw = bytes(BSON.encode(document))
     assert raw.count(old) == 1
     assert len(old) == len(new)
@@ -150,14 +150,14 @@ def damaged(document: Document, old: bytes, new: bytes) -> RawBSONDocument:
 
 
 @pytest.mark.parametrize("page_size", [1, 2, 500])
-def test_ids_that_are_not_utf8_hide_nothing(
+def test_ids_that_are_not_utf8_hide_no_others(
     open_app: OpenApp,
     clock: Clock,
     collection: Collection[Document],
     redis_client: redis.Redis,
     page_size: int,
 ) -> None:
-    """A run of them longer than a page, with valid documents before, between and after: those are applied."""
+    """More of them than fit a page, with valid documents before, between and after."""
     moment = clock.ago(10)
     broken = [damaged(api("x", moment, _id=f"bYZ{n}"), b"YZ", b"\x80\xff") for n in range(5)]
     bad: Collection[Any] = collection
@@ -173,7 +173,6 @@ def test_ids_that_are_not_utf8_hide_nothing(
 def test_documents_written_before_the_clock_was_set_forward_are_found(
     app: App, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """What was written just before the step is applied too."""
     sync(app)
     collection.insert_one(api("before", clock.ago(0)))
     clock.forward(3_600)

@@ -1,4 +1,4 @@
-"""The versions of Redis: which one the tests run on, and which are refused."""
+"""The version of Redis that the tests use, and versions that are refused."""
 
 import os
 
@@ -9,17 +9,17 @@ from etl.app import App
 from tests.conftest import REDIS_VERSION
 
 
-def test_the_tests_run_on_the_requested_version_of_redis(redis_client: redis.Redis) -> None:
+def test_tests_run_on_the_requested_version_of_redis(redis_client: redis.Redis) -> None:
     """Otherwise a run on the other version would show nothing."""
     found = str(redis_client.info("server")["redis_version"])
     asked = os.environ.get(REDIS_VERSION)
     assert found.startswith(f"{asked}.") if asked else tuple(map(int, found.split(".")[:2])) >= (6, 2)
 
 
-def test_an_older_version_is_refused(
+def test_redis_older_than_supported_is_refused(
     app: App, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One line names both versions; nothing is written."""
+    """In one line with both versions; nothing is written."""
     monkeypatch.setattr("etl.cache.cluster.OLDEST", (99, 0))  # no wheel has an old one
     [report] = app.sync()
     found = str(redis_client.info("server")["redis_version"]).rpartition(".")[0]

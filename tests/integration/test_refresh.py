@@ -1,4 +1,4 @@
-"""A refresh warms what has expired, and never puts an old value over a new one."""
+"""A refresh writes expired keys again, and never overwrites a newer value."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -13,7 +13,7 @@ from etl.app import App
 from etl.cache.writer import Applied, CacheWriter
 from etl.errors import ConfigurationError
 from etl.model.report import RefreshReport
-from etl.mongo.reader import Source
+from etl.mongo.reader import MongoReader
 from schemas.documents import KINDS
 from tests.factories import api, campaign
 from tests.support.pipeline import Clock, OpenApp, sync
@@ -26,13 +26,13 @@ FAMILY = "ai:campaign_messages"
 
 
 def claim(text: str, moment: datetime, **fields: Any) -> Document:
-    """A document that claims the one key."""
+    """A document that claims `KEY`."""
     return api("p", moment, status=text, **fields)
 
 
 @pytest.fixture
-def shown(redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
-    """What the one key says after each write of a refresh."""
+def statuses(redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """The status in `KEY` after each write."""
     values: list[str | None] = []
     real = CacheWriter.apply
 
@@ -46,23 +46,23 @@ def shown(redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> list[st
 
 
 @pytest.mark.parametrize("page_size", [1, 2, 500])
-def test_the_newest_of_many_is_written_once(
+def test_refresh_writes_only_the_newest_document_of_a_key(
     open_app: OpenApp,
     clock: Clock,
     collection: Collection[Document],
-    shown: list[str | None],
+    statuses: list[str | None],
     page_size: int,
 ) -> None:
-    """Older documents for the same key are passed over, wherever a page ends: no reader sees their values."""
+    """So no reader sees values of older documents, with any page size."""
     collection.insert_many([claim(str(number), clock.ago(100 - number)) for number in range(10)])
     report = open_app(page_size=page_size).refresh("config:api")
-    assert (report.written, shown) == (1, ["9"])
+    assert (report.written, statuses) == (1, ["9"])
 
 
-def test_an_expired_family_is_filled_again(
+def test_refresh_writes_an_expired_family_again(
     open_app: OpenApp, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """All its keys, as a cycle would have them, though no delta has their documents."""
+    """With the values of a cycle, although no delta reads the documents."""
     app = open_app(page_size=3)
     collection.insert_many([api(f"n{number % 7}", clock.ago(9000 - number)) for number in range(20)])
     sync(app)
@@ -72,57 +72,57 @@ def test_an_expired_family_is_filled_again(
     assert held(redis_client) == before == truth(collection)
 
 
-def test_one_entry_is_refreshed_by_its_name(
+def test_refresh_by_name_writes_one_entry(
     open_app: OpenApp, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """The others of its family stay as they are."""
     collection.insert_many([api(name, clock.ago(900)) for name in ("a", "b")])
     assert open_app().refresh("config:api", "b") == RefreshReport("config:api", "b", documents=1, written=1)
     assert set(held(redis_client)) == {"config:api:b"}
 
 
-@pytest.mark.parametrize("typed", ["Per\u00fa", "Peru\u0301"], ids=["composed", "decomposed"])
+@pytest.mark.parametrize("name", ["Per\u00fa", "Peru\u0301"], ids=["composed", "decomposed"])
 @pytest.mark.parametrize("stored", ["Per\u00fa", "Peru\u0301"], ids=["of composed", "of decomposed"])
-def test_a_name_is_found_in_any_unicode_composition(
+def test_name_is_found_in_any_unicode_composition(
     app: App,
     clock: Clock,
     collection: Collection[Document],
     redis_client: redis.Redis,
     stored: str,
-    typed: str,
+    name: str,
 ) -> None:
-    """Their key is the same."""
     collection.insert_one(api(stored, clock.ago(900)))
-    assert app.refresh("config:api", typed) == RefreshReport("config:api", typed, documents=1, written=1)
+    assert app.refresh("config:api", name) == RefreshReport("config:api", name, documents=1, written=1)
     assert set(held(redis_client)) == {"config:api:Per\u00fa"}
 
 
-def test_a_family_without_names_is_not_refreshed_by_name(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would be refreshed as a whole."""
+def test_refresh_by_name_of_a_family_without_names_is_refused(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the whole family would be refreshed."""
     kind = replace(KINDS["integracion_api"], name_field=None)
     monkeypatch.setattr("etl.app.KINDS", {kind.tipo: kind})
     with pytest.raises(ConfigurationError, match="have no names"):
         app.refresh("config:api", "openai")
 
 
-def during_the_refresh(patch: pytest.MonkeyPatch, step: Any) -> list[bool]:
-    """Have `step` happen once, after a refresh has read its first page and before it looks at Redis."""
+def during_refresh(patch: pytest.MonkeyPatch, step: Any) -> list[bool]:
+    """Call `step` once, after a refresh has read its first page and before it writes."""
     happened: list[bool] = []
-    real = Source.of_kind
+    real = MongoReader.of_kind
 
-    def of_kind(self: Source, criteria: Any, limit: int) -> Iterator[list[bytes]]:
+    def of_kind(self: MongoReader, criteria: Any, limit: int) -> Iterator[list[bytes]]:
         for page in real(self, criteria, limit):
             if not happened:
                 happened.append(True)
                 step()
             yield page
 
-    patch.setattr(Source, "of_kind", of_kind)
+    patch.setattr(MongoReader, "of_kind", of_kind)
     return happened
 
 
 @pytest.mark.parametrize("seconds", [0, 60], ids=["at once", "committed late"])
-def test_a_refresh_does_not_overwrite_what_a_cycle_applied(
+def test_refresh_does_not_overwrite_what_a_cycle_applied(
     open_app: OpenApp,
     clock: Clock,
     collection: Collection[Document],
@@ -130,47 +130,47 @@ def test_a_refresh_does_not_overwrite_what_a_cycle_applied(
     monkeypatch: pytest.MonkeyPatch,
     seconds: int,
 ) -> None:
-    """A document that came after the refresh had begun to read, and was applied before it wrote."""
+    """A newer document was inserted, and applied by a cycle, between its read and its write."""
     collection.insert_one(claim("old", clock.ago(900)))
-    app, beside = open_app(), open_app()
+    app, other_app = open_app(), open_app()
 
     def newer() -> None:
         collection.insert_one(claim("new", clock.ago(seconds)))
-        sync(beside)
+        sync(other_app)
         assert hash_at(redis_client, KEY)["status"] == "new"
 
-    happened = during_the_refresh(monkeypatch, newer)
+    happened = during_refresh(monkeypatch, newer)
     app.refresh("config:api")
     assert happened
     assert hash_at(redis_client, KEY)["status"] == "new"
 
 
-def test_a_document_applied_by_a_cycle_is_read_again(
+def test_refresh_reads_a_document_again_that_a_cycle_applied(
     open_app: OpenApp,
     clock: Clock,
     collection: Collection[Document],
     redis_client: redis.Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A cycle that writes between the refresh's reading and its writing wins."""
+    """The document was changed, and applied by a cycle, between the read and the write of the refresh."""
     collection.insert_one(claim("old", clock.ago(900), _id=1))
-    app, beside = open_app(), open_app()
+    app, other_app = open_app(), open_app()
 
     def change() -> None:
         collection.update_one({"_id": 1}, {"$set": {"status": "new", "updated_at": clock.now()}})
-        sync(beside)
+        sync(other_app)
 
-    happened = during_the_refresh(monkeypatch, change)
+    happened = during_refresh(monkeypatch, change)
     report = app.refresh("config:api")
     assert happened
     assert report.written == 1
     assert hash_at(redis_client, KEY)["status"] == "new"
 
 
-def test_a_refresh_does_not_undo_a_tombstone(
+def test_refresh_does_not_undo_a_tombstone(
     open_app: OpenApp, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """What was deleted does not come back from an older document."""
+    """An older document does not restore the key."""
     collection.insert_many([claim("old", clock.ago(900)), claim("gone", clock.ago(300), eliminado=True)])
     redis_client.hset(KEY, "status", "stale")
     report = open_app(page_size=1).refresh("config:api")
@@ -178,10 +178,10 @@ def test_a_refresh_does_not_undo_a_tombstone(
     assert held(redis_client) == {}
 
 
-def test_the_key_of_a_deleted_document_is_refreshed_from_an_older_one(
+def test_refresh_writes_an_older_document_after_a_hard_delete(
     open_app: OpenApp, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """Deleted after a cycle has written it, which no delta tells: the older one is written."""
+    """A delta does not notice the delete."""
     collection.insert_many([claim("old", clock.ago(900)), claim("new", clock.ago(300), _id="new")])
     app = open_app(page_size=1)
     sync(app)
@@ -191,10 +191,10 @@ def test_the_key_of_a_deleted_document_is_refreshed_from_an_older_one(
     assert hash_at(redis_client, KEY)["status"] == "old"
 
 
-def test_a_refresh_leaves_a_locked_campaign_alone(
+def test_refresh_defers_a_locked_campaign(
     open_app: OpenApp, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """Neither its newest document nor an older one is written; other campaigns are."""
+    """Other campaigns are written."""
     redis_client.set("lock:content_generation:c", "process_id_123")
     documents = [campaign("c", clock.ago(900)), campaign("c", clock.ago(300)), campaign("d", clock.ago(300))]
     collection.insert_many(documents)
@@ -203,10 +203,10 @@ def test_a_refresh_leaves_a_locked_campaign_alone(
     assert [key.split(":")[2] for key in redis_client.scan_iter("ai:*")] == ["d"]
 
 
-def test_invalid_documents_are_counted(
+def test_refresh_counts_invalid_documents(
     open_app: OpenApp, clock: Clock, collection: Collection[Document]
 ) -> None:
-    """They stop nothing."""
+    """The others are written."""
     collection.insert_many([api("a", clock.ago(9), status=7), api("b", clock.ago(9))])
     report = open_app().refresh("config:api")
     assert (report.written, report.rejected) == (1, 1)

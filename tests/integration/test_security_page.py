@@ -1,4 +1,4 @@
-"""SECURITY.md holds: the Redis users that it shows are enough."""
+"""The Redis users of SECURITY.md have all the permissions that the ETL needs."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ from tests.support.types import Document
 
 @contextmanager
 def single_server() -> Iterator[tuple[str, Any]]:
-    """Its address, and a client of the administrator."""
+    """The URL of a server, and a client of its administrator."""
     with RedisServer() as server, redis.Redis.from_url(server.url) as client:
         create_user(client, "single server")
         yield server.url, client
@@ -28,7 +28,7 @@ def single_server() -> Iterator[tuple[str, Any]]:
 
 @contextmanager
 def cluster() -> Iterator[tuple[str, Any]]:
-    """The same of three primaries."""
+    """The same for a cluster of three primaries."""
     with start_cluster() as started:
         for node in started.nodes:
             with redis.Redis.from_url(node.url) as client:
@@ -37,10 +37,10 @@ def cluster() -> Iterator[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize("start", [single_server, cluster])
-def test_the_documented_redis_user_may_run_everything(
+def test_documented_redis_user_may_run_every_command(
     open_app: OpenApp, collection: Collection[Document], clock: Clock, start: Callable[[], Any]
 ) -> None:
-    """Every kind of run, and nothing beyond these keys."""
+    """It may not write other keys."""
     collection.insert_many(
         [
             api("a", clock.ago(60)),
@@ -71,10 +71,10 @@ def test_the_documented_redis_user_may_run_everything(
 
 
 @pytest.mark.parametrize("missing", ["-hset", "-expire", "-script", "resetkeys ~mcp:* ~etl:* ~{*"])
-def test_a_missing_right_is_a_configuration_error(
+def test_missing_permission_is_a_configuration_error(
     open_app: OpenApp, collection: Collection[Document], clock: Clock, missing: str
 ) -> None:
-    """Within a script as outside of one: exit code 2, as trying again would not help."""
+    """Inside and outside of scripts. A retry would not help."""
     collection.insert_one(api("a", clock.ago(60)))
     with single_server() as (address, admin):
         admin.execute_command("ACL", "SETUSER", "etl", *missing.split())

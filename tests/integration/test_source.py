@@ -1,4 +1,4 @@
-"""A checkpoint is about one source: another one is refused, and a collection that is another by now is read anew."""
+"""A checkpoint belongs to one source: another one is refused, and a collection created again is read again."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from pymongo.collection import Collection
 
 from etl.app import App, BackfillOrder
 from etl.errors import ConfigurationError
-from etl.mongo.reader import Source
+from etl.mongo.reader import MongoReader
 from tests.factories import api
 from tests.support.pipeline import NAME, STATE_PREFIX, Clock, OpenApp, sync
 from tests.support.types import Document
@@ -19,12 +19,12 @@ COUNT = 40
 
 
 def names(client: redis.Redis) -> set[str]:
-    """The entries in Redis."""
+    """The names of the entries in Redis."""
     return {str(key).removeprefix("config:api:") for key in client.scan_iter("config:api:*")}
 
 
 def many(clock: Clock, prefix: str = "p", seconds: float = 900) -> list[Document]:
-    """Documents with keys of their own, dated one after the other."""
+    """Documents with different keys, a second apart."""
     return [api(f"{prefix}{n}", clock.ago(seconds - n), _id=f"{prefix}{n}") for n in range(COUNT)]
 
 
@@ -36,7 +36,7 @@ def test_another_database_does_not_inherit_the_watermark(
     redis_client: redis.Redis,
     clock: Clock,
 ) -> None:
-    """It would lose its older documents; it is refused with a way out, and with a namespace both are whole."""
+    """Its older documents would be skipped. The error suggests a namespace, with which both work."""
     collection.insert_one(api("new", clock.ago(60)))
     sync(app)
     name = f"{collection.database.name}_b"
@@ -72,7 +72,7 @@ def test_another_database_does_not_inherit_the_watermark(
 def test_another_timestamp_field_does_not_inherit_the_watermark(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis, clock: Clock
 ) -> None:
-    """After the state of the old one was removed, everything is read by the new one."""
+    """After a purge everything is read by the new field."""
     collection.insert_one(api("a", clock.ago(60), changed=clock.ago(7200)))
     sync(open_app())
     app = open_app(timestamp_field="changed")
@@ -86,14 +86,14 @@ def test_another_timestamp_field_does_not_inherit_the_watermark(
 
 
 def recreate(collection: Collection[Any], documents: list[Document]) -> None:
-    """Drop it, and make another of the same name."""
+    """Drop the collection, and create another of the same name."""
     collection.drop()
     collection.create_index([("updated_at", 1), ("_id", 1)])
     collection.insert_many(documents)
 
 
 def replace(collection: Collection[Any], documents: list[Document]) -> None:
-    """Rename it, and rename another into its place."""
+    """Rename the collection, and rename another in its place."""
     other = collection.database["other"]
     recreate(other, documents)
     collection.rename("before")
@@ -101,7 +101,7 @@ def replace(collection: Collection[Any], documents: list[Document]) -> None:
 
 
 @pytest.mark.parametrize("change", [recreate, replace])
-def test_a_replaced_collection_is_read_again(
+def test_replaced_collection_is_read_again(
     app: App,
     collection: Collection[Document],
     redis_client: redis.Redis,
@@ -109,7 +109,7 @@ def test_a_replaced_collection_is_read_again(
     caplog: pytest.LogCaptureFixture,
     change: Callable[..., None],
 ) -> None:
-    """Its documents are older than the watermark, and all come."""
+    """Its documents are older than the watermark."""
     collection.insert_many(many(clock))
     sync(app)
     older = many(clock, "older", 7200)
@@ -123,10 +123,8 @@ def test_a_replaced_collection_is_read_again(
     assert sync(app).records_processed == 0
 
 
-def test_a_missing_collection_fails_the_cycle(
-    app: App, collection: Collection[Document], clock: Clock
-) -> None:
-    """No cycle says that it is in sync; once it is back it is read as a whole."""
+def test_missing_collection_fails_the_cycle(app: App, collection: Collection[Document], clock: Clock) -> None:
+    """Created again, it is read completely."""
     collection.insert_many(many(clock))
     sync(app)
     collection.drop()
@@ -139,7 +137,7 @@ def test_a_missing_collection_fails_the_cycle(
 
 @pytest.mark.parametrize("how", ["drop", "rename", "recreate"])
 @pytest.mark.parametrize("run", ["sync", "backfill"])
-def test_a_collection_replaced_while_it_is_read_fails_the_run(
+def test_collection_replaced_during_a_run_fails_the_run(
     open_app: OpenApp,
     collection: Collection[Document],
     redis_client: redis.Redis,
@@ -148,13 +146,13 @@ def test_a_collection_replaced_while_it_is_read_fails_the_run(
     how: str,
     run: str,
 ) -> None:
-    """The run fails with a message; the next run reads the new collection."""
+    """The next run reads the new collection."""
     collection.insert_many(many(clock))
     app = open_app(page_size=5)
     newer, happened = many(clock, "newer"), []
-    real = Source.page
+    real = MongoReader.page
 
-    def page(self: Source, *arguments: Any) -> Any:
+    def page(self: MongoReader, *arguments: Any) -> Any:
         found = real(self, *arguments)
         happened.append(how)
         if len(happened) == 3:
@@ -167,7 +165,7 @@ def test_a_collection_replaced_while_it_is_read_fails_the_run(
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(Source, "page", page)
+        patch.setattr(MongoReader, "page", page)
         report = (
             app.backfill(NAME, BackfillOrder(), lambda _: None) if run == "backfill" else next(app.sync())
         )
@@ -185,7 +183,7 @@ def test_a_collection_replaced_while_it_is_read_fails_the_run(
     [("position", "zz {"), ("mongo_clock", "soon"), ("sweeps", "{"), ("scan_mongo_clock", "1")],
 )
 @pytest.mark.parametrize("published", [True, False])
-def test_an_unreadable_checkpoint_counts_as_none(  # as another program may leave it
+def test_unreadable_checkpoint_counts_as_none(  # as another program may leave it
     app: App,
     collection: Collection[Document],
     redis_client: redis.Redis,
@@ -195,7 +193,7 @@ def test_an_unreadable_checkpoint_counts_as_none(  # as another program may leav
     value: str,
     published: bool,  # noqa: FBT001 (a case)
 ) -> None:
-    """It counts as none, which one line says; the cycle after that has a new one."""
+    """One line is logged; the next cycle has a new checkpoint."""
     collection.insert_many(many(clock))
     sync(app)
     redis_client.hset(f"{STATE_PREFIX}checkpoint", field, value)

@@ -24,21 +24,21 @@ KEYS = state_keys(NAME)
 
 
 def status(app: App) -> CollectionStatus:
-    """That of the one collection."""
+    """The status of the collection."""
     [one] = app.status()
     return one
 
 
 def ago(seconds: float) -> datetime:
-    """So long before the present, to the millisecond."""
+    """The time `seconds` ago, to the millisecond."""
     moment = datetime.now(UTC) - timedelta(seconds=seconds)
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
-def test_after_a_cycle_the_watermark_is_the_newest_document(
+def test_status_after_a_cycle_has_watermark_report_and_next_cycle(
     app: App, collection: Collection[Document]
 ) -> None:
-    """No lag, the report of the cycle, and the next one an interval after this one began."""
+    """There is no lag. The next cycle is an interval after the start of the last one."""
     collection.insert_many([api("a", ago(20)), api("b", ago(10))])
     report = sync(app)
 
@@ -55,10 +55,8 @@ def test_after_a_cycle_the_watermark_is_the_newest_document(
     assert (one.lease_holder, one.error) == (None, None)
 
 
-def test_the_lag_is_how_long_the_oldest_unapplied_document_has_waited(
-    app: App, collection: Collection[Document]
-) -> None:
-    """Not the time between two documents: a quiet spell before the new one does not count."""
+def test_lag_is_the_age_of_the_oldest_unapplied_document(app: App, collection: Collection[Document]) -> None:
+    """Time without writes before it does not count."""
     collection.insert_one(api("old", ago(7200)))
     sync(app)
     assert status(app).lag_seconds == 0
@@ -68,10 +66,10 @@ def test_the_lag_is_how_long_the_oldest_unapplied_document_has_waited(
     assert status(app).lag_seconds == pytest.approx(60, abs=3)
 
 
-def test_a_document_on_the_timestamp_of_the_watermark_waits_too(
+def test_document_on_the_timestamp_of_the_watermark_counts_in_the_lag(
     app: App, collection: Collection[Document]
 ) -> None:
-    """Whatever the type of its `_id`; the document at the watermark itself does not wait."""
+    """With any type of `_id`; the document at the watermark itself does not count."""
     moment = ago(30)
     collection.insert_one({"_id": 5} | api("at the watermark", moment))
     sync(app)
@@ -81,10 +79,10 @@ def test_a_document_on_the_timestamp_of_the_watermark_waits_too(
     assert status(app).lag_seconds == pytest.approx(30, abs=3)
 
 
-def test_a_collection_that_was_empty_lags_from_its_last_cycle_on(
+def test_lag_of_an_empty_collection_counts_from_its_last_cycle(
     app: App, collection: Collection[Document]
 ) -> None:
-    """There is no watermark then; a document that comes after the cycle waits."""
+    """There is no watermark then."""
     sync(app)
     assert (status(app).last_id, status(app).lag_seconds) == (None, 0)
     collection.insert_one(api("first", datetime.now(UTC)))
@@ -94,8 +92,7 @@ def test_a_collection_that_was_empty_lags_from_its_last_cycle_on(
     assert 0 < lag < 3
 
 
-def test_the_lag_needs_no_index(app: App, database: Database[Document]) -> None:
-    """It is only slower."""
+def test_lag_is_known_without_the_index(app: App, database: Database[Document]) -> None:
     database[NAME].insert_one(api("a", ago(10)))
     sync(app)
     assert status(app).lag_seconds == 0
@@ -103,10 +100,10 @@ def test_the_lag_needs_no_index(app: App, database: Database[Document]) -> None:
     assert status(app).lag_seconds == pytest.approx(5, abs=3)
 
 
-def test_a_backfill_that_has_not_ended_is_reported(
+def test_unfinished_backfill_is_reported(
     app: App, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """How far it is, since when, and who works on it; None where it was interrupted."""
+    """With progress, start and holder, which is None if it was interrupted."""
     collection.insert_many([api(str(number), ago(10)) for number in range(8)])
     sync(app)
     assert status(app).scans == []
@@ -125,15 +122,13 @@ def test_a_backfill_that_has_not_ended_is_reported(
     assert status(app).scans == [scan | {"holder": "worker-1:4711:0123456789ab"}]
 
 
-def test_the_daemon_that_runs_the_cycles_is_named(app: App, redis_client: redis.Redis) -> None:
-    """The holder of the leader's lease."""
+def test_status_names_the_leader(app: App, redis_client: redis.Redis) -> None:
     assert status(app).leader is None
     redis_client.set(KEYS.leader, "etl-1:4711:0123456789ab")
     assert status(app).leader == "etl-1:4711:0123456789ab"
 
 
-def test_a_reconciliation_leaves_its_counts(app: App, collection: Collection[Document]) -> None:
-    """What it compared, what was wrong, what it repaired, and when it ended."""
+def test_status_has_the_counts_of_the_last_reconciliation(app: App, collection: Collection[Document]) -> None:
     collection.insert_many([api("a", ago(10)), api("b", ago(10))])
     sync(app)
     assert status(app).reconciliation is None
@@ -150,17 +145,17 @@ def test_a_reconciliation_leaves_its_counts(app: App, collection: Collection[Doc
 def test_dead_letters_and_unreachable_documents_are_counted(
     app: App, collection: Collection[Document]
 ) -> None:
-    """What is counted only, beyond those that are kept, is told apart."""
+    """Those beyond the cap are counted separately."""
     collection.insert_many([{"updated_at": ago(10), "tipo": "unknown"}, api("undated", None)])
     sync(app)
     one = status(app)
     assert (one.dead_letters, one.dead_letters_beyond, one.unreachable) == (1, 0, 1)
 
 
-def test_a_deferred_document_is_named(
+def test_status_names_deferred_documents(
     app: App, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """With the lock and since when; of many only some are, and all are counted."""
+    """With lock and start; at most ten are named, and all are counted."""
     redis_client.set(LOCK, "4711")
     collection.insert_many([campaign("camp-1", ago(60), segmento=str(number)) for number in range(25)])
     sync(app)
@@ -173,10 +168,10 @@ def test_a_deferred_document_is_named(
     assert one.deferred[0].keys() == {"id", "lock", "since"}
 
 
-def test_the_status_shows_the_queues_that_a_collection_feeds(
+def test_status_has_the_lengths_of_the_queues_of_a_collection(
     app: App, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """A queue that somebody made into something else has no length, and the status lives."""
+    """A queue of another type has no length, and does not fail the status."""
     collection.insert_many(
         campaign(f"camp-{number}", ago(10), estado="pendiente", prioridad=priority)
         for number, priority in enumerate(("alta", "alta", "baja"))
@@ -189,14 +184,13 @@ def test_the_status_shows_the_queues_that_a_collection_feeds(
     assert status(app).queues == {"queue:ai_generation:alta": 0}
 
 
-def test_the_holder_of_the_lease_is_named(app: App, redis_client: redis.Redis) -> None:
-    """As `host:pid`, without its token."""
+def test_status_names_the_holder_of_the_lease(app: App, redis_client: redis.Redis) -> None:
     redis_client.set(KEYS.lease, "worker-1:4711:0123456789ab")
     assert status(app).lease_holder == "worker-1:4711:0123456789ab"
 
 
-def test_the_last_success_is_found_behind_many_failures(app: App, redis_client: redis.Redis) -> None:
-    """A backfill is no cycle; unreachable documents are those of the last cycle that counted them."""
+def test_last_success_is_found_before_many_failures(app: App, redis_client: redis.Redis) -> None:
+    """Backfills do not count as cycles. Unreachable documents are those of the last cycle that counted them."""
     app_history = KEYS.history
     good = {"began": "2025-01-01T00:00:00Z", "status": "ok", "mode": "delta", "sync_duration_ms": 1500}
     bad = {**good, "began": "2025-01-02T00:00:00Z", "status": "failed"}
@@ -213,36 +207,36 @@ def test_the_last_success_is_found_behind_many_failures(app: App, redis_client: 
     assert one.seconds_since_success == pytest.approx(since, abs=5)
 
 
-def test_only_configured_collections_have_a_status(app: App) -> None:
-    """Another name is refused, with those there are."""
+def test_status_of_an_unknown_collection_is_refused(app: App) -> None:
+    """The error lists the known ones."""
     with pytest.raises(ConfigurationError, match=NAME):
         app.status(["nonsense"])
 
 
-def test_without_mongodb_only_the_lag_is_missing(
+def test_status_without_mongodb_lacks_only_the_lag(
     open_app: OpenApp, mongod: MongoServer, proxy_to: ProxyTo
 ) -> None:
-    """The rest is told at once; the line says which server does not answer."""
+    """The error names the server."""
     proxy = proxy_to(mongod)
     with open_app(mongo=proxy.through(mongod.uri)) as app:
         sync(app)
         proxy.cut()
         one = status(app)
         ended = time.monotonic()
-    assert time.monotonic() - ended < 3, "the farewell was waited for"
+    assert time.monotonic() - ended < 3, "closing waited for MongoDB"
     assert one.lag_seconds is None
     assert "does not answer" in str(one.error)
     assert one.last_cycle is not None
 
 
-def test_without_redis_the_status_is_an_error(open_app: OpenApp) -> None:
-    """There is nothing to tell without it, and MongoDB is not waited for."""
+def test_status_without_redis_is_an_error(open_app: OpenApp) -> None:
+    """MongoDB is not asked."""
     with open_app(redis="redis://127.0.0.1:1/0") as app, pytest.raises(EtlError, match=r"127.0.0.1:1"):
         app.status()
 
 
-def test_json_is_one_document_for_all_collections(etl: Etl, collection: Collection[Document]) -> None:
-    """With every field of the status, in their order."""
+def test_status_json_is_one_document_for_all_collections(etl: Etl, collection: Collection[Document]) -> None:
+    """With every field of the status, in order."""
     collection.insert_one(api("a", ago(10)))
     assert etl("sync").code == 0
 
@@ -256,10 +250,10 @@ def test_json_is_one_document_for_all_collections(etl: Etl, collection: Collecti
     assert one["lag_seconds"] == 0
 
 
-def test_a_terminal_gets_a_line_per_collection(
+def test_status_prints_a_block_of_lines_per_collection(
     etl: Etl, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """Before the first cycle and after one, with a lock that is waited for."""
+    """Before the first cycle, and after one with a deferred document."""
     fresh = etl("status").out
     assert "  last cycle    none yet\n" in fresh
     assert "  lag           unknown\n" in fresh
@@ -283,8 +277,8 @@ def test_a_terminal_gets_a_line_per_collection(
     assert "  reconciled    2026-01-01T00:00:00Z, 3 wrong, 3 repaired\n" in out
 
 
-def test_without_mongodb_the_command_fails_in_one_line(etl: Etl, start_mongod: StartMongo) -> None:
-    """What Redis knows is printed all the same."""
+def test_status_command_without_mongodb_fails_in_one_line(etl: Etl, start_mongod: StartMongo) -> None:
+    """The values from Redis are printed."""
     server = start_mongod()
     server.stop()
 
@@ -297,20 +291,20 @@ def test_without_mongodb_the_command_fails_in_one_line(etl: Etl, start_mongod: S
 
 
 def lines_of(text: str) -> list[Any]:
-    """The lines of an answer."""
+    """The lines of a text."""
     return text.splitlines()
 
 
 @pytest.fixture
-def opened(open_app: OpenApp) -> App:
-    """The application with a short page, so that a cycle has several."""
+def small_page_app(open_app: OpenApp) -> App:
+    """The application with small pages, so that a cycle has several."""
     return open_app(page_size=2)
 
 
-def test_the_status_can_be_read_from_any_thread(opened: App, collection: Collection[Document]) -> None:
-    """It has a connection of its own, while a cycle uses the other."""
+def test_status_can_be_read_during_a_cycle(small_page_app: App, collection: Collection[Document]) -> None:
+    """It has its own connection."""
     collection.insert_many([api(str(number), ago(10)) for number in range(20)])
-    cycle = opened.sync()
-    assert status(opened).last_cycle is None
+    cycle = small_page_app.sync()
+    assert status(small_page_app).last_cycle is None
     assert next(cycle).records_processed == 20
-    assert status(opened).last_cycle is not None
+    assert status(small_page_app).last_cycle is not None

@@ -1,4 +1,4 @@
-"""Encrypted connections to both servers, with an authority of our own."""
+"""TLS connections to both servers, with a certificate authority of the tests."""
 
 import threading
 from contextlib import AbstractContextManager
@@ -19,24 +19,24 @@ from tests.support.types import Document, StartMongo, StartRedis
 
 @pytest.fixture
 def trusted(tmp_path: Path) -> Certificates:
-    """An authority that issued the servers' certificate."""
+    """The authority that issued the certificate of the servers."""
     return certificates(tmp_path / "trusted")
 
 
-def test_both_servers_are_reached_over_tls_and_only_with_the_right_authority(
+def test_tls_needs_the_right_authority(
     trusted: Certificates,
     tmp_path: Path,
     start_mongod: StartMongo,
     start_redis: StartRedis,
     open_app: OpenApp,
 ) -> None:
-    """`tls=true` and `rediss://` work; a server whose certificate nobody trusts is refused, in one line."""
+    """With `tls=true` and `rediss://`. An unknown authority is refused in one line."""
 
     def sync(mongo: str, redis: str) -> Report:
         [report] = open_app(mongo=mongo, redis=redis, database="campaigns", patience=1, timeout=1).sync()
         return report
 
-    stranger = certificates(tmp_path / "stranger").authority
+    unknown = certificates(tmp_path / "unknown").authority
     arguments = ("--tlsMode", "preferTLS", "--tlsCertificateKeyFile", str(trusted.server))
     mongod = start_mongod(
         args=(*arguments, "--tlsCAFile", str(trusted.authority), "--tlsAllowConnectionsWithoutCertificates")
@@ -49,22 +49,22 @@ def test_both_servers_are_reached_over_tls_and_only_with_the_right_authority(
         newest = f"{trusted.authority}&ssl_min_version=772&ssl_ciphers=HIGH"
         assert sync(f"{mongo}{trusted.authority}", f"{redis}{newest}").status == "ok"
 
-        refused = sync(f"{mongo}{stranger}", f"{redis}{trusted.authority}")
+        refused = sync(f"{mongo}{unknown}", f"{redis}{trusted.authority}")
         assert (refused.status, refused.exit_code) == ("failed", 2)
         assert "certificate" in str(refused.error)
         assert "tlsCAFile" in str(refused.error)
         assert "\n" not in str(refused.error)
 
-        refused = sync(f"{mongo}{trusted.authority}", f"{redis}{stranger}")
+        refused = sync(f"{mongo}{trusted.authority}", f"{redis}{unknown}")
         assert (refused.status, refused.exit_code) == ("failed", 2)
         assert "ssl_ca_certs" in str(refused.error)
 
 
-def test_every_node_of_a_cluster_is_reached_over_tls(
+def test_every_node_of_a_cluster_uses_tls(
     trusted: Certificates, tmp_path: Path, open_app: OpenApp, collection: Collection[Document]
 ) -> None:
-    """Also those that only the cluster names; an unknown authority is refused."""
-    stranger = certificates(tmp_path / "stranger").authority
+    """Also nodes that are not in the URL. An unknown authority is refused."""
+    unknown = certificates(tmp_path / "unknown").authority
     encrypted: dict[int, threading.Event] = {}
     collection.insert_many([api(f"p{n}", datetime.now(UTC), _id=n) for n in range(50)])
 
@@ -73,7 +73,7 @@ def test_every_node_of_a_cluster_is_reached_over_tls(
 
     with start_cluster(in_front_of=in_front_of) as cluster, cluster.client() as client:
         [node, *_] = client.get_primaries()
-        for authority, outcome in ((stranger, ("failed", 2)), (trusted.authority, ("ok", 0))):
+        for authority, outcome in ((unknown, ("failed", 2)), (trusted.authority, ("ok", 0))):
             address = f"rediss://127.0.0.1:{node.port}/0?ssl_ca_certs={authority}"
             [report] = open_app(redis=address).sync()
             assert (report.status, report.exit_code) == outcome, report.error

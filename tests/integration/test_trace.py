@@ -1,4 +1,4 @@
-"""One line says why the keys of a document are there, or are not."""
+"""`etl trace`: one line explains the state of the keys of a document."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -22,22 +22,22 @@ Change = Callable[[Collection[Document], redis.Redis], Any]
 
 
 def provider(**changes: Any) -> Document:
-    """The document whose story is told."""
+    """The traced document."""
     return api("p", NOW - timedelta(seconds=600), _id="d") | changes
 
 
 def generation(**changes: Any) -> Document:
-    """Another, of a campaign."""
+    """A traced document of a campaign."""
     return campaign("c", NOW - timedelta(seconds=600), _id="d") | changes
 
 
-def test_a_deletion_that_the_follower_has_not_applied_is_its_own(
+def test_deletion_before_the_follower_applied_it_has_its_own_outcome(
     open_app: OpenApp,
     collection: Collection[Document],
     redis_client: redis.Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The key is there, and no repair is needed."""
+    """The key exists, but no repair is needed."""
     collection.insert_one(provider())
     app = open_app()
     sync(app)
@@ -91,6 +91,11 @@ def test_a_deletion_that_the_follower_has_not_applied_is_its_own(
             "expired: it changed longer ago than the TTL of its keys; a change or a refresh writes them again",
         ),
         (
+            provider(updated_at=None),
+            lambda _, cache: cache.delete(KEY),
+            "expired: it has no timestamp, so no cycle writes its keys; set one, or run etl backfill",
+        ),
+        (
             provider(),
             lambda _, cache: cache.hset(KEY, "status", "other"),
             (
@@ -120,11 +125,11 @@ def test_a_deletion_that_the_follower_has_not_applied_is_its_own(
         ),
     ],
     ids=[
-        *("gone", "hard-deleted", "invalid", "not reached", "tombstone", "archived", "expired"),
+        *("gone", "hard-deleted", "invalid", "not reached", "tombstone", "archived", "expired", "undated"),
         *("overwritten", "lost", "well", "well without metadata", "queued", "superseded"),
     ],
 )
-def test_the_last_line_gives_the_reason(
+def test_story_explains_the_outcome(
     open_app: OpenApp,
     collection: Collection[Document],
     redis_client: redis.Redis,
@@ -132,7 +137,7 @@ def test_the_last_line_gives_the_reason(
     change: Change,
     story: str,
 ) -> None:
-    """In plain words, whatever has happened to the document or its key."""
+    """For each outcome."""
     app = open_app()
     if document:
         collection.insert_one(document)
@@ -143,17 +148,17 @@ def test_the_last_line_gives_the_reason(
     assert app.trace(NAME, ids.possible_ids("d")).story == story
 
 
-def test_a_deferred_document_names_the_holder_of_the_lock(
+def test_story_of_a_deferred_document_names_the_holder_of_the_lock(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """And how long that holds it yet; once it is free, the next cycle has its turn."""
+    """And the remaining time. Once the lock is released, the next cycle applies the document."""
     app = open_app()
     collection.insert_one(generation())
     redis_client.set("lock:content_generation:c", "host-1-aa", px=30_000)
     sync(app)
-    told = app.trace(NAME, ids.possible_ids("d"))
-    assert told.deferred
-    assert told.story == (
+    trace = app.trace(NAME, ids.possible_ids("d"))
+    assert trace.deferred
+    assert trace.story == (
         "deferred: its campaign is being generated, lock:content_generation:c is held by host-1-aa for 30 s"
         " more; the first cycle after its release applies it"
     )
@@ -163,31 +168,31 @@ def test_a_deferred_document_names_the_holder_of_the_lock(
     )
 
 
-def test_before_the_first_cycle_nothing_is_reached(
+def test_story_before_the_first_cycle_is_not_yet_reached(
     open_app: OpenApp, collection: Collection[Document]
 ) -> None:
-    """Whatever the document says."""
     collection.insert_one(provider())
     assert open_app().trace(NAME, ids.possible_ids("d")).story.startswith("not yet reached: ")
 
 
-def test_a_key_that_a_document_left_behind_is_shown(
+def test_trace_shows_a_key_that_the_document_does_not_claim_any_more(
     open_app: OpenApp, collection: Collection[Document]
 ) -> None:
-    """It has moved, and nobody has removed its old key."""
+    """It has moved, and its old key has not been removed."""
     app = open_app()
     collection.insert_one(provider())
     sync(app)
     collection.update_one({"_id": "d"}, {"$set": {"provider_name": "q"}})
-    told = app.trace(NAME, ids.possible_ids("d"))
-    assert [(one.key, one.role, one.verdict) for one in told.keys] == [
+    trace = app.trace(NAME, ids.possible_ids("d"))
+    assert [(one.key, one.role, one.verdict) for one in trace.keys] == [
         ("config:api:q", "fills", "missing"),
         (KEY, "left", "orphaned"),
     ]
 
 
-def test_an_id_is_found_as_it_is_typed(open_app: OpenApp, collection: Collection[Document]) -> None:
-    """Of what the words may mean, the document that is there."""
+def test_trace_finds_the_document_by_any_reading_of_the_id(
+    open_app: OpenApp, collection: Collection[Document]
+) -> None:
     collection.insert_many([provider(_id=42), provider(_id="a b")])
     app = open_app()
     assert [app.trace(NAME, ids.possible_ids(word)).id for word in ("42", "a b")] == ["42", '"a b"']

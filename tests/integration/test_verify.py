@@ -1,4 +1,4 @@
-"""Verification names each key that does not match its documents, reports no other, and repairs it."""
+"""Verification names every key that does not match its documents, and no others, and repairs it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ from tests.support.verification import Applied, found, messages, meta, named
 def test_every_kind_of_mismatch_is_found_and_repaired(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """Changed, deleted and planted keys, deleted and moved documents; nothing else; and then it is true."""
+    """Changed, deleted and foreign keys, deleted and moved documents."""
     moment = clock.ago(900)
     collection.insert_many([generation(n, moment) for n in range(1000)])
     app = applied()
@@ -31,12 +31,12 @@ def test_every_kind_of_mismatch_is_found_and_repaired(
         collection.delete_one({"_id": 200 + n})
         collection.update_one({"_id": 300 + n}, {"$set": {"segmento": "other"}})
     report = app.verify("promptContent")
-    gone = {"matching": 2000 - 60, "different": 10, "missing": 10 + 20, "orphaned": 20 + 20}
-    assert found(report) == gone
+    mismatches = {"matching": 2000 - 60, "different": 10, "missing": 10 + 20, "orphaned": 20 + 20}
+    assert found(report) == mismatches
     assert named(report)["different"] == {meta(n) for n in range(10)}
     assert not report.true
     repaired = app.verify("promptContent", repair=True)
-    assert (found(repaired), repaired.repaired, repaired.true) == (gone, 80, True)
+    assert (found(repaired), repaired.repaired, repaired.true) == (mismatches, 80, True)
     assert found(app.verify("promptContent")) == {"matching": 1980}
     foreign = {f"ai:generation:meta:foreign:{n:032}" for n in range(10)}
     redis_client.delete(*foreign)
@@ -44,7 +44,7 @@ def test_every_kind_of_mismatch_is_found_and_repaired(
 
 
 @pytest.mark.parametrize(
-    ("spoil", "why"),
+    ("damage", "why"),
     [
         (lambda r: (r.delete(meta(1)), r.set(meta(1), "x")), "it is a string, not a hash"),
         (lambda r: r.hset(meta(1), "extra", "1"), 'field "extra" should not exist: "1"'),
@@ -54,28 +54,27 @@ def test_every_kind_of_mismatch_is_found_and_repaired(
     ],
     ids=["another type", "a field too many", "another value", "without a TTL", "far too many fields"],
 )
-def test_every_difference_is_shown(
+def test_every_kind_of_difference_is_described(
     applied: Applied,
     clock: Clock,
     collection: Collection[Document],
     redis_client: redis.Redis,
-    spoil: Callable[[redis.Redis], Any],
+    damage: Callable[[redis.Redis], Any],
     why: str,
 ) -> None:
-    """A key is different in its type, its value, or the presence of its TTL."""
+    """In type, value, or presence of the TTL."""
     collection.insert_one(generation(1, clock.ago(900)))
     app = applied()
-    spoil(redis_client)
+    damage(redis_client)
     report = app.verify("promptContent", repair=True)
     assert found(report) == {"matching": 1, "different": 1}
     assert report.keys["different"] == [(meta(1), why)]
     assert (held(redis_client), report.true) == (truth(collection), True)
 
 
-def test_a_list_in_another_order_is_different(
+def test_list_in_another_order_is_different(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """All its members are right, but not where they are."""
     three = [{"numero": n, "texto": f"texto {n}", "tono": "casual"} for n in (1, 2, 3)]
     collection.insert_one(campaign("c1", clock.ago(900), mensajes=three))
     app = applied()
@@ -88,10 +87,10 @@ def test_a_list_in_another_order_is_different(
     assert report.keys == {"different": [(messages(1), why)]}
 
 
-def test_an_absent_key_past_its_ttl_is_expired(
+def test_absent_key_past_its_ttl_is_expired(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """An absent key is missing only where it must still be there; without a date that is not known."""
+    """Also if the age of its document is unknown. A younger one is missing."""
     ages = {"old": 3605, "young": 3590}
     collection.insert_many([api(name, clock.ago(age)) for name, age in ages.items()])
     collection.insert_many([api("undated", None), api("future", clock.ago(-9000))])
@@ -102,23 +101,23 @@ def test_an_absent_key_past_its_ttl_is_expired(
     assert named(report)["missing"] == {"config:api:young"}
 
 
-def test_a_key_is_compared_with_its_newest_claim(
+def test_key_is_compared_with_its_newest_claim(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """Each key counts once, on whichever page its documents are."""
+    """Each key counts once, although its documents are on several pages."""
     collection.insert_many([api("p", clock.ago(900 - n), status=str(n % 3)) for n in range(9)])
     collection.insert_one(api("p", clock.ago(800), status="newest"))
     app = applied(page_size=2)
     assert found(app.verify("promptContent")) == {"matching": 1}
-    redis_client.hset("config:api:p", "status", "2")  # what an older document says
+    redis_client.hset("config:api:p", "status", "2")  # the value of an older document
     assert found(app.verify("promptContent", repair=True)) == {"different": 1}
     assert hash_at(redis_client, "config:api:p") == {"status": "newest"}
 
 
-def test_a_key_of_a_deleted_document_is_repaired_from_the_older_claim(
+def test_key_of_a_deleted_document_is_repaired_from_the_older_claim(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """A key that an older document claims too is different, not orphaned."""
+    """Such a key is different, not orphaned."""
     collection.insert_many([api("p", clock.ago(900), _id=1, status="old"), api("p", clock.ago(800), _id=2)])
     app = applied()
     collection.delete_one({"_id": 2})
@@ -128,7 +127,7 @@ def test_a_key_of_a_deleted_document_is_repaired_from_the_older_claim(
 
 @pytest.mark.parametrize("lease", ["leader", "follow_lease"])
 @pytest.mark.parametrize("change", [{"eliminado": True}, {"provider_name": "q"}], ids=["archived", "moved"])
-def test_a_key_to_evict_is_orphaned_unless_a_daemon_or_a_follower_is_running(
+def test_key_to_evict_is_orphaned_unless_a_daemon_or_follower_runs(
     applied: Applied,
     clock: Clock,
     collection: Collection[Document],
@@ -136,7 +135,7 @@ def test_a_key_to_evict_is_orphaned_unless_a_daemon_or_a_follower_is_running(
     change: Document,
     lease: str,
 ) -> None:
-    """With one of them it is only a matter of time."""
+    """They will evict it."""
     held = getattr(state_keys("promptContent"), lease)
     collection.insert_one(api("p", clock.ago(900), _id=1))
     app = applied()
@@ -155,15 +154,15 @@ def test_keys_of_other_collections_are_left_alone(
     collection: Collection[Document],
     redis_client: redis.Redis,
 ) -> None:
-    """What another collection claims too is not judged; a key without a register is not counted."""
-    beside = collection.database["beside"]
+    """Keys that another collection claims are left alone; keys without a register are not counted."""
+    other = collection.database["other"]
     collection.insert_many([api("mine", clock.ago(900)), api("both", clock.ago(900), status="here")])
-    beside.insert_one(api("both", clock.ago(300), status="there"))
+    other.insert_one(api("both", clock.ago(300), status="there"))
     redis_client.hset("config:api:foreign", "status", "x")
     redis_client.expire("config:api:foreign", 60)
     redis_client.hset("{config:api:foreign}:owner", "name", "of another program")
     redis_client.set("{another}:owner", "+1 2")
-    with open_app(settings={"collections": [{"name": "promptContent"}, {"name": "beside"}]}) as app:
+    with open_app(settings={"collections": [{"name": "promptContent"}, {"name": "other"}]}) as app:
         assert [report.status for report in app.sync()] == ["ok", "ok"]
         before = held(redis_client)
         report = app.verify("promptContent", repair=True)
@@ -172,10 +171,9 @@ def test_keys_of_other_collections_are_left_alone(
     assert hash_at(redis_client, "config:api:both") == {"status": "there"}
 
 
-def test_a_deferred_document_is_no_mismatch(
+def test_deferred_document_is_no_mismatch(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """It is not repaired."""
     collection.insert_many([generation(n, clock.ago(900)) for n in (1, 2)])
     app = applied()
     redis_client.delete(messages(1))
@@ -192,10 +190,10 @@ def test_a_deferred_document_is_no_mismatch(
     assert redis_client.exists(messages(1))
 
 
-def test_a_change_that_no_cycle_has_reached_is_pending(
+def test_change_that_no_cycle_has_reached_is_pending(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """Documents new or changed since the last cycle began; not those it has applied a moment ago."""
+    """Unlike documents that the last cycle has applied."""
     collection.insert_many([api(f"p{n}", clock.ago(10), _id=n) for n in range(3)])
     app = applied()
     redis_client.delete("config:api:p0")
@@ -208,10 +206,10 @@ def test_a_change_that_no_cycle_has_reached_is_pending(
     assert found(app.verify("promptContent")) == {"matching": 3, "missing": 1}
 
 
-def test_a_key_of_a_document_that_is_invalid_now_is_no_mismatch(
+def test_key_of_a_document_that_became_invalid_is_no_mismatch(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """What it said before it became invalid still stands, also over an older document's claim."""
+    """Its last valid content is kept, also against an older claim."""
     collection.insert_many([api("p", clock.ago(900), status="old"), api("p", clock.ago(800), _id=2)])
     collection.insert_one(api("q", clock.ago(800), _id=3))
     app = applied()
@@ -223,10 +221,10 @@ def test_a_key_of_a_document_that_is_invalid_now_is_no_mismatch(
     assert held(redis_client) == before
 
 
-def test_an_empty_cache_is_filled_again(
+def test_repair_fills_an_empty_cache(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """Where Redis has lost everything there is no cycle to wait for."""
+    """Redis has also lost the checkpoint."""
     collection.insert_many([generation(n, clock.ago(5)) for n in range(20)])
     app = applied()
     redis_client.flushdb()
@@ -235,10 +233,10 @@ def test_an_empty_cache_is_filled_again(
     assert held(redis_client) == truth(collection)
 
 
-def test_a_repair_restores_the_owner_register(
+def test_repair_restores_the_owner_register(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """So that a later hard delete is found, and a key that others make of a removed one is left alone."""
+    """So that a later hard delete is found. A removed key that another program writes is left alone."""
     collection.insert_many([api("p", clock.ago(900), _id=1), api("q", clock.ago(900))])
     app = applied()
     redis_client.flushdb()

@@ -1,4 +1,4 @@
-"""Verification of documents that move, keep their messages, or request new ones."""
+"""Verification of documents that move, keep their messages, or request new messages."""
 
 import pytest
 import redis
@@ -13,10 +13,10 @@ from tests.support.types import Document
 from tests.support.verification import Applied, found, messages, meta
 
 
-def test_a_document_that_moves_leaves_no_key(
+def test_moved_document_leaves_no_key(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """The cycle that applies it evicts its old keys; one that another document claims goes to that one."""
+    """A key that another document claims goes to that document."""
     collection.insert_many([generation(n, clock.ago(900 - n)) for n in range(3)])
     collection.insert_one(generation(0, clock.ago(950), _id="older"))
     app = applied()
@@ -27,10 +27,10 @@ def test_a_document_that_moves_leaves_no_key(
     assert held(redis_client) == truth(collection)
 
 
-def test_messages_stay_while_new_ones_are_requested(
+def test_messages_are_kept_while_new_ones_are_requested(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """Until they are replaced, or expire; an older document of the segment does not take their place."""
+    """An older document of the segment does not replace them."""
     older = generation(1, clock.ago(950), _id="older", metadata={"tokens_total": 7})
     collection.insert_many([generation(1, clock.ago(900)), older])
     app = applied()
@@ -49,10 +49,9 @@ def test_messages_stay_while_new_ones_are_requested(
     assert found(app.verify("promptContent")) == {"matching": 2}
 
 
-def test_a_request_for_another_key_removes_the_old_messages(
+def test_request_for_another_segment_removes_the_old_messages(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """They belong to a segment that it has nothing to do with any more."""
     collection.insert_one(generation(1, clock.ago(900)))
     app = applied()
     collection.update_one({"_id": 1}, {"$set": {"estado": "pendiente", "updated_at": clock.now()}})
@@ -64,24 +63,24 @@ def test_a_request_for_another_key_removes_the_old_messages(
     assert redis_client.exists(messages(1), meta(1)) == 0
 
 
-def test_a_request_does_not_block_the_messages_of_another_document(
+def test_request_does_not_block_the_messages_of_another_document(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """Where Redis has lost them, the document that has some fills the keys again."""
+    """In an empty cache the other document writes the keys."""
     collection.insert_many([generation(1, clock.ago(900)), generation(1, clock.ago(800), _id="asks")])
     collection.update_one({"_id": "asks"}, {"$set": {"estado": "pendiente"}})
     applied()
     assert hash_at(redis_client, meta(1)) == {"tokens_total": "1"}
 
 
-def test_a_repair_deletes_records_of_withdrawn_requests(
+def test_repair_deletes_the_records_of_withdrawn_requests(
     applied: Applied,
     clock: Clock,
     collection: Collection[Document],
     redis_client: redis.Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Gone, generated or asked anew; what is still asked for is remembered, so that it is queued once."""
+    """Deleted or generated documents. Pending ones keep theirs, so that they are queued once."""
     pending = [generation(n, clock.ago(900), estado="pendiente") for n in range(300)]
     collection.insert_many(pending)
     app = applied()
@@ -99,10 +98,10 @@ def test_a_repair_deletes_records_of_withdrawn_requests(
     assert redis_client.llen(queue) == 300
 
 
-def test_a_claim_beyond_the_register_is_repaired(
+def test_claim_that_the_register_dropped_is_repaired(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """A key keeps its newest claims only; where those are gone, a repair is due until a full one was done."""
+    """After the newer claims have left, a reconciliation is due until a full repair."""
     collection.insert_many([api("p", clock.ago(900 - n), _id=n, status=str(n)) for n in range(20)])
     app = applied()
     moved = {"$set": {"provider_name": "q", "updated_at": clock.now()}}

@@ -1,4 +1,4 @@
-"""What changes while a verification looks is looked at again; nothing is a mismatch falsely, or put back."""
+"""Changes during a verification are checked again: no false mismatch, no restored old value."""
 
 import threading
 import time
@@ -16,7 +16,7 @@ from etl.cache.inspector import Inspector
 from etl.cache.keys import state_keys
 from etl.cache.writer import CacheWriter
 from etl.checkpoint.checkpoint import CheckpointStore
-from etl.mongo.reader import Source
+from etl.mongo.reader import MongoReader
 from etl.sync.processor import Processor
 from tests.factories import api, campaign
 from tests.support.pipeline import Clock, OpenApp, sync
@@ -28,10 +28,10 @@ KEY = "config:api:p"
 STATE = state_keys("promptContent")
 
 
-def once(
+def before_call(
     patch: pytest.MonkeyPatch, of: type, name: str, step: Callable[[], Any], call: int = 1
 ) -> list[bool]:
-    """Have `step` happen before a call of a method, the first by default; says of each call whether it did."""
+    """Call `step` before the given call of a method. The list tells for each call whether it was that one."""
     calls: list[bool] = []
     real = getattr(of, name)
 
@@ -51,13 +51,13 @@ def once(
         (Inspector, "contents", 1),
         (Inspector, "owned", 1),
         (Inspector, "claims", 1),
-        (Source, "fetch", 1),
+        (MongoReader, "fetch", 1),
         (CheckpointStore, "load", 1),
         (Inspector, "contents", 2),
         (Inspector, "claims", 2),
     ],
 )
-def test_a_key_written_by_a_cycle_meanwhile_is_no_mismatch(
+def test_key_written_during_a_verification_is_no_mismatch(
     open_app: OpenApp,
     clock: Clock,
     collection: Collection[Document],
@@ -67,17 +67,17 @@ def test_a_key_written_by_a_cycle_meanwhile_is_no_mismatch(
     name: str,
     call: int,
 ) -> None:
-    """Wherever in the verification that happens; what the cycle has written stays."""
+    """At any step of the verification; the new value is kept."""
     collection.insert_one(api("p", clock.ago(900), _id=1, status="old"))
-    app, beside = open_app(), open_app()
+    app, other_app = open_app(), open_app()
     sync(app)
-    redis_client.hset(KEY, "status", "spoiled")  # so that it is rechecked
+    redis_client.hset(KEY, "status", "damaged")  # so that it is rechecked
 
     def change() -> None:
         collection.update_one({"_id": 1}, {"$set": {"status": "new", "updated_at": clock.now()}})
-        sync(beside)
+        sync(other_app)
 
-    calls = once(monkeypatch, of, name, change, call)
+    calls = before_call(monkeypatch, of, name, change, call)
     report = app.verify("promptContent", repair=True)
     assert any(calls)
     assert (report.wrong, report.repaired, report.pending) == (0, 0, 0)
@@ -93,7 +93,7 @@ def test_a_key_written_by_a_cycle_meanwhile_is_no_mismatch(
         ("1", "other", "pending"),
     ],
 )
-def test_a_deletion_is_a_mismatch_only_if_a_follower_leaves_it(
+def test_deletion_is_a_mismatch_only_if_the_follower_missed_it(
     open_app: OpenApp,
     clock: Clock,
     collection: Collection[Document],
@@ -103,9 +103,9 @@ def test_a_deletion_is_a_mismatch_only_if_a_follower_leaves_it(
     applied: str,
     verdict: str,
 ) -> None:
-    """A follower needs some milliseconds for a deletion, and more if it is behind."""
+    """A follower needs milliseconds to apply a deletion, and more if it is behind."""
     collection.insert_one(api("p", clock.ago(900), _id=1))
-    app, beside = open_app(), open_app()
+    app, other_app = open_app(), open_app()
     sync(app)
     collection.delete_one({"_id": 1})
     redis_client.set(STATE.follow_lease, "host:1", px=60_000)
@@ -116,20 +116,20 @@ def test_a_deletion_is_a_mismatch_only_if_a_follower_leaves_it(
             redis_client.delete(KEY)
         elif applied == "other":
             collection.insert_one(api("p", clock.ago(800), _id=2))
-            sync(beside)
+            sync(other_app)
             collection.delete_one({"_id": 2})
 
     monkeypatch.setattr("etl.verify.recheck._FOLLOWER_SECONDS", 0.1)
-    calls = once(monkeypatch, Inspector, "exists", follow, call=3)  # after the first recheck
+    calls = before_call(monkeypatch, Inspector, "exists", follow, call=3)  # after the first recheck
     report = app.verify("promptContent")
     assert any(calls)
     assert found(report) == ({} if verdict == "absent" else {verdict: 1})
 
 
-def test_a_repair_does_not_wait_for_a_follower(
+def test_repair_does_not_wait_for_a_follower(
     open_app: OpenApp, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """What a follower that is behind, or that repairs itself, has left is removed at once."""
+    """Also if it is behind, or reconciles itself."""
     collection.insert_one(api("p", clock.ago(900), _id=1))
     app = open_app()
     sync(app)
@@ -141,128 +141,129 @@ def test_a_repair_does_not_wait_for_a_follower(
     assert not redis_client.exists(KEY)
 
 
-def test_a_repair_writes_the_current_version(
+def test_repair_writes_the_current_version(
     open_app: OpenApp,
     clock: Clock,
     collection: Collection[Document],
     redis_client: redis.Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A cycle has written a newer version after the recheck: the repair does not put the old one back."""
+    """A cycle has written a newer version after the recheck."""
     collection.insert_one(api("p", clock.ago(900), _id=1, status="old"))
-    app, beside = open_app(), open_app()
+    app, other_app = open_app(), open_app()
     sync(app)
-    redis_client.hset(KEY, "status", "spoiled")
+    redis_client.hset(KEY, "status", "damaged")
 
     def change() -> None:
         collection.update_one({"_id": 1}, {"$set": {"status": "new", "updated_at": clock.now()}})
-        sync(beside)
+        sync(other_app)
 
-    calls = once(monkeypatch, Processor, "repair", change)
+    calls = before_call(monkeypatch, Processor, "repair", change)
     report = app.verify("promptContent", repair=True)
     assert any(calls)
     assert (report.different, report.repaired, report.true) == (1, 1, True)
     assert hash_at(redis_client, KEY) == {"status": "new"}
 
 
-def test_a_document_inserted_after_the_read_decides(
+def test_document_inserted_after_the_read_decides(
     open_app: OpenApp,
     clock: Clock,
     collection: Collection[Document],
     redis_client: redis.Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Though only an older document of the key was read with all the others."""
+    """The verification has read only an older document of the key."""
     collection.insert_one(api("p", clock.ago(900), status="old"))
-    app, beside = open_app(), open_app()
+    app, other_app = open_app(), open_app()
     sync(app)
 
-    def come() -> None:
+    def insert() -> None:
         collection.insert_one(api("p", clock.now(), status="new"))
-        beside.refresh("config:api")
+        other_app.refresh("config:api")
 
-    redis_client.hset(KEY, "status", "spoiled")
-    calls = once(monkeypatch, Inspector, "claims", come)
+    redis_client.hset(KEY, "status", "damaged")
+    calls = before_call(monkeypatch, Inspector, "claims", insert)
     report = app.verify("promptContent")
     assert any(calls)
     assert (report.wrong, report.matching) == (0, 1)
 
 
-def test_a_key_that_keeps_changing_is_pending(
+def test_key_that_keeps_changing_is_pending(
     open_app: OpenApp,
     clock: Clock,
     collection: Collection[Document],
     redis_client: redis.Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its neighbours are checked all the same."""
+    """The others are checked."""
     collection.insert_many([api(name, clock.ago(900)) for name in "pq"])
-    app, beside = open_app(), open_app()
+    app, other_app = open_app(), open_app()
     sync(app)
     real = Inspector.claims
 
     def claims(self: Inspector, keys: Sequence[str]) -> Any:
         if KEY in keys:
             collection.update_one({"provider_name": "p"}, {"$set": {"updated_at": clock.now()}})
-            sync(beside)
+            sync(other_app)
         return real(self, keys)
 
     monkeypatch.setattr(Inspector, "claims", claims)
-    redis_client.hset(KEY, "status", "spoiled")
-    redis_client.hset("config:api:q", "status", "spoiled")
+    redis_client.hset(KEY, "status", "damaged")
+    redis_client.hset("config:api:q", "status", "damaged")
     report = app.verify("promptContent", repair=True)
     assert (report.different, report.repaired, report.pending) == (1, 1, 1)
 
 
-def test_a_lock_taken_during_a_repair_is_respected(
+def test_lock_taken_during_a_repair_is_respected(
     open_app: OpenApp,
     clock: Clock,
     collection: Collection[Document],
     redis_client: redis.Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A repair writes nothing of a campaign that has begun to be generated after it looked."""
     collection.insert_one(campaign("c", clock.ago(900)))
     app = open_app()
     sync(app)
     [key] = redis_client.keys("ai:campaign_messages:*")
     redis_client.delete(key)
-    once(monkeypatch, Processor, "repair", lambda: redis_client.set("lock:content_generation:c", "pid"))
+    before_call(
+        monkeypatch, Processor, "repair", lambda: redis_client.set("lock:content_generation:c", "pid")
+    )
     report = app.verify("promptContent", repair=True)
     assert (report.missing, report.repaired, report.deferred) == (0, 0, 1)
     assert not redis_client.exists(key)
 
 
-def test_a_cycle_writes_nothing_older_after_a_repair(
+def test_cycle_does_not_overwrite_a_repair_with_an_older_document(
     open_app: OpenApp,
     clock: Clock,
     collection: Collection[Document],
     redis_client: redis.Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """An older document that was committed late does not displace what was repaired."""
+    """The older document was committed late."""
     collection.insert_many([api("p", clock.ago(50), status="old"), api("p", clock.ago(40), _id="gone")])
-    app, beside = open_app(), open_app()
-    sync(beside)
+    app, other_app = open_app(), open_app()
+    sync(other_app)
     collection.delete_one({"_id": "gone"})
     collection.insert_one(api("p", clock.ago(60), status="late"))
-    calls = once(monkeypatch, CacheWriter, "apply", lambda: app.verify("promptContent", repair=True))
-    sync(beside)
+    calls = before_call(monkeypatch, CacheWriter, "apply", lambda: app.verify("promptContent", repair=True))
+    sync(other_app)
     assert any(calls)
     assert hash_at(redis_client, KEY) == {"status": "old"}
 
 
-def test_a_verification_ends_though_a_writer_is_faster(
+def test_verification_ends_beside_a_faster_writer(
     open_app: OpenApp, clock: Clock, collection: Collection[Document], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was written since it began is for the next cycle, but for documents dated in the future."""
+    """It skips documents written since it began, except those dated in the future."""
     collection.insert_many([api(f"p{n}", clock.ago(900)) for n in range(100)])
     collection.insert_one(api("future", clock.ago(-9000)))
     app = open_app(page_size=50)
     sync(app)
-    real, pages = Source.page, list[int]()
+    real, pages = MongoReader.page, list[int]()
 
-    def page(self: Source, *arguments: Any) -> Any:
+    def page(self: MongoReader, *arguments: Any) -> Any:
         found = real(self, *arguments)
         collection.insert_many([api(f"n{len(pages)}-{n}", clock.now()) for n in range(60)])
         pages.append(len(found.documents))
@@ -270,14 +271,14 @@ def test_a_verification_ends_though_a_writer_is_faster(
         time.sleep(0.005)
         return found
 
-    monkeypatch.setattr(Source, "page", page)
+    monkeypatch.setattr(MongoReader, "page", page)
     report = app.verify("promptContent")
     assert (report.matching, report.wrong, report.pending > 0) == (101, 0, True)
 
 
 @contextmanager
 def running(*workers: Callable[[], Any]) -> Iterator[None]:
-    """Have these called again and again, each in a thread of its own."""
+    """Call each worker repeatedly in its own thread."""
     stop = threading.Event()
 
     def work(step: Callable[[], Any]) -> None:
@@ -295,27 +296,27 @@ def running(*workers: Callable[[], Any]) -> Iterator[None]:
             thread.join()
 
 
-def test_there_is_no_mismatch_while_a_writer_and_cycles_are_at_work(
+def test_there_is_no_mismatch_beside_a_writer_and_cycles(
     open_app: OpenApp, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """Documents are inserted, changed and archived; 20 verifications meet keys that move, and name none."""
-    chance = Random(7)
-    app, beside = open_app(page_size=50), open_app(page_size=50)
-    collection.insert_many([_written(n, chance) for n in range(150)])
-    sync(beside)
+    """20 verifications, while documents are inserted, changed and archived."""
+    random = Random(7)
+    app, other_app = open_app(page_size=50), open_app(page_size=50)
+    collection.insert_many([_random_document(n, random) for n in range(150)])
+    sync(other_app)
 
     def write() -> None:
         for _ in range(10):
-            document = _written(chance.randrange(250), chance)
+            document = _random_document(random.randrange(250), random)
             collection.replace_one({"_id": document["_id"]}, document, upsert=True)
 
     redis_client.set(STATE.leader, "a daemon", px=60_000)
     reports = []
-    with running(write, lambda: sync(beside)):
+    with running(write, lambda: sync(other_app)):
         reports = [app.verify("promptContent", repair=number % 2 == 1) for number in range(20)]
     assert [report.keys.get(name) for report in reports for name in _MISMATCHES] == [None] * 3 * 20
-    assert sum(report.pending for report in reports) > 0, "no run has met a key that moved"
-    sync(beside)
+    assert sum(report.pending for report in reports) > 0, "no verification met a changing key"
+    sync(other_app)
     last = app.verify("promptContent")
     assert (last.wrong, last.pending) == (0, 0)
 
@@ -323,7 +324,7 @@ def test_there_is_no_mismatch_while_a_writer_and_cycles_are_at_work(
 _MISMATCHES = ("different", "missing", "orphaned")
 
 
-def _written(number: int, chance: Random) -> Document:
-    fields = {"_id": number, "metadata": {"tokens_total": chance.randrange(1000)}}
-    fields |= chance.choice([{}, {}, {}, {"estado": "archivado"}])
+def _random_document(number: int, random: Random) -> Document:
+    fields = {"_id": number, "metadata": {"tokens_total": random.randrange(1000)}}
+    fields |= random.choice([{}, {}, {}, {"estado": "archivado"}])
     return campaign(f"c{number % 100}", datetime.now(UTC), **fields)

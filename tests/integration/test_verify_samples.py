@@ -1,4 +1,4 @@
-"""Verification of a sample, and of a collection without the records of documents."""
+"""Verification of a sample, and of a collection without records."""
 
 import bson
 import redis
@@ -14,10 +14,10 @@ from tests.support.types import Document
 from tests.support.verification import Applied, found, named
 
 
-def test_a_sample_reports_no_false_mismatch(
+def test_sample_reports_no_false_mismatch(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """An owner that is gone is no reason to call a key orphaned that a document outside the sample claims."""
+    """A key with a deleted owner is not orphaned if a document outside the sample claims it."""
     ages = [api(f"p{n % 10}", clock.ago(900 - n), _id=n, status=str(n)) for n in range(200)]
     collection.insert_many(ages)
     app = applied()
@@ -33,10 +33,9 @@ def test_a_sample_reports_no_false_mismatch(
     }
 
 
-def test_a_sample_reads_ids_of_every_type(
+def test_sample_reads_ids_of_every_type(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """UUIDs, nested documents, and text that is not UTF-8."""
     ids = [
         Binary(bytes(16), 4),
         Binary(b"short", 3),
@@ -56,10 +55,10 @@ def test_a_sample_reads_ids_of_every_type(
     assert (report.missing, report.repaired) == (6, 6)
 
 
-def test_a_sample_repairs_with_the_newest_claim(
+def test_sample_repairs_with_the_newest_claim(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """Though it holds an older one, and Redis has lost the register that names the newest."""
+    """Although the sample has an older one, and Redis has lost the register with the newest."""
     collection.insert_many([api("p", clock.ago(900 - n), status=str(n)) for n in range(200)])
     app = applied()
     redis_client.flushdb()
@@ -67,20 +66,20 @@ def test_a_sample_repairs_with_the_newest_claim(
     assert hash_at(redis_client, "config:api:p") == {"status": "199"}
 
 
-def test_a_sample_without_records_reports_no_false_mismatch(
+def test_sample_without_records_reports_no_false_mismatch(
     applied: Applied, clock: Clock, collection: Collection[Document]
 ) -> None:
-    """Though it holds old claims and the newest ones are not in it."""
+    """Although the newest claims are not in the sample."""
     collection.insert_many([api("p", clock.ago(900 - n), status=str(n)) for n in range(200)])
     app = applied(track_keys=False)
     report = app.verify("promptContent", sample=3)
     assert (report.documents, found(report)) == (3, {"matching": 1})
 
 
-def test_orphans_are_found_without_the_records_of_documents(
+def test_orphans_are_found_without_records(
     applied: Applied, clock: Clock, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
-    """The registers of keys tell which document filled each."""
+    """The owner registers have the document of each key."""
     collection.insert_many([api(name, clock.ago(900), _id=name) for name in "pqrs"])
     app = applied(track_keys=False)
     redis_client.delete(*redis_client.keys("etl:record:*"))

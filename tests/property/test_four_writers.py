@@ -1,4 +1,4 @@
-"""Four processors at once on real servers: the same pages twice, late and in any order."""
+"""Four concurrent processors on real servers: the same pages twice, late and in any order."""
 
 import random
 import threading
@@ -16,16 +16,16 @@ from pymongo.collection import Collection
 from etl.cache.client import Wire, open_pool
 from etl.cache.cluster import ClusterWire
 from etl.model.result import TransformResult
-from etl.mongo.reader import Source
+from etl.mongo.reader import MongoReader
 from schemas.documents import project
 from schemas.ids import id_text
 from schemas.operations import Keep, Projection
 from schemas.position import FIRST, LAST
 from tests.property.test_model import LONG, THOROUGH
+from tests.support.assembly import FIELD, NAME, ImmediateRetry, assemble
 from tests.support.redis_dump import held
 from tests.support.slots import SLOTS, Slot
 from tests.support.truth import truth
-from tests.support.twins import FIELD, NAME, Insistent, assemble
 from tests.support.types import Document
 from tests.support.versions import at_ms
 
@@ -40,7 +40,7 @@ Page = tuple[int, Sequence[TransformResult]]
 
 @pytest.fixture(params=["single", "cluster"])
 def server(request: pytest.FixtureRequest) -> Iterator[tuple[Any, Wire]]:
-    """A Redis, and a wire to it."""
+    """A client of a Redis, and a wire to it."""
     if request.param == "single":
         client, wire = (
             request.getfixturevalue("redis_client"),
@@ -69,19 +69,19 @@ def test_four_concurrent_writers_agree_with_the_documents(
     second: list[tuple[tuple[Slot, str], int]],
     seed: int,
 ) -> None:
-    """Pages of before, of in between and of now, while documents are changed, moved, evicted and deleted."""
+    """Old and new pages, while documents are changed, moved, evicted and deleted."""
     collection.delete_many({})
     client, wire = server
     client.flushdb()
-    chance = random.Random(seed)
-    source = Source(mongo_client, collection.database.name, NAME)
+    random_source = random.Random(seed)
+    source = MongoReader(mongo_client, collection.database.name, NAME)
     source.prepare()
-    stages = [assemble(source, wire, retry=Insistent()) for _ in range(WRITERS)]
+    stages = [assemble(source, wire, retry=ImmediateRetry()) for _ in range(WRITERS)]
     pages: list[Page] = []
     dates: set[tuple[str, int]] = set()
 
     def read() -> None:
-        size = chance.randint(1, 6)
+        size = random_source.randint(1, 6)
         read_at = stages[0].processor.now()
         results = stages[0].transform(source.page(FIRST, LAST, 1_000).documents)
         pages.extend((read_at, results[start : start + size]) for start in range(0, len(results), size))
@@ -96,25 +96,25 @@ def test_four_concurrent_writers_agree_with_the_documents(
             dates.add((id_text(slot.id), ms))
             moment = {FIELD: at_ms(1_750_000_000_000 + ms)}
             collection.replace_one({"_id": slot.id}, slot.document(content, number) | moment, upsert=True)
-            if chance.random() < 0.1:
+            if random_source.random() < 0.1:
                 read()
         read()
 
     write(first)
-    _at_once(_shuffled(stages, pages * 2, chance))
+    _run_concurrently(_shuffled(stages, pages * 2, random_source))
     write(second)
-    gone = chance.choice(SLOTS)
-    collection.delete_one({"_id": gone.id})
-    _at_once(_shuffled(stages, pages * 2, chance))
+    deleted = random_source.choice(SLOTS)
+    collection.delete_one({"_id": deleted.id})
+    _run_concurrently(_shuffled(stages, pages * 2, random_source))
 
-    # No page tells of a deletion: a follower does.
+    # Pages do not show a deletion, but a follower does.
     processor = stages[0].processor
-    read_at, results = processor.read([id_text(gone.id)])
-    processor.process(results, read_at, remember_from=None, trust=False)
+    read_at, results = processor.read([id_text(deleted.id)])
+    processor.process(results, read_at, remember_from=None, skip_done=False)
     expected, found = truth(collection), held(client)
     for queue in {key for key in {*expected, *found} if key.startswith("queue:")}:
         assert set(expected.pop(queue, [])) <= set(found.pop(queue, [])), queue
-    # What a document had written before it asked for messages may stand.
+    # The content that a document wrote before it became pending may remain.
     for key in _kept(collection):
         expected.pop(key, None)
         found.pop(key, None)
@@ -122,30 +122,34 @@ def test_four_concurrent_writers_agree_with_the_documents(
 
 
 def _kept(collection: Collection[Document]) -> set[str]:
-    """The keys that documents leave as they are."""
+    """The keys that documents keep."""
     projections = [project(document, "generacion") for document in collection.find()]
     entries = [entry for one in projections if isinstance(one, Projection) for entry in one.entries]
     return {entry.key for entry in entries if isinstance(entry, Keep)}
 
 
-def _shuffled(stages: Sequence[Any], pages: Sequence[Page], chance: random.Random) -> list[Callable[[], Any]]:
-    """The same pages for several writers, each in an order of its own: one writes all, the others some."""
-    counts = [len(pages), *(chance.randint(1, len(pages)) for _ in stages[1:])]
-    return [_writer(one, chance.sample([*pages], count)) for one, count in zip(stages, counts, strict=True)]
+def _shuffled(
+    stages: Sequence[Any], pages: Sequence[Page], random_source: random.Random
+) -> list[Callable[[], Any]]:
+    """The same pages for several writers, each in another order: one writes all, the others some."""
+    counts = [len(pages), *(random_source.randint(1, len(pages)) for _ in stages[1:])]
+    return [
+        _writer(one, random_source.sample([*pages], count)) for one, count in zip(stages, counts, strict=True)
+    ]
 
 
 def _writer(stages: Any, pages: Sequence[Page]) -> Callable[[], None]:
-    """One that writes these pages."""
+    """A function that writes these pages."""
 
     def run() -> None:
         for read_at, page in pages:
-            stages.processor.process(page, read_at, remember_from=None, trust=False)
+            stages.processor.process(page, read_at, remember_from=None, skip_done=False)
 
     return run
 
 
-def _at_once(tasks: Sequence[Callable[[], Any]]) -> None:
-    """All of them, begun together."""
+def _run_concurrently(tasks: Sequence[Callable[[], Any]]) -> None:
+    """Run all tasks, started together."""
     barrier = threading.Barrier(len(tasks))
 
     def begin(task: Callable[[], Any]) -> None:

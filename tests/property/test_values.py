@@ -1,4 +1,4 @@
-"""Values, for all that BSON can hold and Hypothesis can think of."""
+"""Generated values of every BSON type."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def _nested(leaves: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 def _exact(value: Any) -> Any:
-    """The value as `_read` gives it: every number a tagged Decimal, every object its pairs in order."""
+    """The value as `_read` returns it: numbers as tagged Decimals, objects as pairs in order."""
     match value:
         case dict():
             return ("object", [(name, _exact(item)) for name, item in value.items()])
@@ -56,24 +56,24 @@ def _read(written: str) -> Any:
 
 @given(_nested(_plain | _longs.map(Int64) | _floats | _decimals))
 def test_json_decodes_to_the_same_value(value: Any) -> None:
-    """Nothing is lost in JSON: text, the order of fields, every digit of every number."""
+    """Text, order of fields, and every digit of every number."""
     assert _read(json_text(value)) == _exact(value)
 
 
 @given(_nested(_plain))
 def test_json_is_compact(value: Any) -> None:
-    """Without fractions, what is written is what the standard library writes, no spaces, no escapes."""
+    """Without fractions it is what the standard library writes, without spaces and escapes."""
     assert json_text(value) == json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 @given(_floats | _longs | _decimals)
-def test_a_number_has_its_shortest_form(value: Any) -> None:
-    """No exponent, no trailing zero, no leading zero, no negative zero; the same inside JSON."""
+def test_number_has_its_shortest_form(value: Any) -> None:
+    """Without exponent, trailing zero, leading zero or negative zero; the same inside JSON."""
     assert _SHORTEST.fullmatch(text(value))
     assert json_text([value]) == f"[{text(value)}]"
 
 
 @given(_floats)
-def test_a_float_decodes_to_itself(value: float) -> None:
-    """The shortest form is still the same float."""
+def test_float_decodes_to_itself(value: float) -> None:
+    """From its shortest form."""
     assert float(text(value)) == value

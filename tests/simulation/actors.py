@@ -1,6 +1,6 @@
 """The actors: generators that yield one step at a time.
 
-A step is one command to one server. Between two steps anything may happen, also a crash.
+A step is one command to one server. Any event may happen between two steps, also a crash.
 """
 
 from collections.abc import Callable, Collection, Generator, Iterable
@@ -22,7 +22,7 @@ class Step(NamedTuple):
 
     @property
     def writes(self) -> bool:
-        """Whether the command changes Redis; such a call may arrive twice, or late."""
+        """Whether the command changes Redis; such a call may arrive twice or late."""
         return self.name in {"record", "apply", "enqueue", "done", "commit", "sweep"}
 
 
@@ -43,17 +43,17 @@ class Batch:
         self.world = world
         self.rules = world.rules
         self.reads = {read.document: read for read in reads}
-        self.since = since  # documents dated later are met again, so it pays to mark them as done
+        self.since = since  # documents dated later are read again, so they are marked as done
         self.distrusted = set(distrusted)
         self.outcome = Outcome()
         self.asking = list(self.reads)
         self.open: set[tuple[Key, Document]] = set()  # entries to change
-        self.heirs: set[tuple[Key, Document]] = set()  # those of them that let another document leave
+        self.successors: set[tuple[Key, Document]] = set()  # those of them that let another document leave
         self.tokens: dict[Document, int] = {}
         self.now = 0
 
     def run(self) -> Steps[bool]:
-        """Ask, write and mark; False if the documents have to be read again."""
+        """Record, write and mark; False if the documents must be read again."""
         try:
             while self.asking or self.open:
                 while self.asking:
@@ -66,7 +66,7 @@ class Batch:
         return True
 
     def _ask(self, document: Document) -> Steps[None]:
-        """Record a version, and find out what is to be written for it."""
+        """Record a version, and find out which entries it changes."""
         self.tokens.pop(document, None)
         read = self.reads[document]
         if read.invalid and self.rules.invalid_unrecorded:
@@ -74,11 +74,11 @@ class Batch:
             return
         answer, locked = yield Step("record", partial(self.world.record, read), read)
         self._check(answer.answer)
-        if answer.answer is Answer.OVERTAKEN:
+        if answer.answer is Answer.STALE:
             yield from self._read_again(document)
             self.asking.append(document)
             return
-        todo = answer.answer is Answer.GO or document in self.distrusted
+        todo = answer.answer is Answer.PROCEED or document in self.distrusted
         if todo and locked:
             self._set_aside(document, self.outcome.deferred)
             return
@@ -88,11 +88,11 @@ class Batch:
             self.tokens[document] = answer.token
 
     def _set_aside(self, document: Document, where: set[Document]) -> None:
-        """Leave a document to a later batch, but do not keep another one from leaving a key."""
+        """Leave a document to a later batch, unless another document needs its entry to leave a key."""
         self.outcome.move(document, where)
-        self.open = {pair for pair in self.open if pair[1] != document or pair in self.heirs}
+        self.open = {pair for pair in self.open if pair[1] != document or pair in self.successors}
         if self.reads[document].invalid and any(pair[1] == document for pair in self.open):
-            self.world.invalid_heirs.add(document)
+            self.world.invalid_successors.add(document)
 
     def _apply(self, key: Key) -> Steps[None]:
         """Change the open entries of a key in one call."""
@@ -101,31 +101,31 @@ class Batch:
         call = partial(self.world.apply, key, changes, dict(self.reads))
         answer: ApplyAnswer = yield Step("apply", call, (key, changes))
         self._check(answer.answer)
-        if answer.answer is Answer.OVERTAKEN:
+        if answer.answer is Answer.STALE:
             for document in documents:
                 yield from self._read_again(document)
                 self._join(document)
         elif answer.answer is Answer.NEED and answer.top:
-            yield from self._fetch_heir(key, answer.top.document)
+            yield from self._fetch_successor(key, answer.top.document)
         else:
             self.open -= {(key, document) for document in documents}
             if answer.top and not answer.write and any(change.live for change in changes.values()):
-                yield from self._look_at_holder(key, answer.top)
+                yield from self._check_holder(key, answer.top)
 
     def _change(self, key: Key, document: Document) -> Change:
         read = self.reads[document]
         return Change(read.timestamp, key in read.claims, read.read_at)
 
-    def _fetch_heir(self, key: Key, heir: Document) -> Steps[None]:
-        """Read the document that is the newest once another one has left."""
-        self.open.add((key, heir))
-        self.heirs.add((key, heir))
-        read = yield from self._read_again(heir)
-        if self.rules.heir_recorded or read.invalid:
-            self._join(heir)
+    def _fetch_successor(self, key: Key, successor: Document) -> Steps[None]:
+        """Read the document whose claim is the newest after another one has left."""
+        self.open.add((key, successor))
+        self.successors.add((key, successor))
+        read = yield from self._read_again(successor)
+        if self.rules.successor_recorded or read.invalid:
+            self._join(successor)
 
-    def _look_at_holder(self, key: Key, top: Claim) -> Steps[None]:
-        """Read the document whose claim is the newest; the claim may be out of date."""
+    def _check_holder(self, key: Key, top: Claim) -> Steps[None]:
+        """Read the document of the newest claim again; the claim may be out of date."""
         if not self.rules.holder_reread or (key, top.document) in self.open:
             return
         holder = top.document
@@ -134,7 +134,7 @@ class Batch:
             return
         self.reads[holder] = read
         self.open.add((key, holder))
-        if self.rules.heir_recorded:
+        if self.rules.successor_recorded:
             self._join(holder)
 
     def _enqueue(self) -> Steps[None]:
@@ -142,7 +142,7 @@ class Batch:
             read = self.reads[document]
             answer = yield Step("enqueue", partial(self.world.enqueue, read), read)
             self._check(answer.answer)
-            if answer.answer is Answer.OVERTAKEN:
+            if answer.answer is Answer.STALE:
                 yield from self._read_again(document)
                 self._join(document)
             else:
@@ -156,13 +156,13 @@ class Batch:
                 yield Step("done", partial(self.world.done, read, token), read)
 
     def _read_again(self, document: Document) -> Steps[Read]:
-        """Read a document by its _id; the last answer of Redis tells when."""
+        """Read a document by its _id; its read time is the last answer of Redis."""
         read: Read = yield Step("find", partial(self.world.find, document, self.now), document)
         self.reads[document] = read
         return read
 
     def _join(self, document: Document) -> None:
-        """Ask about a document that was read again; its open entries are written also if it is done."""
+        """Record a document again that was read again; its open entries are written even if it is done."""
         self.distrusted.discard(document)
         if document not in self.asking:
             self.asking.append(document)
@@ -174,7 +174,7 @@ class Batch:
 
 
 def worker(world: World) -> Actor:
-    """Backfill: read everything once."""
+    """Backfill: read all documents once."""
     written = False
     while not written:
         read_at = yield Step("time", lambda: world.now)
@@ -186,7 +186,7 @@ def worker(world: World) -> Actor:
 
 
 def cycle(world: World) -> Actor:
-    """Read what changed since the last cycle, and what was deferred."""
+    """Read changed and deferred documents."""
     rules = world.rules
     reach = (OVERLAP + DEADLINE * rules.lookback_deadline) * rules.lookback
     since, began = yield Step("begin", lambda: (min(world.position, world.checked - reach), world.today))
@@ -219,7 +219,7 @@ def cycle(world: World) -> Actor:
 
 
 def follower(world: World) -> Actor:
-    """Read what the change stream names."""
+    """Read the documents of the change stream."""
     written = False
     while not written:
         read_at = yield Step("time", lambda: world.now)
@@ -244,7 +244,7 @@ def follower(world: World) -> Actor:
 
 
 def reconcile(world: World) -> Actor:
-    """Read every document that MongoDB, a record or a live entry names."""
+    """Read every document in MongoDB, in a record or in a live entry."""
 
     def everything() -> list[tuple[Document, set[Key]]]:
         keys: dict[Document, set[Key]] = {name: set() for name in (*world.documents, *world.records)}

@@ -1,7 +1,7 @@
-"""For each rule of the protocol a schedule that ends wrong without it.
+"""A schedule for each rule of the protocol that ends wrong without the rule.
 
-A schedule reads `event, worker until apply, follower`: an event happens, a worker goes on until its next step
-is an apply, a follower goes on to its end.
+The schedule `event, worker until apply, follower` means: an event happens, a worker runs until its next step
+is an apply, a follower runs to its end.
 """
 
 from collections.abc import Callable
@@ -14,32 +14,32 @@ from tests.simulation.scenarios import story
 
 @dataclass(frozen=True)
 class Counterexample:
-    """A schedule, and when its end is judged."""
+    """A schedule, and the check of its result."""
 
     rule: str
     why: str
     events: tuple[str, ...]
     schedule: str
-    judge: Callable[[Run], list[str]] = Run.end
+    check: Callable[[Run], list[str]] = Run.end
     documents: str = "ED"
     ttl: int | None = None
     cap: int = 9
     synced: bool = True
 
     def play(self, *, without: bool) -> tuple[Run, list[str]]:
-        """Play it with the rule or without; what is wrong in the end."""
+        """Play it with or without the rule; returns the run and its faults."""
         rules = replace(Rules(cap=self.cap), **{self.rule: not without})
         run = Run(story(self.why, *self.events, documents=self.documents, ttl=self.ttl), (), rules)
         if self.synced:
             run.sync()
         run.play_by_hand(self.schedule)
-        return run, self.judge(run)
+        return run, self.check(run)
 
 
 COUNTEREXAMPLES = [
     Counterexample(
         "late",
-        "the entry that refuses a sleeping worker is pruned",
+        "the entry that refuses a suspended worker has been deleted",
         ("3 write D B",),
         "worker until apply, event, follower, sleep, worker",
         synced=False,
@@ -57,25 +57,25 @@ COUNTEREXAMPLES = [
         "event, follower, event, event, follower",
     ),
     Counterexample(
-        "overtaken_record",
-        "an heir moves, and is deleted before its move is recorded",
+        "stale_record",
+        "a successor moves, and is deleted before its move is recorded",
         ("30 write D C", "1 write E B", "1 delete E"),
         "event, cycle until find, event, cycle until record, event, follower, cycle",
     ),
     Counterexample(
-        "overtaken_apply",
+        "stale_apply",
         "a tombstone is written after its document has come back",
         ("3 evict D", "3 write D A"),
         "event, worker until apply, event, follower, worker",
     ),
     Counterexample(
-        "overtaken_queue",
+        "stale_queue",
         "a request is queued after it was answered",
         ("3 ask G", "2 write G B"),
         "event, worker until find, worker until enqueue, event, follower, worker",
     ),
     Counterexample(
-        "queue_noted",
+        "queue_recorded",
         "the queue does not know that the request was answered",
         ("3 ask G", "2 write G B"),
         "event, worker until find, worker until enqueue, event, follower, worker",
@@ -100,7 +100,7 @@ COUNTEREXAMPLES = [
     ),
     Counterexample(
         "sweep_exact",
-        "a document asks again while a cycle looks whether it has ceased to",
+        "a document becomes pending again while a cycle checks its old request",
         ("3 ask D", "2 write D A", "20 tick", "1 ask D"),
         "event, follower, event, follower, event, cycle until sweep, event, follower, cycle, reconcile",
     ),
@@ -124,7 +124,7 @@ COUNTEREXAMPLES = [
     ),
     Counterexample(
         "union",
-        "a worker that was to take D from A crashes",
+        "a worker crashes before it removes D from A",
         ("3 write D B",),
         "event, worker until apply, crash worker, follower",
     ),
@@ -136,7 +136,7 @@ COUNTEREXAMPLES = [
     ),
     Counterexample(
         "lost",
-        "the heir is not known",
+        "the successor is not known",
         ("3 write D B",),
         "event, follower",
     ),
@@ -147,14 +147,14 @@ COUNTEREXAMPLES = [
         "event, event, follower",
     ),
     Counterexample(
-        "heir_in_same_call",
-        "the key is gone until its heir is written",
+        "successor_in_same_call",
+        "the key is gone until its successor is written",
         ("3 write D B",),
         "event, follower",
     ),
     Counterexample(
-        "heir_recorded",
-        "the record of an heir has expired when the heir moves",
+        "successor_recorded",
+        "the record of a successor has expired when the successor moves",
         ("30 write D A", "20 write D B", "1 write E C"),
         "event, follower, event, follower, event, follower",
         ttl=30,
@@ -168,7 +168,7 @@ COUNTEREXAMPLES = [
     ),
     Counterexample(
         "done_token",
-        "a worker marks what another one was about to write when it crashed",
+        "a worker marks a version that another one was about to write when it crashed",
         ("3 write D A", "1 delete D", "1 write D A @8"),
         "event, worker until done, event, reconcile, "
         "event, second worker until apply, crash second worker, worker",
@@ -190,7 +190,7 @@ COUNTEREXAMPLES = [
     ),
     Counterexample(
         "overflow",
-        "the heir is older than a claim that was dropped",
+        "the successor is older than a claim that was dropped",
         ("6 write D B", "0 write H A @0", "2 write G B"),
         "event, event, follower, event, follower",
         Run.settle_or_reconcile,
@@ -220,7 +220,7 @@ COUNTEREXAMPLES = [
     ),
     Counterexample(
         "late_commit",
-        "a sleeping worker drops a dead letter that no cycle meets again",
+        "a suspended worker removes a dead letter that no cycle reads again",
         ("30 write G C", "0 break D -10", "12 write G C"),
         "worker until commit, event, event, cycle, sleep, event, second cycle, worker",
         Run.settle,

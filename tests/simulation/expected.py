@@ -1,4 +1,4 @@
-"""What must be true of a world once it is quiet."""
+"""What must be true of a world once nothing happens any more."""
 
 import itertools
 from collections.abc import Iterator
@@ -7,31 +7,31 @@ from typing import NamedTuple
 from tests.simulation.protocol import Document, Key, Kind, Version
 from tests.simulation.world import World
 
-Shown = tuple[Document, int]
+Content = tuple[Document, int]
 
 
 class Projection(NamedTuple):
-    """What the keys show if each invalid document counts as one of its former versions, or as none."""
+    """The content of the keys if each invalid document counts as one of its former versions, or as none."""
 
-    shown: dict[Key, Shown]
-    left_out: frozenset[Document]
+    shown: dict[Key, Content]
+    omitted: frozenset[Document]
 
 
 def faults(world: World, *, strict: bool = True, lists: bool = True) -> list[str]:
-    """What is wrong with a quiet world.
+    """The faults of a world in which nothing happens any more.
 
-    Not strict: a deleted document may still hold its keys, since nothing told of it.
+    Not strict: a deleted document may still hold its keys, because no event reported it.
     """
     found = [*world.wrong, *_keys(world, strict=strict), *_queue(world)]
     return [*found, *_lists(world)] if lists else found
 
 
 def _keys(world: World, *, strict: bool) -> Iterator[str]:
-    """Each key shows what the newest claim says."""
+    """Each key has the content of the newest claim."""
     projections = list(_projections(world))
     for key in sorted(set(world.shown).union(*(each.shown for each in projections))):
-        possible = [each.shown.get(key) for each in projections if not _forgets(world, key, each)]
-        if not any(_shows(world, key, wanted, strict=strict) for wanted in possible):
+        possible = [each.shown.get(key) for each in projections if not _omits(world, key, each)]
+        if not any(_matches(world, key, expected, strict=strict) for expected in possible):
             yield f"{key} shows {world.shown.get(key)} instead of {' or '.join(map(str, possible))}"
 
 
@@ -49,32 +49,32 @@ def _projections(world: World) -> Iterator[Projection]:
         yield Projection(shown, frozenset(d for d, v in documents.items() if v is None))
 
 
-def _forgets(world: World, key: Key, projection: Projection) -> bool:
-    """Whether a projection leaves out an invalid document that did fill a key, and was no heir."""
+def _omits(world: World, key: Key, projection: Projection) -> bool:
+    """Whether a projection omits an invalid document that had filled the key, and was no successor."""
     return any(
-        (key, d) in world.claimed and d not in world.invalid_heirs and None not in world.history[d]
-        for d in projection.left_out
+        (key, d) in world.claimed and d not in world.invalid_successors and None not in world.history[d]
+        for d in projection.omitted
     )
 
 
-def _shows(world: World, key: Key, wanted: Shown | None, *, strict: bool) -> bool:
+def _matches(world: World, key: Key, expected: Content | None, *, strict: bool) -> bool:
     shown = world.shown.get(key)
-    if shown == wanted:
+    if shown == expected:
         return True
-    expired = world.ttl is not None and wanted and wanted[1] <= world.today - world.ttl
-    if expired and wanted and (shown is None or shown[1] < wanted[1]):
-        return True  # an older claim may have come later
+    expired = world.ttl is not None and expected and expected[1] <= world.today - world.ttl
+    if expired and expected and (shown is None or shown[1] < expected[1]):
+        return True  # an older claim may have been written later
     owner = world.owners.get(key)
     if strict or owner is None or not owner.claims(world.rules):
         return False
     holder = owner.claims(world.rules)[-1].document
     if holder in world.documents:
         return False
-    return not wanted or _behind_deleted(world, wanted[0], holder, owner.entries[holder].written_at)
+    return not expected or _behind_deleted(world, expected[0], holder, owner.entries[holder].written_at)
 
 
 def _behind_deleted(world: World, document: Document, holder: Document, written_at: int) -> bool:
-    """Whether a claim may stay behind that of a deleted document: unless it was handled later."""
+    """Whether a claim may lose against a deleted document: unless it was handled later."""
     if world.documents[document].kind is Kind.INVALID:
         return True
     if world.changed_at.get(document, -1) < world.changed_at[holder]:

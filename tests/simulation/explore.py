@@ -10,13 +10,13 @@ from tests.simulation.protocol import Answer, Read, Rules
 from tests.simulation.scenarios import Scenario
 from tests.simulation.world import DEADLINE, INTERVAL, UNIT, World
 
-LIMIT = 300  # steps after which an actor is taken to go round in circles
+LIMIT = 300  # steps after which a run counts as an endless loop
 CRASHES = ("crash", "crash, call under way")
 ACCIDENTS = (*CRASHES, "repeat", "sleep", "stale")
 
 
 class Option(NamedTuple):
-    """Something that may happen next."""
+    """A possible next action."""
 
     what: str
     actor: str = ""
@@ -33,7 +33,7 @@ class Run:
     def __init__(
         self,
         scenario: Scenario,
-        crew: Sequence[str],
+        actor_names: Sequence[str],
         rules: Rules | None = None,
         faults: int = 0,
         accidents: Collection[str] = ACCIDENTS,
@@ -41,37 +41,39 @@ class Run:
         self.world = World(rules or Rules(), scenario.start(), scenario.ttl)
         self.trace: list[tuple[object, ...]] = []
         self.events = list(scenario.events)
-        self.crew = list(crew)
-        self.starts = dict.fromkeys(crew, 1)
+        self.actor_names = list(actor_names)
+        self.starts = dict.fromkeys(actor_names, 1)
         self.running: dict[str, tuple[Actor, Step]] = {}
         self.current = ""
-        self.under_way: list[Step] = []  # calls that were sent, and not yet received
+        self.in_flight: list[Step] = []  # calls that were sent but not received yet
         self.faults = faults
         self.accidents = accidents
         self.steps = 0
         self.stuck = False
 
     def sync(self) -> "Run":
-        """Begin with a cache that is in step."""
+        """Start with a cache that agrees with MongoDB."""
         self._finish(cycle(self.world), "first cycle")
         if self.world.ttl is None:
             self.world.watched = frozenset(self.world.documents)
         return self
 
     def play(self, choose: Choose) -> None:
-        """Let everything happen that may."""
+        """Choose actions until none is possible."""
         while not self.stuck and (options := self.options()):
             self.do(choose(options))
 
     def options(self) -> list[Option]:
-        """What may happen next; the first one is the least surprising."""
+        """The possible next actions; the first one is the most usual."""
         busy = int(self.current in self.running)
         options = [Option("go on", self.current)] if busy else []
         if self.events:
             options.append(Option("event", switch=busy))
         options += [Option("go on", a, busy) for a in self.running if a != self.current]
-        options += [Option("start", a, busy) for a in self.crew if a not in self.running and self._wanted(a)]
-        if self.under_way and options:
+        options += [
+            Option("start", a, busy) for a in self.actor_names if a not in self.running and self._may_start(a)
+        ]
+        if self.in_flight and options:
             options.append(Option("late call", switch=busy))
         return options + self._accidents() if self.faults > 0 and busy else options
 
@@ -84,13 +86,13 @@ class Run:
             possible.add("stale")
         return [Option(each, self.current, fault=1) for each in self.accidents if each in possible]
 
-    def _wanted(self, actor: str) -> bool:
+    def _may_start(self, actor: str) -> bool:
         if actor.endswith("follower"):
             return len(self.world.events) > self.world.token
         return self.starts[actor] > 0
 
     def do(self, option: Option) -> None:
-        """Let something happen."""
+        """Carry out an action."""
         self.world.pass_time(1)
         self.faults -= option.fault
         what, actor = option.what, option.actor
@@ -100,15 +102,15 @@ class Run:
                 self.world.happen(event)
                 self.trace.append(("--", event, f"[{self.world.today}]"))
             case "late call":
-                self._receive(self.under_way.pop(0))
+                self._receive(self.in_flight.pop(0))
             case "crash" | "crash, call under way":
                 step = self.running.pop(actor)[1]
                 self.trace.append((actor, what, "before", step))
                 self.starts[actor] += 1
                 if what != "crash":
-                    self.under_way.append(step)
+                    self.in_flight.append(step)
             case "repeat":
-                self.under_way.append(self.running[actor][1])
+                self.in_flight.append(self.running[actor][1])
             case "wait":
                 self.world.pass_time(DEADLINE * UNIT // 2)
             case "sleep":
@@ -149,7 +151,7 @@ class Run:
         self.stuck = True
 
     def play_by_hand(self, schedule: str, *, end: bool = True) -> None:
-        """Play a schedule in words, then let what is left happen in order."""
+        """Play a schedule in words, then the remaining actions in order."""
         for move in schedule.split(", "):
             if move in {"event", "sleep", "wait"}:
                 self.do(Option(move))
@@ -158,8 +160,8 @@ class Run:
                 self.do(Option(what, actor))
             else:
                 actor, _, step = move.partition(" until ")
-                if actor not in self.crew:
-                    self.crew.append(actor)
+                if actor not in self.actor_names:
+                    self.actor_names.append(actor)
                     self.starts[actor] = 1
                 self.do(Option("go on", actor))
                 while not self.stuck and actor in self.running and self.running[actor][1].name != step:
@@ -167,24 +169,24 @@ class Run:
         if end:
             self.play(lambda options: options[0])
 
-    # What is wrong in the end
+    # Checks at the end
 
     def end(self) -> list[str]:
-        """What is wrong as soon as the actors have finished."""
-        for step in self.under_way:
+        """The faults as soon as the actors have finished."""
+        for step in self.in_flight:
             self._receive(step)
         return self._faults(strict=True, lists=False)
 
     def settle(self) -> list[str]:
-        """What is wrong after two quiet cycles, or after one where keys expire."""
-        world, followed = self.world, any(actor.endswith("follower") for actor in self.crew)
+        """The faults after two cycles without events, or after one if keys expire."""
+        world, followed = self.world, any(actor.endswith("follower") for actor in self.actor_names)
         self.trace.append(("-- quiet",))
         world.pass_time(UNIT)
         world.locked.clear()
-        if followed and self._wanted("follower"):
+        if followed and self._may_start("follower"):
             self._finish(follower(world), "last follower")
         self._finish(cycle(world), "last but one cycle")
-        for step in self.under_way:
+        for step in self.in_flight:
             self._receive(step)
         if world.ttl is None:
             world.pass_time(INTERVAL * UNIT)
@@ -195,12 +197,12 @@ class Run:
         return self._faults(strict=followed or not deleted, lists=world.ttl is None)
 
     def settle_or_reconcile(self) -> list[str]:
-        """What is wrong after two cycles, and after a reconciliation if one is due."""
+        """The faults after two cycles, and after a reconciliation if one is due."""
         found = self.settle()
         return self.reconcile() if self.world.reconcile_due else found
 
     def reconcile(self) -> list[str]:
-        """What is wrong after a reconciliation and a cycle."""
+        """The faults after a reconciliation and a cycle."""
         self._finish(reconcile(self.world), "reconciliation")
         self.world.pass_time(INTERVAL * UNIT)
         self._finish(cycle(self.world), "cycle afterwards")
@@ -210,7 +212,7 @@ class Run:
         return ["stuck"] if self.stuck else faults(self.world, strict=strict, lists=lists)
 
     def story(self) -> str:
-        """What happened, a line for each step."""
+        """The trace, one line for each step."""
         return "\n".join(" ".join(_text(each) for each in line) for line in self.trace)
 
 
@@ -227,18 +229,18 @@ def _text(item: object) -> str:
 # Schedules at random
 
 
-def by_chance(chance: random.Random) -> Choose:
-    """Mostly go on, sometimes switch, seldom let something go wrong."""
-    stay = chance.choice((0.5, 0.8, 0.9))
+def random_choice(random_source: random.Random) -> Choose:
+    """Mostly continue an actor, sometimes switch, rarely choose an accident."""
+    stay = random_source.choice((0.5, 0.8, 0.9))
 
     def choose(options: Sequence[Option]) -> Option:
         accidents = [option for option in options if option.fault]
-        if accidents and chance.random() < 0.05:
-            return chance.choice(accidents)
+        if accidents and random_source.random() < 0.05:
+            return random_source.choice(accidents)
         harmless = [option for option in options if not option.fault]
-        if harmless[0].what == "go on" and not harmless[0].switch and chance.random() < stay:
+        if harmless[0].what == "go on" and not harmless[0].switch and random_source.random() < stay:
             return harmless[0]
-        return chance.choice(harmless)
+        return random_source.choice(harmless)
 
     return choose
 
@@ -247,7 +249,7 @@ def by_chance(chance: random.Random) -> Choose:
 
 
 def schedules(prepare: Callable[[], Run], switches: int) -> Iterator[Run]:
-    """Every schedule with so many interruptions at most, and with the faults that the run allows."""
+    """Every schedule with at most `switches` interruptions, and with the faults that the run allows."""
     prefixes: list[list[int]] = [[]]
     while prefixes:
         run = prepare()
@@ -256,7 +258,7 @@ def schedules(prepare: Callable[[], Run], switches: int) -> Iterator[Run]:
 
 
 class _Search:
-    """Follow a prefix of choices, then take the first one each time, and note the others."""
+    """Follow a prefix of choices, then take the first option each time, and record the others."""
 
     def __init__(self, prefixes: list[list[int]], switches: int) -> None:
         self.prefixes = prefixes

@@ -1,7 +1,7 @@
-"""What happens to MongoDB: stories with a name, and stories at random.
+"""Events in MongoDB: named and random stories.
 
-An event reads `3 write D AB -2`: three units after the event before it D is written, claims A and B, and is
-dated two units ago. `@999` is a date of its own.
+The event `3 write D AB -2` means: three units after the previous event D is written, claims A and B, and is
+dated two units ago. `@999` is an absolute date.
 """
 
 import random
@@ -18,20 +18,20 @@ WRITES = ("write", "evict", "ask", "break")
 
 @dataclass(frozen=True)
 class Scenario:
-    """What happens to MongoDB in one run."""
+    """The events in MongoDB in one run."""
 
     name: str
     events: tuple[Event, ...]
-    documents: str = "ED"  # documents that claim A in the beginning; the last one is the newest
+    documents: str = "ED"  # documents that claim A at the start; the last one is the newest
     ttl: int | None = None
 
     def start(self) -> dict[Document, Version]:
-        """The documents in the beginning."""
+        """The documents at the start."""
         return {d: Version(n, Kind.CONTENT, frozenset("A")) for n, d in enumerate(self.documents, 1)}
 
 
 def story(name: str, *events: str, documents: str = "ED", ttl: int | None = None) -> Scenario:
-    """A story in words."""
+    """A scenario from events in words."""
     return Scenario(name, tuple(map(_event, events)), documents, ttl)
 
 
@@ -77,7 +77,7 @@ STORIES = [
     story("invalid, mended", "3 break D", "3 write D A"),
     story("invalid, mended elsewhere", "3 break D", "3 write D B"),
     story("invalid, mended late", "12 break D", "3 write D B -10"),
-    story("invalid heir", "3 break E", "3 write D B"),
+    story("invalid successor", "3 break E", "3 write D B"),
     story("moved, invalid, moved back", "3 write D B", "2 break D", "2 write D A"),
     story("future, back", "3 write D A @999", "3 write D A"),
     story("future, back elsewhere", "3 write D A @999", "3 write D B"),
@@ -93,7 +93,7 @@ STORIES = [
         "1 write D A -4",
         "2 write E B",
     ),
-    story("future heir comes back", "3 write E A @999", "2 write D A", "2 write E A -3", "2 write D B"),
+    story("future successor comes back", "3 write E A @999", "2 write D A", "2 write E A -3", "2 write D B"),
     story("future, back, moves on", "3 write D A @999", "3 write D A", "3 write D B"),
     story("future, back, time", "3 write D A @999", "3 write D A", "30 tick"),
     story("future, back late, time", "3 write D A @999", "3 write D A -6", "4 tick", "4 tick"),
@@ -116,69 +116,76 @@ STORIES = [
     story("lock, deleted", "0 lock D", "3 write D A", "3 delete D", "2 unlock D"),
     story("lock, pending", "0 lock D", "3 ask D", "3 write D A", "2 unlock D"),
     story("lock, invalid", "0 lock D", "3 write D A", "3 break D", "2 unlock D"),
-    story("heir locked", "0 lock E", "2 write E A", "1 write D B", "20 unlock E"),
+    story("successor locked", "0 lock E", "2 write E A", "1 write D B", "20 unlock E"),
     story("both move", "3 write D B", "2 write E B"),
     story("swap", "3 write D B", "0 write E B", "2 write D A"),
     story(
-        "heir moves to and fro, then on",
+        "successor moves to and fro, then on",
         "2 write E B",
         "2 write E A -1",
         "1 write D A",
         "1 evict D",
         "2 write E C",
     ),
-    story("heir to and fro", "2 write D A", "1 write E B -1", "1 write E A -1", "2 write D B", "1 write E C"),
+    story(
+        "successor to and fro",
+        "2 write D A",
+        "1 write E B -1",
+        "1 write E A -1",
+        "2 write D B",
+        "1 write E C",
+    ),
     story("two keys, one given up", "2 write D AB", "2 write D A", "2 write D B"),
     story("slow delete", "20 write D A", "20 delete D", "20 write D A"),
     story("time around a move", "3 write D B -2", "6 tick", "6 tick", "6 tick"),
 ]
 
 
-def random_story(chance: random.Random) -> Scenario:
-    """Every write of a document has a date of its own, and dates go back from the future only."""
+def random_story(random_source: random.Random) -> Scenario:
+    """Dates of a document are unique, and go back from the future only."""
     while True:
-        events = tuple(_random_event(chance) for _ in range(chance.randint(2, 5)))
+        events = tuple(_random_event(random_source) for _ in range(random_source.randint(2, 5)))
         if _is_plausible(events):
             return Scenario("random", events)
 
 
-def expiring_story(chance: random.Random) -> Scenario:
-    """The cache forgets what was written long ago; time passes in leaps."""
+def expiring_story(random_source: random.Random) -> Scenario:
+    """Keys and registers expire; time passes in leaps."""
     while True:
-        events = random_story(chance).events
+        events = random_story(random_source).events
         if not any(event.date == FUTURE or event.action == "break" for event in events):
-            slow = [event._replace(wait=event.wait * chance.choice((1, 1, 1, 5))) for event in events]
-            return Scenario("expiring", (*slow, Event(chance.choice((0, 5, 20, 45)), "tick")), ttl=30)
+            slow = [event._replace(wait=event.wait * random_source.choice((1, 1, 1, 5))) for event in events]
+            return Scenario("expiring", (*slow, Event(random_source.choice((0, 5, 20, 45)), "tick")), ttl=30)
 
 
-def crowded_story(chance: random.Random) -> Scenario:
+def crowded_story(random_source: random.Random) -> Scenario:
     """Many documents claim one key."""
     events, today, newest = [], 5, {"E": 1, "D": 2, "G": 3, "H": 0}
-    for _ in range(chance.randint(3, 8)):
+    for _ in range(random_source.randint(3, 8)):
         wait, late, document = (
-            chance.choice((0, 1, 2, 3)),
-            chance.choice((0, 0, 1, 3, 6)),
-            chance.choice("EDGH"),
+            random_source.choice((0, 1, 2, 3)),
+            random_source.choice((0, 0, 1, 3, 6)),
+            random_source.choice("EDGH"),
         )
         if today + wait - late > newest[document]:
             today += wait
             newest[document] = today - late
-            action = "evict" if document != "H" and chance.random() < 0.15 else "write"
-            events.append(Event(wait, action, document, chance.choice("AAB"), late))
+            action = "evict" if document != "H" and random_source.random() < 0.15 else "write"
+            events.append(Event(wait, action, document, random_source.choice("AAB"), late))
     return Scenario("crowded", tuple(events), "EDG")
 
 
-def set_back_story(chance: random.Random) -> Scenario:
+def set_back_story(random_source: random.Random) -> Scenario:
     """The clock of Redis is set back once."""
-    events = list(random_story(chance).events)
-    step = Event(chance.choice((0, 1, 3)), "set-back", late=chance.choice((1, 3, 8, 15)))
-    events.insert(chance.randint(0, len(events)), step)
+    events = list(random_story(random_source).events)
+    step = Event(random_source.choice((0, 1, 3)), "set-back", late=random_source.choice((1, 3, 8, 15)))
+    events.insert(random_source.randint(0, len(events)), step)
     return Scenario("clock set back", tuple(events))
 
 
 RANDOM: Mapping[str, Callable[[random.Random], Scenario]] = MappingProxyType(
     {
-        "stories": lambda chance: chance.choice(STORIES),
+        "stories": lambda random_source: random_source.choice(STORIES),
         "random": random_story,
         "expiring": expiring_story,
         "crowded": crowded_story,
@@ -187,7 +194,7 @@ RANDOM: Mapping[str, Callable[[random.Random], Scenario]] = MappingProxyType(
 )
 
 
-def _random_event(chance: random.Random) -> Event:
+def _random_event(random_source: random.Random) -> Event:
     actions = {
         "write": 10,
         "evict": 2,
@@ -198,12 +205,14 @@ def _random_event(chance: random.Random) -> Event:
         "unlock": 0.7,
         "tick": 1,
     }
-    action = chance.choices(list(actions), list(actions.values()))[0]
-    keys: Key = chance.choice(("A", "A", "B", "AB")) if action == "write" else ""
-    late, date = chance.choice(
+    action = random_source.choices(list(actions), list(actions.values()))[0]
+    keys: Key = random_source.choice(("A", "A", "B", "AB")) if action == "write" else ""
+    late, date = random_source.choice(
         ((0, None), (0, None), (0, None), (2, None), (5, None), (10, None), (0, FUTURE))
     )
-    return Event(chance.choice((0, 1, 1, 2, 3, 6, 12)), action, chance.choice("DDDEEG"), keys, late, date)
+    return Event(
+        random_source.choice((0, 1, 1, 2, 3, 6, 12)), action, random_source.choice("DDDEEG"), keys, late, date
+    )
 
 
 def _is_plausible(events: tuple[Event, ...]) -> bool:

@@ -1,4 +1,4 @@
-"""MongoDB and Redis as the actors see them, and an observer that checks every step."""
+"""MongoDB and Redis for the actors, and an observer that checks every step."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -28,8 +28,8 @@ from tests.simulation.protocol import (
 
 UNIT = 1000  # a unit of MongoDB's clock, in ticks of the clock of Redis; a step of an actor is one tick
 OVERLAP = 10  # units between the date of a version and its commit, at most
-DEADLINE = 10  # units between a read and the calls that are made of it, at most
-STALENESS = 3  # units that a deposed primary takes itself for the primary, at most
+DEADLINE = 10  # units between a read and the calls based on it, at most
+STALENESS = 3  # units that a deposed primary still acts as primary, at most
 INTERVAL = 100  # units between two cycles
 NEVER = 10**9
 
@@ -37,14 +37,14 @@ Value = TypeVar("Value")
 
 
 class Event(NamedTuple):
-    """Something that happens to MongoDB, `wait` units after the event before it."""
+    """An event in MongoDB, `wait` units after the previous one."""
 
     wait: int
     action: str
     document: Document = "D"
     keys: str = ""
     late: int = 0  # units between the date of the version and its commit
-    date: int | None = None  # a date of its own
+    date: int | None = None  # an absolute date
 
     def __str__(self) -> str:
         date = f"@{self.date}" if self.date is not None else f"-{self.late}" if self.late else ""
@@ -65,14 +65,14 @@ class Expiring(dict[str, Value]):
         self.expiry[key] = NEVER * UNIT if self.ttl is None else now + self.ttl
 
     def expire(self, now: int) -> None:
-        """Drop what has lived long enough."""
+        """Drop expired keys."""
         for key in [key for key in self if self.expiry[key] <= now]:
             del self[key]
 
 
 @dataclass
 class Outcome:
-    """What a batch leaves for its commit."""
+    """The result of a batch for its commit."""
 
     settled: set[Document] = field(default_factory=set)
     deferred: set[Document] = field(default_factory=set)
@@ -94,7 +94,7 @@ class World:
         self.set_back = 0
         # MongoDB
         self.documents = dict(documents)
-        self.stale = dict(documents)  # what a deposed primary returns
+        self.stale = dict(documents)  # the documents that a deposed primary returns
         self.stale_until = 0
         self.history: dict[Document, list[Version | None]] = {d: [v] for d, v in documents.items()}
         self.changed_at: dict[Document, int] = {}
@@ -119,7 +119,7 @@ class World:
         self.wrong: list[str] = []
         self.handled: dict[Document, tuple[int | None, int]] = {}
         self.claimed: set[tuple[Key, Document]] = set()
-        self.invalid_heirs: set[Document] = set()
+        self.invalid_successors: set[Document] = set()
         self.newest_shown: dict[tuple[Key, Document], int] = {}
         self.reconcile_due = False
         self.beyond_overlap = False
@@ -129,7 +129,7 @@ class World:
 
     @property
     def today(self) -> int:
-        """MongoDB's clock."""
+        """The clock of MongoDB."""
         return self.ticks // UNIT
 
     @property
@@ -197,7 +197,7 @@ class World:
         self.events.append(document)
 
     def page(self, since: int, read_at: int, *, stale: bool = False) -> list[Read]:
-        """Read the documents dated later."""
+        """Read the documents dated later than `since`."""
         self.misled |= stale
         documents = self.stale if stale else self.documents
         found = [Read(d, v, read_at, confirmed=False) for d, v in documents.items() if v.timestamp >= since]
@@ -210,9 +210,9 @@ class World:
     # Redis
 
     def record(self, read: Read) -> tuple[RecordAnswer, bool]:
-        """Call the script, and look whether the campaign of the document is locked."""
+        """Call the script, and check whether the campaign of the document is locked."""
         new, answer = protocol.record(self.records.get(read.document), read, self.clock, self.rules)
-        if new and answer.answer in {Answer.GO, Answer.DONE}:
+        if new and answer.answer in {Answer.PROCEED, Answer.DONE}:
             self.records.put(read.document, new, self.ticks)
         return answer, read.version is not None and read.document in self.locked
 
@@ -225,7 +225,7 @@ class World:
     def apply(
         self, key: Key, changes: Mapping[Document, Change], reads: Mapping[Document, Read]
     ) -> ApplyAnswer:
-        """Call the script, which changes the register and the key in one step."""
+        """Call the script, which changes register and key atomically."""
         old = self.owners.get(key) or Owner({})
         new, answer = protocol.apply(old, changes, self.clock, self.rules)
         if new is old:
@@ -236,11 +236,11 @@ class World:
         version = reads[answer.top.document].version if answer.top and answer.write else None
         if answer.top and version and version.kind is Kind.CONTENT:
             self.shown.put(key, (answer.top.document, version.timestamp), self.ticks)
-            self._notice_step_back(key, answer.top.document, version)
+            self._check_step_back(key, answer.top.document, version)
         elif (answer.write or answer.remove) and key in self.shown:
             del self.shown[key]
             if not answer.reconcile:
-                self._notice_gap(key)
+                self._check_gap(key)
         return answer
 
     def enqueue(self, read: Read) -> EnqueueAnswer:
@@ -251,11 +251,11 @@ class World:
             self.requests[document] = new
         if answer.push and read.version:
             self.queue.append((document, read.version.timestamp, self._number(document, read.version)))
-            self._notice_stale_request(read)
+            self._check_stale_request(read)
         return answer
 
     def old_requests(self) -> list[tuple[Document, Request]]:
-        """The entries of the queue that no call can be late for any more."""
+        """The entries of the queue that are older than the deadline."""
         deadline = DEADLINE * UNIT
         return sorted((d, r) for d, r in self.requests.items() if self.now - r.written_at > deadline)
 
@@ -265,7 +265,7 @@ class World:
             self.requests.pop(document, None)
 
     def commit(self, outcome: Outcome, read_at: int) -> bool:
-        """Note deferrals and dead letters; False if the call came too late."""
+        """Record deferrals and dead letters; False if the call was too late."""
         if self.rules.late_commit and is_late(self.clock, read_at, self.rules):
             return False
         self.deferred = self.deferred - outcome.settled - outcome.dead | outcome.deferred
@@ -275,11 +275,11 @@ class World:
     # The observer
 
     def queued(self) -> Counter[tuple[Document, int, int]]:
-        """How often each version was queued; a version that was restored is another one."""
+        """How often each version was queued; a restored version counts as another one."""
         return Counter(self.queue)
 
-    def _notice_gap(self, key: Key) -> None:
-        """A key that some document filled all the time is never gone, unless a tombstone claimed it."""
+    def _check_gap(self, key: Key) -> None:
+        """A key that a document filled all the time is never missing, unless a tombstone claimed it."""
         versions = [v for history in self.history.values() for v in history]
         if any(v and v.kind is Kind.EVICTION and key in v.keys for v in versions):
             return
@@ -287,7 +287,7 @@ class World:
             if all(v and v.kind is Kind.CONTENT and key in v.keys for v in self.history[document]):
                 self.wrong.append(f"gap at {key}")
 
-    def _notice_step_back(self, key: Key, document: Document, version: Version) -> None:
+    def _check_step_back(self, key: Key, document: Document, version: Version) -> None:
         number = self._number(document, version)
         newest = self.newest_shown.get((key, document), 0)
         if number < newest and not self.misled:
@@ -297,7 +297,7 @@ class World:
     def _number(self, document: Document, version: Version) -> int:
         return max(n for n, each in enumerate(self.history[document]) if each == version)
 
-    def _notice_stale_request(self, read: Read) -> None:
+    def _check_stale_request(self, read: Read) -> None:
         now = self.documents.get(read.document)
         current = now.timestamp if now else None
         handled, when = self.handled.get(read.document, (None, -1))

@@ -1,4 +1,4 @@
-"""Documents, operations and a processor for tests of single batches."""
+"""Documents, writes and a processor for tests of single batches."""
 
 from collections.abc import Callable, Collection
 from typing import Any
@@ -10,7 +10,7 @@ from etl.model.batch import BatchOutcome
 from etl.model.result import TransformResult
 from etl.sync.processor import Processor
 from schemas.operations import Enqueue, Put
-from tests.support.twins import NAME
+from tests.support.assembly import NAME
 
 KEY = "config:api:a"
 OTHER = "config:api:b"
@@ -21,7 +21,7 @@ KNOWN = (NAME, "second")
 
 
 class Documents:
-    """The current version of each document, as reading it again gives it."""
+    """A fake collection: the current version of each document."""
 
     def __init__(self) -> None:
         self.held: dict[str, TransformResult] = {}
@@ -29,12 +29,12 @@ class Documents:
         self.after_read: Callable[[], None] = lambda: None
 
     def put(self, *versions: TransformResult) -> list[TransformResult]:
-        """Write these versions, and read them as a page."""
+        """Store these versions, and return them as a page."""
         self.held |= {version.document: version for version in versions}
         return [*versions]
 
     def reread(self, names: Collection[str]) -> list[TransformResult]:
-        """Those of these documents that there are, in order."""
+        """The current versions of these documents, in order."""
         self.reads.append({*names})
         known = (name for name in names if name.partition(" ")[0] in KNOWN)
         found = [self.held[name] for name in known if name in self.held]
@@ -45,20 +45,20 @@ class Documents:
 def process(
     processor: Processor, *page: TransformResult, read_at: int | None = None, **flags: Any
 ) -> BatchOutcome:
-    """Write a page, by default one that is read now and of documents that a delta meets again."""
+    """Write a page, by default one that is read now, with done marks for all documents."""
     return processor.process(page, read_at or processor.now(), **{"remember_from": 0} | flags)
 
 
-def says(text: str, key: str = KEY) -> Put:
-    """A hash that tells what it is of."""
+def status_put(text: str, key: str = KEY) -> Put:
+    """A write of a hash with this status."""
     return Put("config:api", key, {"status": text})
 
 
 def status(client: redis.Redis, key: str = KEY) -> Any:
-    """What the key says."""
+    """The status in the key."""
     return client.hget(key, "status")
 
 
-def asks(item: str, queue: str = QUEUE) -> Enqueue:
-    """A request."""
+def generation_request(item: str, queue: str = QUEUE) -> Enqueue:
+    """A generation request."""
     return Enqueue("queue:ai_generation", queue, item)

@@ -8,7 +8,7 @@ from etl.cache.keys import owner_key
 from etl.cache.writer import Applied, CacheWriter, KeyWrite, WriteConflict
 from etl.model.result import TransformResult
 from schemas.operations import Evict, Put
-from tests.support.batches import KEY, says
+from tests.support.batches import KEY, status_put
 from tests.support.results import result
 
 OWNER = owner_key(KEY)
@@ -19,7 +19,7 @@ IDS = [ObjectId(f"{number:024x}") for number in range(20)]
 
 def claim(document_id: Any, ms: int = 1_000, text: str | None = None) -> KeyWrite:
     """A document claims the key."""
-    return change(document_id, says(text or f"{document_id} {ms}"), ms)
+    return change(document_id, status_put(text or f"{document_id} {ms}"), ms)
 
 
 def leave(document_id: Any, ms: int = 1_000) -> KeyWrite:
@@ -28,13 +28,13 @@ def leave(document_id: Any, ms: int = 1_000) -> KeyWrite:
 
 
 def change(document_id: Any, write: Put | Evict | None, ms: int = 1_000) -> KeyWrite:
-    """What a document does to a key."""
+    """The change of the key by a document."""
     version = result(document_id, ms=ms)
     return KeyWrite(version.document, line(version), write)
 
 
 def line(version: TransformResult) -> str:
-    """By which the scripts compare versions."""
+    """The text by which the scripts compare versions."""
     return f"{version.timestamp} {version.document}"
 
 
@@ -44,10 +44,10 @@ def name(document_id: Any) -> str:
 
 
 def apply(writer: CacheWriter, *changes: KeyWrite, read_at: int | None = None, key: str = KEY) -> Applied:
-    """Change the key, by default by documents that are read now."""
+    """Apply changes of the key, by default of documents that are read now."""
     return writer.apply({key: changes}, [], read_at or writer.now(), 100)
 
 
 def blocked(document_id: Any = None, *, holds: bool = False) -> Applied:
-    """The key was not changed: this document decides and is not in the call; or a read was too old."""
+    """The reply if the key was not changed: this document decides and is not in the call, or a read was too old."""
     return NOTHING._replace(conflicts=[WriteConflict(KEY, name(document_id) if document_id else "", holds)])

@@ -1,4 +1,4 @@
-"""A Redis Cluster on loopback: three primaries, and a replica of each where a test wants them."""
+"""A Redis Cluster on loopback: three primaries, optionally with a replica each."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -12,7 +12,7 @@ from tests.support.redis_dump import Contents, held
 from tests.support.waiting import eventually
 
 _SLOTS: Final = 16_384
-# A replica takes over however long it has been without its primary: tests freeze it.
+# A replica takes over even if it had no contact to its primary for long, because tests freeze it.
 _OPTIONS: Final = (
     *("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--appendonly", "no"),
     *("--cluster-replica-validity-factor", "0"),
@@ -20,7 +20,7 @@ _OPTIONS: Final = (
 
 
 class Cluster:
-    """The nodes: primaries first, then the replicas in the same order."""
+    """The nodes: the primaries, then the replicas in the same order."""
 
     def __init__(self, nodes: Sequence[RedisServer], primaries: int) -> None:
         self.nodes = nodes
@@ -33,14 +33,14 @@ class Cluster:
         return f"redis://{self.nodes[0].address}"
 
     def client(self) -> Any:
-        """A client of all of it, to arrange and to look; it speaks text."""
+        """A client of the whole cluster, to prepare and to inspect, with decoded replies."""
         return RedisCluster.from_url(self.url, decode_responses=True)
 
     def migrate(self, slot: int, here: int, there: int) -> int:
         """Move a slot from one primary to another, key by key, as `redis-cli --cluster reshard` does.
 
         Returns:
-            How many keys were moved.
+            The number of moved keys.
         """
         moved = 0
         with ExitStack() as stack:
@@ -71,9 +71,9 @@ def start_cluster(
     replicas: int = 0,
     in_front_of: Callable[[int], AbstractContextManager[int]] = nullcontext,
 ) -> Iterator[Cluster]:
-    """Start a cluster whose slots are shared evenly; it is gone when the block ends.
+    """Start a cluster with evenly distributed slots until the block ends.
 
-    `in_front_of` starts a proxy for a port: the nodes then name that of the proxy to clients.
+    `in_front_of` starts a proxy for a port; the nodes then announce the port of the proxy.
     """
     with ExitStack() as stack:
         count = primaries * (1 + (1 if replicas else 0))

@@ -1,9 +1,10 @@
-"""The command line run in this process: for what needs no process of its own to be seen.
+"""The command line, run in a process of its own or in the process of the tests, which is faster.
 
-How a process starts, is stopped and ends is shown by those tests that start one.
+Tests of how a command starts, is stopped and ends need a process of its own.
 """
 
 import json
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Mapping
@@ -13,43 +14,50 @@ import pytest
 
 from etl.cli import run
 
+_PROGRESS = re.compile(r"^(Syncing|Backfilling|Verifying)\b.*\n", re.MULTILINE)
+
 LONG_ENOUGH = 60.0  # seconds for one command on a busy machine
 
 
 class Result(NamedTuple):
-    """What a person sees of one command."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
     err: str
 
     @property
+    def problems(self) -> str:
+        """Stderr without the progress, which a command prints on a machine where it takes over two seconds."""
+        return _PROGRESS.sub("", self.err)
+
+    @property
     def json(self) -> Any:
-        """The one JSON document on stdout."""
+        """The JSON document on stdout."""
         return json.loads(self.out)
 
 
 Etl = Callable[..., Result]
-"""Runs a command to its end."""
+"""Runs a command until it ends."""
 
 StartEtl = Callable[..., "subprocess.Popen[str]"]
 """Starts a command as a process."""
 
 
 def end_of(process: "subprocess.Popen[str]") -> Result:
-    """What a started command came to."""
+    """Wait until a started command ends."""
     out, err = process.communicate(timeout=LONG_ENOUGH)
     return Result(process.returncode, out, err)
 
 
 def interrupt(process: "subprocess.Popen[str]") -> Result:
-    """Ctrl-C."""
+    """Send SIGINT, and wait until the command ends."""
     process.send_signal(signal.SIGINT)
     return end_of(process)
 
 
-class Typed:
-    """Runs commands with these variables, in the folder that is current."""
+class InProcess:
+    """Runs commands in this process with these variables, in the current folder."""
 
     def __init__(
         self, variables: Mapping[str, str], patch: pytest.MonkeyPatch, captured: pytest.CaptureFixture[str]
@@ -60,7 +68,7 @@ class Typed:
             patch.setenv(name, value)
 
     def __call__(self, *arguments: str, **variables: str) -> Result:
-        """One command, with these variables beside the others."""
+        """Run a command with additional variables."""
         with self._patch.context() as patch:
             for name, value in variables.items():
                 patch.setenv(name, value)

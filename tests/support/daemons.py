@@ -1,4 +1,4 @@
-"""A daemon as a process: what it is told, where it answers, how it ends."""
+"""A daemon as a process: its settings, its URL, its end."""
 
 import json
 import re
@@ -30,12 +30,12 @@ def provider(number: int) -> Document:
 
 
 def key(number: int) -> str:
-    """Where that document goes."""
+    """The key of that document."""
     return f"config:api:p{number}"
 
 
 def every(seconds: int) -> dict[str, str]:
-    """A daemon with so short an interval, on a port that is known."""
+    """Variables for a daemon with this interval, on a free port."""
     return {
         "ETL_SCHEDULE__CYCLE_SECONDS": str(seconds),
         "ETL_LEASE__SECONDS": "1",
@@ -45,12 +45,12 @@ def every(seconds: int) -> dict[str, str]:
 
 
 def url_of(settings: Mapping[str, str]) -> str:
-    """Where that daemon answers."""
+    """The URL of that daemon."""
     return f"http://127.0.0.1:{settings['ETL_HTTP__PORT']}"
 
 
 def is_ready(url: str) -> bool:
-    """Whether `/readyz` is green."""
+    """Whether `/readyz` answers 200."""
     try:
         return get(f"{url}/readyz").code == 200
     except OSError:
@@ -60,15 +60,15 @@ def is_ready(url: str) -> bool:
 def ended(
     process: Process, number: signal.Signals = signal.SIGTERM, seconds: float = 20
 ) -> list[dict[str, Any]]:
-    """Stop a daemon, in order and in so many seconds; what it has logged."""
+    """Stop a daemon within `seconds`; returns the lines of its log."""
     process.send_signal(number)
-    _, said = process.communicate(timeout=seconds)
+    _, log = process.communicate(timeout=seconds)
     assert process.returncode == 0
-    return [json.loads(line) for line in said.splitlines()]
+    return [json.loads(line) for line in log.splitlines()]
 
 
 def health_check() -> list[str]:
-    """The command by which the image is asked how it is."""
+    """The health check of the image."""
     return _in_dockerfile(r"^HEALTHCHECK .*CMD (\[.+?\])$")
 
 
@@ -85,20 +85,19 @@ def _in_dockerfile(pattern: str) -> list[str]:
 
 
 def leader(client: redis.Redis) -> int | None:
-    """The process id of the daemon that leads."""
+    """The process id of the leader."""
     holder = client.get(LEADER)
     return int(str(holder).split(":")[-2]) if holder else None
 
 
 class Writer:
-    """Writes twenty documents a second; when each was written is in `written`."""
+    """Writes twenty documents a second; `written` has the time of each write."""
 
     def __init__(self, collection: Collection[Document]) -> None:
         self._collection = collection
         self.written: list[float] = []
 
     def write(self, seconds: float) -> None:
-        """For so long."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self._collection.insert_one(provider(len(self.written)))
@@ -107,7 +106,7 @@ class Writer:
 
 
 class Reader:
-    """Looks all the time which documents have come; when each was first seen is in `seen`."""
+    """Polls Redis for the documents; `seen` has the time when each was first found."""
 
     def __init__(self, client: redis.Redis, writer: Writer) -> None:
         self._client = client
@@ -115,18 +114,17 @@ class Reader:
         self.seen: dict[int, float] = {}
 
     def read(self, until: Callable[[], bool]) -> None:
-        """Until then."""
         while not until():
             missing = [n for n in range(len(self._writer.written)) if n not in self.seen]
-            there = [n for n in missing if self._client.exists(key(n))]
-            self.seen |= dict.fromkeys(there, time.monotonic())
+            present = [n for n in missing if self._client.exists(key(n))]
+            self.seen |= dict.fromkeys(present, time.monotonic())
             time.sleep(0.02)
 
     @property
     def is_done(self) -> bool:
-        """Whether all that was written has been seen."""
+        """Whether all documents have been found."""
         return len(self.seen) == len(self._writer.written)
 
     def delays(self) -> list[float]:
-        """How long each write took to be seen."""
+        """The delay of each write until it was found."""
         return [self.seen[n] - at for n, at in enumerate(self._writer.written)]

@@ -23,7 +23,7 @@ class Diagnosis(NamedTuple):
         return [check for check in self.checks if check["level"] == "finding"]
 
     def said(self, check: str) -> dict[str, Any]:
-        """The result of a check that has one subject."""
+        """The result of a check, but not of MongoDB if there are several."""
         [said] = [one for one in self.checks if one["check"] == check and one["subject"] != "MongoDB"]
         return said
 

@@ -1,4 +1,4 @@
-"""MongoDB's own fault injection: the server fails the commands it is told to fail."""
+"""The failpoints of MongoDB: the server fails the given commands."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,24 +10,24 @@ Mode = Mapping[str, int]
 
 
 def times(count: int) -> Mode:
-    """The first `count` commands fail."""
+    """Fail the first `count` commands."""
     return {"times": count}
 
 
 def after(count: int) -> Mode:
-    """`count` commands pass, all later ones fail."""
+    """Fail all commands after `count` ones."""
     return {"skip": count}
 
 
 class Failure:
-    """A failpoint that is set; a command that a driver tries again and that fails again counts twice."""
+    """An active failpoint; a retry of the driver that fails too counts as a second failure."""
 
     def __init__(self, client: MongoClient[dict[str, Any]], before: int) -> None:
         self._client = client
         self._before = before
 
     def injected(self) -> int:
-        """How many commands have failed because of it so far."""
+        """The number of commands that it has failed so far."""
         status = self._client.admin.command({"getParameter": 1, "failpoint.failCommand": 1})
         entered: int = status["failpoint.failCommand"]["timesEntered"]
         return entered - self._before
@@ -37,9 +37,9 @@ class Failure:
 def fail_command(
     client: MongoClient[dict[str, Any]], *commands: str, mode: Mode | None = None, **data: object
 ) -> Iterator[Failure]:
-    """Have `commands` fail on the server of `client` until left; by default the first one only.
+    """Fail `commands` on the server of `client` until the block ends; by default the first one only.
 
-    `data` is in MongoDB's own names: `errorCode=10107`, `closeConnection=True`, `errorLabels=[...]`,
+    `data` has the names of MongoDB: `errorCode=10107`, `closeConnection=True`, `errorLabels=[...]`,
     `blockConnection=True, blockTimeMS=500`, `appName="..."`. Raises `AssertionError` on leaving when
     nothing failed: such a test proves nothing.
     """

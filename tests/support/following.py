@@ -1,4 +1,4 @@
-"""A follower in a thread of the test, a writer for it, and what must become true."""
+"""A follower in a thread, a writer for it, and the condition that Redis equals MongoDB."""
 
 import random
 import threading
@@ -28,8 +28,8 @@ KEYS = state_keys(NAME)
 @contextmanager
 def following(app: App, batches: list[Followed] | None = None) -> Iterator[threading.Thread]:
     """Follow in a thread until the block ends."""
-    noted: list[Followed] = [] if batches is None else batches
-    thread = threading.Thread(target=app.follow, args=(NAME, noted.append))
+    recorded: list[Followed] = [] if batches is None else batches
+    thread = threading.Thread(target=app.follow, args=(NAME, recorded.append))
     thread.start()
     try:
         yield thread
@@ -40,9 +40,9 @@ def following(app: App, batches: list[Followed] | None = None) -> Iterator[threa
 
 
 class Writer:
-    """Inserts, updates, moves, buries and deletes documents that share keys, and asks for messages.
+    """Inserts, updates, moves and deletes documents that share keys, writes tombstones and requests.
 
-    A change whose outcome is unknown because the server went away is not counted, and the next one follows.
+    A change whose outcome is unknown after a connection failure is not counted.
     """
 
     def __init__(self, collection: Collection[Document], seed: int) -> None:
@@ -67,15 +67,15 @@ class Writer:
         self._thread.join()
 
     def write(self) -> None:
-        """One change, dated after the one before."""
+        """Make one change, dated after the previous one."""
         change = self._random.choice(
             [self._insert, self._insert, self._update, self._move, self._bury, self._delete, self._ask]
         )
         change()
         self.done[change.__name__.strip("_")] += 1
 
-    def goes_on(self, changes: int = 50) -> bool:
-        """Whether it makes that many more changes in time."""
+    def continues(self, changes: int = 50) -> bool:
+        """Whether it makes that many further changes in time."""
         wanted = sum(self.done.values()) + changes
         return eventually(lambda: sum(self.done.values()) > wanted)
 
@@ -129,13 +129,13 @@ class Writer:
         return f"n{self._random.randrange(15)}"
 
 
-def is_true(
+def redis_agrees(
     client: redis.Redis, collection: Collection[Document], *, without: str = "-"
 ) -> Callable[[], bool]:
-    """Whether Redis holds what MongoDB says, but for keys that begin with `without`."""
+    """Whether Redis equals MongoDB, except for keys that begin with `without`."""
 
-    def fact() -> bool:
-        with suppress(AssertionError):  # a key that goes while it is looked at has no TTL
+    def agrees() -> bool:
+        with suppress(AssertionError):  # a key that is removed during the read has no TTL
             found, expected = (
                 {key: value for key, value in one.items() if not key.startswith(without)}
                 for one in (held(client), truth(collection))
@@ -143,9 +143,9 @@ def is_true(
             return found == expected
         return False
 
-    return fact
+    return agrees
 
 
 def has_begun(client: redis.Redis) -> bool:
-    """Whether a follower has recorded where it is."""
+    """Whether a follower has recorded its token."""
     return bool(client.hexists(KEYS.follow, "token"))

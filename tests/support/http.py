@@ -1,4 +1,4 @@
-"""Asking the daemon over HTTP."""
+"""HTTP requests to the daemon."""
 
 import json
 import urllib.error
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class Answer(NamedTuple):
-    """What came back."""
+    """The answer to a request."""
 
     code: int
     text: str
@@ -15,13 +15,13 @@ class Answer(NamedTuple):
 
     @property
     def json(self) -> Any:
-        """The body, which is JSON."""
+        """The body, parsed as JSON."""
         assert self.kind == "application/json"
         return json.loads(self.text)
 
 
 def get(url: str, accept: str = "*/*", seconds: float = 20, method: str = "GET") -> Answer:
-    """One request, a GET unless told otherwise."""
+    """Send one request, by default a GET."""
     request = urllib.request.Request(url, headers={"Accept": accept}, method=method)  # noqa: S310 (our own loopback)
     try:
         with urllib.request.urlopen(request, timeout=seconds) as answer:  # noqa: S310

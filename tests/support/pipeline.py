@@ -1,4 +1,4 @@
-"""The application on the databases of one test, with its clock in the test's hands, and documents for it."""
+"""The application on the databases of one test, with a clock that the test sets."""
 
 import time
 from collections.abc import Mapping
@@ -11,19 +11,19 @@ import pytest
 from etl.app import App
 from etl.cache.keys import state_keys
 from etl.model.report import Report
-from etl.mongo.reader import Source
+from etl.mongo.reader import MongoReader
 from etl.settings import Settings
 
 NAME = "promptContent"
 STATE_PREFIX = state_keys(NAME).checkpoint.removesuffix("checkpoint")
-"""What the names of the ETL's own keys start with."""
+"""The prefix of the state keys."""
 
 NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 LEASE = state_keys(NAME).lease
 
 
 class OpenApp(Protocol):
-    """Opens an application in this process, which is closed when the test ends, if not before."""
+    """Opens an application in this process, which is closed at the end of the test at the latest."""
 
     def __call__(
         self,
@@ -36,21 +36,23 @@ class OpenApp(Protocol):
         settings: Mapping[str, Any] = ...,
         **collection: Any,
     ) -> App:
-        """Open it on the servers and databases of the test, or on others.
+        """Open an application on the servers and databases of the test, or on others.
 
-        `patience` is for how many seconds errors are retried, `timeout` how many seconds an answer is waited for.
+        `patience` is the time for retries in seconds, `timeout` that for an answer.
         `settings` are other settings, `collection` those of its one collection.
         """
         ...
 
 
 class Clock:
-    """MongoDB's clock as the application sees it: the real one, moved."""
+    """The clock of MongoDB as the application sees it: the real one with an offset."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self._ahead = timedelta()
-        real = Source.clock
-        patch.setattr(Source, "clock", lambda source: real(source) + self._ahead // timedelta(milliseconds=1))
+        real = MongoReader.clock
+        patch.setattr(
+            MongoReader, "clock", lambda source: real(source) + self._ahead // timedelta(milliseconds=1)
+        )
 
     def forward(self, seconds: float) -> None:
         """Let time pass; negative to set the clock back."""
@@ -61,7 +63,7 @@ class Clock:
         return _to_ms(datetime.now(UTC) + self._ahead)
 
     def ago(self, seconds: float) -> datetime:
-        """So long before the present; negative for the future."""
+        """The time `seconds` ago; negative for the future."""
         return self.now() - timedelta(seconds=seconds)
 
 
@@ -89,16 +91,16 @@ def settings_for(
 
 
 def sync(app: App) -> Report:
-    """One cycle that went well."""
+    """Run a successful cycle."""
     [report] = app.sync()
     assert (report.status, report.error) == ("ok", None), report.error
     return report
 
 
 def cycle(app: App) -> Report:
-    """One cycle of the one collection.
+    """Run a cycle of the only collection.
 
-    A holder that was cut off may have left its lease behind: then as soon as that has run out.
+    A disconnected holder may have left its lease behind: then wait until it has expired.
     """
     deadline = time.monotonic() + 5
     while True:

@@ -1,4 +1,4 @@
-"""A TCP proxy between the code under test and a real server, that misbehaves on demand and counts.
+"""A TCP proxy between the code under test and a real server that injects network faults and counts.
 
 One thread runs it all, so that a command such as `cut` has happened when it returns. Sockets do not
 block: a server that is frozen must not freeze the proxy with it.
@@ -38,7 +38,7 @@ class _End:
         self.sends: Way = sends  # what arrives here
         self.unsent = bytearray()  # what the peer sent and this end has not taken yet
         self.spoke_last = False
-        self.stuck = False  # what is to be given waits for `resume`
+        self.stuck = False  # unsent bytes wait for `resume`
         self.peer = self
         sock.settimeout(0)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -47,17 +47,17 @@ class _End:
         return self.socket.fileno()
 
     def give(self) -> None:
-        """Send as much as it takes now."""
+        """Send as much as the socket accepts now."""
         with suppress(BlockingIOError):
             del self.unsent[: self.socket.send(self.unsent)]
 
 
 class Proxy:
-    """A proxy in front of `server`, passing everything on until told otherwise.
+    """A proxy in front of `server`; without a fault it forwards everything.
 
     Counts since the beginning or the last `forget`: `connections` accepted, `requests` (the first bytes
     of every burst a client sent after it had been answered), `swallowed` bytes, `dropped` connections.
-    A pipeline so long that the server answers before the client has finished may count as several bursts.
+    A pipeline that the server answers before the client has finished may count as several bursts.
     """
 
     def __init__(self, server: Server) -> None:
@@ -81,12 +81,12 @@ class Proxy:
 
     @property
     def round_trips(self) -> int:
-        """How many bursts clients have sent, each after the answer to the one before."""
+        """The number of bursts that clients have sent, each after the answer to the previous one."""
         return len(self.requests)
 
     @property
     def held(self) -> int:
-        """How many bytes wait in a stalled proxy."""
+        """The number of bytes that wait in a stalled proxy."""
         return sum(len(end.unsent) for end in tuple(self._ends))
 
     @property
@@ -110,17 +110,17 @@ class Proxy:
         self.dropped = 0
 
     def resume(self) -> None:
-        """Pass everything on again; connections that were deaf are reset, they have lost bytes."""
+        """Forward everything again; connections of a deaf proxy are reset, because they have lost bytes."""
         self._do(self._resume)
 
     def cut(self) -> int:
-        """Reset every connection and refuse new ones; returns how many were reset."""
+        """Reset every connection and refuse new ones; returns the number of reset connections."""
         alive = len(self._ends) // 2
         self._do(self._cut)
         return alive
 
     def stall(self) -> None:
-        """Stop passing on, both ways, and lose nothing: `resume` delivers what is `held`."""
+        """Stop forwarding in both directions without loss: `resume` delivers the held bytes."""
         self._do(lambda: setattr(self, "_mode", _Mode.STALLED))
 
     def deafen(self) -> None:
@@ -132,9 +132,9 @@ class Proxy:
         self._do(lambda: self._limits.update({of: count}))
 
     def hold_at(self, needle: bytes) -> None:
-        """Once: a request that holds `needle` gets stuck here with all its connection sends after it.
+        """Once: hold a request that contains `needle`, with all later bytes of its connection.
 
-        Other connections are served. `resume` delivers it late, also when its client has gone by then.
+        Other connections are served. `resume` delivers it, also if its client has disconnected meanwhile.
         """
         self._do(lambda: setattr(self, "_trap", needle))
 
@@ -171,32 +171,32 @@ class Proxy:
                 self._serve(end, end.give)
             for end in readers:
                 if end in readable:
-                    self._serve(end, partial(self._take, end))
+                    self._serve(end, partial(self._receive, end))
             if self._listener in readable:
                 self._accept()
             if self._ear in readable:
-                self._obey()
+                self._run_commands()
 
     def _may_read(self, end: _End) -> bool:
-        """Read from an end only when its peer has taken all: what the peer does not take must press back."""
+        """Read from an end only when its peer has accepted everything, so that back pressure is passed on."""
         return not end.peer.unsent or self._mode is _Mode.DEAF
 
     def _may_write(self, end: _End) -> bool:
         return self._mode is _Mode.PASS and not end.stuck
 
-    def _obey(self) -> None:
+    def _run_commands(self) -> None:
         for _ in self._ear.recv(CHUNK):
             self._commands.get()()
 
     def _serve(self, end: _End, action: Callable[[], None]) -> None:
-        """Do something with an end that may have gone away meanwhile, or does so now."""
+        """Do something with an end that may have been closed meanwhile, or is closed now."""
         if end in self._ends:
             try:
                 action()
             except OSError:
                 self._close(end)
 
-    def _take(self, end: _End) -> None:
+    def _receive(self, end: _End) -> None:
         data = end.socket.recv(CHUNK)
         if not data:
             self._close(end)
@@ -204,14 +204,14 @@ class Proxy:
             self.swallowed += len(data)
         else:
             self._count(end, data)
-            self._pass_on(end, data)
+            self._forward(end, data)
 
     def _count(self, end: _End, data: bytes) -> None:
         if end.sends == "requests" and not end.spoke_last:
             self.requests.append(data[:REMEMBERED])
         end.spoke_last, end.peer.spoke_last = True, False
 
-    def _pass_on(self, end: _End, data: bytes) -> None:
+    def _forward(self, end: _End, data: bytes) -> None:
         limit = self._limits.pop(end.sends, None)
         if limit is not None and len(data) >= limit:
             end.peer.socket.settimeout(5)

@@ -7,7 +7,7 @@ from typing import Any
 import bson
 from pymongo.collection import Collection
 
-from etl.mongo.reader import Source
+from etl.mongo.reader import MongoReader
 from schemas.position import FIRST, LAST, Position
 from tests.support.types import Document
 
@@ -20,15 +20,15 @@ def dated(number: int, **more: Any) -> Document:
     return {"_id": number, "updated_at": NOON + timedelta(seconds=number)} | more
 
 
-def source(collection: Collection[Any], field: str = "updated_at", fields: Sequence[str] = ()) -> Source:
+def source(collection: Collection[Any], field: str = "updated_at", fields: Sequence[str] = ()) -> MongoReader:
     """A reader of this collection that has looked for its index."""
-    reader = Source(collection.database.client, collection.database.name, collection.name, field, fields)
+    reader = MongoReader(collection.database.client, collection.database.name, collection.name, field, fields)
     reader.prepare()
     return reader
 
 
-def pages(reader: Source, limit: int, after: Position = FIRST) -> Iterator[list[bytes]]:
-    """All pages from a position on; each has to come further than the one before."""
+def pages(reader: MongoReader, limit: int, after: Position = FIRST) -> Iterator[list[bytes]]:
+    """All pages from a position on; checks that each one advances."""
     while True:
         page = reader.page(after, LAST, limit)
         yield page.documents
@@ -40,10 +40,10 @@ def pages(reader: Source, limit: int, after: Position = FIRST) -> Iterator[list[
 
 
 def ids(documents: Sequence[bytes]) -> list[Any]:
-    """The `_id`s of these."""
+    """The `_id`s of these documents."""
     return [bson.decode(raw)["_id"] for raw in documents]
 
 
-def all_ids(reader: Source, limit: int) -> list[Any]:
+def all_ids(reader: MongoReader, limit: int) -> list[Any]:
     """The `_id`s of all documents, in order."""
     return [document_id for page in pages(reader, limit) for document_id in ids(page)]

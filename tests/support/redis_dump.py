@@ -7,12 +7,12 @@ from schemas.families import GENERATION_QUEUE
 _OWN = ("{", "etl:record:")
 
 Contents = dict[str, list[str] | dict[str, str]]
-"""Key -> value, of everything that documents fill. The items of a queue are sorted: their order depends on
-when documents were read, how often each is there does not."""
+"""Key -> value of all keys filled from documents. The items of a queue are sorted: their order depends on
+when documents were read, but not their number."""
 
 
 def contents(client: Any, keys: str = "*") -> dict[str, dict[str, Any]]:
-    """Every key of a Redis or of a cluster that fits the pattern: its type, its TTL in seconds, its value."""
+    """Every key of a Redis or a cluster that matches the pattern: type, TTL in seconds, value."""
     found = sorted(client.scan_iter(keys, count=1000))
     pipeline = client.pipeline(transaction=False)
     for key in found:
@@ -37,22 +37,22 @@ def contents(client: Any, keys: str = "*") -> dict[str, dict[str, Any]]:
 
 
 def values(client: Any, keys: str = "*", but: str | tuple[str, ...] = ()) -> dict[str, Any]:
-    """The value of every key that fits the pattern and does not end with any of these words."""
+    """The value of every key that matches the pattern and does not end with any of these words."""
     return {key: one["value"] for key, one in contents(client, keys).items() if not key.endswith(but)}
 
 
 def contract_keys(client: Any) -> dict[str, dict[str, Any]]:
-    """The keys that the users' design names: all but the ETL's own."""
+    """All keys except state keys and registers."""
     return {key: one for key, one in contents(client).items() if not key.startswith(_OWN)}
 
 
 def entries(client: Any) -> dict[str, dict[str, Any]]:
-    """The keys that documents fill: the contract keys without `etl:last_sync`."""
+    """The keys filled from documents: the contract keys without `etl:last_sync`."""
     return {key: one for key, one in contract_keys(client).items() if not key.startswith("etl:")}
 
 
 def held(client: Any) -> Contents:
-    """The values of the keys that documents fill.
+    """The values of the keys filled from documents.
 
     Raises `AssertionError` for a key without a TTL that should have one.
     """
@@ -68,5 +68,5 @@ def canonical(key: str, value: list[str] | dict[str, str]) -> list[str] | dict[s
 
 
 def hash_at(client: Any, key: str) -> dict[str, str]:
-    """The hash that Redis holds under `key`; empty where there is none."""
+    """The hash at `key`; empty if the key is absent."""
     return cast("dict[str, str]", client.hgetall(key))

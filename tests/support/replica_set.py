@@ -13,7 +13,7 @@ from etl.demo.process import Server
 from tests.support.types import Document
 from tests.support.waiting import eventually
 
-# Without it MongoDB has no failpoints.
+# Enables failpoints.
 _OPTIONS: Final = ("--setParameter", "enableTestCommands=1")
 _SETTINGS: Final = {
     "electionTimeoutMillis": 2_000,
@@ -23,10 +23,10 @@ _SETTINGS: Final = {
 
 
 class Member(MongoServer):
-    """A `mongod` that is initiated with the others, instead of alone."""
+    """A `mongod` that is initiated together with the other members."""
 
     def start(self) -> None:
-        """Start it and wait until it answers, in whatever state."""
+        """Start it and wait until it answers, in any state."""
         Server.start(self)
 
     @property
@@ -36,22 +36,22 @@ class Member(MongoServer):
 
 
 class ReplicaSet:
-    """Three members; which of them is the primary changes."""
+    """Three members; the primary changes."""
 
     def __init__(self, members: list[Member]) -> None:
         self.members = members
 
     @property
     def uri(self) -> str:
-        """All members."""
+        """The URI with all members."""
         return f"mongodb://{','.join(one.address for one in self.members)}/?replicaSet={REPLICA_SET}"
 
     def client(self) -> MongoClient[Document]:
-        """A client of the set, to arrange and to look; close it."""
+        """A client of the set, to prepare and to inspect; close it."""
         return MongoClient[Document](self.uri, tz_aware=True, heartbeatFrequencyMS=500)
 
     def direct(self, member: Member) -> MongoClient[Document]:
-        """A client of one member alone, whatever its state; close it."""
+        """A client of one member in any state; close it."""
         return MongoClient[Document](
             f"mongodb://{member.address}/",
             directConnection=True,
@@ -60,7 +60,7 @@ class ReplicaSet:
         )
 
     def state(self, member: Member) -> str:
-        """Its state by its own words: `PRIMARY`, `SECONDARY`, `ROLLBACK`, …; empty while it does not answer."""
+        """The state of the member, such as `PRIMARY`, `SECONDARY`, `ROLLBACK`; empty if it does not answer."""
         try:
             with self.direct(member) as client:
                 status = client.admin.command("replSetGetStatus")
@@ -69,7 +69,7 @@ class ReplicaSet:
         return str(next(one["stateStr"] for one in status["members"] if one.get("self")))
 
     def primary(self) -> Member:
-        """The member that is the primary, once there is one that has a majority behind it.
+        """The primary, once there is one with a majority.
 
         Frozen members must not be asked: resume or kill them first, or use `members`.
         """
@@ -83,20 +83,20 @@ class ReplicaSet:
         return found[0]
 
     def others(self, member: Member) -> list[Member]:
-        """The members but one."""
+        """The other members."""
         return [one for one in self.members if one is not member]
 
     def step_down(self) -> Member:
-        """Have the primary step down in favour of another member; returns the one that was."""
+        """Let the primary step down in favour of another member; returns the former primary."""
         old = self.primary()
         with self.direct(old) as client:
             client.admin.command({"replSetStepDown": 20, "secondaryCatchUpPeriodSecs": 10})
         return old
 
     def cut_off(self) -> Member:
-        """Stop replication: what the primary is written to from now on, with `w: 1`, reaches no other member.
+        """Stop replication: later writes to the primary, with `w: 1`, reach no other member.
 
-        It stays the primary, as the others still hear it; `depose` ends this.
+        It stays the primary, because heartbeats continue; `depose` ends this.
         """
         primary = self.primary()
         for member in self.others(primary):
@@ -104,9 +104,9 @@ class ReplicaSet:
         return primary
 
     def depose(self, primary: Member) -> Member:
-        """Kill a primary that was cut off, and have the others elect one; returns that.
+        """Kill a primary without replication, and wait until the others have elected one; returns the new one.
 
-        Start the old one again: it then rolls back what it alone was written to.
+        Start the old one again: it then rolls back its unreplicated writes.
         """
         primary.kill()
         for member in self.others(primary):
@@ -114,11 +114,11 @@ class ReplicaSet:
         return self.primary()
 
     def has_rolled_back(self, member: Member) -> bool:
-        """Whether it has undone writes: it then keeps them in files."""
+        """Whether it has rolled back writes, which it then stores in files."""
         return (member.folder / "rollback").exists()
 
     def wait_until_healthy(self) -> None:
-        """Until there is one primary, and all others are secondaries."""
+        """Wait until there is one primary, and all others are secondaries."""
 
         def healthy() -> bool:
             return sorted(map(self.state, self.members)) == ["PRIMARY", "SECONDARY", "SECONDARY"]
@@ -132,7 +132,7 @@ class ReplicaSet:
 
 @contextmanager
 def start_replica_set() -> Iterator[ReplicaSet]:
-    """Start three members; they are gone when the block ends."""
+    """Start three members until the block ends."""
     with ExitStack() as stack:
         members = [stack.enter_context(Member(args=_OPTIONS)) for _ in range(3)]
         replica_set = ReplicaSet(members)

@@ -1,4 +1,4 @@
-"""Results made of entries, as the transform makes them of documents."""
+"""Transform results made of entries."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,16 +7,16 @@ from etl.model.result import TransformResult
 from schemas.documents import FAMILIES
 from schemas.ids import id_text
 from schemas.operations import Enqueue, Entry, Evict, Keep, Put, Reject
-from tests.support.twins import NAME
+from tests.support.assembly import NAME
 
 TTLS = {name: family.ttl for name, family in FAMILIES.items()}
-"""The life of each family in seconds, as the settings have it by default."""
+"""The default TTL of each family in seconds."""
 
 
 def result(
     document_id: Any, *entries: Entry, ms: int = 1_000, lock: str | None = None, source: str = NAME
 ) -> TransformResult:
-    """A valid document that asks for these entries."""
+    """The result of a valid document with these entries."""
     return TransformResult(
         f"{source} {id_text(document_id)}",
         str(ms),
@@ -29,7 +29,7 @@ def result(
 
 
 def rejected(document_id: Any, reason: str = "invalid fields", ms: int = 1_000) -> TransformResult:
-    """A document that cannot be applied."""
+    """The result of an invalid document."""
     return TransformResult(f"{NAME} {id_text(document_id)}", str(ms), ms, reject=Reject(reason))
 
 

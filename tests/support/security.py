@@ -10,7 +10,7 @@ PASSWORD = "secret"
 
 
 def create_user(client: Any, mode: Literal["single server", "cluster"]) -> None:
-    """Create the user `etl` as the page says, with `PASSWORD`; `client` is one of the server or of one node."""
+    """Create the user `etl` of the page with `PASSWORD`; `client` is one of the server or of a node."""
     commands = re.findall(r"^ +(ACL SETUSER .*)$", PAGE.read_text("utf-8"), re.MULTILINE)
     single, cluster = commands
     command = {"single server": single, "cluster": cluster}[mode]
@@ -18,5 +18,5 @@ def create_user(client: Any, mode: Literal["single server", "cluster"]) -> None:
 
 
 def as_user(url: str) -> str:
-    """The address with that user's name and password."""
+    """The URL with name and password of that user."""
     return url.replace("redis://", f"redis://etl:{PASSWORD}@")

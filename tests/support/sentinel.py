@@ -1,4 +1,4 @@
-"""A primary, its replica and three Sentinels on loopback; passwords for both kinds."""
+"""A primary, its replica and three Sentinels on loopback, with passwords."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -14,11 +14,11 @@ SERVICE: Final = "mymaster"
 PASSWORD: Final = "secret of the data"
 SENTINEL_PASSWORD: Final = "secret of the Sentinels"
 DOWN_SECONDS: Final = 1
-"""How long the primary must be away before the Sentinels elect another."""
+"""Seconds without the primary after which the Sentinels elect another one."""
 
 
 class SentinelServer(RedisServer):
-    """A `redis-server --sentinel`; it keeps what it learns in its file."""
+    """A `redis-server --sentinel`; it stores its state in its configuration file."""
 
     def __init__(self, primary: int) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class SentinelServer(RedisServer):
 
 
 class Watched:
-    """The servers; which of the two holds the data as the primary changes."""
+    """The servers; the primary changes."""
 
     def __init__(self, servers: Mapping[int, RedisServer], sentinels: list[SentinelServer]) -> None:
         self._servers = servers  # by the port that the Sentinels know
@@ -60,12 +60,12 @@ class Watched:
         }
 
     def primary(self) -> RedisServer:
-        """The server that the Sentinels name, by a majority of those that answer."""
+        """The server that most of the answering Sentinels report."""
         named = [_named(one) for one in self.sentinels]
         return self._servers[max(set(named), key=named.count)]
 
     def cut_off(self) -> RedisServer:
-        """Stop replication: what the primary is written to from now on, its replica lacks; returns the replica."""
+        """Stop replication: the replica does not get later writes; returns the replica."""
         primary = self.primary()
         [replica] = [one for one in self.servers if one is not primary]
         with redis.Redis.from_url(replica.url) as client:
@@ -75,7 +75,7 @@ class Watched:
         return replica
 
     def client(self) -> redis.Redis:
-        """A client of the present primary, to arrange and to look; it speaks text; close it."""
+        """A client of the current primary, to prepare and to inspect, with decoded replies; close it."""
         return redis.Redis.from_url(self.primary().url, decode_responses=True)
 
 
@@ -83,9 +83,9 @@ class Watched:
 def start_sentinel(
     in_front_of: Callable[[int], AbstractContextManager[int]] = nullcontext,
 ) -> Iterator[Watched]:
-    """Start a primary, a replica that has copied it, and Sentinels that know one another; gone after the block.
+    """Start a primary, a synchronised replica, and Sentinels that know one another, until the block ends.
 
-    `in_front_of` starts a proxy for a port: the Sentinels then name that of the proxy.
+    `in_front_of` starts a proxy for a port; the Sentinels then report the port of the proxy.
     """
     with ExitStack() as stack:
         options = ("--masterauth", PASSWORD, "--repl-diskless-sync-delay", "0", "--repl-diskless-sync", "yes")

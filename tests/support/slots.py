@@ -1,4 +1,4 @@
-"""The documents of the model: few, so that they meet on keys, campaigns and timestamps.
+"""The documents of the model: few, so that they share keys, campaigns and timestamps.
 
 Each has an `_id`, of all types that MongoDB orders differently, and an identity that it keeps unless
 it moves to the key of another.
@@ -16,7 +16,7 @@ Fields = dict[str, Any]
 
 @dataclass(frozen=True)
 class Slot:
-    """A document with its name; what else is in it varies."""
+    """A document with fixed `_id` and identity; its other fields vary."""
 
     number: int
     id: Any
@@ -24,7 +24,7 @@ class Slot:
     contents: Mapping[str, Callable[[int], Fields]] = field(repr=False)
 
     def document(self, content: str, number: int) -> Fields:
-        """The document with one of its `contents`, told apart from all others by a number."""
+        """The document with one of its `contents` and a unique number."""
         return {"_id": self.id, **self.identity, **self.contents[content](number)}
 
 
@@ -76,5 +76,5 @@ SLOTS: Final = (
 
 
 def bulk(number: int) -> Slot:
-    """One of many that have nothing to do with each other."""
+    """One of many independent documents."""
     return _api(100 + number, 100 + number, f"bulk-{number}")

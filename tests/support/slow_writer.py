@@ -1,9 +1,9 @@
-"""A worker in a process of its own that can be stopped between reading, recording and writing a page.
+"""A worker in its own process that pauses between reading, recording and writing a page.
 
     python -m tests.support.slow_writer DEADLINE_SECONDS read|recorded
 
-The settings come from the environment, as always. Prints where it is and waits for a line; at the end prints what
-it counted. The deadline is one that no product has: a test has no time for the real one.
+The settings come from the environment. Prints the step and waits for a line; at the end prints its
+counts. The deadline is shorter than that of the product, so that tests are fast.
 """
 
 import json
@@ -16,13 +16,13 @@ from etl.settings import load
 from schemas.position import FIRST, LAST
 
 
-def wait(where: str) -> None:
-    """Say where it is, and go on when told to."""
-    print(where, flush=True)  # noqa: T201 (what it is for)
+def wait(step: str) -> None:
+    """Print the step, and wait for a line on stdin."""
+    print(step, flush=True)  # noqa: T201 (its purpose)
     sys.stdin.readline()
 
 
-def main(deadline: float, where: str) -> None:
+def main(deadline: float, step: str) -> None:
     """Read all documents as one page, and write them."""
     writer.DEADLINE_SECONDS = deadline  # type: ignore[misc]
     settings = load()
@@ -32,17 +32,17 @@ def main(deadline: float, where: str) -> None:
     stages.reader.prepare()
     read_at = stages.processor.now()
     results = stages.transform(stages.reader.page(FIRST, LAST, 1_000).documents)
-    if where == "read":
-        wait(where)
+    if step == "read":
+        wait(step)
     else:
         apply, calls = writer.CacheWriter.apply, iter([wait])
 
         def waiting(self: writer.CacheWriter, *arguments: Any) -> writer.Applied:
-            next(calls, lambda _: None)(where)
+            next(calls, lambda _: None)(step)
             return apply(self, *arguments)
 
         writer.CacheWriter.apply = waiting  # type: ignore[assignment,method-assign]
-    outcome = stages.processor.process(results, read_at, remember_from=None, trust=False)
+    outcome = stages.processor.process(results, read_at, remember_from=None, skip_done=False)
     print(json.dumps({"processed": outcome.processed, "enqueued": outcome.enqueued}), flush=True)  # noqa: T201
     container.close()
 

@@ -1,9 +1,9 @@
-"""A daemon for so many cycles in a row, and what it holds of the machine meanwhile.
+"""A daemon for many cycles, and its use of resources.
 
     python -m tests.support.soak CYCLES SECONDS_FROM_ONE_TO_THE_NEXT
 
-Prints ten lines of JSON in the course of it. The settings come from the environment, as always; the
-intervals are those no setting may have, which is why this is no command.
+Prints ten lines of JSON during the run. The settings come from the environment; the
+intervals are shorter than the settings allow.
 """
 
 import json
@@ -24,7 +24,7 @@ ROWS = 10
 
 
 class Row(NamedTuple):
-    """After so many cycles."""
+    """The resources after `cycles` cycles."""
 
     cycles: int
     memory: int
@@ -35,8 +35,8 @@ class Row(NamedTuple):
     sockets: int
 
 
-def hurried(settings: Settings, seconds: float) -> Settings:
-    """Cycles and refreshes at intervals of a fraction of a second."""
+def with_short_intervals(settings: Settings, seconds: float) -> Settings:
+    """The settings with intervals of a fraction of a second."""
     unchecked: dict[str, Any] = {"ttl": 300, "refresh_seconds": seconds * 2}
     family = FamilySettings.model_construct(**unchecked)
     families = settings.families | {"mcp:server:status": family}
@@ -45,7 +45,7 @@ def hurried(settings: Settings, seconds: float) -> Settings:
 
 
 def held(cycles: int) -> Row:
-    """What this process holds now."""
+    """The resources of this process now."""
     process = Path("/proc/self")
     pages = int((process / "statm").read_text().split()[1])
     links = [_target(path) for path in (process / "fd").iterdir()]
@@ -58,26 +58,26 @@ def _target(path: Path) -> str:
     try:
         return str(path.readlink())
     except OSError:
-        return ""  # closed since it was listed
+        return ""  # closed meanwhile
 
 
-def done(url: str) -> int:
-    """How many cycles have ended, as the metrics say."""
+def finished_cycles(url: str) -> int:
+    """The number of finished cycles in the metrics."""
     lines = get(f"{url}/metrics").text.splitlines()
     return int(sum(float(line.split()[-1]) for line in lines if line.startswith("etl_cycles_total{")))
 
 
 def watch(daemon: Daemon, cycles: int) -> None:
-    """Print a row each tenth of the way, then stop the daemon."""
+    """Print a row after each tenth of the cycles, then stop the daemon."""
     for tenth in range(1, ROWS + 1):
-        while (count := done(daemon.url)) < cycles * tenth // ROWS:
+        while (count := finished_cycles(daemon.url)) < cycles * tenth // ROWS:
             time.sleep(0.05)
-        print(json.dumps(held(count)._asdict()), flush=True)  # noqa: T201 (what it is for)
+        print(json.dumps(held(count)._asdict()), flush=True)  # noqa: T201 (its purpose)
     daemon.stop()
 
 
 if __name__ == "__main__":
     logs.configure(logging.ERROR)
-    under_test = Daemon(hurried(load(), float(sys.argv[2])))
+    under_test = Daemon(with_short_intervals(load(), float(sys.argv[2])))
     threading.Thread(target=watch, args=(under_test, int(sys.argv[1])), daemon=True).start()
     under_test.run()

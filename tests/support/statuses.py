@@ -1,4 +1,4 @@
-"""Made-up statuses, for those who only look at them."""
+"""Fake statuses."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -35,7 +35,7 @@ HEALTHY = CollectionStatus(
 
 
 def status(**changes: Any) -> CollectionStatus:
-    """A healthy one, but for this."""
+    """A healthy status with these changes."""
     return replace(HEALTHY, **changes)
 
 
@@ -45,7 +45,7 @@ def endpoints(
     settings: Settings | None = None,
     queues: QueueLengths | None = None,
 ) -> Endpoints:
-    """What the daemon answers, on this status and this recent past."""
+    """The HTTP endpoints of the daemon with this status and history."""
     settings = settings or Settings()
     return Endpoints(
         settings,
@@ -57,7 +57,7 @@ def endpoints(
 
 
 class FakeHealthSource:
-    """Has a status or an error to show, and counts how often it is asked."""
+    """Returns statuses or raises an error, and counts the calls."""
 
     def __init__(self, *found: CollectionStatus | Exception, away: dict[str, str] | None = None) -> None:
         self.found = found
@@ -66,7 +66,6 @@ class FakeHealthSource:
         self.mongodb_away: str | None = None
 
     def status(self, *, mongodb_away: str | None = None) -> list[CollectionStatus]:
-        """The statuses; raises the first error."""
         self.asked += 1
         self.mongodb_away = mongodb_away
         for one in self.found:
@@ -75,5 +74,4 @@ class FakeHealthSource:
         return [one for one in self.found if isinstance(one, CollectionStatus)]
 
     def away(self) -> dict[str, str]:
-        """As it was told."""
         return self._away

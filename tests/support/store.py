@@ -1,26 +1,26 @@
-"""A collection and its reader, real or a twin."""
+"""A collection and its reader, real or fake."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from etl.mongo.reader import Source
+from etl.mongo.reader import MongoReader
 from schemas.codec import document_of, raw_value
 from schemas.position import FIRST, LAST, Position
-from tests.support.twins import ReaderTwin
+from tests.support.readers import FakeReader
 from tests.support.types import Document
 
 
 @dataclass
 class Store:
-    """A collection, to arrange, and the reader of it."""
+    """A collection and its reader."""
 
-    reader: Source | ReaderTwin
+    reader: MongoReader | FakeReader
     documents: Any
     add_raw: Callable[[bytes], Any]
 
     def add(self, *documents: Document) -> None:
-        """Insert documents, of any types: mongomock itself knows but the usual ones."""
+        """Insert documents of any types; mongomock itself supports only common ones."""
         for document in documents:
             self.add_raw(document_of((name.encode(), raw_value(value)) for name, value in document.items()))
 

@@ -1,4 +1,4 @@
-"""TLS for tests: a certificate authority of our own, and a server that wraps a plain one."""
+"""TLS for tests: a certificate authority, and a TLS server in front of a plain one."""
 
 import socket
 import socketserver
@@ -18,7 +18,7 @@ _HANDSHAKE: Final = b"\x16"
 
 
 class Certificates(NamedTuple):
-    """Files of one authority: its certificate, and a server's certificate with its key."""
+    """Files of an authority: its certificate, and a server certificate with its key."""
 
     authority: Path
     server: Path
@@ -35,7 +35,7 @@ def certificates(folder: Path) -> Certificates:
 
 
 class _Forward(socketserver.BaseRequestHandler):
-    """One connection, decrypted and passed on to the plain server."""
+    """A connection, decrypted and forwarded to the plain server."""
 
     server: "_TlsServer"
 
@@ -45,13 +45,13 @@ class _Forward(socketserver.BaseRequestHandler):
             self.server.context.wrap_socket(self.request, server_side=True) as secure,
             socket.create_connection((HOST, self.server.target)) as plain,
         ):
-            back = threading.Thread(target=_pour, args=(plain, secure))
+            back = threading.Thread(target=_copy, args=(plain, secure))
             back.start()
-            _pour(secure, plain)
+            _copy(secure, plain)
             back.join()
 
 
-def _pour(source: socket.socket, sink: socket.socket) -> None:
+def _copy(source: socket.socket, sink: socket.socket) -> None:
     with suppress(OSError):
         while chunk := source.recv(65_536):
             sink.sendall(chunk)
@@ -60,7 +60,7 @@ def _pour(source: socket.socket, sink: socket.socket) -> None:
 
 
 class _ForwardBoth(_Forward):
-    """The same, and what is not encrypted is passed on as it is: the Sentinels speak no TLS."""
+    """The same, but plain connections are forwarded unchanged: the Sentinels use no TLS."""
 
     def handle(self) -> None:
         if self.request.recv(1, socket.MSG_PEEK) == _HANDSHAKE:
@@ -68,9 +68,9 @@ class _ForwardBoth(_Forward):
             super().handle()
             return
         with suppress(OSError), socket.create_connection((HOST, self.server.target)) as plain:
-            back = threading.Thread(target=_pour, args=(plain, self.request))
+            back = threading.Thread(target=_copy, args=(plain, self.request))
             back.start()
-            _pour(self.request, plain)
+            _copy(self.request, plain)
             back.join()
 
 
@@ -87,14 +87,14 @@ class _TlsServer(socketserver.ThreadingTCPServer):
 
 @contextmanager
 def tls_in_front_of(port: int, certificate: Path) -> Iterator[int]:
-    """The port of a TLS server that passes everything on to `port`."""
+    """The port of a TLS server that forwards everything to `port`."""
     with _serving(_TlsServer(port, certificate, _Forward)) as server:
         yield int(server.server_address[1])
 
 
 @contextmanager
 def tls_or_plain_in_front_of(port: int, certificate: Path, seen: dict[int, threading.Event]) -> Iterator[int]:
-    """The same without and with TLS; `seen` has an event for `port`, which the first encrypted connection sets."""
+    """The same with and without TLS; `seen` gets an event for `port`, which the first TLS connection sets."""
     with _serving(_TlsServer(port, certificate, _ForwardBoth)) as server:
         seen[port] = server.encrypted
         yield int(server.server_address[1])

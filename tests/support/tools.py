@@ -1,4 +1,4 @@
-"""Programs of the system that some tests need."""
+"""Installed programs that some tests need."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ import pytest
 def program(*names: str) -> str:
     """The path of the first of these programs that is installed.
 
-    Without one the test is skipped, but fails in continuous integration: `.ci/run` installs all of them.
+    If there is none the test is skipped, but fails in continuous integration: `.ci/run` installs all of them.
     """
     for name in names:
         if found := shutil.which(name):

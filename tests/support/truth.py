@@ -1,4 +1,4 @@
-"""What the cache should hold, straight from MongoDB."""
+"""The expected content of the cache, computed from MongoDB."""
 
 from pymongo.collection import Collection
 
@@ -9,7 +9,7 @@ from tests.support.types import Document
 
 
 def truth(*collections: Collection[Document]) -> Contents:
-    """What documents ask for: the greatest `(updated_at, _id)` decides, each request is queued once."""
+    """The content for these collections: the greatest `(updated_at, _id)` decides, each request is queued once."""
     contents: Contents = {}
     for collection in collections:
         for document in collection.find().sort({"updated_at": 1, "_id": 1}):

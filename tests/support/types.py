@@ -1,4 +1,4 @@
-"""The types of what fixtures give, for the annotations of tests."""
+"""Types of fixtures, for annotations."""
 
 from collections.abc import Callable
 from typing import Any

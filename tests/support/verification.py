@@ -9,7 +9,7 @@ Applied = Callable[..., App]
 
 
 def messages(number: int, segmento: str = "s") -> str:
-    """The key of the messages of one."""
+    """The key of the messages of the campaign `c{number}`."""
     return CAMPAIGN_MESSAGES.key(campana_id=f"c{number}", segmento=segmento)
 
 
@@ -25,5 +25,5 @@ def found(report: VerifyReport) -> dict[str, int]:
 
 
 def named(report: VerifyReport) -> Mapping[str, set[str]]:
-    """The keys that are named, by kind."""
+    """The reported keys by verdict."""
     return {name: {one.key for one in examples} for name, examples in report.keys.items()}

@@ -1,4 +1,4 @@
-"""Versions of documents in a world of tests: what each claims, keeps and requests."""
+"""Versions of documents in the model: their claims, kept keys and requests."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ def at_ms(ms: int) -> datetime:
 
 @dataclass(eq=False)
 class Version:
-    """One version of a document, and what it asks for."""
+    """A version of a document and its projection."""
 
     slot: Slot
     document: dict[str, Any]
@@ -29,35 +29,35 @@ class Version:
     projection: Projection | Reject
     must_be_queued: bool = False
     committed: int = 0
-    """When it became visible: the number of that change of MongoDB."""
+    """The number of the change in MongoDB that made it visible."""
     visible_at: int = 0
-    """The same by the clock of Redis, in milliseconds since the epoch."""
+    """The time of that change by the clock of Redis, in milliseconds since the epoch."""
     replaced: int = 0
-    """When another version took its place, or it was deleted: the number of that change."""
+    """The number of the change that replaced or deleted it."""
 
     @property
     def claims(self) -> dict[str, Value]:
-        """What it says of each key; None for one that is not to be."""
+        """The value of each claimed key; None for an eviction."""
         entries = () if isinstance(self.projection, Reject) else self.projection.entries
         return {e.key: e.read if isinstance(e, Put) else None for e in entries if isinstance(e, (Put, Evict))}
 
     @property
     def keeps(self) -> set[str]:
-        """The keys that it leaves as they are."""
+        """The keys that it keeps."""
         entries = () if isinstance(self.projection, Reject) else self.projection.entries
         return {e.key for e in entries if isinstance(e, Keep)}
 
     @property
     def request(self) -> tuple[str, str] | None:
-        """The queue and the item it asks for."""
+        """The queue and the item of its request."""
         entries = () if isinstance(self.projection, Reject) else self.projection.entries
         return next(((e.key, e.item) for e in entries if isinstance(e, Enqueue)), None)
 
     def order(self) -> Any:
-        """By which the newest is told."""
+        """The sort key of versions."""
         return self.position.order()
 
     @property
     def lock(self) -> str | None:
-        """The lock it waits for."""
+        """The lock of its campaign."""
         return None if isinstance(self.projection, Reject) else self.projection.lock

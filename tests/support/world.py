@@ -1,12 +1,12 @@
-"""A small world around the ETL: documents, writers, locks, clocks and failures, and what must be true of it.
+"""A small world around the ETL: documents, writers, locks, clocks and failures, with its invariants.
 
-`World` changes MongoDB and runs cycles and workers; beside that it remembers every version of every document, from
-which it says what Redis must hold. What a cycle could never have promised it does not ask for:
+`World` changes MongoDB and runs cycles and workers. It records every version of every document, from
+which it computes the expected state of Redis. It respects the limits of what a cycle guarantees:
 
-- A version becomes visible while the server's clock is at most the overlap past its date. `SLACK` of that
-  is left for what two clocks that are read one after the other differ by.
-- MongoDB's clock is not set back and forward again between two cycles: nothing could show that it was.
-- Of one document no two versions bear the same date, for the pair is what a version is.
+- A version becomes visible while the clock of the server is at most the overlap past its date. `SLACK` of that
+  is reserved for the difference of two clocks that are read one after the other.
+- The clock of MongoDB is not set back and forward again between two cycles, which cannot be detected.
+- No two versions of a document have the same date: date and `_id` identify a version.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -37,45 +37,33 @@ from schemas.documents import project
 from schemas.families import GENERATION_LOCK
 from schemas.ids import id_from_text, id_text
 from schemas.position import FIRST, LAST, position_of
+from tests.support.assembly import FIELD, NAME, OWN, ImmediateRetry, assemble, fake_documents, fake_redis
+from tests.support.call_hooks import CallHooks, Killed
+from tests.support.clocks import Clocks, fake_redis_clock
 from tests.support.model import QUEUES, TTLS, Model
+from tests.support.readers import FakeReader, HookedReader
 from tests.support.slots import Slot, bulk
-from tests.support.twins import (
-    FIELD,
-    NAME,
-    OWN,
-    Clocks,
-    DatedWire,
-    Insistent,
-    Killed,
-    MeddledReader,
-    MeddledWire,
-    Meddler,
-    ReaderTwin,
-    StreamTwin,
-    assemble,
-    fake_documents,
-    fake_redis,
-    fake_redis_told_by,
-)
+from tests.support.stream import FakeChangeStream
 from tests.support.versions import Version, at_ms
+from tests.support.wires import ClockedWire, HookedWire
 
 OVERLAP: Final = 20_000
 SLACK: Final = 1_000
 LATEST: Final = OVERLAP - SLACK
-"""How far behind the server's clock a version may become visible, in milliseconds."""
+"""The greatest age at which a version may become visible, in milliseconds."""
 
 STEP: Final = 10_000
-"""Clocks are set by multiples of this: far more than the jitter that a cycle puts down to chance."""
+"""Clocks are set by multiples of this, far more than the jitter that a cycle ignores."""
 
 DEADLINE: Final = round(DEADLINE_SECONDS * 1000)
 
-# Redis is ahead by a little, as clocks are.
+# The clock of Redis is a little ahead.
 _BEGIN = 1_750_000_000_000
 _LIMITS = Limits(OVERLAP + DEADLINE, 1_500_000, "full")
 
 
 class Event(NamedTuple):
-    """What happens before or after the n-th call of a run to a server: a method of `World`."""
+    """A method of `World` that is called before or after the n-th call of a run to a server."""
 
     call: int
     after: bool
@@ -85,34 +73,34 @@ class Event(NamedTuple):
 
 @dataclass(kw_only=True)
 class World(Model):
-    """Documents and Redis, real or not, with all that happens to them."""
+    """Documents and Redis, real or fake, and the events on them."""
 
     reader: Reader
-    connect: Callable[[Meddler], Wire]
+    connect: Callable[[CallHooks], Wire]
     uncommitted: dict[int, Version] = field(default_factory=dict)
     pages: list[tuple[int, list[TransformResult]]] = field(default_factory=list)
-    """What other workers have read and not yet written, each with the clock of Redis before that."""
+    """Pages that other workers have read and not written yet, each with the clock of Redis before the read."""
     stepped_back: bool = False
     changes: list[str] = field(default_factory=list)
-    """The `_id`s of the documents that were written and deleted, in the order of the oplog."""
-    meddler: Meddler = field(default_factory=Meddler)
+    """The `_id`s of written and deleted documents, in the order of the oplog."""
+    hooks: CallHooks = field(default_factory=CallHooks)
     closing: ExitStack = field(default_factory=ExitStack)
-    """What ends with the world."""
+    """Resources that are closed with the world."""
     _dates: set[tuple[int, int]] = field(default_factory=set)
     _changes: Iterator[int] = field(default_factory=lambda: count(1))
     _written: int = 0
     _began: int | None = None
-    """The number of the change since which a run is under way."""
+    """The number of the change after which the current run began."""
 
-    # What others do
+    # Events by others
 
     def write(self, slot: Slot, content: str, jitter: int = 0) -> None:
-        """A writer whose clock is `jitter` milliseconds off writes a version."""
+        """A writer whose clock is wrong by `jitter` milliseconds writes a version."""
         self.write_late(slot, content, jitter)
         self.commit(slot.number)
 
     def write_late(self, slot: Slot, content: str, jitter: int = 0) -> None:
-        """The same in a transaction that is committed later, but in time."""
+        """The same in a transaction that is committed later, but within the overlap."""
         self.commit(slot.number)
         self._written += 1
         ms = self.clocks.mongo + max(jitter, -LATEST)
@@ -135,7 +123,7 @@ class World(Model):
         self.documents.replace_one({"_id": "dateless"}, document | {FIELD: moment}, upsert=True)
 
     def commit(self, number: int) -> None:
-        """The version under way for this slot, if any, becomes visible."""
+        """The uncommitted version of this slot, if any, becomes visible."""
         version = self.uncommitted.pop(number, None)
         if version is None:
             return
@@ -146,7 +134,7 @@ class World(Model):
         self.documents.replace_one({"_id": version.slot.id}, version.document, upsert=True)
 
     def delete(self, number: int) -> None:
-        """The document of this slot is deleted, which no date tells."""
+        """The document of this slot is deleted, which no date shows."""
         self.commit(number)
         if (version := self.current.get(number)) is not None:
             self._replace(number, next(self._changes))
@@ -164,7 +152,7 @@ class World(Model):
         self.clocks.advance(ms)
 
     def step(self, ms: int) -> None:
-        """MongoDB's clock is set; not forward once it was set back and no cycle has seen it."""
+        """The clock of MongoDB is set; not forward after it was set back and before the next cycle."""
         if ms > 0 and self.stepped_back:
             return
         self.stepped_back = self.stepped_back or ms < 0
@@ -172,22 +160,22 @@ class World(Model):
         self.clocks.step(ms)
 
     def lock(self, campaign: str) -> None:
-        """Someone generates content for the campaign."""
+        """A generator takes the lock of the campaign."""
         self.locked.add(GENERATION_LOCK.key(campana_id=campaign))
         self.client.set(GENERATION_LOCK.key(campana_id=campaign), "1")
 
     def unlock(self, campaign: str) -> None:
-        """The generation is done."""
+        """The generator releases the lock."""
         self.locked.discard(GENERATION_LOCK.key(campana_id=campaign))
         self.client.delete(GENERATION_LOCK.key(campana_id=campaign))
 
     def pop(self) -> None:
-        """The generator takes all that is queued."""
+        """The generator pops all requests."""
         self.popped += self.queued()
         self.client.delete(*QUEUES)
 
     def flush(self) -> None:
-        """Redis loses everything: what a run under way has read may still be written, older versions not."""
+        """Redis is flushed: a current run may still write the versions that it has read, but not older ones."""
         self.client.flushdb()
         began = self._began
         self.past = [one for one in self.past if began is not None and one.replaced >= began]
@@ -200,67 +188,67 @@ class World(Model):
     # Failures
 
     def kill(self) -> None:
-        """The process dies."""
+        """The process is killed."""
         raise Killed
 
     def lose(self) -> None:
-        """The connection is lost: before the call, or with its answer."""
+        """The connection is lost before the call, or with its answer."""
         raise TransientError("lost")
 
     def fail(self) -> None:
-        """The call fails for good."""
+        """The call fails permanently."""
         raise CycleFailed("failed")
 
     # Runs
 
-    def cycle(self, meddling: Iterable[Event] = ()) -> Report | None:
-        """One cycle of this process, with what happens meanwhile: None when it ended early."""
-        steps = [*meddling]
+    def cycle(self, events: Iterable[Event] = ()) -> Report | None:
+        """Run a cycle with these events; None if it ended early."""
+        steps = [*events]
         report = None
-        with self._meddling(steps):
-            report = self._cycle(self.meddler)
+        with self._with_events(steps):
+            report = self._cycle(self.hooks)
         if steps:
-            self.client.delete(OWN.lease)  # where it could not be given back, it runs out
+            self.client.delete(OWN.lease)  # if it could not be released, it expires
         self.check_safety()
         return report
 
     def other_holder(self) -> None:
-        """The lease of this process is over, and another one runs a cycle."""
+        """The lease of this process expires, and another process runs a cycle."""
         self.client.delete(OWN.lease)
-        self._cycle(Meddler())
+        self._cycle(CallHooks())
 
     def read_page(self, start: int, size: int) -> None:
-        """Another worker reads some of the documents, and takes its time to write them."""
-        stages = self._stages(Meddler())
+        """Another worker reads some of the documents, and writes them later."""
+        stages = self._stages(CallHooks())
         read_at = stages.processor.now()
         documents = stages.reader.page(FIRST, LAST, 1000).documents[start : start + size]
         self.pages.append((read_at, stages.transform(documents)))
 
-    def deliver(self, meddling: Iterable[Event] = ()) -> None:
-        """A worker writes what it has read, perhaps long ago, with what happens meanwhile."""
+    def deliver(self, events: Iterable[Event] = ()) -> None:
+        """A worker writes a page that it may have read long ago, with these events."""
         if not self.pages:
             return
         read_at, results = self.pages.pop(0)
-        steps = [*meddling]
-        meddler = self.meddler if steps else Meddler()
-        with self._meddling(steps):
-            processor = self._stages(meddler).processor
-            processor.process(results, read_at, remember_from=None, trust=False)
+        steps = [*events]
+        hooks = self.hooks if steps else CallHooks()
+        with self._with_events(steps):
+            processor = self._stages(hooks).processor
+            processor.process(results, read_at, remember_from=None, skip_done=False)
 
     def follow(self, number: int) -> None:
-        """A follower is told that this document was written or deleted."""
+        """A follower gets an event for this document."""
         slot = next((one.slot for one in self._versions() if one.slot.number == number), None)
         if slot is not None:
-            stages = self._stages(Meddler())
+            stages = self._stages(CallHooks())
             read_at, results = stages.processor.read([id_text(slot.id)])
             recent = self.clocks.mongo - _LIMITS.lookback
-            stages.processor.process(results, read_at, remember_from=recent, trust=False)
+            stages.processor.process(results, read_at, remember_from=recent, skip_done=False)
 
-    def follow_stream(self, meddling: Iterable[Event] = ()) -> None:
-        """A follower applies the changes since it last recorded where it was; without disturbance all of them."""
-        steps = [*meddling]
-        with self._meddling(steps):
-            self._follow_stream(self.meddler if steps else Meddler())
+    def follow_stream(self, events: Iterable[Event] = ()) -> None:
+        """A follower applies the changes since its last token; without events all of them."""
+        steps = [*events]
+        with self._with_events(steps):
+            self._follow_stream(self.hooks if steps else CallHooks())
         if steps:
             self.client.delete(
                 OWN.lease, OWN.follow_lease
@@ -270,22 +258,22 @@ class World(Model):
         unreachable = self.documents.count_documents({"_id": "dateless"})
         self.check_truth(Report(NAME, unreachable=unreachable, deferred=self.client.hlen(OWN.deferred)))
 
-    def _follow_stream(self, meddler: Meddler) -> None:
-        stages, own, wire = self._stages(meddler), of_follower(OWN), self.connect(meddler)
+    def _follow_stream(self, hooks: CallHooks) -> None:
+        stages, own, wire = self._stages(hooks), of_follower(OWN), self.connect(hooks)
         Follower(
             stages=stages,
             store=FollowStore(CheckpointStore(wire, own, 1320, stages.retry)),
-            stream=StreamTwin(self.changes, meddler, stages.stop),
-            reread=self.reread(meddler),
-            lease=Lease(wire, LeaseKeys(own.lease, own.fence), 30, Insistent()),
-            cycle=lambda: self._cycle(meddler),
+            stream=FakeChangeStream(self.changes, hooks, stages.stop),
+            reread=self.reread(hooks),
+            lease=Lease(wire, LeaseKeys(own.lease, own.fence), 30, ImmediateRetry()),
+            cycle=lambda: self._cycle(hooks),
             reconcile=lambda: None,
             on_batch=lambda _: None,
         ).follow()
 
-    def reread(self, meddler: Meddler) -> Reread:
-        """How a follower reads documents."""
-        reader = MeddledReader(self.reader, self.clocks, meddler)
+    def reread(self, hooks: CallHooks) -> Reread:
+        """The function by which a follower reads documents."""
+        reader = HookedReader(self.reader, self.clocks, hooks)
         transform = Transform(NAME, "generacion", FIELD, 2**20)
         return lambda names: transform(
             reader.fetch([id_from_text(name.removeprefix(f"{NAME} ")) for name in names])
@@ -293,11 +281,11 @@ class World(Model):
 
     def warm(self, family: str) -> None:
         """A family is refreshed."""
-        refresh(self._stages(Meddler()), "generacion", RefreshReport(family, None))
+        refresh(self._stages(CallHooks()), "generacion", RefreshReport(family, None))
 
     @contextmanager
-    def _meddling(self, steps: Sequence[Event]) -> Iterator[None]:
-        """Let these things happen in the course of a run, which may end early if there are any."""
+    def _with_events(self, steps: Sequence[Event]) -> Iterator[None]:
+        """Let these events happen during a run, which may end early if there are any."""
         began, self._began = self._began, self._began or next(self._changes)
         if not steps:
             try:
@@ -305,30 +293,30 @@ class World(Model):
             finally:
                 self._began = began
             return
-        self.meddler.plan((e.call, e.after, partial(getattr(self, e.what), *e.how)) for e in steps)
+        self.hooks.plan((e.call, e.after, partial(getattr(self, e.what), *e.how)) for e in steps)
         try:
             yield
         except (Killed, EtlError):
             pass
         finally:
-            self.meddler.plan(())
+            self.hooks.plan(())
             self._began = began
 
-    def _cycle(self, meddler: Meddler) -> Report:
-        stages, report = self._stages(meddler), Report(NAME)
-        lease = Lease(self.connect(meddler), LeaseKeys(OWN.lease, OWN.fence), 30, Insistent())
+    def _cycle(self, hooks: CallHooks) -> Report:
+        stages, report = self._stages(hooks), Report(NAME)
+        lease = Lease(self.connect(hooks), LeaseKeys(OWN.lease, OWN.fence), 30, ImmediateRetry())
         with lease.hold() as token:
             run_cycle(stages, _LIMITS, token, report, no_progress)
         return report
 
-    def _stages(self, meddler: Meddler) -> Stages:
-        reader = MeddledReader(self.reader, self.clocks, meddler)
-        return assemble(reader, self.connect(meddler), ttls=TTLS)
+    def _stages(self, hooks: CallHooks) -> Stages:
+        reader = HookedReader(self.reader, self.clocks, hooks)
+        return assemble(reader, self.connect(hooks), ttls=TTLS)
 
-    # What must be true
+    # Invariants
 
     def settle(self) -> None:
-        """A cycle that nothing disturbs applies all there is; then neither the next nor a slow worker has work."""
+        """A cycle without events applies everything; then neither the next cycle nor a slow worker changes anything."""
         report = self.cycle()
         assert report is not None
         self.stepped_back = False
@@ -349,7 +337,7 @@ class World(Model):
 
 
 def clocks_of_a_world() -> Clocks:
-    """Clocks of a fixed date, that of Redis a little ahead."""
+    """Clocks at a fixed date; that of Redis is a little ahead."""
     return Clocks(_BEGIN, _BEGIN + 3_000)
 
 
@@ -359,17 +347,17 @@ def fake_world() -> World:
     wire = Wire(client.connection_pool)
     world = World(
         documents=documents,
-        reader=ReaderTwin(documents),
+        reader=FakeReader(documents),
         client=client,
-        connect=partial(MeddledWire, wire),
+        connect=partial(HookedWire, wire),
         clocks=clocks,
     )
-    world.closing.enter_context(fake_redis_told_by(clocks))
+    world.closing.enter_context(fake_redis_clock(clocks))
     return world
 
 
 def real_world(documents: Any, reader: Reader, client: redis.Redis, wire: Wire) -> World:
-    """The same on servers, which are empty: keys expire by the clock of the machine."""
+    """The same on empty servers, where keys expire by the clock of the machine."""
     clocks = clocks_of_a_world()
-    connect = partial(DatedWire, wire, clocks=clocks)
+    connect = partial(ClockedWire, wire, clocks=clocks)
     return World(documents=documents, reader=reader, client=client, connect=connect, clocks=clocks)

@@ -1,4 +1,4 @@
-"""The alert rules fire when they should, and only then: promtool runs their unit tests."""
+"""Unit tests of the alert rules, run by promtool."""
 
 import subprocess
 from pathlib import Path
@@ -14,20 +14,19 @@ UNIT_TESTS = ROOT / "tests" / "data" / "alerts_test.yml"
 
 
 def promtool(*arguments: str | Path, given: str = "") -> str:
-    """What promtool answers; it must accept what it is given."""
+    """Run promtool, which must succeed, and return its output."""
     command = [program("promtool"), *arguments]
     done = subprocess.run(command, input=given, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
-def test_each_rule_fires_when_it_should() -> None:
-    """In made-up situations: outages, restarts, quiet spells, several daemons."""
+def test_rules_fire_in_outages_only() -> None:
+    """Simulated outages, restarts, quiet times, several daemons."""
     promtool("test", "rules", UNIT_TESTS)
 
 
-def test_each_rule_is_seen_firing_and_silent() -> None:
-    """No rule is without a unit test, and none of them only says what does not happen."""
+def test_each_rule_has_a_test_that_fires_and_one_that_does_not() -> None:
     rules = yaml.safe_load((ROOT / "config" / "alerts.yml").read_text("utf-8"))["groups"][0]["rules"]
     checks: list[dict[str, Any]] = [
         check
@@ -41,6 +40,5 @@ def test_each_rule_is_seen_firing_and_silent() -> None:
 
 @pytest.mark.parametrize("arguments", [("rules", "alerts.yml"), ("config", "prometheus.yml")])
 def test_prometheus_accepts_the_files(arguments: tuple[str, str]) -> None:
-    """Rules and scrape file."""
     kind, name = arguments
     promtool("check", kind, ROOT / "config" / name)

@@ -1,4 +1,4 @@
-"""The verdict on one key: a table of what can be known of it."""
+"""The verdict on one key, for each combination of facts."""
 
 from dataclasses import replace
 from typing import Any
@@ -24,38 +24,38 @@ OVERLAP = 100_000
 
 
 def checkpoint(position: int, began: int | None) -> Checkpoint:
-    """The watermark, and when the last finished cycle began."""
+    """A checkpoint with this watermark; the last finished cycle began at `began`."""
     clocks = None if began is None else ServerTimes(began, began)
     return Checkpoint(Position(DatetimeMS(position), 1), clocks)
 
 
 BEHIND = State(NOW, checkpoint(NOW - 1000, NOW), OVERLAP)
-"""The cycles have passed all that is older than 100 seconds."""
+"""Cycles have applied all that is older than 100 seconds."""
 
 OLD, FRESH, EXPIRED = NOW - 200_000, NOW - 50_000, NOW - 4_000_000
 HELD = Content("hash", 5000, 1, {"status": "held"})
 
 
 def result(ms: int | None, *writes: Put | Evict, document: Any = 1, **more: Any) -> TransformResult:
-    """A document that claims these keys."""
+    """The transform result of a document that claims these keys."""
     timestamp = timestamp_text(None if ms is None else DatetimeMS(ms))
     return TransformResult(f"c {id_text(document)}", timestamp, ms, writes, **more)
 
 
 def claim(of: TransformResult) -> Claim:
-    """That of a document that was applied."""
+    """The claim of an applied document."""
     return Claim(of.document, of.timestamp, "1")
 
 
 def put(status: str = "said", key: str = API) -> Put:
-    """What a document says of a key."""
+    """A write of this status."""
     return Put("config:api", key, {"status": status})
 
 
 EVICT = Evict("config:api", API)
 CLAIM = result(OLD, put())
 NEWER = claim(result(FRESH, document=2))
-"""What another document has claimed since."""
+"""The later claim of another document."""
 MOVED_AWAY = result(FRESH, put(key="q"), document=2)
 INVALID = result(FRESH, document=2, reject=Reject("no"))
 KEEPS = result(FRESH, document=2, keeps=(Keep("config:api", API),))
@@ -64,7 +64,7 @@ KEEPS = result(FRESH, document=2, keeps=(Keep("config:api", API),))
 @pytest.mark.parametrize(
     ("facts", "name"),
     [
-        # what a document says, where the cycles have passed it
+        # one document claims the key, and a cycle has reached it
         (KeyFacts(API, HELD, result(OLD, put("held"))), "matching"),
         (KeyFacts(API, HELD, CLAIM), "different"),
         (KeyFacts(API, None, CLAIM), "missing"),
@@ -72,14 +72,14 @@ KEEPS = result(FRESH, document=2, keeps=(Keep("config:api", API),))
         (KeyFacts(API, None, result(OLD, EVICT)), "absent"),
         (KeyFacts(API, HELD, result(OLD, EVICT), claim(CLAIM)), "orphaned"),
         (KeyFacts(API, HELD, result(OLD, EVICT)), "left_alone"),
-        # where they have not
+        # no cycle has reached it yet
         (KeyFacts(API, HELD, result(FRESH, put())), "pending"),
         (KeyFacts(API, HELD, result(NOW + 5, put())), "pending"),
         (KeyFacts(API, None, result(NOW + 5, put())), "pending"),
         (KeyFacts(API, None, result(NOW + 5, put()), claim(result(NOW + 5))), "expired"),
         (KeyFacts(API, None, result(FRESH, put())), "pending"),
         (KeyFacts(API, HELD, result(FRESH, put("held"))), "matching"),
-        # where another document has claimed it since
+        # another document has claimed the key later
         (KeyFacts(API, HELD, result(FRESH, put()), claim(result(FRESH))), "different"),
         (KeyFacts(API, HELD, CLAIM, NEWER), "different"),
         (KeyFacts(API, HELD, CLAIM, NEWER, MOVED_AWAY), "pending"),
@@ -89,7 +89,7 @@ KEEPS = result(FRESH, document=2, keeps=(Keep("config:api", API),))
         (KeyFacts(API, HELD, CLAIM, NEWER, KEEPS), "matching"),
         (KeyFacts(API, None, CLAIM, NEWER, KEEPS), "absent"),
         (KeyFacts(API, HELD, result(NOW - 40_000, put()), NEWER, KEEPS), "pending"),
-        # what no document claims
+        # no document claims the key
         (KeyFacts(API, HELD), "left_alone"),
         (KeyFacts(API, None, None, NEWER), "absent"),
         (KeyFacts(API, HELD, None, NEWER, KEEPS), "matching"),
@@ -102,8 +102,7 @@ KEEPS = result(FRESH, document=2, keeps=(Keep("config:api", API),))
         (KeyFacts(API, HELD, None, NEWER, result(OLD, document=2, reject=Reject("no"))), "left_alone"),
     ],
 )
-def test_every_key_has_its_verdict(facts: KeyFacts, name: str) -> None:
-    """With no daemon at work and no lock held."""
+def test_verdict_without_daemon_and_lock(facts: KeyFacts, name: str) -> None:
     assert classify(facts, BEHIND, TTLS).name == name
 
 
@@ -112,14 +111,14 @@ ARCHIVED = KeyFacts(API, HELD, result(FRESH, EVICT, document=2), claim(CLAIM))
 
 
 @pytest.mark.parametrize("facts", [MOVED, ARCHIVED], ids=["moved", "archived"])
-def test_a_daemon_is_given_the_time_to_evict(facts: KeyFacts) -> None:
-    """Where none is at work, the key stays."""
+def test_key_to_evict_is_pending_while_a_daemon_runs(facts: KeyFacts) -> None:
+    """Without a daemon it is orphaned."""
     assert classify(facts, replace(BEHIND, scheduled=True), TTLS).name == "pending"
     assert classify(facts, BEHIND, TTLS).name == "orphaned"
 
 
-def test_what_waits_is_deferred() -> None:
-    """By the lock of its campaign, also where its document is gone, or by its own deferral."""
+def test_locked_or_deferred_document_gives_deferred() -> None:
+    """A lock counts also if the document was deleted."""
     lock = "lock:content_generation:c"
     held = replace(BEHIND, held=frozenset([lock]))
     said = Put("ai:campaign_messages", MESSAGES, ["said"])
@@ -156,13 +155,13 @@ DONE = {result(FRESH).document: Record(str(FRESH), done=True, keys=())}
         *("done", "not done", "another version done", "passed"),
     ],
 )
-def test_what_the_cycles_have_passed(state: State, *, reached: bool) -> None:
-    """A version within the overlap only if it is done; all of it where there is no checkpoint."""
+def test_state_reached(state: State, *, reached: bool) -> None:
+    """A version within the overlap only if it is done; every version without a checkpoint."""
     assert state.reached(result(FRESH)) == reached
 
 
-def test_a_document_without_a_date_is_not_waited_for() -> None:
-    """No cycle will reach it; how old it is, is not known."""
+def test_undated_document_is_never_pending() -> None:
+    """No cycle will reach it, and its age is unknown."""
     undated = result(None, put())
     assert classify(KeyFacts(API, HELD, undated), BEHIND, TTLS).name == "different"
     assert classify(KeyFacts(API, None, undated), BEHIND, TTLS).name == "expired"
@@ -178,8 +177,8 @@ def test_a_document_without_a_date_is_not_waited_for() -> None:
         ("other:key", None, None),
     ],
 )
-def test_a_key_names_its_family_and_its_lock(key: str, family: str | None, lock: str | None) -> None:
-    """Its document may be gone."""
+def test_family_and_lock_follow_from_the_key(key: str, family: str | None, lock: str | None) -> None:
+    """Its document may have been deleted."""
     found = family_of(key)
     assert (found.name if found else None, lock_of(key)) == (family, lock)
 
@@ -198,12 +197,11 @@ LIST = Put("ai:campaign_messages", MESSAGES, ["a" * 80 + "1", "b", "c"])
         ),
     ],
 )
-def test_a_list_says_where_it_differs(held: list[str], why: str) -> None:
-    """Long texts from where they part."""
+def test_differences_of_a_list_name_the_member(held: list[str], why: str) -> None:
+    """Long texts are quoted from where they differ."""
     assert differences(LIST, Content("list", 5000, len(held), held), 10_800) == [why]
     assert differences(LIST, Content("list", 5000, 3, [*LIST.value]), 10_800) == []
 
 
-def test_a_ttl_that_should_not_be_is_a_difference() -> None:
-    """In a family that lives until it is removed."""
+def test_ttl_in_a_family_without_ttl_is_a_difference() -> None:
     assert differences(put("held"), HELD, None) == ["it has a TTL, and should have none"]

@@ -1,4 +1,4 @@
-"""The compose file holds what the documentation says of it."""
+"""The compose files agree with the documentation."""
 
 import re
 from pathlib import Path
@@ -23,23 +23,22 @@ def services() -> dict[str, Any]:
 
 
 def test_ports_are_published_on_loopback_only(services: dict[str, Any]) -> None:
-    """Servers without passwords are not offered to the network."""
+    """The servers have no passwords."""
     ports = [port for service in services.values() for port in service.get("ports", ())]
 
     assert ports
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
-def test_redis_neither_forgets_nor_evicts(services: dict[str, Any]) -> None:
-    """The checkpoint survives a restart and a full memory."""
+def test_redis_persists_and_does_not_evict(services: dict[str, Any]) -> None:
+    """So the checkpoint survives a restart and full memory."""
     command = " ".join(services["redis"]["command"])
 
     assert "--appendonly yes" in command
     assert "--maxmemory-policy noeviction" in command
 
 
-def test_the_daemon_starts_when_both_servers_are_healthy(services: dict[str, Any]) -> None:
-    """The daemon waits for a primary and for a Redis that answers, and is told where they are."""
+def test_daemon_starts_when_both_servers_are_healthy(services: dict[str, Any]) -> None:
     daemon = services["etl"]
 
     assert {name: needed["condition"] for name, needed in daemon["depends_on"].items()} == {
@@ -55,14 +54,14 @@ def test_the_daemon_starts_when_both_servers_are_healthy(services: dict[str, Any
     }
 
 
-def test_the_interval_is_taken_from_the_environment(services: dict[str, Any]) -> None:
-    """A first user need not wait 11 minutes; without the variable it is the default of the settings."""
+def test_cycle_interval_comes_from_the_environment(services: dict[str, Any]) -> None:
+    """So that a new user need not wait 11 minutes. The default is that of the settings."""
     given = services["etl"]["environment"]["ETL_SCHEDULE__CYCLE_SECONDS"]
     assert given == f"${{ETL_SCHEDULE__CYCLE_SECONDS:-{Settings().schedule.cycle_seconds}}}"
 
 
-def test_the_index_is_the_one_that_the_daemon_asks_for(services: dict[str, Any]) -> None:
-    """Word for word; created once, when there is a primary."""
+def test_index_is_the_one_that_the_daemon_suggests(services: dict[str, Any]) -> None:
+    """Word for word; it is created once, when there is a primary."""
     settings = Settings()
     namespace = f"{settings.mongo.database}.{settings.collections[0].name}"
     asked = missing(namespace, settings.collections[0].timestamp_field).remedy
@@ -74,8 +73,8 @@ def test_the_index_is_the_one_that_the_daemon_asks_for(services: dict[str, Any])
     assert services["index"]["restart"] == "on-failure"
 
 
-def test_the_daemon_can_change_nothing_and_take_no_more_than_its_share(services: dict[str, Any]) -> None:
-    """No root file system to write to, no capability; memory, CPUs and processes have limits, logs rotate."""
+def test_daemon_is_confined_and_limited(services: dict[str, Any]) -> None:
+    """Read-only root, no capabilities; limits of memory, CPUs and processes; logs rotate."""
     daemon = services["etl"]
     assert (daemon["read_only"], daemon["tmpfs"], daemon["cap_drop"]) == (True, ["/tmp"], ["ALL"])  # noqa: S108
     assert daemon["security_opt"] == ["no-new-privileges:true"]
@@ -84,35 +83,35 @@ def test_the_daemon_can_change_nothing_and_take_no_more_than_its_share(services:
         assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
 
 
-def test_the_daemon_is_asked_how_it_is(services: dict[str, Any]) -> None:
-    """Its port is published, and the image asks the product itself."""
+def test_daemon_has_a_health_check(services: dict[str, Any]) -> None:
+    """Its port is published, and the image runs `etl health`."""
     assert services["etl"]["ports"] == ["127.0.0.1:8088:8088"]
     assert health_check() == ["etl", "health"]
 
 
-def test_the_image_runs_the_command_itself_and_not_as_root() -> None:
-    """A shell in between would keep the signals to itself."""
+def test_image_runs_etl_without_shell_and_root() -> None:
+    """A shell in between would not forward signals."""
     dockerfile = (COMPOSE.parent / "Dockerfile").read_text("utf-8").splitlines()
     assert "USER 10001" in dockerfile
     assert entry_point()[-1] == "etl"
     assert entry_point()[0] == "env"
 
 
-class _Overriding(yaml.SafeLoader):
-    """Reads the tags of compose too."""
+class _ComposeLoader(yaml.SafeLoader):
+    """Accepts the tags of compose."""
 
 
 def _mapping(loader: yaml.SafeLoader, node: Any) -> Any:
     return loader.construct_mapping(node, deep=True)
 
 
-_Overriding.add_constructor("!override", _mapping)
+_ComposeLoader.add_constructor("!override", _mapping)
 
 
-def test_the_cluster_has_three_primaries_each_with_a_replica() -> None:
-    """Every node keeps what it has and evicts nothing; the daemon starts when all slots are served."""
+def test_cluster_has_three_primaries_with_a_replica_each() -> None:
+    """Every node persists and does not evict; the daemon starts when all slots are served."""
     text = COMPOSE.with_name("docker-compose.cluster.yml").read_text("utf-8")
-    services = yaml.load(text, _Overriding)["services"]  # noqa: S506 (a safe loader)
+    services = yaml.load(text, _ComposeLoader)["services"]  # noqa: S506 (a safe loader)
     nodes = {name: one for name, one in services.items() if re.fullmatch(r"redis-\d", name)}
     assert len(nodes) == 6
     for node in nodes.values():
@@ -121,7 +120,7 @@ def test_the_cluster_has_three_primaries_each_with_a_replica() -> None:
         assert "--appendonly yes" in command
         assert "--maxmemory-policy noeviction" in command
         assert "ports" not in node
-    # Saved by the other nodes: with other ones after `down` and `up`, all slots stay unserved.
+    # The nodes save each other's addresses: if these changed after `down` and `up`, all slots would stay unserved.
     addresses = {node["networks"]["default"]["ipv4_address"] for node in nodes.values()}
     assert len(addresses) == 6
     created = services["redis-cluster"]

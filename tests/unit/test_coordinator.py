@@ -1,4 +1,4 @@
-"""Ranges in ascending order, by this process or by others: each once, whatever becomes of the others."""
+"""Ranges are processed in ascending order and once each, by this process or by workers."""
 
 import threading
 from collections.abc import Callable
@@ -25,14 +25,13 @@ RANGES = [ScanRange(place(n), place(n + 10)) for n in range(0, 100, 10)]
 
 
 class Ranges:
-    """Works on a range in steps of `step` milliseconds, and notes what was done."""
+    """Works on a range in steps of `step` milliseconds, and records what was done."""
 
     def __init__(self, step: int) -> None:
         self.step = step
         self.done: list[int] = []
 
     def __call__(self, task: Task) -> RangeProgress:
-        """One step."""
         begin, end = task.scan_range.after.ms or 0, task.scan_range.end.ms or 0
         self.done += range(begin, min(begin + self.step, end))
         cursor = place(begin + self.step) if begin + self.step < end else None
@@ -40,13 +39,12 @@ class Ranges:
 
 
 class Broken(Executor):
-    """Fails the first calls as a pool does whose process has died, and takes no more then."""
+    """Fails the first calls like a pool with a dead process, then refuses further ones."""
 
     def __init__(self, calls: int) -> None:
         self._left = calls
 
     def submit(self, *_: Any, **__: Any) -> "Future[Any]":
-        """One that fails."""
         self._left -= 1
         if self._left < 0:
             raise BrokenExecutor
@@ -56,22 +54,21 @@ class Broken(Executor):
 
 
 def run(work: Callable[[Task], RangeProgress], workers: Workers | None) -> list[Progressed]:
-    """All ranges."""
+    """Run all ranges."""
     return [*run_ranges(RANGES, 1_000, work, workers, 0)]
 
 
 @pytest.mark.parametrize("step", [3, 10])
 @pytest.mark.parametrize("workers", [0, 1, 4])
-def test_every_range_is_worked_on_once(step: int, workers: int) -> None:
-    """To its end, by this process or by others."""
+def test_every_range_is_processed_once(step: int, workers: int) -> None:
     work = Ranges(step)
     with ThreadPoolExecutor(max(1, workers)) as executor:
         run(work, Workers(executor, work, workers) if workers else None)
     assert sorted(work.done) == [*range(100)]
 
 
-def test_without_workers_ranges_are_read_in_order() -> None:
-    """One step after the other; what is told to be done is."""
+def test_ranges_are_processed_in_order_without_workers() -> None:
+    """The reported lowest cursor is never ahead."""
     work = Ranges(4)
     lowest = [one.lowest for one in run(work, None)]
     assert work.done == [*range(100)]
@@ -79,8 +76,8 @@ def test_without_workers_ranges_are_read_in_order() -> None:
     assert lowest[-1] is None
 
 
-def test_the_lowest_cursor_never_passes_a_task_under_way() -> None:
-    """A worker that is slow with the first range holds it back, however far the others are."""
+def test_lowest_cursor_never_passes_a_running_task() -> None:
+    """A slow worker on the first range holds it back."""
     others, slow = threading.Event(), Ranges(10)
 
     def work(task: Task) -> RangeProgress:
@@ -89,16 +86,16 @@ def test_the_lowest_cursor_never_passes_a_task_under_way() -> None:
         return slow(task)
 
     with ThreadPoolExecutor(4) as executor:
-        told = run_ranges(RANGES, 1_000, slow, Workers(executor, work, 4), 0)
-        first = [next(told) for _ in range(len(RANGES) - 1)]
+        progress = run_ranges(RANGES, 1_000, slow, Workers(executor, work, 4), 0)
+        first = [next(progress) for _ in range(len(RANGES) - 1)]
         others.set()
-        rest = [*told]
+        rest = [*progress]
     assert {one.lowest for one in first} == {RANGES[0].after}
     assert [one.lowest for one in rest] == [None]
 
 
-def test_two_tasks_per_worker_are_under_way() -> None:
-    """Twice as many as there are workers: a range that is begun is soon done."""
+def test_at_most_two_tasks_per_worker_are_in_flight() -> None:
+    """So that a range that was begun is finished soon."""
     submitted: list[Task] = []
     go_on = threading.Event()
 
@@ -107,35 +104,35 @@ def test_two_tasks_per_worker_are_under_way() -> None:
         assert go_on.wait(10)
         return RangeProgress(0, BatchOutcome(), None)
 
-    class Noting(ThreadPoolExecutor):
+    class CountingExecutor(ThreadPoolExecutor):
         count = 0
 
         def submit(self, *arguments: Any, **more: Any) -> Any:
-            Noting.count += 1
-            if Noting.count == 5:
+            CountingExecutor.count += 1
+            if CountingExecutor.count == 5:
                 go_on.set()
             return super().submit(*arguments, **more)
 
-    with Noting(2) as executor:
-        told = run_ranges(RANGES, 1_000, work, Workers(executor, work, 2), 0)
+    with CountingExecutor(2) as executor:
+        progress = run_ranges(RANGES, 1_000, work, Workers(executor, work, 2), 0)
         timer = threading.Timer(0.3, go_on.set)
         timer.start()
-        next(told)
+        next(progress)
         timer.join()
-        assert Noting.count <= 4 + 2
-        list(told)
+        assert CountingExecutor.count <= 4 + 2
+        list(progress)
 
 
 @pytest.mark.parametrize("calls", [0, 2, 100], ids=["takes none", "takes two", "takes all and fails"])
-def test_a_broken_executor_is_replaced_by_this_process(calls: int, caplog: pytest.LogCaptureFixture) -> None:
-    """The ranges are worked on here instead, each once and in order; the log says so, once."""
+def test_broken_executor_is_replaced_by_this_process(calls: int, caplog: pytest.LogCaptureFixture) -> None:
+    """It processes the ranges once each and in order; one line is logged."""
     work = Ranges(5)
     run(work, Workers(Broken(calls), work, 2))
     assert work.done == [*range(100)]
     assert caplog.text.count("going on without workers") == 1
 
 
-def test_an_executor_that_was_shut_down_is_replaced_by_this_process() -> None:
+def test_shut_down_executor_is_replaced_by_this_process() -> None:
     executor = ThreadPoolExecutor(1)
     executor.shutdown()
     work = Ranges(10)
@@ -144,8 +141,8 @@ def test_an_executor_that_was_shut_down_is_replaced_by_this_process() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_error_is_raised_once_no_task_is_under_way(workers: int) -> None:
-    """What went wrong in a task is raised where its progress is asked for."""
+def test_error_is_raised_when_no_task_is_running(workers: int) -> None:
+    """To the caller who iterates over the progress."""
     work = Ranges(10)
 
     def failing(task: Task) -> RangeProgress:
@@ -158,8 +155,8 @@ def test_an_error_is_raised_once_no_task_is_under_way(workers: int) -> None:
     assert {0, 10} <= {*work.done}
 
 
-def test_a_range_is_cut_before_dates() -> None:
-    """At those within it, each once: documents of one date are never in two ranges."""
+def test_split_cuts_before_dates() -> None:
+    """At the dates within the range, once each: documents of one date are never in two ranges."""
     cuts = [Position(DatetimeMS(ms), "x") for ms in (5, 5, 30, 20)] + [Position(None, 1)]
     assert split(ScanRange(place(10), LAST), cuts) == [
         ScanRange(place(10), place(20)),

@@ -1,4 +1,4 @@
-"""What a state machine found, or would need luck to find: one cycle after another in a small world."""
+"""Cases that a state machine found, or would find by luck only: cycles in a small fake world."""
 
 from collections.abc import Iterator
 
@@ -22,8 +22,8 @@ def world() -> Iterator[World]:
     world.closing.close()
 
 
-def test_a_deferred_document_is_not_displaced_by_an_older_one(world: World) -> None:
-    """An older one that commits late, and is read in the cycle in which the lock is gone, stays behind."""
+def test_deferred_document_is_not_displaced_by_an_older_one(world: World) -> None:
+    """The older one commits late, and is read in the cycle after the lock was released."""
     world.settle()
     world.lock("A")
     world.write(FIRST, "put")
@@ -35,8 +35,8 @@ def test_a_deferred_document_is_not_displaced_by_an_older_one(world: World) -> N
     world.settle()
 
 
-def test_a_tombstone_with_an_earlier_date_evicts(world: World) -> None:
-    """A document dated ahead, and then deleted by a writer whose clock is right, is gone."""
+def test_tombstone_with_an_earlier_date_evicts(world: World) -> None:
+    """The document was dated in the future, its tombstone by a correct clock."""
     world.write(API, "put", 600_000)
     world.settle()
     world.write(API, "tombstone")
@@ -44,8 +44,8 @@ def test_a_tombstone_with_an_earlier_date_evicts(world: World) -> None:
     assert world.contents() == {}
 
 
-def test_a_late_commit_at_the_edge_of_the_overlap_is_found(world: World) -> None:
-    """It is found when the clock has moved on by all that a cycle promises, behind thousands of others."""
+def test_late_commit_at_the_edge_of_the_overlap_is_found(world: World) -> None:
+    """At the greatest guaranteed delay, and behind many other documents."""
     world.settle()
     world.write_late(API, "put")
     world.advance(LATEST)
@@ -56,8 +56,8 @@ def test_a_late_commit_at_the_edge_of_the_overlap_is_found(world: World) -> None
     assert world.contents()["config:api:p"] == {"status": "status 1"}
 
 
-def test_two_documents_of_one_date_are_ordered_as_in_mongodb(world: World) -> None:
-    """The one that holds their key has asked for messages since, and says nothing of it any more."""
+def test_documents_of_one_date_are_ordered_as_in_mongodb(world: World) -> None:
+    """The holder of their key has meanwhile become `pendiente`, and does not claim content any more."""
     world.write_late(SECOND, "plain", 1)
     world.commit(SECOND.number)
     world.settle()
@@ -67,8 +67,8 @@ def test_two_documents_of_one_date_are_ordered_as_in_mongodb(world: World) -> No
     world.settle()
 
 
-def test_a_deletion_makes_way_for_an_older_claim(world: World) -> None:
-    """An older claim, committed after it."""
+def test_older_claim_gets_the_key_of_a_deleted_document(world: World) -> None:
+    """The older claim is committed after the deletion."""
     world.write(API, "put", 5_000)
     world.settle()
     world.delete(API.number)
@@ -77,8 +77,8 @@ def test_a_deletion_makes_way_for_an_older_claim(world: World) -> None:
     assert world.contents()["config:api:p"] == {"status": "status 2"}
 
 
-def test_a_stale_page_changes_nothing(world: World) -> None:
-    """A worker writes it at the very end: its documents have moved, were evicted, deleted, dated back."""
+def test_stale_page_changes_nothing(world: World) -> None:
+    """A worker writes it last, after its documents were moved, evicted, deleted or dated back."""
     world.write(API, "put", 60_000)
     world.write(OTHER_API, "put")
     world.write(FIRST, "alta")

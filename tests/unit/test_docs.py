@@ -1,4 +1,4 @@
-"""README, docs/ and the settings file say what the code does."""
+"""README, docs/ and the settings file agree with the code."""
 
 import json
 import os
@@ -24,6 +24,7 @@ from etl.model.state import DeadLetter
 from etl.monitoring.status import CollectionStatus
 from etl.settings import CollectionSettings, Effective, FamilySettings, Settings, load
 from etl.transform.preview import Effect, Preview
+from etl.verify.classify import Name
 from etl.verify.report import VerifyReport
 from etl.verify.trace import Trace
 from schemas.documents import FAMILIES
@@ -34,19 +35,19 @@ OPERATIONS, GLOSSARY = PAGES["docs/operations.md"], PAGES["docs/glossary.md"]
 
 
 def section(page: str, heading: str) -> str:
-    """What is below a heading, up to the next one of any level."""
+    """The text below a heading, up to the next heading of any level."""
     found = re.search(rf"^#+ {re.escape(heading)}$\n(.*?)(?=^#|\Z)", page, re.DOTALL | re.MULTILINE)
     assert found is not None, heading
     return found[1]
 
 
 def code_in(rows: list[str], column: int = 1) -> list[str]:
-    """The names in backticks in one column of a table."""
+    """The names in backticks in a column of a table."""
     return [name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[column])]
 
 
 def settings() -> Iterator[tuple[str, FieldInfo]]:
-    """Every setting: its path as docs/settings.md writes it, and its definition."""
+    """Every setting: its path as in docs/settings.md, and its definition."""
     for name, field in Settings.model_fields.items():
         if field.annotation in {str, tuple[str, ...]}:
             yield name, field
@@ -69,7 +70,7 @@ def _models(name: str, annotation: Any) -> Iterator[tuple[str, type[BaseModel]]]
 
 
 def default(path: str, setting: FieldInfo) -> str:
-    """A setting's default as docs/settings.md writes it: as in YAML."""
+    """The default of a setting as in docs/settings.md: as YAML."""
     if path.startswith("families."):
         return "see below"
     if path == "collections[].name":
@@ -113,59 +114,54 @@ def _value(option: click.Option) -> str:
             return f" {option.metavar or kind.name}"
 
 
-def test_every_setting_is_explained() -> None:
-    """The table is exactly what the code defines: path, default, meaning."""
+def test_settings_page_lists_every_setting() -> None:
+    """Path, default and description."""
     rows = [f"| `{path}` | {default(path, s)} | {s.description} |" for path, s in settings()]
     assert next(tables(section(SETTINGS, "All settings"))) == rows
 
 
-def test_the_defaults_of_every_family_are_listed() -> None:
-    """TTL and refresh interval."""
+def test_settings_page_lists_every_family() -> None:
     lives = Settings().families.items()
     rows = [f"| `{name}` | {life.ttl or 'none'} | {life.refresh_seconds or 'none'} |" for name, life in lives]
     assert next(tables(section(SETTINGS, "Families"))) == rows
 
 
 @pytest.mark.parametrize("text", re.findall(r"^```yaml\n(.*?)^```$", SETTINGS, re.DOTALL | re.MULTILINE))
-def test_the_examples_of_settings_are_accepted(text: str, tmp_path: Path) -> None:
-    """Each is a whole settings file."""
+def test_examples_of_settings_are_accepted(text: str, tmp_path: Path) -> None:
+    """Each is a complete settings file."""
     path = tmp_path / "etl.yaml"
     path.write_text(text, "utf-8")
     assert load(path) != Settings()
 
 
-def test_the_readme_has_every_family() -> None:
-    """Its table of families is exactly the contract."""
+def test_readme_lists_every_family() -> None:
     rows = [f"| `{f.pattern}` | {f.type} | {f.ttl or 'none'} | {f.source} |" for f in FAMILIES.values()]
     assert next(tables(section(README, "What is in Redis"))) == rows
 
 
-def test_the_readme_has_every_command() -> None:
-    """Each command has one row, and each row is a command."""
+def test_readme_lists_every_command() -> None:
     rows = next(tables(section(README, "Commands")))
     assert sorted(code_in(rows)) == sorted(f"etl {name}" for name in etl.commands)
 
 
-def test_the_readme_is_short() -> None:
+def test_readme_has_at_most_200_lines() -> None:
     """The reference is in docs/."""
     assert len(README.splitlines()) <= 200
 
 
 def test_every_command_has_a_section() -> None:
-    """And every section is a command."""
     sections = re.findall(r"^##+ `(etl [a-z -]+)`$", COMMANDS, re.MULTILINE)
     assert sorted(sections) == sorted(name for name, _ in commands())
 
 
 @pytest.mark.parametrize(("name", "command"), [pytest.param(*pair, id=pair[0]) for pair in commands()])
-def test_every_option_is_explained_as_in_its_help(name: str, command: click.Command) -> None:
-    """The first table of a command's section is its options, in their order."""
+def test_options_are_described_as_in_the_help(name: str, command: click.Command) -> None:
+    """In the first table of the section, in order."""
     found = next(tables(section(COMMANDS, f"`{name}`")), [])
     assert [row for row in found if row.startswith("| `--")] == options(command)
 
 
-def test_the_shared_options_are_explained() -> None:
-    """At the top of the page."""
+def test_shared_options_are_described_first() -> None:
     assert next(tables(COMMANDS)) == [row for row in options(etl) if "--version" not in row]
 
 
@@ -178,8 +174,8 @@ def test_the_shared_options_are_explained() -> None:
         ("etl trace", [field.name for field in fields(Trace)]),
     ],
 )
-def test_every_field_of_json_is_explained(name: str, fields_of: list[str]) -> None:
-    """The second table of the section is the fields, each once."""
+def test_json_fields_are_described(name: str, fields_of: list[str]) -> None:
+    """In the second table of the section, once each."""
     _, rows = tables(section(COMMANDS, f"`{name}`"))
     assert sorted(code_in(rows)) == sorted(fields_of)
 
@@ -194,14 +190,13 @@ def test_every_field_of_json_is_explained(name: str, fields_of: list[str]) -> No
         ("etl config", [field.name for field in fields(Effective)]),
     ],
 )
-def test_the_few_fields_of_json_are_named(name: str, fields_of: list[str]) -> None:
-    """In the sentence that begins with `With --json`."""
+def test_json_fields_are_named(name: str, fields_of: list[str]) -> None:
+    """Where they have no table: in the sentence that begins with `With --json`."""
     text = section(COMMANDS, f"`{name}`").split("With `--json`", maxsplit=1)[1]
     assert set(fields_of) <= set(re.findall(r"`([a-z_]+)`", text))
 
 
-def test_every_exit_code_is_explained() -> None:
-    """Those of the errors, of success, and of findings."""
+def test_exit_codes_are_described() -> None:
     explained = {int(row.split("|")[1]) for row in next(tables(section(OPERATIONS, "Exit codes")))}
     classes = (EtlError, ConfigurationError, LeaseHeldError, Interrupted)
     assert explained == {0, 3, *(kind.exit_code for kind in classes)}
@@ -209,8 +204,8 @@ def test_every_exit_code_is_explained() -> None:
 
 @pytest.mark.parametrize("command", etl.commands.values(), ids=str)
 @pytest.mark.parametrize("page", sorted(PAGES))
-def test_no_page_shows_an_option_that_does_not_exist(page: str, command: click.Command) -> None:
-    """Every `etl COMMAND … --option` is an option of that command."""
+def test_options_on_a_page_exist(page: str, command: click.Command) -> None:
+    """Each `--option` after `etl COMMAND` is one of that command."""
     inner = command.commands.values() if isinstance(command, click.Group) else ()
     known = {name for one in (command, etl, *inner) for parameter in one.params for name in parameter.opts}
     for line in re.findall(rf"etl {command.name}\b[^`\n|]*", PAGES[page]):
@@ -218,8 +213,8 @@ def test_no_page_shows_an_option_that_does_not_exist(page: str, command: click.C
 
 
 @pytest.mark.parametrize("page", sorted(PAGES))
-def test_every_link_leads_somewhere(page: str) -> None:
-    """To a file of the project, and to a heading that is there."""
+def test_link_targets_exist(page: str) -> None:
+    """Files and headings."""
     here = (ROOT / page).parent
     for target in re.findall(r"\]\(([^)]+)\)", PAGES[page]):
         if target.startswith("https://"):
@@ -233,12 +228,12 @@ def test_every_link_leads_somewhere(page: str) -> None:
 
 
 def _anchor(heading: str) -> str:
-    """The anchor that GitHub makes of a heading."""
+    """The anchor that GitHub generates for a heading."""
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
 def test_every_page_is_reachable_from_the_readme() -> None:
-    """It links each of them, but the Spanish ones of docs/, which the Spanish README links."""
+    """Spanish pages from the Spanish README."""
     for page in PAGES:
         start = "README.es.md" if page.startswith("docs/es/") else "README.md"
         assert page == start or f"]({page})" in PAGES[start], page
@@ -252,33 +247,35 @@ PYTHON = [
 
 
 @pytest.mark.parametrize("text", PYTHON)
-def test_python_on_a_page_compiles_and_its_imports_exist(text: str) -> None:
-    """What a reader copies; the examples with servers are tested in `tests/integration/test_examples.py`."""
+def test_python_examples_compile_and_can_be_imported(text: str) -> None:
+    """Examples with servers are tested in `tests/integration/test_examples.py`."""
     compile(text, "page", "exec")
     for line in re.findall(r"^(?:from|import) .*$", text, re.MULTILINE):
         exec(line, {})  # noqa: S102 (a line of our own page)
 
 
-def test_the_glossary_is_sorted_and_names_each_term_once() -> None:
-    """One line per term."""
+def test_glossary_is_sorted_and_lists_each_term_once() -> None:
     terms = [row.split("|")[1].strip() for row in next(tables(GLOSSARY))]
     assert terms == sorted(set(terms), key=str.lower)
 
 
-def test_the_public_api_is_explained() -> None:
-    """docs/python.md has every public name, and no other."""
+def test_glossary_has_the_words_of_reports() -> None:
+    """The verdicts, and the columns of `etl sync`."""
+    terms = {row.split("|")[1].strip() for row in next(tables(GLOSSARY))}
+    assert terms >= {*get_args(Name), "processed", "written", "evicted", "enqueued"}
+
+
+def test_python_page_lists_the_public_api() -> None:
     assert sorted(code_in(next(tables(PAGES["docs/python.md"])))) == sorted(package.__all__)
 
 
-def test_the_settings_file_holds_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
-    """config/etl.yaml changes nothing."""
+def test_settings_file_has_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("ETL_")]:
         monkeypatch.delenv(name)
     assert load(ROOT / "config" / "etl.yaml") == Settings()
 
 
-def test_the_settings_file_names_every_setting() -> None:
-    """Nothing that can be set is missing from config/etl.yaml."""
+def test_settings_file_names_every_setting() -> None:
     content = yaml.safe_load((ROOT / "config" / "etl.yaml").read_text("utf-8"))
     content["collections[]"] = content["collections"][0]
     plain = {name for name, value in content.items() if not value or not isinstance(value, dict | list)}
@@ -291,14 +288,12 @@ def test_the_settings_file_names_every_setting() -> None:
     assert content["families"].keys() == timed
 
 
-def test_the_package_prints_the_settings_file(capsys: pytest.CaptureFixture[str]) -> None:
-    """`etl config --example` prints config/etl.yaml, byte for byte."""
+def test_config_example_prints_the_settings_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["config", "--example"]) == 0
     assert capsys.readouterr().out == (ROOT / "config" / "etl.yaml").read_text("utf-8")
 
 
-def test_the_demo_shows_the_samples_of_the_contract() -> None:
-    """The packaged documents are the users' own, byte for byte."""
+def test_demo_documents_are_the_samples_of_the_contract() -> None:
     packaged = ROOT / "etl" / "cli" / "demo_documents.json"
     assert packaged.read_bytes() == (ROOT / "tests" / "data" / "sample_documents.json").read_bytes()
 
@@ -306,7 +301,7 @@ def test_the_demo_shows_the_samples_of_the_contract() -> None:
 CONTRIBUTING, MAKEFILE = PAGES["CONTRIBUTING.md"], (ROOT / "Makefile").read_text("utf-8")
 
 
-def test_every_make_target_is_explained() -> None:
+def test_make_targets_are_described() -> None:
     """In CONTRIBUTING.md and at the top of the Makefile."""
     levels = re.findall(r"^LEVELS := (.*)$", MAKEFILE, re.MULTILINE)[0]
     targets = re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)[0].replace("$(LEVELS)", levels).split()
@@ -316,8 +311,7 @@ def test_every_make_target_is_explained() -> None:
     assert all(target in top for target in targets)
 
 
-def test_every_level_of_tests_is_in_a_make_target() -> None:
-    """No directory of tests is left out."""
+def test_every_test_directory_is_in_a_make_target() -> None:
     levels = " ".join(re.findall(r"^(?:unit|integration|faults|acceptance) := (.*)$", MAKEFILE, re.MULTILINE))
     tests = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
     assert tests <= set(re.findall(r"tests/(\w+)", levels))
@@ -326,8 +320,8 @@ def test_every_level_of_tests_is_in_a_make_target() -> None:
 @pytest.mark.parametrize(
     "page", ["CONTRIBUTING.md", "docs/architecture.md", "docs/glossary.md", "docs/guarantees.md"]
 )
-def test_every_file_that_is_named_exists(page: str) -> None:
-    """A path in backticks is one of the project; docs/guarantees.md leaves out `tests/`."""
+def test_named_files_exist(page: str) -> None:
+    """Paths in backticks; docs/guarantees.md omits `tests/`."""
     for path in re.findall(r"`((?:etl|schemas|tests|config|docs|examples)/[\w./-]+)`", PAGES[page]):
         assert (ROOT / path).exists(), path
     for path in re.findall(
@@ -336,8 +330,8 @@ def test_every_file_that_is_named_exists(page: str) -> None:
         assert (ROOT / "tests" / path).exists(), path
 
 
-def test_the_version_is_the_newest_of_the_changelog() -> None:
-    """And that of the image and the Deployment; each version has its date."""
+def test_version_is_the_newest_of_the_changelog() -> None:
+    """Also in the image and the Deployment; each version in the changelog has a date."""
     entries = re.findall(r"^## (\S+) - (\d{4}-\d\d-\d\d)$", PAGES["CHANGELOG.md"], re.MULTILINE)
     assert len(entries) == len(re.findall(r"^## ", PAGES["CHANGELOG.md"], re.MULTILINE))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]

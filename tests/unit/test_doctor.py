@@ -8,87 +8,89 @@ from etl.cache.keys import StateKeys
 from etl.doctor import Finding, clocks, keys, mongodb, ttls
 from etl.errors import ConfigurationError, TransientError
 from etl.mongo.indexes import missing
+from etl.mongo.reader import MongoReader
 from etl.settings import Settings
 
 
-def ticking(start: float, step: float = 0.0) -> Callable[[], float]:
-    """A clock that shows `start` and moves by `step` seconds each time it is read."""
+def fake_clock(start: float, step: float = 0.0) -> Callable[[], float]:
+    """A clock that starts at `start` and advances by `step` seconds at each reading."""
     moments = iter(start + number * step for number in range(1000))
     return lambda: next(moments)
 
 
-def away() -> float:
-    """The clock of a server that is away."""
+def unavailable() -> float:
+    """The clock of an unavailable server."""
     raise TransientError("Redis at localhost:6379 does not answer")
 
 
 @pytest.mark.parametrize(
     ("mongo", "redis", "level"), [(0.9, 0.0, "ok"), (1.1, 0.0, "finding"), (0.6, -0.6, "finding")]
 )
-def test_clocks_that_differ_by_more_than_a_second_are_found(mongo: float, redis: float, level: str) -> None:
-    """Each against this machine's and against the other; the line says by how much each is off."""
-    readings = {"MongoDB": ticking(1000 + mongo), "Redis": ticking(1000 + redis)}
+def test_clocks_more_than_a_second_apart_are_a_finding(mongo: float, redis: float, level: str) -> None:
+    """From this machine or from each other; the line has both differences."""
+    readings = {"MongoDB": fake_clock(1000 + mongo), "Redis": fake_clock(1000 + redis)}
 
-    [finding] = clocks.examine(readings, ticking(1000))
+    [finding] = clocks.examine(readings, fake_clock(1000))
 
     assert finding.level == level
     assert f"MongoDB {mongo:+.1f} s, Redis {redis:+.1f} s" in finding.text
     assert (finding.remedy is not None) == (level == "finding")
 
 
-def test_a_slow_answer_is_no_skew() -> None:
-    """What an answer took is doubt, not difference: a server four seconds away may be right."""
-    here = ticking(1000, step=4.0)
+def test_slow_answer_is_no_clock_skew() -> None:
+    """The response time of four seconds is uncertainty, not difference."""
+    here = fake_clock(1000, step=4.0)
 
-    [finding] = clocks.examine({"MongoDB": ticking(1000.5)}, here)
+    [finding] = clocks.examine({"MongoDB": fake_clock(1000.5)}, here)
 
     assert finding.level == "ok"
 
 
-def test_the_clock_of_a_server_that_is_away_is_left_out() -> None:
-    """It is a note; the others are compared all the same."""
-    left_out, finding = clocks.examine({"MongoDB": ticking(1000), "Redis": away}, ticking(1000))
+def test_clock_of_an_unavailable_server_is_a_note() -> None:
+    """The other clocks are still compared."""
+    left_out, finding = clocks.examine({"MongoDB": fake_clock(1000), "Redis": unavailable}, fake_clock(1000))
     assert (left_out.level, left_out.subject) == ("note", "Redis")
     assert "does not answer" in left_out.text
     assert finding.text == "against this machine: MongoDB +0.0 s"
-    assert [one.level for one in clocks.examine({"Redis": away}, ticking(1000))] == ["note"]
+    assert [one.level for one in clocks.examine({"Redis": unavailable}, fake_clock(1000))] == ["note"]
 
 
-def life(families: Mapping[str, Any], cycle: int = 660) -> dict[str, Finding]:
-    """What is said of each family under these settings."""
+def ttl_findings(families: Mapping[str, Any], cycle: int = 660) -> dict[str, Finding]:
+    """The findings on TTLs with these settings, by family."""
     settings = Settings.model_validate({"families": families, "schedule": {"cycle_seconds": cycle}})
     return {finding.subject: finding for finding in ttls.examine(settings)}
 
 
-def test_the_default_lives_fit_the_default_cycle() -> None:
-    """Also 300 seconds, as the daemon refreshes that family every 240."""
-    found = life({})
+def test_default_ttls_fit_the_default_cycle() -> None:
+    """Also the one of 300 seconds: the daemon refreshes that family every 240."""
+    found = ttl_findings({})
     assert {finding.level for finding in found.values()} == {"ok"}
     assert "every 240 s" in found["mcp:server:status"].text
 
 
-def test_a_life_shorter_than_the_cycle_is_found_where_nothing_refreshes_it() -> None:
-    """The line to type gives it back the interval; settings that have it are well."""
-    found = life({"mcp:server:status": {"refresh_seconds": None}})["mcp:server:status"]
+def test_ttl_below_the_cycle_without_refresh_is_a_finding() -> None:
+    """The remedy sets the refresh interval."""
+    found = ttl_findings({"mcp:server:status": {"refresh_seconds": None}})["mcp:server:status"]
 
     assert found.level == "finding"
     assert "TTL 300 s is less than a cycle of 660 s" in found.text
     assert '"mcp:server:status": {ttl: 300, refresh_seconds: 240}' in str(found.remedy)
     assert (
-        life({"mcp:server:status": {"ttl": 300, "refresh_seconds": 240}})["mcp:server:status"].level == "ok"
+        ttl_findings({"mcp:server:status": {"ttl": 300, "refresh_seconds": 240}})["mcp:server:status"].level
+        == "ok"
     )
 
 
-def test_a_longer_cycle_finds_more() -> None:
-    """With two hours from cycle to cycle, whatever lives one hour is missing in between."""
-    found = life({}, cycle=7200)
+def test_longer_cycle_gives_more_findings() -> None:
+    """With a cycle of two hours, keys with a TTL of one hour are missing in between."""
+    found = ttl_findings({}, cycle=7200)
     assert {name for name, finding in found.items() if finding.level == "finding"} == {
         *("config:api", "config:client", "mcp:tool"),
     }
 
 
-class FakeSource:
-    """A MongoDB that is away, refuses, or is of a certain version; it has no collection worth the name."""
+class FakeReader(MongoReader):
+    """A MongoDB of a given version with an empty collection, or one that raises an error."""
 
     index = missing("database.promptContent", "updated_at")
 
@@ -97,7 +99,7 @@ class FakeSource:
         self._fault = fault
 
     def ask(self, command: Mapping[str, Any]) -> Mapping[str, Any]:
-        """`buildInfo` alone has something to say."""
+        """Answer `buildInfo`; other commands return nothing."""
         if self._fault is not None:
             raise self._fault
         if "buildInfo" in command:
@@ -105,26 +107,21 @@ class FakeSource:
         return {"cursor": {"firstBatch": []}, "isWritablePrimary": True}
 
     def check_mapping(self) -> None:
-        """It has none."""
+        """Accept any mapping."""
 
     def whole(self, ids: object) -> list[bytes]:
-        """Nothing."""
         return []
 
     def prepare(self) -> bool:
-        """No index."""
         return False
 
     def timestamp_types(self) -> Counter[str]:
-        """None."""
         return Counter()
 
     def identity(self) -> str | None:
-        """None."""
         return None
 
     def clock(self) -> int:
-        """The epoch."""
         return 0
 
 
@@ -138,10 +135,10 @@ class FakeSource:
         ((10, 0, 0, 0), "ok"),
     ],
 )
-def test_a_mongodb_older_than_supported_is_found(version: tuple[int, ...], level: str) -> None:
-    """`buildInfo` is made up here, as no old server is at hand."""
-    source = FakeSource(version)
-    [finding] = [f for f in mongodb.examine(Settings(), {"promptContent": source}) if f.check == "version"]
+def test_mongodb_older_than_supported_is_a_finding(version: tuple[int, ...], level: str) -> None:
+    """`buildInfo` is faked, because no old server is available."""
+    reader = FakeReader(version)
+    [finding] = [f for f in mongodb.examine(Settings(), {"promptContent": reader}) if f.check == "version"]
     assert finding.level == level
     assert ("4.4.2 or newer" in finding.text) == (level == "finding")
 
@@ -149,13 +146,12 @@ def test_a_mongodb_older_than_supported_is_found(version: tuple[int, ...], level
 @pytest.mark.parametrize(
     "fault", [TransientError("does not answer"), ConfigurationError("refused the login")]
 )
-def test_a_mongodb_that_is_away_is_one_finding(fault: Exception) -> None:
-    """Nothing is said of what could not be seen."""
-    [finding] = mongodb.examine(Settings(), {"promptContent": FakeSource(fault=fault)})
+def test_unavailable_mongodb_is_one_finding(fault: Exception) -> None:
+    [finding] = mongodb.examine(Settings(), {"promptContent": FakeReader(fault=fault)})
     assert (finding.check, finding.level, finding.text) == ("connection", "finding", str(fault))
     assert "mongo.uri" in str(finding.remedy)
 
 
-def test_every_key_of_the_etl_has_a_type() -> None:
-    """A new companion key is looked at too."""
+def test_every_state_key_has_a_type() -> None:
+    """So that a new state key is checked too."""
     assert keys.TYPES.keys() == {*StateKeys._fields}

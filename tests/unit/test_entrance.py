@@ -1,4 +1,4 @@
-"""The entrance of the command, before anything of it is loaded."""
+"""The entry point of the command, before its modules are loaded."""
 
 import gc
 import signal
@@ -12,17 +12,17 @@ from etl.__main__ import main
 
 
 class Loading(ModuleType):
-    """A command line that is still being loaded when Ctrl-C arrives."""
+    """A module during whose import Ctrl-C arrives."""
 
     def __getattr__(self, name: str) -> object:
         raise KeyboardInterrupt
 
 
 @pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
-    """The entrance blocks signals and stops the garbage collector: for this process, not for the next test.
+def restore_process_state() -> Iterator[None]:
+    """The entry point blocks signals and disables the garbage collector for the whole process.
 
-    A server that a later test starts would inherit the block, and never end.
+    A server that a later test starts would inherit the blocked signals, and never end.
     """
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     yield
@@ -33,7 +33,6 @@ def as_before() -> Iterator[None]:
 def test_ctrl_c_during_imports_prints_no_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It ends with 130, and says nothing."""
     monkeypatch.setitem(sys.modules, "etl.cli", Loading("etl.cli"))
     with pytest.raises(SystemExit) as ended:
         main()

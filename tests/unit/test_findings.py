@@ -7,8 +7,7 @@ import pytest
 from etl.verify.findings import Finding, Findings
 
 
-def test_the_last_finding_about_a_key_counts() -> None:
-    """Each key once."""
+def test_last_finding_about_a_key_counts() -> None:
     with closing(Findings()) as findings:
         findings.add([Finding("a", None, "1"), Finding("b", "matching"), Finding("a", "expired")])
         findings.add([Finding("b", None, "2"), Finding("c", "absent")])
@@ -18,8 +17,8 @@ def test_the_last_finding_about_a_key_counts() -> None:
         assert findings.unknown(["a", "b", "c", "d", "e"]) == ["d", "e"]
 
 
-def test_unsettled_keys_are_given_once_while_they_are_settled() -> None:
-    """Though findings about them are added meanwhile."""
+def test_unsettled_yields_each_key_once() -> None:
+    """Although findings about them are added during the iteration."""
     with closing(Findings()) as findings:
         findings.add(Finding(f"k{n}", None, "1") for n in range(2500))
         met: list[str] = []
@@ -30,8 +29,8 @@ def test_unsettled_keys_are_given_once_while_they_are_settled() -> None:
         assert len(findings.unknown([f"k{n}" for n in range(3000)])) == 500
 
 
-def test_no_temporary_folder_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no file can be written, a database that would spill to one fails."""
+def test_findings_need_no_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a writable folder, an SQLite database that may spill to disk fails."""
 
     def refused(*_: object, **__: object) -> None:
         raise FileNotFoundError(2, "No usable temporary directory found")

@@ -1,4 +1,4 @@
-"""What the follower of a daemon does about errors, on an application that does as it is told."""
+"""How the follower of a daemon handles errors, with a fake application."""
 
 from collections.abc import Callable
 from typing import cast
@@ -17,33 +17,32 @@ DENIED = ConfigurationError("Redis refused the login")
 
 
 class FakeApp:
-    """Fails as it was told, and then follows until it is stopped."""
+    """Raises the given errors, then follows until it is stopped."""
 
     def __init__(self, failures: list[Exception]) -> None:
         self.failures = failures
         self.stopped = False
 
     def follow(self, _: str, on_batch: Callable[[Followed], None]) -> None:
-        """One attempt."""
+        """Raise the next error, or follow."""
         if self.failures:
             raise self.failures.pop(0)
         on_batch(Followed({"insert": 2}, None))
         self.end()
 
     def stop(self) -> None:
-        """Asked to stop."""
         self.stopped = True
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing."""
 
     def end(self) -> None:
-        """What the test does once it follows."""
+        """Called once it follows; replaced by the test."""
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Exception]], FakeApp]:
-    """Have the follower of a daemon run into these errors, until it follows or gives up."""
+    """Run the follower of a daemon with these errors until it follows or gives up."""
     monkeypatch.setattr("etl.daemon.followers.FOLLOW_AGAIN_SECONDS", 0.0)
 
     def run(failures: list[Exception]) -> FakeApp:
@@ -59,19 +58,19 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Exception]], FakeApp]
     return run
 
 
-def test_a_refusal_is_told_once_and_tried_again(
+def test_refused_login_is_logged_once_and_retried(
     run: Callable[[list[Exception]], FakeApp], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Somebody may put it right while the daemon runs."""
+    """The login may be corrected while the daemon runs."""
     app = run([DENIED, DENIED, DENIED])
     assert app.stopped
     assert caplog.messages == ["Redis refused the login"]
 
 
-def test_an_unforeseen_error_does_not_end_it(
+def test_unexpected_error_does_not_end_the_follower(
     run: Callable[[list[Exception]], FakeApp], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The log has its place, and not its text, which may be a secret."""
+    """The log has the place of the error, but not its text, which may be a secret."""
     app = run([ValueError("a secret")])
     assert app.stopped
     [message] = caplog.messages
@@ -79,10 +78,10 @@ def test_an_unforeseen_error_does_not_end_it(
     assert "secret" not in message
 
 
-def test_without_change_streams_it_ends(
+def test_follower_ends_without_change_streams(
     run: Callable[[list[Exception]], FakeApp], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The cycles continue without it."""
+    """The daemon goes on with cycles only."""
     app = run([StreamRefusedError("no change stream")])
     assert not app.stopped
     assert caplog.messages == ["no change stream; the daemon runs cycles only"]

@@ -30,38 +30,38 @@ CYCLE = 660
         (HealthSnapshot((), {}, "Redis refuses"), "Redis refuses"),
     ],
 )
-def test_readiness(snapshot: HealthSnapshot, problem: str | None) -> None:
-    """Both servers answer, and each collection had a success in two cycles; else the one reason why not."""
+def test_snapshot_names_the_problem(snapshot: HealthSnapshot, problem: str | None) -> None:
+    """None if both servers answer, and each collection had a success within two cycles."""
     found = snapshot.problems(CYCLE)
     assert len(found) == (problem is not None)
     assert problem is None or problem in found[0]
 
 
-def test_a_snapshot_of_servers_that_answer() -> None:
-    """It is the status; what MongoDB says of a collection is no word on the server."""
+def test_snapshot_has_the_status_if_both_servers_answer() -> None:
+    """An error of one collection does not mean that MongoDB is unavailable."""
     assert take_snapshot(FakeHealthSource(status())) == HealthSnapshot([status()])
     refused = status(error="MongoDB refuses", lag_seconds=None)
     found = take_snapshot(FakeHealthSource(refused, status(collection="b", error="MongoDB refuses")))
     assert (found.away, found.problems(CYCLE)) == ({}, ["MongoDB refuses"])
 
 
-def test_a_snapshot_without_mongodb() -> None:
-    """What Redis knows is told, and the one reason once."""
+def test_snapshot_without_mongodb_has_the_status_of_redis() -> None:
+    """The reason is reported once."""
     away = status(error="MongoDB does not answer", lag_seconds=None)
     found = take_snapshot(FakeHealthSource(away, away={"mongodb": "MongoDB does not answer"}))
     assert (found.collections, found.error) == ([away], None)
     assert found.problems(CYCLE) == ["MongoDB does not answer"]
 
 
-def test_a_mongodb_that_is_away_is_not_asked_again() -> None:
-    """A request waits for MongoDB only once: the status gives the reason."""
+def test_unavailable_mongodb_is_not_asked_again() -> None:
+    """The status gets the reason, so that a request waits only once."""
     source = FakeHealthSource(status(), away={"mongodb": "MongoDB does not answer"})
     take_snapshot(source)
     assert source.mongodb_away == "MongoDB does not answer"
 
 
-def test_waiting_requests_are_answered_when_the_daemon_stops() -> None:
-    """Closing returns at once while a server does not answer, and later requests do not wait."""
+def test_stop_answers_waiting_and_later_requests() -> None:
+    """At once, although a server does not answer."""
     go_on = threading.Event()
 
     def stuck() -> HealthSnapshot:
@@ -80,8 +80,8 @@ def test_waiting_requests_are_answered_when_the_daemon_stops() -> None:
     go_on.set()
 
 
-def test_a_snapshot_without_redis() -> None:
-    """Both are told where both are away, and Redis is waited for once."""
+def test_snapshot_without_redis_and_mongodb_names_both() -> None:
+    """Redis is waited for once."""
     away = {"redis": "Redis does not answer", "mongodb": "MongoDB does not answer"}
     source = FakeHealthSource(away=away)
     found = take_snapshot(source)
@@ -89,14 +89,12 @@ def test_a_snapshot_without_redis() -> None:
     assert found.problems(CYCLE) == list(away.values())
 
 
-def test_redis_may_go_away_during_a_snapshot() -> None:
-    """The same."""
+def test_redis_may_become_unavailable_during_a_snapshot() -> None:
     found = take_snapshot(FakeHealthSource(RedisUnavailable("Redis does not answer")))
     assert (found.error, found.problems(CYCLE)) == ("Redis does not answer", ["Redis does not answer"])
 
 
-def test_an_unexpected_error_does_not_stop_the_monitor() -> None:
-    """It is told without its message."""
+def test_unexpected_error_is_in_the_snapshot_without_its_message() -> None:
     found = take_snapshot(FakeHealthSource(ValueError("hunter2")))
     assert found.error is not None
     assert found.error.startswith("unforeseen ValueError in statuses.py")
@@ -104,11 +102,11 @@ def test_an_unexpected_error_does_not_stop_the_monitor() -> None:
 
 
 def test_concurrent_requests_share_one_snapshot() -> None:
-    """Fifty scrapes of a server that takes its time are one, in one thread."""
-    looks: list[str] = []
+    """Fifty scrapes of a slow server use one thread."""
+    threads: list[str] = []
 
     def slow() -> HealthSnapshot:
-        looks.append(threading.current_thread().name)
+        threads.append(threading.current_thread().name)
         time.sleep(0.3)
         return HealthSnapshot([status()])
 
@@ -117,15 +115,15 @@ def test_concurrent_requests_share_one_snapshot() -> None:
         return await asyncio.gather(*(health.current() for _ in range(50)))
 
     assert asyncio.run(ask()) == [HealthSnapshot([status()])] * 50
-    assert len(looks) == 1
+    assert len(threads) == 1
 
 
-def test_a_snapshot_is_reused_for_a_while() -> None:
-    """Then it is a new one; the loop is not held up by a look."""
+def test_snapshot_is_reused_until_it_is_too_old() -> None:
+    """Then a new one is taken."""
     numbers = iter(range(10))
 
     def new() -> HealthSnapshot:
-        return HealthSnapshot([one_more(next(numbers))])
+        return HealthSnapshot([numbered(next(numbers))])
 
     async def ask() -> list[int]:
         health = SnapshotCache(new, HealthSnapshot(), 0.2)
@@ -137,6 +135,6 @@ def test_a_snapshot_is_reused_for_a_while() -> None:
     assert asyncio.run(ask()) == [0, 0, 1]
 
 
-def one_more(number: int) -> CollectionStatus:
-    """A status to be told from others."""
+def numbered(number: int) -> CollectionStatus:
+    """A distinguishable status."""
     return status(dead_letters=number)

@@ -13,6 +13,6 @@ from etl.cli.history import sparkline
         ([0, 1, 1_000_000], "▁▁█"),
     ],
 )
-def test_each_number_is_a_block_as_high_as_its_share_of_the_greatest(numbers: list[int], drawn: str) -> None:
-    """The greatest is a full block, none the lowest."""
+def test_sparkline_scales_blocks_to_the_greatest_number(numbers: list[int], drawn: str) -> None:
+    """The greatest number is a full block, zero the lowest."""
     assert sparkline(numbers) == drawn

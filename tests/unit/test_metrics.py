@@ -16,12 +16,12 @@ OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 
 @pytest.fixture
 def metrics() -> Metrics:
-    """Those of a daemon that has done nothing yet."""
+    """The metrics of a new daemon."""
     return Metrics(SETTINGS)
 
 
 def samples(metrics: Metrics, snapshot: HealthSnapshot | None = None) -> dict[tuple[str, ...], float]:
-    """Every sample: its name and the values of its labels, sorted by label."""
+    """Every sample by its name and the values of its labels, sorted by label."""
     body, _ = metrics.text(snapshot or HealthSnapshot())
     families = plain_text(body.decode())
     return {
@@ -31,8 +31,8 @@ def samples(metrics: Metrics, snapshot: HealthSnapshot | None = None) -> dict[tu
     }
 
 
-def test_a_cycle_is_counted(metrics: Metrics) -> None:
-    """Documents by outcome, entries by family, how long it took, how it ended."""
+def test_cycle_is_counted(metrics: Metrics) -> None:
+    """Documents by outcome, entries by family, duration, status."""
     report = Report("promptContent", written=3, evicted=2, enqueued=1, dead_lettered=4, sync_duration_ms=700)
     report.entries = Counter({"config:api": 5})
     metrics.cycle(report)
@@ -49,8 +49,8 @@ def test_a_cycle_is_counted(metrics: Metrics) -> None:
     assert found["etl_documents_total", "other", "written"] == 0
 
 
-def test_a_cycle_of_another_holder_is_not_counted(metrics: Metrics) -> None:
-    """It is counted as locked, and took no time; one that failed took some."""
+def test_locked_cycle_has_no_duration(metrics: Metrics) -> None:
+    """A failed one has."""
     metrics.cycle(Report("promptContent").failed("held", 75, "locked"))
     metrics.cycle(Report("promptContent").failed("away", 1))
     found = samples(metrics)
@@ -60,8 +60,8 @@ def test_a_cycle_of_another_holder_is_not_counted(metrics: Metrics) -> None:
     assert found["etl_cycle_duration_seconds_count", "promptContent"] == 1
 
 
-def test_refreshes_retries_and_lost_runs_are_counted(metrics: Metrics) -> None:
-    """By family, or by whatever was due."""
+def test_refreshes_retries_and_misfires_are_counted(metrics: Metrics) -> None:
+    """By family or collection."""
     metrics.refreshed(RefreshReport("mcp:server:status", None, written=7))
     metrics.refresh_failed("mcp:server:status")
     metrics.retried("other")
@@ -76,8 +76,8 @@ def test_refreshes_retries_and_lost_runs_are_counted(metrics: Metrics) -> None:
     assert found["etl_late_runs_total", "mcp:server:status"] == 1
 
 
-def test_every_count_begins_at_zero(metrics: Metrics) -> None:
-    """A first event that makes a series is none that an increase shows."""
+def test_every_counter_starts_at_zero(metrics: Metrics) -> None:
+    """`increase()` does not see an event that creates its series."""
     before = samples(metrics).keys()
     report = Report("other", written=1)
     report.entries = Counter({"config:client": 1})
@@ -90,7 +90,7 @@ def test_every_count_begins_at_zero(metrics: Metrics) -> None:
 
 
 def test_gauges_show_the_status(metrics: Metrics) -> None:
-    """Each number of it; what is not known has no sample."""
+    """Unknown numbers have no sample."""
     other = status(
         collection="other",
         lag_seconds=None,
@@ -123,8 +123,8 @@ def test_gauges_show_the_status(metrics: Metrics) -> None:
     }
 
 
-def test_a_server_that_is_away_is_shown_beside_the_rest(metrics: Metrics) -> None:
-    """Counts go on; of what is not known there is nothing."""
+def test_unavailable_server_is_shown_with_the_counters(metrics: Metrics) -> None:
+    """Unknown numbers have no sample."""
     metrics.retried("promptContent")
     found = samples(metrics, HealthSnapshot(away={"redis": "does not answer"}, error="does not answer"))
     assert (found["etl_server_up", "redis"], found["etl_server_up", "mongodb"]) == (0, 1)
@@ -132,8 +132,8 @@ def test_a_server_that_is_away_is_shown_beside_the_rest(metrics: Metrics) -> Non
     assert ("etl_dead_letters", "promptContent") not in found
 
 
-def test_a_scraper_gets_the_form_it_asks_for(metrics: Metrics) -> None:
-    """Both are what their parsers take; none has the second series of every count."""
+def test_scraper_gets_the_format_it_asks_for(metrics: Metrics) -> None:
+    """Both can be parsed; neither has `_created` series."""
     snapshot = HealthSnapshot([status()])
     body, form = metrics.text(snapshot, OPEN_METRICS)
     assert form.startswith("application/openmetrics-text")
@@ -146,7 +146,6 @@ def test_a_scraper_gets_the_form_it_asks_for(metrics: Metrics) -> None:
 
 
 def test_two_daemons_in_one_process_share_nothing(metrics: Metrics) -> None:
-    """Each has a registry of its own."""
     other = Metrics(SETTINGS)
     metrics.retried("other")
     assert samples(other)["etl_retries_total", "other"] == 0

@@ -14,50 +14,49 @@ TASK = "promptContent"
 
 @pytest.fixture
 def metrics() -> Metrics:
-    """Where it is counted."""
+    """The metrics with the counts."""
     return Metrics(Settings())
 
 
 @pytest.fixture
 def listener(metrics: Metrics) -> MisfireListener:
-    """A task every ten seconds."""
+    """A listener for a task every ten seconds."""
     return MisfireListener({TASK: 10.0}, metrics)
 
 
 def run(ago: float, code: int = EVENT_JOB_SUBMITTED) -> JobSubmissionEvent:
-    """A run that was due so many seconds ago."""
+    """A run that was due `ago` seconds ago."""
     return JobSubmissionEvent(code, TASK, "default", [monotonic_now() - timedelta(seconds=ago)])
 
 
 def counts(metrics: Metrics) -> tuple[float, float]:
-    """Skipped and late runs."""
+    """The counts of skipped and of late runs."""
     found = samples(metrics)
     return found["etl_skipped_runs_total", TASK], found["etl_late_runs_total", TASK]
 
 
-def test_runs_in_time_are_not_logged(
+def test_runs_on_time_are_not_logged(
     metrics: Metrics, listener: MisfireListener, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nor is one that came a little sooner or later."""
+    """Nor are runs a few seconds early or late."""
     for ahead in (0.0, 10.0, 16.0, 28.0):
         listener(run(-ahead))
     assert counts(metrics) == (0, 0)
     assert caplog.messages == []
 
 
-def test_a_late_run_is_counted_and_logged(
+def test_late_run_is_counted_and_logged(
     metrics: Metrics, listener: MisfireListener, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """By how much."""
     listener(run(3.2))
     assert counts(metrics) == (0, 1)
     assert "promptContent: a run began 3.2 s late" in caplog.text
 
 
-def test_a_run_is_skipped_while_the_previous_one_is_running(
+def test_run_is_skipped_while_the_previous_one_is_running(
     metrics: Metrics, listener: MisfireListener, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each of them counts, the first in a row is told; it is not late, as it does not begin."""
+    """Each is counted as skipped and not as late; the first in a row is logged."""
     listener(run(30))
     listener(run(20, EVENT_JOB_MAX_INSTANCES))
     listener(run(10, EVENT_JOB_MAX_INSTANCES))
@@ -72,22 +71,22 @@ def test_a_run_is_skipped_while_the_previous_one_is_running(
 def test_runs_due_while_the_process_was_suspended_are_skipped(
     metrics: Metrics, listener: MisfireListener, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The scheduler makes one run of all of them."""
+    """The scheduler merges them into one run."""
     listener(run(40))
     listener(run(0))
     assert counts(metrics)[0] == 3
     assert "skipped 3: the process was suspended" in caplog.text
 
 
-@pytest.mark.parametrize("told", ["before", "after"])
-def test_a_rescheduled_run_is_not_missed(
-    metrics: Metrics, listener: MisfireListener, caplog: pytest.LogCaptureFixture, told: str
+@pytest.mark.parametrize("moved", ["before", "after"])
+def test_rescheduled_run_is_not_skipped(
+    metrics: Metrics, listener: MisfireListener, caplog: pytest.LogCaptureFixture, moved: str
 ) -> None:
-    """A daemon that stands by puts its next run off; the move may be known before its run is."""
-    if told == "before":
+    """A standby daemon postpones its next run; the listener may learn that before the run or after."""
+    if moved == "before":
         listener.moved(TASK, monotonic_now() + timedelta(seconds=50))
     listener(run(0))
-    if told == "after":
+    if moved == "after":
         listener.moved(TASK, monotonic_now() + timedelta(seconds=50))
     listener(run(-50))
     assert counts(metrics) == (0, 0)

@@ -1,4 +1,4 @@
-"""The files in config/ for Prometheus and Grafana name what there is."""
+"""The files in config/ for Prometheus and Grafana name existing metrics."""
 
 import json
 import re
@@ -31,7 +31,7 @@ def exported() -> str:
 
 
 def series() -> dict[str, set[str]]:
-    """What can be asked for: the name of each series and its labels."""
+    """The name of each series, with its labels."""
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(exported()):
         for sample in family.samples:
@@ -40,14 +40,14 @@ def series() -> dict[str, set[str]]:
 
 
 def names_in(expression: str) -> set[str]:
-    """The metrics that an expression asks for."""
+    """The metrics in an expression."""
     bare = re.sub(r"\{[^}]*\}|\[[^]]*\]|\b(?:by|on) \([^)]*\)", "", expression)
     words = set(re.findall(r"[a-z_][a-z0-9_]*(?!\w|\s*\()", bare))
     return words - {"or", "unless", "and", "on", "by"}
 
 
 def labels_in(expression: str) -> set[str]:
-    """The labels that it sums up by or chooses by."""
+    """The labels that it groups or selects by."""
     lists = re.findall(r"\bby \(([^)]*)\)", expression) + [
         ",".join(re.findall(r"(\w+)\s*=~?", inside)) for inside in re.findall(r"\{([^}]*)\}", expression)
     ]
@@ -55,26 +55,25 @@ def labels_in(expression: str) -> set[str]:
 
 
 def dashboard() -> dict[str, Any]:
-    """The dashboard."""
+    """The dashboard for Grafana."""
     found: dict[str, Any] = json.loads((CONFIG / "grafana-dashboard.json").read_text("utf-8"))
     return found
 
 
 def panels() -> Iterator[tuple[str, str]]:
-    """Each expression of the dashboard, and the panel it is in."""
+    """Each expression of the dashboard, with the title of its panel."""
     for panel in dashboard()["panels"]:
         for target in panel["targets"]:
             yield panel["title"], target["expr"]
 
 
 def alerts() -> list[dict[str, Any]]:
-    """The rules."""
+    """The alert rules."""
     groups = yaml.safe_load((CONFIG / "alerts.yml").read_text("utf-8"))["groups"]
     return [rule for group in groups for rule in group["rules"]]
 
 
-def test_alerts_and_panels_ask_for_what_there_is() -> None:
-    """Every metric and label in them is exported."""
+def test_alerts_and_panels_use_exported_metrics_and_labels() -> None:
     known = series()
     everywhere = {"instance", "job"}  # what Prometheus adds
     asked = [*panels(), *((rule["alert"], rule["expr"]) for rule in alerts())]
@@ -88,14 +87,14 @@ def test_alerts_and_panels_ask_for_what_there_is() -> None:
 
 
 def test_every_metric_is_on_the_dashboard() -> None:
-    """Nothing is measured that nobody sees."""
+    """A metric without a panel would not be seen."""
     shown = set().union(*(names_in(expression) for _, expression in panels()))
     measured = {name for name in series() if name.startswith("etl_")}
     assert measured - shown == set()
 
 
-def test_the_panels_do_not_overlap() -> None:
-    """Each has an id, a place and a sentence."""
+def test_panels_do_not_overlap() -> None:
+    """Each has an id, a position and a description."""
     taken: set[tuple[int, int]] = set()
     for panel in dashboard()["panels"]:
         place = panel["gridPos"]
@@ -112,8 +111,8 @@ def test_the_panels_do_not_overlap() -> None:
     assert len(ids) == len(set(ids))
 
 
-def test_what_the_operator_must_hear_of_has_an_alert() -> None:
-    """With what to do about it; each command it names is one."""
+def test_important_metrics_have_alerts() -> None:
+    """The commands in their descriptions exist."""
     asked = {name for rule in alerts() for name in names_in(rule["expr"])}
     assert asked >= {
         *("etl_seconds_since_success", "etl_lag_seconds"),
@@ -126,8 +125,7 @@ def test_what_the_operator_must_hear_of_has_an_alert() -> None:
         assert set(commands) <= etl.commands.keys()
 
 
-def test_the_scrape_file_scrapes_the_default_address() -> None:
-    """And loads the alerts beside it."""
+def test_prometheus_config_scrapes_the_default_address() -> None:
     content = yaml.safe_load((CONFIG / "prometheus.yml").read_text("utf-8"))
     http = Settings().http
     [scrape] = content["scrape_configs"]
@@ -137,12 +135,12 @@ def test_the_scrape_file_scrapes_the_default_address() -> None:
 
 
 def test_prometheus_accepts_the_metrics() -> None:
-    """By its own tool, which also says what is odd about a name."""
+    """`promtool` also checks the names."""
     assert promtool("check", "metrics", given=exported()) == ""
 
 
-def test_every_metric_is_explained() -> None:
-    """docs/metrics.md has a row for each, with its type, its labels and its help."""
+def test_metrics_page_lists_every_metric() -> None:
+    """With type, labels and help."""
     rows = []
     for family in text_string_to_metric_families(exported()):
         labels = sorted(set().union(*(sample.labels for sample in family.samples)) - {"le"})
@@ -153,11 +151,10 @@ def test_every_metric_is_explained() -> None:
     assert [row for row in rows if row.startswith("| `etl_")] == [row for row in page if "| `etl_" in row]
 
 
-def test_every_action_of_the_log_is_explained() -> None:
-    """docs/operations.md has what the code says, and nothing else."""
+def test_operations_page_lists_every_action_of_the_log() -> None:
     code = " ".join(path.read_text("utf-8") for path in (CONFIG.parent / "etl").rglob("*.py"))
-    said = set(re.findall(r'logs\.event\(\s*"([a-z]+)"', code))
+    used = set(re.findall(r'logs\.event\(\s*"([a-z]+)"', code))
     page = (CONFIG.parent / "docs" / "operations.md").read_text("utf-8")
     table = page.split("| action | when |\n|---|---|\n", maxsplit=1)[1].split("\n\n", maxsplit=1)[0]
     explained = {name for row in table.splitlines() for name in re.findall(r"`([a-z]+)`", row.split("|")[1])}
-    assert explained == said
+    assert explained == used

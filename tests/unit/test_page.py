@@ -1,4 +1,4 @@
-"""The files of the page: small, of one piece, and with nothing in them that a browser must not run."""
+"""The files of the status page: small, self-contained, without inline code."""
 
 import re
 import urllib.request
@@ -19,21 +19,21 @@ NAMES = ("index.html", "page.css", "page.js", "icon.svg")
 
 
 def content(name: str) -> str:
-    """One of its files."""
+    """The text of a file of the page."""
     return FOLDER.joinpath(name).read_text("utf-8")
 
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    """Where a daemon with a healthy status answers."""
+    """The URL of a server with a healthy status."""
     serving = Serving(endpoints(lambda: HealthSnapshot([status()])).app(), HOST, 0)
     serving.start()
     yield serving.url
     serving.stop()
 
 
-def test_the_page_is_under_60_kb() -> None:
-    """All of it, uncompressed."""
+def test_page_is_smaller_than_60_kb() -> None:
+    """All files, uncompressed."""
     assert sum(len(FOLDER.joinpath(name).read_bytes()) for name in NAMES) < 60_000
 
 
@@ -46,8 +46,8 @@ def test_the_page_is_under_60_kb() -> None:
         ("/icon.svg", "image/svg+xml"),
     ],
 )
-def test_each_file_is_served_with_a_strict_policy(url: str, path: str, kind: str) -> None:
-    """A browser runs nothing inline and asks no other site; there is no cookie."""
+def test_files_have_a_strict_content_security_policy(url: str, path: str, kind: str) -> None:
+    """No inline code, no other site, no cookie."""
     with urllib.request.urlopen(f"{url}{path}") as answer:  # noqa: S310 (our own loopback)
         headers = dict(answer.headers.items())
     assert headers["content-type"] == kind
@@ -58,8 +58,8 @@ def test_each_file_is_served_with_a_strict_policy(url: str, path: str, kind: str
     assert "set-cookie" not in headers
 
 
-def test_the_page_loads_nothing_from_elsewhere() -> None:
-    """No address of another site; the namespace of SVG is a name, not an address."""
+def test_page_loads_nothing_from_other_sites() -> None:
+    """The SVG namespace is a name, not an address."""
     for name in NAMES:
         text = content(name).replace("http://www.w3.org/2000/svg", "")
         assert "//" not in re.sub(r"^\s*//.*|\s// .*", "", text, flags=re.MULTILINE), name
@@ -69,8 +69,8 @@ def test_the_page_loads_nothing_from_elsewhere() -> None:
     ]
 
 
-def test_no_value_becomes_markup() -> None:
-    """Text only; no style and no handler in the markup."""
+def test_page_never_inserts_markup() -> None:
+    """It has no inline style and no inline handler either."""
     script = content("page.js")
     assert not re.search(
         r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|Function\(", script
@@ -78,7 +78,6 @@ def test_no_value_becomes_markup() -> None:
     assert not re.search(r"<script(?! src)|<style|\sstyle=|\son\w+=", content("index.html"))
 
 
-def test_only_get_is_answered(url: str) -> None:
-    """It shows and changes nothing."""
+def test_only_get_is_allowed(url: str) -> None:
     for path in ("/", "/status", "/history"):
         assert get(f"{url}{path}", method="POST").code == 405

@@ -1,4 +1,4 @@
-"""Where a cycle reads, from the checkpoint and the clocks alone."""
+"""Where a cycle reads, given the checkpoint and the clocks."""
 
 from typing import Any
 
@@ -17,42 +17,44 @@ WINDOW = at(BEGAN.mongo - LOOKBACK)
 
 
 def limits(**changes: Any) -> Limits:
-    """Two minutes to look back, three hours of TTL, a full cold start, but for the changes."""
+    """A lookback of two minutes, a TTL of three hours, a full cold start, and the given changes."""
     return Limits(LOOKBACK, 3 * HOUR, "full")._replace(**changes)
 
 
-def standing(ms: int) -> Position:
-    """A watermark."""
+def dated(ms: int) -> Position:
+    """A position at a date."""
     return Position(DatetimeMS(ms), "id")
 
 
 @pytest.mark.parametrize(
     ("position", "lower"),
     [
-        (standing(BEGAN.mongo - 1), WINDOW),
-        (standing(BEGAN.mongo - LOOKBACK), WINDOW),
-        (standing(BEGAN.mongo - LOOKBACK - 1), standing(BEGAN.mongo - LOOKBACK - 1)),
-        (standing(5), standing(5)),
+        (dated(BEGAN.mongo - 1), WINDOW),
+        (dated(BEGAN.mongo - LOOKBACK), WINDOW),
+        (dated(BEGAN.mongo - LOOKBACK - 1), dated(BEGAN.mongo - LOOKBACK - 1)),
+        (dated(5), dated(5)),
         (None, WINDOW),
     ],
 )
-def test_a_delta_reads_from_the_overlap_or_where_it_stood(position: Position | None, lower: Position) -> None:
-    """`min(position, C - overlap)`, C being the clock when the previous cycle began, not now."""
+def test_delta_starts_at_the_lookback_or_an_earlier_watermark(
+    position: Position | None, lower: Position
+) -> None:
+    """`min(position, C - lookback)`; C is the clock at the start of the previous cycle, not now."""
     assert plan(Checkpoint(position, BEGAN), NOW, limits()) == Scan("delta", NOW, lower, AFTER_DATES)
 
 
-@pytest.mark.parametrize("position", [standing(BEGAN.mongo), standing(5)])
+@pytest.mark.parametrize("position", [dated(BEGAN.mongo), dated(5)])
 @pytest.mark.parametrize("lost", [1_001, HOUR])
-def test_a_clock_that_was_set_back_is_followed(position: Position, lost: int) -> None:
-    """Documents may be dated as much before C: the clock of Redis shows by how much."""
+def test_clock_that_was_set_back_extends_the_lookback(position: Position, lost: int) -> None:
+    """By the difference from the clock of Redis: documents may be dated that much before C."""
     now = NOW._replace(mongo=NOW.mongo - lost)
     usual = plan(Checkpoint(position, BEGAN), NOW, limits()).cursor
     assert plan(Checkpoint(position, BEGAN), now, limits()).cursor == at((usual.ms or 0) - lost)
 
 
 @pytest.mark.parametrize("step", [-1_000, 1, HOUR])
-def test_a_clock_that_jitters_or_was_set_forward_changes_nothing(step: int) -> None:
-    """A second is what two clocks differ by; after a step forward C still is what it was."""
+def test_clock_jitter_or_a_step_forward_changes_nothing(step: int) -> None:
+    """Two clocks may differ by a second; a step forward does not change C."""
     now = NOW._replace(mongo=NOW.mongo + step)
     assert plan(Checkpoint(None, BEGAN), now, limits()).cursor == WINDOW
 
@@ -65,51 +67,51 @@ def test_a_clock_that_jitters_or_was_set_forward_changes_nothing(step: int) -> N
         ("now", at(101 * HOUR - LOOKBACK), AFTER_DATES),
     ],
 )
-def test_a_cold_start_reads_what_the_setting_says(cold_start: str, cursor: Position, end: Position) -> None:
-    """All that there is, what the longest TTL still holds, or what the first delta would read again."""
+def test_cold_start_begins_where_the_setting_says(cold_start: str, cursor: Position, end: Position) -> None:
+    """At the first document, at the longest TTL, or at the lookback."""
     assert plan(None, NOW, limits(cold_start=cold_start)) == Scan("cold_start", NOW, cursor, end)
 
 
 @pytest.mark.parametrize(
-    ("stood", "cursor"), [(standing(5), standing(5)), (LAST, WINDOW), (FIRST, FIRST), (WINDOW, WINDOW)]
+    ("stopped_at", "cursor"), [(dated(5), dated(5)), (LAST, WINDOW), (FIRST, FIRST), (WINDOW, WINDOW)]
 )
-def test_an_interrupted_scan_resumes(stood: Position, cursor: Position) -> None:
-    """In its mode and to its end, from where it stood; from the overlap where it stood later than that."""
-    cut = Scan("cold_start", BEGAN, stood, LAST)
-    scan = plan(Checkpoint(standing(7), None, cut), NOW, limits(cold_start="now"))
+def test_interrupted_scan_resumes_at_its_cursor(stopped_at: Position, cursor: Position) -> None:
+    """In its mode and to its end; from the lookback if the cursor is later than that."""
+    interrupted = Scan("cold_start", BEGAN, stopped_at, LAST)
+    scan = plan(Checkpoint(dated(7), None, interrupted), NOW, limits(cold_start="now"))
     assert scan == Scan("cold_start", NOW, cursor, LAST)
 
 
-def test_an_interrupted_scan_takes_precedence_over_a_finished_one() -> None:
-    """Its own clock says what may have been committed behind it."""
+def test_interrupted_scan_takes_precedence_over_a_finished_one() -> None:
+    """The lookback is measured from its own clock."""
     before = ServerTimes(50 * HOUR, 50 * HOUR)
-    cut = Scan("delta", BEGAN, standing(BEGAN.mongo), AFTER_DATES)
-    assert plan(Checkpoint(standing(7), before, cut), NOW, limits()).cursor == WINDOW
+    interrupted = Scan("delta", BEGAN, dated(BEGAN.mongo), AFTER_DATES)
+    assert plan(Checkpoint(dated(7), before, interrupted), NOW, limits()).cursor == WINDOW
 
 
 @pytest.mark.parametrize(
     ("checkpoint", "cursor"),
     [
         (None, at(50 * HOUR - LOOKBACK)),
-        (Checkpoint(standing(BEGAN.mongo), BEGAN), at(50 * HOUR - LOOKBACK)),
-        (Checkpoint(standing(5), BEGAN), standing(5)),
+        (Checkpoint(dated(BEGAN.mongo), BEGAN), at(50 * HOUR - LOOKBACK)),
+        (Checkpoint(dated(5), BEGAN), dated(5)),
         (Checkpoint(None, None, Scan("cold_start", BEGAN, FIRST, LAST)), FIRST),
     ],
-    ids=["no cycle before", "a cycle", "one that was behind", "a cold start that was cut"],
+    ids=["no cycle before", "a cycle", "one that was behind", "a cold start that was interrupted"],
 )
-def test_a_catch_up_reads_all_that_changed_since_a_backfill_began(
+def test_catch_up_starts_at_the_beginning_of_the_backfill(
     checkpoint: Checkpoint | None, cursor: Position
 ) -> None:
-    """And what the next cycle would have read anyway."""
+    """Or where the next cycle would start, if that is earlier."""
     since = ServerTimes(50 * HOUR, 50 * HOUR)
     scan = plan_catch_up(checkpoint, NOW, limits(), since)
     assert scan.cursor == cursor
     assert scan.mode == ("cold_start" if checkpoint and checkpoint.scan else "delta")
 
 
-def test_positions_are_compared_as_the_index_has_them() -> None:
-    """By date, then by `_id` across types; none is the latest of nothing."""
+def test_positions_are_compared_as_in_the_index() -> None:
+    """By date, then by `_id` across types."""
     number, text = Position(DatetimeMS(5), 9), Position(DatetimeMS(5), "a")
-    assert earliest(text, number, standing(6)) == number
+    assert earliest(text, number, dated(6)) == number
     assert latest(None, number, text) == text
     assert latest(None, None) is None

@@ -1,4 +1,4 @@
-"""A rate is an upper bound, at any moment."""
+"""A rate is an upper bound at any time."""
 
 import threading
 import time
@@ -13,41 +13,40 @@ from tests.support.results import result
 
 
 def process(page: Sequence[TransformResult], _: int) -> BatchOutcome:
-    """Stands for the writing of a page, which takes no time."""
+    """Fake writing of a page, which takes no time."""
     return BatchOutcome(processed=len(page))
 
 
-def took(limiter: RateLimiter, documents: int) -> float:
-    """How many seconds a page of these documents takes."""
+def seconds_for(limiter: RateLimiter, documents: int) -> float:
+    """Seconds that a page of these documents takes."""
     began = time.monotonic()
     page = [result(number) for number in range(documents)]
     assert limiter.limited(process)(page, 0) == BatchOutcome(processed=documents)
     return time.monotonic() - began
 
 
-def test_the_first_documents_wait_too() -> None:
-    """So that there are never more than the rate allows since it began."""
+def test_first_documents_are_limited_too() -> None:
     limiter = RateLimiter(100, threading.Event())
-    assert 0.15 <= took(limiter, 10) + took(limiter, 10) < 0.5
+    assert 0.15 <= seconds_for(limiter, 10) + seconds_for(limiter, 10) < 0.5
 
 
-def test_lost_time_is_not_made_up_for() -> None:
-    """After an outage the bound is what it was."""
+def test_idle_time_gives_no_burst() -> None:
+    """After an outage the rate is still the bound."""
     limiter = RateLimiter(100, threading.Event())
     time.sleep(0.3)
-    took(limiter, 10)
-    assert took(limiter, 10) == pytest.approx(0.1, abs=0.08)
+    seconds_for(limiter, 10)
+    assert seconds_for(limiter, 10) == pytest.approx(0.1, abs=0.08)
 
 
-def test_a_wait_can_be_ended() -> None:
-    """Ctrl-C does not wait for a slow rate."""
+def test_stop_ends_the_wait() -> None:
+    """So that Ctrl-C works at a slow rate."""
     stop = threading.Event()
     threading.Timer(0.05, stop.set).start()
-    assert took(RateLimiter(0.001, stop), 10) < 5
+    assert seconds_for(RateLimiter(0.001, stop), 10) < 5
 
 
-def test_a_page_is_written_before_it_waits() -> None:
-    """After the wait it would be too old to be written."""
+def test_page_is_written_before_the_wait() -> None:
+    """After the wait it would be past its deadline."""
     written = threading.Event()
 
     def note(page: Sequence[TransformResult], read_at: int) -> BatchOutcome:

@@ -1,4 +1,4 @@
-"""The recent past, as `/history` tells it."""
+"""The recent past in `/history`."""
 
 import pytest
 
@@ -9,15 +9,15 @@ from tests.support.statuses import status
 from tests.support.waiting import eventually
 
 
-def test_the_lengths_of_queues_are_noted_while_the_daemon_lives() -> None:
-    """Each queue once, though several collections feed it; the oldest length first."""
+def test_queue_lengths_are_sampled() -> None:
+    """Once for each queue, although several collections feed it; oldest first."""
     lengths = iter(range(100))
 
-    def look() -> HealthSnapshot:
+    def take() -> HealthSnapshot:
         queues = {"queue:ai_generation:alta": next(lengths)}
         return HealthSnapshot([status(queues=queues), status(collection="b", queues=queues)])
 
-    queues = QueueLengths(look, seconds=0.01)
+    queues = QueueLengths(take, seconds=0.01)
     queues.start()
     assert eventually(lambda: len(queues.samples().get("queue:ai_generation:alta", ())) >= 3)
     queues.stop()
@@ -25,16 +25,14 @@ def test_the_lengths_of_queues_are_noted_while_the_daemon_lives() -> None:
     assert found == list(range(len(found)))
 
 
-def test_an_outage_is_a_gap_in_the_lengths() -> None:
-    """What is not known is no zero."""
+def test_outage_is_a_gap_in_the_samples() -> None:
     queues = QueueLengths(HealthSnapshot)
     queues.add(HealthSnapshot([status()]))
     queues.add(HealthSnapshot(error="Redis does not answer"))
     assert [length for _, length in queues.samples()["queue:ai_generation:alta"]] == [5]
 
 
-def test_only_the_last_six_hours_are_kept() -> None:
-    """However long the daemon lives."""
+def test_samples_of_the_last_six_hours_are_kept() -> None:
     queues = QueueLengths(HealthSnapshot)
     for _ in range(400):
         queues.add(HealthSnapshot([status()]))
@@ -42,19 +40,19 @@ def test_only_the_last_six_hours_are_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "expected"),
     [
         (RedisUnavailable("Redis does not answer"), "Redis does not answer"),
         (KeyError("secret"), "unforeseen KeyError"),
     ],
 )
-def test_an_error_is_in_the_answer(error: Exception, told: str) -> None:
-    """A monitor must go on; what nobody foresaw is named without its message."""
+def test_error_is_in_the_answer(error: Exception, expected: str) -> None:
+    """An unexpected one without its message."""
 
     def read() -> list[dict[str, object]]:
         raise error
 
     found = recent(read)
     assert isinstance(found, Recent)
-    assert (found.error or "").startswith(told)
+    assert (found.error or "").startswith(expected)
     assert "secret" not in str(found.error)

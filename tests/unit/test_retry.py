@@ -1,4 +1,4 @@
-"""Trying again: bounded, jittered, interruptible."""
+"""Retries are bounded, jittered and interruptible."""
 
 import threading
 import time
@@ -17,11 +17,11 @@ from etl.errors import (
 )
 from etl.retry import Retry
 
-AWAY = TransientError("away")
+UNAVAILABLE = TransientError("away")
 
 
-def failing(times: int, error: EtlError = AWAY) -> Callable[[], str]:
-    """A step that fails so many times, and then succeeds."""
+def failing(times: int, error: EtlError = UNAVAILABLE) -> Callable[[], str]:
+    """A step that fails `times` times, then succeeds."""
     left = [times]
 
     def step() -> str:
@@ -33,18 +33,18 @@ def failing(times: int, error: EtlError = AWAY) -> Callable[[], str]:
     return step
 
 
-def test_a_temporary_failure_is_retried() -> None:
-    """Until it succeeds; every failed attempt is told."""
-    told: list[TransientError] = []
-    assert Retry(5, threading.Event(), told.append)(failing(3)) == "done"
-    assert told == [AWAY] * 3
+def test_transient_error_is_retried() -> None:
+    """Every failed attempt is reported."""
+    reported: list[TransientError] = []
+    assert Retry(5, threading.Event(), reported.append)(failing(3)) == "done"
+    assert reported == [UNAVAILABLE] * 3
 
 
-def test_a_success_is_not_repeated() -> None:
-    """Nothing is told, nothing is waited for."""
-    told: list[TransientError] = []
-    assert Retry(5, threading.Event(), told.append)(lambda: 7) == 7
-    assert told == []
+def test_success_is_not_repeated() -> None:
+    """Nothing is reported, nothing is waited for."""
+    reported: list[TransientError] = []
+    assert Retry(5, threading.Event(), reported.append)(lambda: 7) == 7
+    assert reported == []
 
 
 @pytest.mark.parametrize(
@@ -57,42 +57,40 @@ def test_a_success_is_not_repeated() -> None:
         Interrupted("no"),
     ],
 )
-def test_a_permanent_failure_is_raised_at_once(error: EtlError) -> None:
-    """Only what passes by itself is worth another attempt."""
-    told: list[TransientError] = []
+def test_permanent_error_is_raised_at_once(error: EtlError) -> None:
+    reported: list[TransientError] = []
     with pytest.raises(type(error)):
-        Retry(5, threading.Event(), told.append)(failing(1, error))
-    assert told == []
+        Retry(5, threading.Event(), reported.append)(failing(1, error))
+    assert reported == []
 
 
-def test_a_retry_gives_up_in_time() -> None:
-    """With the error of the last attempt, and without a wait that would end after the time."""
+def test_retry_gives_up_in_time() -> None:
+    """With the error of the last attempt; no wait exceeds the time limit."""
     began = time.monotonic()
     with pytest.raises(TransientError, match="away"):
         Retry(0.3, threading.Event())(failing(1_000))
     assert time.monotonic() - began < 0.5
 
 
-def test_a_stop_ends_the_wait() -> None:
-    """At once, whatever time is left."""
+def test_stop_ends_the_wait() -> None:
     stop = threading.Event()
     began = time.monotonic()
     threading.Timer(0.1, stop.set).start()
     with pytest.raises(Interrupted, match="stopped while waiting") as caught:
         Retry(60, stop)(failing(1_000))
     assert time.monotonic() - began < 5
-    assert caught.value.__cause__ is AWAY
+    assert caught.value.__cause__ is UNAVAILABLE
 
 
-def test_a_stop_does_not_undo_a_success() -> None:
-    """A step that answers is finished; who asked to stop is heard between two batches."""
+def test_success_after_a_stop_is_returned() -> None:
+    """Callers check for a stop between two batches."""
     stop = threading.Event()
     stop.set()
     assert Retry(5, stop)(lambda: "done") == "done"
 
 
-def test_one_retry_serves_threads() -> None:
-    """Each call counts its own time and attempts."""
+def test_retry_can_be_shared_by_threads() -> None:
+    """Each call has its own time and attempts."""
     retry = Retry(5, threading.Event())
     results: list[str] = []
     threads = [threading.Thread(target=lambda: results.append(retry(failing(2)))) for _ in range(4)]

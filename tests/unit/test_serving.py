@@ -1,4 +1,4 @@
-"""The endpoints over real HTTP, on a made-up status."""
+"""The endpoints over real HTTP, with a fake status."""
 
 import json
 import socket
@@ -26,7 +26,7 @@ Serve = Callable[..., Serving]
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Serve what `new` sees, on a free port; it has ended when the test has."""
+    """Serve the snapshots of `new` on a free port until the test ends."""
     with ExitStack() as stack:
 
         def start(new: Callable[[], HealthSnapshot], host: str = HOST) -> Serving:
@@ -38,8 +38,7 @@ def serve() -> Iterator[Serve]:
         yield start
 
 
-def test_a_healthy_daemon_is_live_and_ready(serve: Serve) -> None:
-    """Alive, ready, with a status and metrics."""
+def test_healthy_daemon_is_live_and_ready(serve: Serve) -> None:
     url = serve(lambda: take_snapshot(FakeHealthSource(status()))).url
     assert (get(f"{url}/healthz").code, get(f"{url}/healthz").text) == (200, "ok\n")
     ready = get(f"{url}/readyz")
@@ -52,13 +51,13 @@ def test_a_healthy_daemon_is_live_and_ready(serve: Serve) -> None:
     assert get(f"{url}/nothing").code == 404
 
 
-def test_a_daemon_without_redis_is_live_but_not_ready(serve: Serve) -> None:
-    """Alive, not ready, without a status; the metrics are there."""
-    looks: list[HealthSnapshot] = []
+def test_daemon_without_redis_is_live_but_not_ready(serve: Serve) -> None:
+    """It has no status, but metrics."""
+    snapshots: list[HealthSnapshot] = []
 
     def new() -> HealthSnapshot:
-        looks.append(take_snapshot(FakeHealthSource(away={"redis": "Redis does not answer"})))
-        return looks[-1]
+        snapshots.append(take_snapshot(FakeHealthSource(away={"redis": "Redis does not answer"})))
+        return snapshots[-1]
 
     url = serve(new).url
     assert get(f"{url}/healthz").code == 200
@@ -70,11 +69,10 @@ def test_a_daemon_without_redis_is_live_but_not_ready(serve: Serve) -> None:
     metrics = get(f"{url}/metrics")
     assert metrics.code == 200
     assert 'etl_server_up{server="redis"} 0.0' in metrics.text
-    assert len(looks) == 1, "a second has not passed"
+    assert len(snapshots) == 1, "a second has not passed"
 
 
 def test_liveness_answers_while_readiness_waits(serve: Serve) -> None:
-    """`/healthz` waits for nobody."""
     looking, go_on = threading.Event(), threading.Event()
 
     def stuck() -> HealthSnapshot:
@@ -83,26 +81,26 @@ def test_liveness_answers_while_readiness_waits(serve: Serve) -> None:
         return HealthSnapshot()
 
     url = serve(stuck).url
-    askers = [threading.Thread(target=get, args=(f"{url}/metrics",)) for _ in range(10)]
-    for asker in askers:
-        asker.start()
+    clients = [threading.Thread(target=get, args=(f"{url}/metrics",)) for _ in range(10)]
+    for client in clients:
+        client.start()
     assert looking.wait(5)
     began = time.monotonic()
     assert get(f"{url}/healthz").code == 200
     assert time.monotonic() - began < 2
     go_on.set()
-    for asker in askers:
-        asker.join()
+    for client in clients:
+        client.join()
 
 
 def test_text_that_is_not_utf8_is_served(serve: Serve) -> None:
-    """An `_id` may hold it."""
+    """An `_id` may contain it."""
     url = serve(lambda: HealthSnapshot([status(last_id="\udcff")])).url
     assert json.loads(get(f"{url}/status").text)["collections"][0]["last_id"] == "\udcff"
 
 
-def test_a_port_that_is_taken_is_one_clear_line() -> None:
-    """With the address, the reason and the way out."""
+def test_port_in_use_is_a_one_line_error() -> None:
+    """With address, reason and remedy."""
     with socket.create_server((HOST, 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(ConfigurationError) as refusal:
@@ -113,8 +111,8 @@ def test_a_port_that_is_taken_is_one_clear_line() -> None:
     )
 
 
-def test_a_host_that_is_not_there_is_one_clear_line() -> None:
-    """A name nobody knows, and an address of another machine."""
+def test_unknown_host_is_a_one_line_error() -> None:
+    """An unknown name, or an address of another machine."""
     for host in ("no-such-host.invalid", "192.0.2.1"):
         with pytest.raises(
             ConfigurationError, match=rf"^cannot listen on {host}:0: [A-Z][^\n]+\(choose another"
@@ -122,14 +120,13 @@ def test_a_host_that_is_not_there_is_one_clear_line() -> None:
             Serving(endpoints(HealthSnapshot).app(), host, 0)
 
 
-def test_the_server_listens_on_the_configured_address(serve: Serve) -> None:
-    """On one interface only, by address or by name."""
+def test_server_listens_on_the_configured_address(serve: Serve) -> None:
     assert serve(HealthSnapshot).url.startswith(f"http://{HOST}:")
     assert get(f"{serve(HealthSnapshot, 'localhost').url}/healthz").code == 200
 
 
-def test_an_address_of_ipv6_is_in_brackets(serve: Serve) -> None:
-    """As a URL wants it; where the machine has one."""
+def test_ipv6_address_is_in_brackets(serve: Serve) -> None:
+    """If the machine has IPv6."""
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
@@ -139,8 +136,8 @@ def test_an_address_of_ipv6_is_in_brackets(serve: Serve) -> None:
     assert get(f"{url}/healthz").code == 200
 
 
-def test_stopping_does_not_wait_for_open_connections(serve: Serve) -> None:
-    """A client that keeps one open, or sends half a request, is cut off in about a second."""
+def test_stop_does_not_wait_for_open_connections(serve: Serve) -> None:
+    """A client with half a request is disconnected within about a second."""
     serving = serve(HealthSnapshot)
     host, port = serving.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as client:
@@ -154,7 +151,7 @@ def test_stopping_does_not_wait_for_open_connections(serve: Serve) -> None:
 
 @pytest.fixture
 def open_sockets() -> Iterator[Callable[[Serving, int, bytes], list[socket.socket]]]:
-    """Open so many sockets, and send each the same few bytes."""
+    """Open `count` sockets, and send the same bytes on each."""
     with ExitStack() as stack:
 
         def opened(serving: Serving, count: int, data: bytes) -> list[socket.socket]:
@@ -177,7 +174,7 @@ OpenSockets = Callable[[Serving, int, bytes], list[socket.socket]]
 def test_idle_sockets_do_not_make_the_daemon_unhealthy(
     serve: Serve, open_sockets: OpenSockets, data: bytes
 ) -> None:
-    """However many there are: a probe that is answered 503 restarts a healthy daemon."""
+    """A probe that is answered 503 would restart a healthy daemon."""
     serving = serve(lambda: take_snapshot(FakeHealthSource(status())))
     sockets = open_sockets(serving, 400, data)
     for path in ("healthz", "readyz", "metrics"):
@@ -189,7 +186,7 @@ def test_idle_sockets_do_not_make_the_daemon_unhealthy(
 
 
 def is_closed(one: socket.socket) -> bool:
-    """Whether the server has closed its end."""
+    """Whether the server has closed the connection."""
     one.setblocking(False)  # noqa: FBT003 (its only argument)
     try:
         return one.recv(1) == b""
@@ -209,10 +206,10 @@ def is_closed(one: socket.socket) -> bool:
     ],
     ids=["nothing", "half a request", "one and a half", "half a body"],
 )
-def test_a_client_that_sends_no_request_is_cut_off(
+def test_client_without_a_full_request_is_disconnected(
     serve: Serve, open_sockets: OpenSockets, monkeypatch: pytest.MonkeyPatch, data: bytes
 ) -> None:
-    """Also one that sends a byte now and then."""
+    """Even if it keeps sending bytes."""
     monkeypatch.setattr(server, "REQUEST_SECONDS", 0.3)
     serving = serve(HealthSnapshot)
     [one] = open_sockets(serving, 1, data)
@@ -225,10 +222,10 @@ def test_a_client_that_sends_no_request_is_cut_off(
     assert time.monotonic() - began < 2
 
 
-def test_a_client_that_asks_again_in_time_keeps_its_connection(
+def test_client_with_timely_requests_keeps_its_connection(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each request has a deadline of its own."""
+    """Each request has its own deadline."""
     monkeypatch.setattr(server, "REQUEST_SECONDS", 0.5)
     address = serve(HealthSnapshot).url.removeprefix("http://")
     connection = HTTPConnection(address, timeout=3)
@@ -243,7 +240,7 @@ def test_a_client_that_asks_again_in_time_keeps_its_connection(
 
 
 def test_liveness_answers_under_a_flood_of_requests(serve: Serve, open_sockets: OpenSockets) -> None:
-    """What waits is bounded, further requests are answered 503; `/healthz` is answered all the same."""
+    """Waiting requests are bounded; further ones are answered 503."""
     looking, go_on = threading.Event(), threading.Event()
 
     def stuck() -> HealthSnapshot:
@@ -267,8 +264,8 @@ def test_liveness_answers_under_a_flood_of_requests(serve: Serve, open_sockets: 
     go_on.set()
 
 
-def test_the_wildcard_of_ipv6_answers_over_ipv4_too(serve: Serve) -> None:
-    """It means every address of the machine; where that has IPv6."""
+def test_ipv6_wildcard_answers_over_ipv4_too(serve: Serve) -> None:
+    """If the machine has IPv6."""
     try:
         socket.create_server(("::", 0), family=socket.AF_INET6).close()
     except OSError:

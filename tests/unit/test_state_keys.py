@@ -1,4 +1,4 @@
-"""The names of the ETL's own keys."""
+"""The names of the state keys and registers."""
 
 from redis.crc import key_slot
 
@@ -13,8 +13,8 @@ from etl.cache.keys import (
 )
 
 
-def test_each_is_named_after_the_published_key() -> None:
-    """`{etl:last_sync:<collection>}:v2:<role>`, so that all are in one slot of a Redis Cluster."""
+def test_state_keys_are_in_the_slot_of_the_published_key() -> None:
+    """They are named `{etl:last_sync:<collection>}:v2:<role>`."""
     own = state_keys("promptContent")
     assert own.published == "etl:last_sync:promptContent"
     assert own.checkpoint == "{etl:last_sync:promptContent}:v2:checkpoint"
@@ -24,8 +24,8 @@ def test_each_is_named_after_the_published_key() -> None:
     assert len({key_slot(key.encode()) for key in own}) == 1
 
 
-def test_a_name_cannot_break_out_of_its_braces() -> None:
-    """Nor can two collections, or two namespaces, meet on one key."""
+def test_collection_names_cannot_collide() -> None:
+    """Braces are encoded; namespaces are separate."""
     assert state_keys("a}b").checkpoint == "{etl:last_sync:a%7Db}:v2:checkpoint"
     assert not set(state_keys("a")) & set(state_keys("a:lease"))
     own, other = (set(state_keys("a", namespace)) for namespace in ("x", "y"))
@@ -33,8 +33,8 @@ def test_a_name_cannot_break_out_of_its_braces() -> None:
     assert state_keys("a", "x").published == "etl:last_sync:x/a"
 
 
-def test_each_kind_of_run_has_a_fence_of_its_own() -> None:
-    """What they share is what belongs to the collection, not to a run."""
+def test_each_kind_of_run_has_its_own_fence() -> None:
+    """Keys that belong to the collection are shared."""
     own = state_keys("a")
     runs = [own, of_backfill(own), of_follower(own)]
     for role in ("fence", "checkpoint", "lease"):
@@ -43,14 +43,13 @@ def test_each_kind_of_run_has_a_fence_of_its_own() -> None:
         assert len({getattr(keys, role) for keys in runs}) == 1
 
 
-def test_a_register_is_in_the_slot_of_its_key() -> None:
-    """They change in one step."""
+def test_register_is_in_the_slot_of_its_key() -> None:
+    """So that both change atomically."""
     for key in ("config:api:a", "ai:campaign_messages:c:0", "queue:ai_generation:alta"):
         assert {key_slot(owner_key(key).encode()), key_slot(requests_key(key).encode())} == {
             key_slot(key.encode())
         }
 
 
-def test_records_of_two_collections_are_told_apart() -> None:
-    """By the name of the document, which begins with that of the collection."""
+def test_record_key_has_the_name_of_the_collection() -> None:
     assert record_key('a {"$oid": "x"}') == 'etl:record:a {"$oid": "x"}'

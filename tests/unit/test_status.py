@@ -11,10 +11,9 @@ from schemas.position import Position
 
 
 class EmptyRedis:
-    """A Redis without a key: each command has the answer of one that finds nothing."""
+    """A Redis without keys."""
 
     def exchange(self, commands: list[tuple[Any, ...]]) -> list[Any]:
-        """What each command answers there."""
         return [self._answer(*command) for command in commands]
 
     def _answer(self, name: str, *words: Any) -> Any:
@@ -23,8 +22,8 @@ class EmptyRedis:
         return nothing[name]
 
 
-class FakeSource:
-    """Says how long documents wait, or why it cannot; counts how often it is asked."""
+class FakeReader:
+    """Returns the lag or raises an error, and counts the calls."""
 
     def __init__(self, fault: EtlError | None = None, waits: float = 0.0) -> None:
         self._fault = fault
@@ -32,58 +31,54 @@ class FakeSource:
         self.asked = 0
 
     def ping(self) -> None:
-        """Answer, or not."""
         self.asked += 1
         if self._fault is not None:
             raise self._fault
 
     def waited(self, _: Position) -> float:
-        """How long the oldest document waits."""
         self.ping()
         return self._waits
 
     def count(self) -> int:
-        """The size of the collection."""
         return 400
 
 
-def sources(names: str, readers: list[FakeSource]) -> list[tuple[str, StateKeys, FakeSource]]:
-    """Collections of these names, as the status is asked about them."""
+def sources(names: str, readers: list[FakeReader]) -> list[tuple[str, StateKeys, FakeReader]]:
+    """The arguments of `read_status` for collections with these names."""
     return [(name, state_keys(name), reader) for name, reader in zip(names, readers, strict=True)]
 
 
-def test_a_mongodb_that_is_away_is_waited_for_once() -> None:
-    """Of several collections only the first asks it; each says why its lag is not known."""
-    away = [FakeSource(TransientError("MongoDB does not answer")) for _ in range(3)]
+def test_unreachable_mongodb_is_asked_once() -> None:
+    """For the first of several collections. Each one has the error."""
+    readers = [FakeReader(TransientError("MongoDB does not answer")) for _ in range(3)]
 
-    found = read_status(EmptyRedis(), sources("abc", away), 660)  # type: ignore[arg-type]
+    found = read_status(EmptyRedis(), sources("abc", readers), 660)  # type: ignore[arg-type]
 
-    assert [source.asked for source in away] == [1, 0, 0]
+    assert [source.asked for source in readers] == [1, 0, 0]
     assert [one.error for one in found] == ["MongoDB does not answer"] * 3
     assert [one.lag_seconds for one in found] == [None] * 3
 
 
-def test_a_mongodb_that_is_known_to_be_away_is_not_asked() -> None:
-    """Its reason is in the status of each collection."""
-    source = FakeSource()
+def test_mongodb_known_to_be_unreachable_is_not_asked() -> None:
+    """The known error is in the status."""
+    source = FakeReader()
 
     [one] = read_status(EmptyRedis(), sources("a", [source]), 660, "MongoDB does not answer")  # type: ignore[arg-type]
 
     assert (source.asked, one.error) == (0, "MongoDB does not answer")
 
 
-def test_a_refusal_is_of_one_collection_only() -> None:
-    """The others are asked all the same."""
-    readers = [FakeSource(CycleFailed("no such thing")), FakeSource()]
+def test_error_of_one_collection_does_not_affect_others() -> None:
+    readers = [FakeReader(CycleFailed("no such thing")), FakeReader()]
 
     found = read_status(EmptyRedis(), sources("ab", readers), 660)  # type: ignore[arg-type]
 
     assert [one.error for one in found] == ["no such thing", None]
 
 
-def test_nothing_is_known_before_the_first_cycle() -> None:
-    """What is not known is None, never zero; what can be counted is."""
-    [one] = read_status(EmptyRedis(), sources("a", [FakeSource()]), 660)  # type: ignore[arg-type]
+def test_unknown_values_are_none_before_the_first_cycle() -> None:
+    """Counts are zero."""
+    [one] = read_status(EmptyRedis(), sources("a", [FakeReader()]), 660)  # type: ignore[arg-type]
     unknown = (one.last_id, one.last_timestamp, one.lag_seconds, one.last_cycle, one.seconds_since_success)
     assert set(unknown) == {None}
     assert (one.next_cycle, one.unreachable, one.lease_holder) == (None, None, None)
@@ -92,7 +87,7 @@ def test_nothing_is_known_before_the_first_cycle() -> None:
 
 
 class FollowedRedis(EmptyRedis):
-    """Likewise, but for what a follower has recorded, and a watermark."""
+    """An empty Redis, except for the state of a follower and a watermark."""
 
     def __init__(self, caught_up: str | None, holder: str | None) -> None:
         self._replies = {"HMGET": ["1699999990.0", caught_up], "HGETALL": ["mongo_clock", "1699990000000"]}
@@ -115,11 +110,11 @@ class FollowedRedis(EmptyRedis):
         ("0", None, "stopped", None, 7.0),
     ],
 )
-def test_the_lag_of_a_followed_collection_is_that_of_its_follower(
+def test_lag_of_a_followed_collection_is_that_of_its_follower(
     caught_up: str | None, holder: str | None, state: str, lag: float | None, of_collection: float
 ) -> None:
-    """As far as it is known; else that of the cycles."""
-    source = FakeSource(waits=7.0)
+    """If it is known; otherwise that of the cycles."""
+    source = FakeReader(waits=7.0)
     [one] = read_status(FollowedRedis(caught_up, holder), sources("a", [source]), 660)  # type: ignore[arg-type]
 
     assert one.follow is not None
@@ -127,8 +122,7 @@ def test_the_lag_of_a_followed_collection_is_that_of_its_follower(
     assert one.lag_seconds == of_collection
 
 
-def test_an_empty_history_has_no_cycle() -> None:
-    """Neither a last one nor a last one that went well."""
+def test_empty_history_has_no_cycle() -> None:
     history = History(EmptyRedis(), state_keys("a"))  # type: ignore[arg-type]
     assert (history.last_cycle(), history.last_success()) == (None, None)
 
@@ -140,6 +134,5 @@ def test_an_empty_history_has_no_cycle() -> None:
         *((7261, "2 h 1 min"), (90_000, "1 d 1 h"), (86_400 * 400, "400 d")),
     ],
 )
-def test_a_length_of_time_is_told_in_its_two_greatest_units(seconds: float, text: str) -> None:
-    """As a person would say it."""
+def test_duration_has_two_units(seconds: float, text: str) -> None:
     assert duration(seconds) == text

@@ -1,5 +1,3 @@
-"""Moments as people read them."""
-
 import pytest
 
 from etl.model.times import iso_utc
@@ -19,6 +17,6 @@ from etl.model.times import iso_utc
         (-(2**63), "-9223372036854775808"),
     ],
 )
-def test_a_moment_is_iso_text_wherever_there_is_a_year_for_it(ms: int, text: str) -> None:
-    """Every BSON date has a text: beyond the years 1 to 9999 its milliseconds."""
+def test_iso_utc_gives_iso_text_or_milliseconds(ms: int, text: str) -> None:
+    """Beyond the years 1 to 9999 the milliseconds."""
     assert iso_utc(ms) == text

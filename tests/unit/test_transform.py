@@ -1,4 +1,4 @@
-"""Raw documents become results, good, bad and broken ones alike."""
+"""Valid, invalid and broken documents become results."""
 
 import pickle
 import tracemalloc
@@ -17,17 +17,17 @@ TRANSFORM = Transform("promptContent", "generacion", "updated_at", most_bytes=10
 
 
 def api(document_id: Any, **changes: Any) -> bytes:
-    """A document that fills one hash."""
+    """A document that claims one hash."""
     return bson.encode({"_id": document_id} | factories.api("a", DatetimeMS(5)) | changes)
 
 
 def campaign(document_id: Any, **changes: Any) -> bytes:
-    """A document that fills a list, or asks for messages."""
+    """A document that claims a list, or requests messages."""
     return bson.encode({"_id": document_id} | factories.campaign("c", DatetimeMS(5)) | changes)
 
 
-def test_a_document_becomes_writes_and_requests() -> None:
-    """Its name, its date, its keys; what it asks of queues; its lock."""
+def test_result_has_writes_pushes_keeps_and_lock() -> None:
+    """And the name and date of the document."""
     [one, other] = TRANSFORM([api(1), campaign(2, estado="pendiente")])
     assert one.document.startswith("promptContent ")
     assert (one.timestamp, one.ms, one.lock, one.reject) == ("5", 5, None, None)
@@ -39,8 +39,8 @@ def test_a_document_becomes_writes_and_requests() -> None:
     assert one.position.ms == 5
 
 
-def test_a_bad_document_stops_no_neighbour() -> None:
-    """Each has its result, in order, and nothing of its content is in the reason."""
+def test_invalid_document_does_not_affect_others() -> None:
+    """Each has a result, in order. The reason quotes nothing of the document."""
     broken = api(3, status="secret").replace(b"secret", b"\xffecret")
     results = TRANSFORM([api(1, status=5), broken, api(2), campaign(4, mensajes=[])])
     assert [one.reject is None for one in results] == [False, False, True, False]
@@ -48,14 +48,13 @@ def test_a_bad_document_stops_no_neighbour() -> None:
     assert [one.ms for one in results] == [5] * 4
 
 
-def test_a_tombstone_evicts() -> None:
-    """Its keys only."""
+def test_tombstone_evicts_its_key() -> None:
     [one] = TRANSFORM([api(1, eliminado=True, status=None)])
     assert one.writes == (Evict("config:api", "config:api:a"),)
 
 
-def test_a_value_that_would_become_too_large_is_rejected() -> None:
-    """With its size."""
+def test_too_large_document_is_rejected() -> None:
+    """The reason has its size."""
     [one] = TRANSFORM([api(1, status="x" * 10_001)])
     assert one.reject is not None
     size = 10_001 + len('{"$numberInt": "1"}config:api:a')
@@ -68,8 +67,8 @@ def test_a_value_that_would_become_too_large_is_rejected() -> None:
 @pytest.mark.parametrize(
     ("number", "length"), [(Decimal128("1E+6000"), 6001), (2.2250738585072014e-308, 325)]
 )
-def test_numbers_are_counted_before_they_are_written(number: Any, length: int) -> None:
-    """Some take 300 times their bytes: a document of 16 MB would take 4 GB of memory."""
+def test_size_of_numbers_is_checked_before_they_are_written(number: Any, length: int) -> None:
+    """Some take 300 times their size in BSON: a document of 16 MB would take 4 GB of memory."""
     transform = Transform("promptContent", "generacion", "updated_at", most_bytes=1_000_000)
     count = 10_000_000 // length
     document = api(1, endpoints=[{"a": number}] * count)
@@ -87,8 +86,8 @@ def test_numbers_are_counted_before_they_are_written(number: Any, length: int) -
 @pytest.mark.parametrize(
     ("moment", "first"), [(None, "<"), ("2025-01-15", "<"), (7, "<"), (Timestamp(1, 1), ">")]
 )
-def test_values_that_are_no_dates_sort_before_or_after_all_dates(moment: Any, first: str) -> None:
-    """As the index has it; no two values look alike, and the position can be made of it again."""
+def test_other_timestamps_sort_before_or_after_all_dates(moment: Any, first: str) -> None:
+    """As in the index; different values have different texts."""
     [one, other] = TRANSFORM([api(1, updated_at=moment), api(1, updated_at=Timestamp(9, 9))])
     assert (one.timestamp[0], one.ms) == (first, None)
     assert one.timestamp != other.timestamp
@@ -96,21 +95,19 @@ def test_values_that_are_no_dates_sort_before_or_after_all_dates(moment: Any, fi
     assert one.position.order() < other.position.order()
 
 
-def test_an_array_is_no_timestamp() -> None:
-    """It has no single place in the index."""
+def test_array_timestamp_is_rejected() -> None:
+    """It has several entries in the index."""
     [one] = TRANSFORM([api(1, updated_at=[DatetimeMS(5)])])
     assert one.reject is not None
     assert one.reject.reason == "updated_at is an array"
 
 
-def test_ids_look_alike_only_where_they_are_the_same() -> None:
-    """Of whatever type."""
+def test_different_ids_have_different_names() -> None:
     ids = [1, 1.5, "1", b"1", {"a": 1}, bson.ObjectId(), bson.Int64(1), True, None]
     assert len({one.document for one in TRANSFORM([api(one) for one in ids])}) == len(ids)
 
 
-def test_results_and_the_transform_can_be_pickled() -> None:
-    """To another process and back."""
-    there = pickle.loads(pickle.dumps(TRANSFORM))  # noqa: S301 (made here)
+def test_transform_and_results_survive_pickling() -> None:
+    unpickled = pickle.loads(pickle.dumps(TRANSFORM))  # noqa: S301 (made here)
     documents = [api(1), campaign(2), api(3, status=5)]
-    assert pickle.loads(pickle.dumps(there(documents))) == TRANSFORM(documents)  # noqa: S301 (made here)
+    assert pickle.loads(pickle.dumps(unpickled(documents))) == TRANSFORM(documents)  # noqa: S301 (made here)

@@ -1,4 +1,4 @@
-"""The Spanish pages say what the English ones say, as far as a program can tell."""
+"""The Spanish pages have the structure and the names of the English ones."""
 
 import re
 
@@ -14,8 +14,8 @@ def headings(page: str) -> list[int]:
     return [len(marks) for marks in re.findall(r"^(#+) ", PAGES[page], re.MULTILINE)]
 
 
-def typed(page: str) -> list[str]:
-    """What a reader copies: the lines of code without their comments."""
+def code_lines(page: str) -> list[str]:
+    """The indented lines of code, without comments."""
     lines = re.findall(
         r"^ {4,}(\S.*)$",
         re.sub(r"^```.*?^```$", "", PAGES[page], flags=re.DOTALL | re.MULTILINE),
@@ -30,27 +30,26 @@ def names(page: str) -> set[str]:
 
 
 @pytest.mark.parametrize(("english", "spanish"), TRANSLATIONS)
-def test_a_translation_has_the_same_headings_and_tables(english: str, spanish: str) -> None:
-    """As many, of the same levels and lengths."""
+def test_translation_has_the_same_headings_and_tables(english: str, spanish: str) -> None:
+    """The same number, levels and lengths."""
     assert headings(spanish) == headings(english)
     assert [len(rows) for rows in tables(PAGES[spanish])] == [len(rows) for rows in tables(PAGES[english])]
 
 
 @pytest.mark.parametrize(("english", "spanish"), TRANSLATIONS)
-def test_a_translation_names_the_same_commands_settings_and_fields(english: str, spanish: str) -> None:
-    """And a reader types the same."""
+def test_translation_has_the_same_names_and_code(english: str, spanish: str) -> None:
     assert names(spanish) == names(english)
-    assert typed(spanish) == typed(english)
+    assert code_lines(spanish) == code_lines(english)
 
 
 @pytest.mark.parametrize(("english", "spanish"), TRANSLATIONS)
-def test_a_translation_has_the_same_first_columns(english: str, spanish: str) -> None:
-    """Of each table, row by row, as far as they are names or codes."""
+def test_translation_has_the_same_first_columns(english: str, spanish: str) -> None:
+    """Of each table, where they are names or codes."""
     for rows, translated in zip(tables(PAGES[english]), tables(PAGES[spanish]), strict=True):
         assert _first(translated) == _first(rows)
 
 
 def _first(rows: list[str]) -> list[str]:
-    """The first column, as far as it is names or codes."""
+    """The names and codes of the first column."""
     cells = [row.split("|")[1].strip() for row in rows]
     return [" ".join(re.findall(r"`[^`]+`|^\d+$", cell)) for cell in cells]

@@ -1,4 +1,4 @@
-"""A task of a scan: pages read ahead, and what came of them in all."""
+"""A task of a scan: pages read ahead, and the sum of their outcomes."""
 
 import threading
 from collections import Counter
@@ -10,63 +10,52 @@ import pytest
 
 from etl.backfill.worker import merged, newest_position, read_ahead
 from etl.model.batch import BatchOutcome, Deferred, Rejected
-from etl.mongo.pages import ReadPage
 from schemas.operations import Reject
-from schemas.position import FIRST
 from tests.support.results import rejected, result
 from tests.support.waiting import eventually
 
 
-def pages(count: int) -> Iterator[ReadPage]:
-    """Pages that are told apart by when they were read."""
-    for number in range(count):
-        yield ReadPage(number, [], FIRST, more=True)
-
-
 def test_pages_are_yielded_in_order() -> None:
-    """All of them."""
-    assert [page.read_at for page in read_ahead(pages(50))] == [*range(50)]
-    assert [*read_ahead(pages(0))] == []
+    assert [*read_ahead(iter(range(50)))] == [*range(50)]
+    assert [*read_ahead(iter(()))] == []
 
 
-def test_only_few_pages_are_read_ahead() -> None:
-    """One is written, one waits, and one is being read: each soon is too old to be written."""
+def test_few_pages_are_read_ahead() -> None:
+    """One is written, one waits, one is being read: older ones would pass their deadline."""
     read: list[int] = []
 
-    def noted() -> Iterator[ReadPage]:
-        for page in pages(50):
-            read.append(page.read_at)
+    def recorded() -> Iterator[int]:
+        for page in range(50):
+            read.append(page)
             yield page
 
-    with closing(cast("Any", read_ahead(noted()))) as found:
+    with closing(cast("Any", read_ahead(recorded()))) as found:
         next(found)
         assert eventually(lambda: len(read) == 3)
         assert not eventually(lambda: len(read) > 3, seconds=0.2)
     assert len(read) <= 4
 
 
-def test_an_error_is_raised_after_the_pages_before_it() -> None:
-    """After the pages that were read before."""
-
-    def failing() -> Iterator[ReadPage]:
-        yield from pages(3)
+def test_error_is_raised_after_the_pages_before_it() -> None:
+    def failing() -> Iterator[int]:
+        yield from range(3)
         raise OSError("away")
 
     found = read_ahead(failing())
-    assert [next(found).read_at for _ in range(3)] == [0, 1, 2]
+    assert [next(found) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(OSError, match="away"):
         next(found)
 
 
-def test_closing_ends_the_thread() -> None:
-    """Also where the reader waits to hand on a page."""
-    with closing(cast("Any", read_ahead(pages(1000)))) as found:
+def test_close_ends_the_thread() -> None:
+    """Even while it waits to hand over a page."""
+    with closing(cast("Any", read_ahead(iter(range(1000))))) as found:
         next(found)
     assert not [thread for thread in threading.enumerate() if thread.name == "etl-read-ahead"]
 
 
-def test_the_newest_position_is_dated_and_not_in_the_future() -> None:
-    """Documents without a date, and those dated ahead, move no watermark; invalid ones do."""
+def test_newest_position_is_dated_and_not_in_the_future() -> None:
+    """Undated documents and those dated in the future do not move the watermark; invalid ones do."""
     page = [result(1, ms=5), rejected(2, ms=6), result(3, ms=9), result(4)._replace(timestamp=">x", ms=None)]
     assert newest_position(page, 8) == f"6 {rejected(2).id}"
     assert newest_position(page, 9) == f"9 {result(3).id}"
@@ -74,8 +63,8 @@ def test_the_newest_position_is_dated_and_not_in_the_future() -> None:
     assert newest_position([], 9) is None
 
 
-def test_the_outcomes_of_several_pages_are_added_up() -> None:
-    """Everything is added up, and the last position counts."""
+def test_merged_adds_up_outcomes() -> None:
+    """The last position counts."""
     first = BatchOutcome(
         processed=3,
         written=1,

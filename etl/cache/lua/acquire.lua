@@ -4,9 +4,9 @@
 --         lease that protects a checkpoint
 -- ARGV[1] holder, "<host>:<pid>:<nonce>"  ARGV[2] milliseconds the lease lasts
 -- Returns {1, token, 0}, without a fence {1, holder, 0}; or {0, the other holder, milliseconds it has left}.
--- Asked again by the same holder (the first answer was lost), it gives the same token again.
--- The number tells people which lease came later; the nonce keeps a token from ever being given
--- twice, also when the numbers start again after a flush.
+-- If the same holder calls again (the first reply was lost), it gets the same token.
+-- The number shows people which lease is later; the nonce makes a token unique, even if the numbers start again after a
+-- flush.
 local held = redis.call('GET', KEYS[1])
 if held and held ~= ARGV[1] then
   return {0, held, redis.call('PTTL', KEYS[1])}

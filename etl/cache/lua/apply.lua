@@ -1,23 +1,28 @@
--- Write contract keys as the newest documents that claim them say.
--- KEYS    for each contract key: {<key>}:owner  string, expires: a line for each document that claims or left it,
---         "<+|-><written_at> <timestamp> <document>", the newest claim first, and "!0 <timestamp> <document>", the newest
---         of the lines that were dropped; and the key itself
--- ARGV[1] when the documents were read: microseconds of this server's clock, taken before the read
--- ARGV[2] microseconds after which a read is too old to be written
--- ARGV    then for each key: the number of changes, in ascending order of the documents; and for each change:
---         "<timestamp> <document>", and "-" (leaves the key), "+" (claims it, its content is not carried), "~" (claims it
---         below the document that holds it), "!" (stands for older documents that claim it and are left out), or "h", "l" or "0" (claims it as a hash, a list, or to be absent) with
---         seconds to live (0: for ever), a count and the members
--- Returns 0 if the read is too old. Else three values for each key that needs attention: its number in this call; the
--- document that must be read again too ("" if only those of its changes), since the key was not changed at all, or "!" if
--- it was changed and its newest claim gave it up, so that a document whose line was dropped may be its heir; and 1 if what
--- the key holds is of the document to read again.
+-- Change contract keys as the newest of the documents that claim them say.
+-- KEYS    for each contract key: its owner register {<key>}:owner (string, expires); and the key itself
+-- ARGV[1] read moment: this server's clock in microseconds, from before the documents were read
+-- ARGV[2] deadline: microseconds after which a read is too old to be written
+-- ARGV    then for each contract key: the number of changes, in ascending order of their documents; for each change
+--         "<timestamp> <document>" and a kind:
+--           "h" "l" "0"  claim: the key is a hash, a list, or absent; then TTL in seconds (0: none), a count, the members
+--           "+"          claim whose content is not in the call
+--           "~"          claim below the document that holds the key
+--           "!"          placeholder for older claims that are left out of the call
+--           "-"          release
+-- Returns 0 if the read is too old. Else a flat array with three values for each key that needs attention: its number
+-- in this call; the blocker, or "!"; 1 if the key holds the content of the blocker, else 0.
+--   blocker: the key was not changed, and the caller must read this document too ("": only those of the changes)
+--   "!": the key was changed and its newest claim released it, so a document whose line was dropped may claim it next
 --
--- Each document has at most one line. It is replaced only by a read that is younger than the line, unless it
--- says the same. The newest live line decides what the key holds. A document that leaves is kept as "-" while an
--- older read of it may still arrive, and is refused by that line. If the line that decides is not carried by this
--- call, nothing is changed: the caller reads that document and sends its content along, so no reader finds a gap.
--- A live key is never removed and filled again, which a cluster slot that migrates would lose.
+-- The owner register has one line per document, the newest claim first:
+--   "+<written_at> <timestamp> <document>"  claims the key
+--   "-<written_at> <timestamp> <document>"  has released it; kept while an older read of it may still arrive
+--   "!0 <timestamp> <document>"             the newest of the lines that were dropped
+--
+-- A line is replaced only by a read that is younger than the line, or by one that says the same. The newest claim
+-- decides the content of the key. If the content of that claim is not in this call, nothing is changed: the caller reads
+-- its document and sends the content in the next call, so that no reader finds the key absent. A live key is never
+-- deleted and filled again: while a cluster slot migrates, that would lose the key.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local read_at, deadline = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -28,7 +33,7 @@ local MOST_LINES, PIECE = 8, 4000
 local call = redis.call
 local stamp, margin = string.format('%.0f', now), math.floor(deadline / 500)  -- twice the deadline, in milliseconds
 
--- Whether line a is newer than line b; nil where only MongoDB's order of values can tell.
+-- Whether line a is newer than line b; nil if only MongoDB's order of values decides.
 local function is_newer(a, b)
   if a.place and b.place then
     return a.place > b.place
@@ -48,7 +53,7 @@ local function is_newer(a, b)
   local source, id = a.document:match('^(%S+) {"$oid": "(%x+)"}$')
   local other_source, other_id = b.document:match('^(%S+) {"$oid": "(%x+)"}$')
   if id and source == other_source then
-    for start = 1, 24, 12 do  -- Lua compares strings by the locale of the server, but numbers always alike
+    for start = 1, 24, 12 do  -- as numbers: Lua compares strings by the locale of the server
       local part = tonumber(id:sub(start, start + 11), 16)
       local other_part = tonumber(other_id:sub(start, start + 11), 16)
       if part ~= other_part then
@@ -59,8 +64,8 @@ local function is_newer(a, b)
   return nil
 end
 
--- The newest of the live lines; or nil and a line that only MongoDB's order can place. The one that held the key before
--- is newer than all others that are not in the call, unless it has become older.
+-- The newest claim; or nil and a line whose order only MongoDB can decide. The claim that held the key is newer than
+-- all claims that are not in the call, unless its timestamp went back.
 local function newest(lines, holder)
   local top
   for _, line in ipairs(lines) do
@@ -73,7 +78,7 @@ local function newest(lines, holder)
   for _, line in ipairs(lines) do
     if line.state == '+' and line ~= top and not (held and not line.place) then
       local newer = top == nil or is_newer(line, top)
-      if newer == nil and held and line.kind == '~' then  -- its holder cannot be read, so it stays where no order is known
+      if newer == nil and held and line.kind == '~' then  -- the holder cannot be read: it keeps the key
         newer = false
       end
       if newer == nil then
@@ -86,13 +91,13 @@ local function newest(lines, holder)
   return top
 end
 
-local function changed(reply)
+local function succeeded(reply)
   return type(reply) ~= 'table' or not reply.err
 end
 
 local function fill_hash(key, first, last, is_new)
   local added = redis.pcall('HSET', key, unpack(ARGV, first, math.min(last, first + PIECE - 1)))
-  if not changed(added) then
+  if not succeeded(added) then  -- the key has another type
     call('UNLINK', key)
     added = call('HSET', key, unpack(ARGV, first, math.min(last, first + PIECE - 1)))
   end
@@ -115,7 +120,7 @@ end
 
 local function fill_list(key, first, last)
   local length = redis.pcall('RPUSH', key, unpack(ARGV, first, math.min(last, first + PIECE - 1)))
-  if not changed(length) then
+  if not succeeded(length) then  -- the key has another type
     call('UNLINK', key)
     length = call('RPUSH', key, unpack(ARGV, first, math.min(last, first + PIECE - 1)))
   end
@@ -144,7 +149,7 @@ local function fill(key, kind, life, first, last, is_new)
   end
 end
 
--- The changes of one key, as ARGV has them from `i` on; where they end; and the oldest claim, if older ones are left out.
+-- The changes of one key that start at ARGV[i]; the index after them; and the oldest claim, if older ones are left out.
 local function parse(i)
   local changes, count, left_out, oldest = {}, tonumber(ARGV[i]), false, nil
   i = i + 1
@@ -174,8 +179,8 @@ local function newer_dropped(a, b)
   return (a == nil or b and is_newer(b, a)) and b or a
 end
 
--- The lines after the changes, the newest that was dropped, and the one that held the key before; nil if a change was read
--- before its line was written.
+-- The lines after the changes, the newest line that was dropped, and the line that held the key before; nil if a change
+-- was read before its line was written.
 local function merge(stored, changes, overflow)
   local lines, change_of, holder = {}, {}, nil
   for _, change in ipairs(changes) do
@@ -190,7 +195,7 @@ local function merge(stored, changes, overflow)
     if state == '!' then
       overflow = newer_dropped(overflow, {timestamp = timestamp, document = document})
     elseif change == nil then
-      if state == '+' or wrote + deadline >= now then  -- no read as old as that can arrive any more
+      if state == '+' or wrote + deadline >= now then  -- old releases: no older read can arrive
         lines[#lines + 1] = {state = state, written_at = written_at, timestamp = timestamp, document = document}
       end
     elseif not (state == '+' and change.state == '+' and change.timestamp == timestamp)
@@ -236,8 +241,8 @@ local function keep(owner, lines, top, overflow, ...)
   call('SET', owner, table.concat(texts, '\n'), ...)
 end
 
--- Nil once the key is changed, "!" if its heir may be unknown. Else the document that keeps it from that; and whether
--- the key is of that document.
+-- Change one key. Returns nil, or "!" if a dropped line may belong to its next claimant; if the key cannot be changed, the blocker, and 1 if the
+-- key holds the content of the blocker.
 local function apply(owner, key, stored, changes, left_out)
   local lines, overflow, held = merge(stored, changes, left_out)
   if lines == nil then
@@ -266,7 +271,7 @@ local function apply(owner, key, stored, changes, left_out)
     end
     return is_doubtful and '!' or nil, 0
   end
-  -- The newest line is not in the call. Without its content only claims below it, and leaves, may be noted.
+  -- The content of the newest claim is not in the call: only claims below it and releases may be recorded.
   for _, change in ipairs(changes) do
     if top.document ~= holder or change.kind == '+' or change.life then
       return top.document, top.document == holder and 1 or 0
@@ -282,12 +287,12 @@ local function apply(owner, key, stored, changes, left_out)
   return nil
 end
 
-local owner_lives = {}  -- by the life of a key: to format a number takes longer than all else here
+local owner_lives = {}  -- by TTL of the key: formatting a number is the slowest step here
 local answers, i = {}, 3
 local live = '+' .. stamp .. ' '
 for k = 1, #KEYS, 2 do
   local owner, key, kind, is_new = KEYS[k], KEYS[k + 1], ARGV[i + 2], false
-  -- Nothing is known of the key, as nearly always in a backfill: the line is written at once, and none is taken apart.
+  -- Fast path, usual in a backfill: the key has no register yet, so there are no lines to parse.
   if ARGV[i] == '1' and kind ~= '-' and kind ~= '~' then
     local life = ARGV[i + 3]
     if life == '0' then

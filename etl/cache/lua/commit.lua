@@ -6,13 +6,13 @@
 -- KEYS[5]  …:queues         set: keys of the queues this collection feeds
 -- KEYS[6]  …:history        list: reports of the last runs, newest first
 -- KEYS[7]  etl:last_sync:<collection>  hash, expires: the published watermark
--- KEYS[8]  …:reconciliation_due  string: how many keys were given up by their newest document, and have heirs that were not kept
+-- KEYS[8]  …:reconciliation_due  string: number of keys that a document whose claim was dropped may claim next
 -- ARGV[1] token
--- ARGV[2] number of this step: greater than that of every step before it under this token
--- ARGV[3] milliseconds of the new position, or '' where it does not move
+-- ARGV[2] number of this step: greater than that of every earlier step with this token
+-- ARGV[3] milliseconds of the new position, or '' if it does not move
 -- ARGV[4...] commands, each as: number of its key in KEYS, name, count of arguments, arguments
--- Returns 1; the newest token, or '' where there is none, when that is another one; -1 when the position would go backwards.
--- A step that was carried out already, whose answer was lost or that the network delivers late, does nothing.
+-- Returns 1; the newest token, or '' if there is none, if that is another one; -1 if the position would go backwards.
+-- A step that was executed before (its reply was lost, or the network delivers it late) does nothing.
 -- A backfill passes its own fence and checkpoint; the other keys it shares with the cycles.
 local newest = redis.call('GET', KEYS[1]) or ''
 if newest ~= ARGV[1] then
@@ -23,8 +23,8 @@ local holder, number = string.match(done, '^(%S+) (%d+)$')
 if holder == ARGV[1] and tonumber(ARGV[2]) <= tonumber(number) then
   return 1
 end
-local standing = redis.call('HGET', KEYS[2], 'position_ms')
-if ARGV[3] ~= '' and standing and tonumber(ARGV[3]) < tonumber(standing) then
+local present = redis.call('HGET', KEYS[2], 'position_ms')
+if ARGV[3] ~= '' and present and tonumber(ARGV[3]) < tonumber(present) then
   return -1
 end
 local i = 4

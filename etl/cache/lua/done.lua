@@ -1,8 +1,8 @@
--- Mark documents as done, once every reply to their writes was read, and strike the claims that they gave up.
+-- Mark documents as done, after every reply to their writes was read, and remove the claims that they released.
 -- KEYS    etl:record:<document>: see record.lua
--- ARGV    for each document in one text: when it was recorded, its timestamp, and the keys that it claims, each followed
---         by a space
--- A document that was recorded again since is left as it is: its claims may be others.
+-- ARGV    one text for each document: the time at which it was recorded, and its statement (see record.lua)
+-- Returns the number of documents.
+-- A document that was recorded again in the meantime is left unchanged: it may claim other keys.
 local stored = redis.call('MGET', unpack(KEYS))
 for i, key in ipairs(KEYS) do
   local recorded = ARGV[i]:match('^%d+ %S+ ')

@@ -1,12 +1,12 @@
 -- Push requests to a queue, each once per version of its document.
 -- KEYS[1] queue:ai_generation:<priority>             list
 -- KEYS[2] {queue:ai_generation:<priority>}:requests  hash: document -> "<written_at> <timestamp last pushed, or ->"
--- ARGV[1] when the documents were read: microseconds of this server's clock, taken before the read
--- ARGV[2] microseconds after which a read is too old to be written
--- ARGV    then for each request: document, timestamp, item ("" where the document asks for nothing any more)
--- Returns 0 if the read is too old. Else for each request: 1 pushed, 0 nothing to do, 2 read it again, -1 the queue
--- is not a list.
--- A document that asks for nothing is noted, so that an older read of it that arrives later pushes nothing.
+-- ARGV[1] read moment: this server's clock in microseconds, from before the documents were read
+-- ARGV[2] deadline: microseconds after which a read is too old to be written
+-- ARGV    then for each request: document, timestamp, item ("" if the document requests nothing any more)
+-- Returns 0 if the read is too old. Else for each request: 1 (pushed), 0 (nothing to do), 2 (read the document again),
+-- -1 (the queue is not a list).
+-- A document that requests nothing any more is recorded too, so that an older read that arrives later pushes nothing.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local read_at = tonumber(ARGV[1])

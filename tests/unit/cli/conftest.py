@@ -18,7 +18,7 @@ def etl(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    loggers_as_they_were: None,  # noqa: ARG001 (what a command configures ends with its test)
+    restore_loggers: None,  # noqa: ARG001 (what a command configures ends with its test)
 ) -> Etl:
     """Runs one command line in an empty folder, without variables, on the application it is given."""
     for name in [name for name in os.environ if name.startswith("ETL_")]:

@@ -1,4 +1,4 @@
-"""An application that gives the answers of a test."""
+"""A fake application with prepared answers."""
 
 from collections.abc import Sequence
 from types import TracebackType
@@ -10,7 +10,7 @@ from etl.settings import Settings
 
 
 class FakeApp:
-    """Answers what a test gives it, and remembers what it was asked."""
+    """Returns or raises the prepared answers, and records the calls."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers = answers
@@ -27,25 +27,25 @@ class FakeApp:
         self.closed = True
 
     def sync(self, names: Sequence[str], _: ProgressCallback = no_progress) -> list[Report]:
-        """Several answers: one report per collection."""
+        """Return all answers: one report per collection."""
         self.asked.append(("sync", *names))
-        return [cast("Report", self._given(answer)) for answer in self.answers]
+        return [cast("Report", self._answer(answer)) for answer in self.answers]
 
     def refresh(self, family: str, name: str | None) -> RefreshReport:
-        """One answer."""
+        """Return the first answer."""
         self.asked.append(("refresh", family, name))
-        return cast("RefreshReport", self._given(self.answers[0]))
+        return cast("RefreshReport", self._answer(self.answers[0]))
 
     def show(self, key: str) -> Shown | None:
-        """One answer; none is an absent key."""
+        """Return the first answer; without answers the key is absent."""
         self.asked.append(("show", key))
-        return cast("Shown", self._given(self.answers[0])) if self.answers else None
+        return cast("Shown", self._answer(self.answers[0])) if self.answers else None
 
     def stop(self) -> None:
-        """Remembered like the questions."""
+        """Record the call."""
         self.asked.append(("stop",))
 
-    def _given(self, answer: Any) -> Any:
+    def _answer(self, answer: Any) -> Any:
         if isinstance(answer, BaseException):
             raise answer
         return answer() if callable(answer) else answer

@@ -1,4 +1,4 @@
-"""What `etl backfill` makes of its options, without a server."""
+"""Options of `etl backfill`, without a server."""
 
 import pytest
 
@@ -16,8 +16,7 @@ from tests.support.command import Etl
         (["--scheduler", "tcp://127.0.0.1:1"], "--scheduler goes with --executor dask"),
     ],
 )
-def test_wrong_usage(etl: Etl, arguments: list[str], message: str) -> None:
-    """One line, and 2."""
+def test_wrong_usage_is_one_line_and_exit_code_2(etl: Etl, arguments: list[str], message: str) -> None:
     result = etl("backfill", "promptContent", *arguments)
 
     assert (result.code, result.out, len(result.err.splitlines())) == (2, "", 1)

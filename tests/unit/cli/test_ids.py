@@ -37,14 +37,14 @@ A_UUID = "12345678-1234-5678-1234-567812345678"
         (f'UUID("{A_UUID}")', id_text(Binary(bytes.fromhex(A_UUID.replace("-", "")), 4))),
     ],
 )
-def test_an_id_is_read_as_people_write_it(words: str, first: str) -> None:
+def test_id_is_accepted_in_each_notation(words: str, first: str) -> None:
     """ObjectId and UUID, their digits, numbers, Extended JSON or plain text."""
     assert possible_ids(words)[0] == first
 
 
 @pytest.mark.parametrize("words", ["43", "43.0", "NumberLong(43)", "Decimal128('43')", "4.3e1"])
-def test_a_number_is_found_whatever_type_it_is_stored_as(words: str) -> None:
-    """To MongoDB these are one `_id`; in Redis each has a text of its own."""
+def test_number_stands_for_every_numeric_type(words: str) -> None:
+    """They are one `_id` to MongoDB, but each type has a text of its own in Redis."""
     assert {id_text(one) for one in (43, Int64(43), 43.0)} <= {*possible_ids(words)}
     assert any(isinstance(id_from_text(text), Decimal128) for text in possible_ids(words))
 
@@ -52,8 +52,8 @@ def test_a_number_is_found_whatever_type_it_is_stored_as(words: str) -> None:
 @pytest.mark.parametrize(
     "words", [OID, "42", A_UUID, "12345678901234567890", "1E400", f"1E{'9' * 30}", "null", "-", ""]
 )
-def test_what_looks_like_another_type_may_be_text(words: str) -> None:
-    """A text `_id` of 24 hex digits, of 20 digits, or one that is a number, is found too."""
+def test_word_is_also_read_as_text(words: str) -> None:
+    """The `_id` may be a string of 24 hex digits or of a number."""
     assert possible_ids(words)[-1] == id_text(words)
 
 
@@ -76,8 +76,8 @@ def test_what_looks_like_another_type_may_be_text(words: str) -> None:
         "[" * 100_000,
     ],
 )
-def test_what_no_id_can_be_is_looked_for_as_text(words: str) -> None:
-    """Nothing that MongoDB would take for a condition, and nothing that ends in an error."""
+def test_invalid_extended_json_is_read_as_text(words: str) -> None:
+    """It must reach MongoDB neither as a query operator nor as an error."""
     assert possible_ids(words) == [id_text(words)]
 
 
@@ -94,8 +94,8 @@ def test_what_no_id_can_be_is_looked_for_as_text(words: str) -> None:
         RawValue(2, b"\2\0\0\0\xff\0"),
     ],
 )
-def test_an_id_is_found_by_what_the_etl_prints(value: Any) -> None:
-    """By the text of a dead letter, and but for bytes by that for people."""
+def test_printed_ids_are_read_back(value: Any) -> None:
+    """From the text of a dead letter and, unless it is a `RawValue`, from its readable form."""
     assert id_text(value) in possible_ids(id_text(value))
     if not isinstance(value, RawValue | dict):
         assert id_text(value) in possible_ids(readable_id(value))
@@ -104,8 +104,8 @@ def test_an_id_is_found_by_what_the_etl_prints(value: Any) -> None:
 @pytest.mark.parametrize(
     "value", [43, Int64(43), 43.0, Decimal128("43"), Decimal128("43.000"), "43", Decimal128("4.3E1")]
 )
-def test_an_id_is_found_among_others_as_mongodb_compares(value: Any) -> None:
-    """Not by its text, of which the number 43 has many; a text in Redis that is none is passed over."""
+def test_find_compares_ids_as_mongodb_does(value: Any) -> None:
+    """The number 43 has many texts; a malformed text is skipped."""
     others = [id_text(one) for one in (44, "44", None, b"43", {"a": 43})]
     assert find("43", [*others, '{"$oid": "zz"}', id_text(value)]) == id_text(value)
     assert find("43", others) is None
@@ -116,12 +116,12 @@ def test_an_id_is_found_among_others_as_mongodb_compares(value: Any) -> None:
 @click.argument("word")
 @click.option("--json", "as_json", is_flag=True)
 def echo(word: str, *, as_json: bool) -> None:
-    """Says what it was given."""
+    """Print the arguments."""
     click.echo(f"{word} {as_json}")
 
 
-def test_an_id_that_begins_with_a_dash_needs_a_hint() -> None:
-    """An option that there is not stays one."""
+def test_id_that_begins_with_a_dash_gets_a_hint() -> None:
+    """An unknown option gets none."""
     run = CliRunner().invoke
     assert "an ID that begins with - comes after --, as in: -- -51" in run(echo, ["-51"]).output
     assert run(echo, ["--json", "--", "-51"]).output == "-51 True\n"

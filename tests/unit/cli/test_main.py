@@ -12,7 +12,7 @@ from tests.unit.cli.fake_app import FakeApp
 COMMANDS = ("sync", "show", "refresh", "config", "demo")
 
 
-def test_alone_it_helps(etl: Etl) -> None:
+def test_etl_without_arguments_lists_the_commands(etl: Etl) -> None:
     """`etl` and `etl --help` list every command."""
     for arguments in ((), ("--help",)):
         result = etl(*arguments)
@@ -21,16 +21,15 @@ def test_alone_it_helps(etl: Etl) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_helps(etl: Etl, command: str) -> None:
-    """`--help` after a command says what it does, in lines that fit a terminal."""
+def test_every_command_has_a_help(etl: Etl, command: str) -> None:
+    """Its lines fit a terminal."""
     result = etl(command, "--help")
     assert result.code == 0
     assert result.out.startswith(f"Usage: etl {command}")
     assert max(map(len, result.out.splitlines())) <= 100
 
 
-def test_the_version_is_told(etl: Etl) -> None:
-    """`etl --version` prints it."""
+def test_version_is_printed(etl: Etl) -> None:
     assert etl("--version").out.startswith("etl 0.")
 
 
@@ -45,7 +44,7 @@ def test_the_version_is_told(etl: Etl) -> None:
     ],
 )
 def test_wrong_usage_is_one_line(etl: Etl, arguments: tuple[str, ...], expected: str) -> None:
-    """Exit code 2, one line, the command that helps; nothing that was typed as a value."""
+    """Exit code 2, and a pointer to `--help`; the line quotes no value."""
     result = etl(*arguments)
     assert result.code == 2
     assert result.out == ""
@@ -56,23 +55,21 @@ def test_wrong_usage_is_one_line(etl: Etl, arguments: tuple[str, ...], expected:
     assert "hunter2" not in result.err
 
 
-def test_with_json_an_error_is_a_document(etl: Etl) -> None:
-    """Also wrong usage leaves exactly one JSON document on stdout."""
+def test_error_with_json_is_one_document(etl: Etl) -> None:
     result = etl("sync", "--json", "--nonsense")
     assert result.code == 2
     assert "No such option" in json.loads(result.out)["error"]
 
 
-def test_an_error_ends_with_its_own_exit_code(etl: Etl) -> None:
-    """The class of an error decides: 75 for a collection that another holder is syncing."""
+def test_error_class_decides_the_exit_code(etl: Etl) -> None:
     result = etl("show", "config:api:x", app=FakeApp(LeaseHeldError("host:1:ab", 7.4)))
     assert result.code == 75
     line = "error: host:1:ab is at work on it (its lease lasts 7 s more): try again when it is done\n"
     assert result.err == line
 
 
-def test_an_unforeseen_error_is_one_line_too(etl: Etl) -> None:
-    """A bug tells its kind and place, but not its message; `--verbose` shows the traceback."""
+def test_unexpected_error_is_one_line(etl: Etl) -> None:
+    """It has the type and the place, but not the message; `--verbose` shows the traceback."""
     app = FakeApp(RuntimeError("hunter2"))
     result = etl("show", "config:api:x", app=app)
     assert result.code == 1
@@ -81,8 +78,8 @@ def test_an_unforeseen_error_is_one_line_too(etl: Etl) -> None:
     assert "Traceback" in etl("show", "config:api:x", "--verbose", app=app).err
 
 
-def test_settings_are_given_before_or_after_the_command(etl: Etl, tmp_path: Path) -> None:
-    """`--config` and `--set` work in both places, the command line over the file."""
+def test_settings_options_work_before_and_after_the_command(etl: Etl, tmp_path: Path) -> None:
+    """`--set` overrides `--config`."""
     path = tmp_path / "mine.yaml"
     path.write_text("http: {port: 1}\nlease: {seconds: 9}\n")
     for arguments in (
@@ -95,26 +92,33 @@ def test_settings_are_given_before_or_after_the_command(etl: Etl, tmp_path: Path
         assert (app.settings.http.port, app.settings.lease.seconds) == (2, 9)
 
 
-def test_config_tells_value_and_source(etl: Etl, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each setting has one line, with its source; the password is masked."""
+@pytest.mark.parametrize("group", [(), ("dead-letters",)])
+def test_each_command_fits_its_line_of_the_help(
+    etl: Etl, group: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On 80 columns none is cut."""
+    monkeypatch.setenv("COLUMNS", "80")
+    assert "..." not in etl(*group, "--help").out.partition("Commands:")[2]
+
+
+def test_config_prints_value_and_source(etl: Etl, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line for each setting; passwords are masked."""
     monkeypatch.setenv("ETL_MONGO__URI", "mongodb://app:hunter2@db:27017")
     result = etl("config", "--set", "http.port=9")
     lines = {line.split()[0]: line.split(maxsplit=2)[1:] for line in result.out.splitlines()}
     assert lines["mongo.uri"] == ["mongodb://app:***@db:27017", "environment ETL_MONGO__URI"]
     assert lines["http.port"] == ["9", "command line"]
     assert lines["families.config:api.ttl"] == ["3600", "default"]
-    assert lines["families.queue:ai_generation.ttl"] == ["none", "default"]
+    assert lines["families.queue:ai_generation.ttl"] == ["null", "default"]
     assert "hunter2" not in result.out
 
 
-def test_config_as_json(etl: Etl) -> None:
-    """`--json` gives path, value and source of every setting."""
+def test_config_json_has_path_value_and_source(etl: Etl) -> None:
     settings = json.loads(etl("config", "--json").out)["settings"]
     assert {"path": "schedule.cycle_seconds", "value": 660, "source": "default"} in settings
 
 
-def test_wrong_settings_stop_a_command(etl: Etl, tmp_path: Path) -> None:
-    """Exit code 2 and one line, before anything is started."""
+def test_invalid_settings_end_a_command_before_it_starts(etl: Etl, tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("http: {prt: 1}")
     app = FakeApp()
     result = etl("sync", "--config", "bad.yaml", app=app)
@@ -123,8 +127,8 @@ def test_wrong_settings_stop_a_command(etl: Etl, tmp_path: Path) -> None:
     assert app.settings is None
 
 
-def test_a_reader_that_leaves_is_no_error() -> None:
-    """`etl config | head -0` ends without a word on stderr."""
+def test_closed_pipe_prints_no_error() -> None:
+    """As in `etl config | head -0`."""
     command = [sys.executable, "-m", "etl", "config"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -134,8 +138,8 @@ def test_a_reader_that_leaves_is_no_error() -> None:
         assert process.wait() == 1
 
 
-def test_a_poor_terminal_gets_escapes() -> None:
-    """Where stdout can only show ASCII, JSON stays valid and text is escaped instead of failing."""
+def test_ascii_stdout_gets_valid_json() -> None:
+    """Other characters are escaped instead of failing."""
     command = [sys.executable, "-m", "etl", "config", "--json", "--set", "mongo.database=ñ"]
     answer = subprocess.run(
         command, capture_output=True, check=True, env={"PYTHONIOENCODING": "ascii", "PATH": ""}
@@ -144,8 +148,8 @@ def test_a_poor_terminal_gets_escapes() -> None:
     assert "ñ" in values
 
 
-def test_what_a_command_does_not_need_is_not_loaded() -> None:
-    """Neither driver for a look at the settings, and rich on a terminal only: each would take long."""
+def test_config_loads_no_driver() -> None:
+    """And `rich` on a terminal only: each import takes long."""
     script = (
         "import sys, etl.cli; etl.cli.run(['config']);"
         " print({'pymongo', 'redis', 'rich', 'uvicorn'} & sys.modules.keys(), file=sys.stderr)"

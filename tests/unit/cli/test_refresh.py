@@ -10,23 +10,20 @@ from tests.unit.cli.fake_app import FakeApp
 REPORT = RefreshReport("config:api", "openai", documents=1, written=1)
 
 
-def test_a_refresh_is_told_in_one_line(etl: Etl) -> None:
-    """Family, name and counts."""
+def test_refresh_prints_one_line_of_counts(etl: Etl) -> None:
     app = FakeApp(REPORT)
     result = etl("refresh", "config:api", "openai", app=app)
     assert result.out == "config:api openai: 1 written, 0 evicted, 0 rejected, 0 deferred\n"
     assert app.asked == [("refresh", "config:api", "openai")]
 
 
-def test_a_whole_family_is_refreshed_without_a_name(etl: Etl) -> None:
-    """NAME may be left out."""
+def test_refresh_without_name_is_of_the_whole_family(etl: Etl) -> None:
     app = FakeApp(REPORT)
     assert etl("refresh", "config:api", app=app).code == 0
     assert app.asked == [("refresh", "config:api", None)]
 
 
 def test_json_is_one_document(etl: Etl) -> None:
-    """`--json` gives the same as a document."""
     result = etl("refresh", "config:api", "openai", "--json", app=FakeApp(REPORT))
     assert json.loads(result.out) == {
         "family": "config:api",
@@ -40,8 +37,8 @@ def test_json_is_one_document(etl: Etl) -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])
-def test_a_name_that_no_document_has_is_an_error(etl: Etl, options: tuple[str, ...]) -> None:
-    """As an absent key is for `show`: a typing error must not look like success."""
+def test_name_without_document_is_an_error(etl: Etl, options: tuple[str, ...]) -> None:
+    """A typing error must not look like success."""
     result = etl(
         "refresh", "config:api", "opnai", *options, app=FakeApp(RefreshReport("config:api", "opnai"))
     )
@@ -51,15 +48,15 @@ def test_a_name_that_no_document_has_is_an_error(etl: Etl, options: tuple[str, .
     )
 
 
-def test_a_family_without_documents_is_no_error_but_said(etl: Etl) -> None:
-    """It may be empty for good reasons."""
+def test_family_without_documents_is_no_error(etl: Etl) -> None:
+    """It is reported: the family may be empty for good reasons."""
     result = etl("refresh", "config:api", app=FakeApp(RefreshReport("config:api", None)))
     assert result.code == 0
     assert result.out.endswith(" 0 deferred; MongoDB has no document of this family\n")
 
 
-def test_an_unknown_family_is_refused(etl: Etl) -> None:
-    """Exit code 2, the known families named, nothing done."""
+def test_unknown_family_is_refused(etl: Etl) -> None:
+    """The message lists the families."""
     app = FakeApp(REPORT)
     result = etl("refresh", "config:apy", app=app)
     assert result.code == 2
@@ -67,7 +64,6 @@ def test_an_unknown_family_is_refused(etl: Etl) -> None:
     assert app.asked == []
 
 
-def test_the_application_may_refuse(etl: Etl) -> None:
-    """A family that nothing refreshes is refused in the application's words and with its exit code."""
+def test_error_of_the_application_is_printed(etl: Etl) -> None:
     result = etl("refresh", "etl:last_sync", app=FakeApp(ConfigurationError("nothing fills it")))
     assert (result.code, result.err) == (2, "error: nothing fills it\n")

@@ -32,15 +32,15 @@ API = Shown(
         (("{etl:last_sync:promptContent}:checkpoint",), "{etl:last_sync:promptContent}:checkpoint"),
     ],
 )
-def test_an_entry_is_named_by_parts_or_by_key(etl: Etl, words: tuple[str, ...], key: str) -> None:
-    """Parts are encoded and hashed as the ETL does it; a full key is taken as it is."""
+def test_entry_is_named_by_parts_or_by_key(etl: Etl, words: tuple[str, ...], key: str) -> None:
+    """Parts are encoded and hashed; a full key is used unchanged."""
     app = FakeApp(API)
     assert etl("show", *words, app=app).code == 0
     assert app.asked == [("show", key)]
 
 
-def test_a_hash_is_shown_with_its_fields(etl: Etl) -> None:
-    """Key, type and TTL left, then each field, its JSON decoded."""
+def test_hash_is_shown_with_its_fields(etl: Etl) -> None:
+    """Below its key, type and TTL; JSON is decoded."""
     lines = etl("show", "config:api", "openai", app=FakeApp(API)).out.splitlines()
     assert lines == [
         "config:api:openai",
@@ -50,15 +50,14 @@ def test_a_hash_is_shown_with_its_fields(etl: Etl) -> None:
     ]
 
 
-def test_a_list_is_shown_in_order(etl: Etl) -> None:
-    """Members are numbered and decoded; without TTL that is said."""
+def test_list_is_shown_in_order(etl: Etl) -> None:
+    """Its members are numbered and decoded."""
     shown = Shown("queue:ai_generation:alta", "list", None, ['{"campana_id":"ñ"}', "no json {"])
     lines = etl("show", shown.key, app=FakeApp(shown)).out.splitlines()
     assert lines[1:] == ["  list, no TTL", '  1.  {"campana_id":"ñ"}', "  2.  no json {"]
 
 
-def test_a_long_value_is_indented(etl: Etl) -> None:
-    """JSON too long for a line is spread over lines, under its field."""
+def test_long_json_is_indented(etl: Etl) -> None:
     shown = Shown("mcp:tool:a:b:c", "hash", 1, {"result": json.dumps(["x" * 60, "y" * 60])})
     lines = etl("show", shown.key, app=FakeApp(shown)).out.splitlines()
     assert lines[2] == "  result  ["
@@ -67,7 +66,6 @@ def test_a_long_value_is_indented(etl: Etl) -> None:
 
 
 def test_json_is_one_document(etl: Etl) -> None:
-    """`--json` gives key, family, type, TTL in milliseconds and the decoded value."""
     result = etl("show", "--json", "config:api", "openai", app=FakeApp(API))
     assert json.loads(result.out) == {
         "key": "config:api:openai",
@@ -81,14 +79,12 @@ def test_json_is_one_document(etl: Etl) -> None:
     }
 
 
-def test_a_value_cannot_steer_the_terminal(etl: Etl) -> None:
-    """Escape sequences in a document's text are shown, not obeyed."""
+def test_escape_sequences_in_values_are_escaped(etl: Etl) -> None:
     shown = Shown("lock:content_generation:c", "string", 1, "\x1b]0;owned\x07\u009b2J")
     assert "\\x1b]0;owned\\x07\\x9b2J" in etl("show", shown.key, app=FakeApp(shown)).out
 
 
-def test_an_absent_key_is_an_error(etl: Etl) -> None:
-    """The line names the key and what to try; the exit code is 1; `--json` still is one document."""
+def test_absent_key_is_an_error(etl: Etl) -> None:
     result = etl("show", "config:api", "nobody")
     assert result.code == 1
     assert result.err.startswith("error: config:api:nobody: no such key")
@@ -108,8 +104,8 @@ def test_an_absent_key_is_an_error(etl: Etl) -> None:
         (("mcp:tool", "a", "b", "NaN"), "mcp:tool: "),
     ],
 )
-def test_a_wrong_name_is_a_usage_error(etl: Etl, words: tuple[str, ...], expected: str) -> None:
-    """What names no key is refused with exit code 2 and the way to name one; nothing is asked of Redis."""
+def test_invalid_name_is_a_usage_error(etl: Etl, words: tuple[str, ...], expected: str) -> None:
+    """The message shows how to name a key; Redis is not asked."""
     app = FakeApp(API)
     result = etl("show", *words, app=app)
     assert result.code == 2

@@ -16,7 +16,7 @@ LETTER = {
 
 
 def applied() -> Report:
-    """A cycle that went well."""
+    """The report of a successful cycle."""
     return Report(
         collection="promptContent",
         records_processed=6,
@@ -28,8 +28,7 @@ def applied() -> Report:
     )
 
 
-def test_json_is_the_document_of_the_design(etl: Etl) -> None:
-    """`--json` prints exactly one document with the fields that programs were promised."""
+def test_json_has_the_documented_fields(etl: Etl) -> None:
     result = etl("sync", "--json", app=FakeApp(applied()))
     assert result.code == 0
     assert result.err == ""
@@ -56,8 +55,7 @@ def test_json_is_the_document_of_the_design(etl: Etl) -> None:
     }
 
 
-def test_a_pipe_gets_plain_aligned_lines(etl: Etl) -> None:
-    """Where stdout is no terminal, columns line up and nothing is coloured."""
+def test_pipe_gets_aligned_lines_without_colours(etl: Etl) -> None:
     result = etl("sync", app=FakeApp(applied(), Report(collection="b")))
     header, first, second, *notes = result.out.splitlines()
     assert header.index("mode") == first.index("delta") == second.index("delta")
@@ -70,8 +68,8 @@ def test_a_pipe_gets_plain_aligned_lines(etl: Etl) -> None:
     assert "\x1b" not in result.out
 
 
-def test_the_named_collections_are_synced(etl: Etl) -> None:
-    """Names are handed on in order; without names the application takes all."""
+def test_named_collections_are_synced_in_order(etl: Etl) -> None:
+    """Without names the application syncs all."""
     app = FakeApp(applied())
     etl("sync", "b", "a", app=app)
     etl("sync", app=app)
@@ -79,8 +77,8 @@ def test_the_named_collections_are_synced(etl: Etl) -> None:
     assert app.closed
 
 
-def test_invalid_documents_are_named(etl: Etl) -> None:
-    """What could not be applied is told with its `_id`, the reason and the fields."""
+def test_invalid_documents_are_listed(etl: Etl) -> None:
+    """With `_id`, reason and fields."""
     report = Report(collection="promptContent", dead_lettered=12, dead_letters=[LETTER] * 10)
     result = etl("sync", app=FakeApp(report))
     assert result.code == 0
@@ -90,8 +88,7 @@ def test_invalid_documents_are_named(etl: Etl) -> None:
     assert "and 2 more" in result.out
 
 
-def test_what_waits_and_what_cannot_be_found_is_told(etl: Etl) -> None:
-    """Deferred and unreachable documents are explained, not only counted."""
+def test_deferred_and_unreachable_documents_are_explained(etl: Etl) -> None:
     result = etl("sync", app=FakeApp(Report(collection="c", deferred=2, unreachable=3)))
     assert "2 deferred: their campaign is being generated" in result.out
     assert "3 without a timestamp: " in result.out
@@ -101,15 +98,14 @@ def test_what_waits_and_what_cannot_be_found_is_told(etl: Etl) -> None:
     ("codes", "expected"),
     [((0, 0), 0), ((0, 75), 75), ((75, 1), 1), ((1, 2), 2), ((75, 0, 1), 1)],
 )
-def test_the_worst_report_decides_the_exit_code(etl: Etl, codes: tuple[int, ...], expected: int) -> None:
-    """Every collection has its turn, and the exit code tells of the worst."""
+def test_worst_report_decides_the_exit_code(etl: Etl, codes: tuple[int, ...], expected: int) -> None:
     reports = [Report(collection="c").failed("gone", code) if code else applied() for code in codes]
     assert etl("sync", app=FakeApp(*reports)).code == expected
 
 
 @pytest.mark.parametrize("arguments", [("sync",), ("sync", "--json")])
-def test_a_failure_is_a_line_on_stderr(etl: Etl, arguments: tuple[str, ...]) -> None:
-    """The reason of a failed collection is an error line, with `--json` too; the others have their turn."""
+def test_failure_is_a_line_on_stderr(etl: Etl, arguments: tuple[str, ...]) -> None:
+    """The other collections are reported on stdout."""
     report = Report(collection="c").failed("no answer from 10.0.0.1:27017", 1)
     result = etl(*arguments, app=FakeApp(report, applied()))
     assert result.err == "error: c: no answer from 10.0.0.1:27017\n"
@@ -117,8 +113,8 @@ def test_a_failure_is_a_line_on_stderr(etl: Etl, arguments: tuple[str, ...]) -> 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_asks_to_stop(etl: Etl, number: signal.Signals) -> None:
-    """Ctrl-C and SIGTERM let the application end between two steps."""
+def test_first_signal_stops_the_application(etl: Etl, number: signal.Signals) -> None:
+    """Ctrl-C and SIGTERM end it between two steps."""
 
     def interrupted() -> Report:
         os.kill(os.getpid(), number)
@@ -131,15 +127,15 @@ def test_the_first_signal_asks_to_stop(etl: Etl, number: signal.Signals) -> None
     assert signal.getsignal(number) == before
 
 
-def test_a_second_ctrl_c_ends_at_once(etl: Etl) -> None:
-    """A person who insists does not wait for the application; the exit code is 130, without traceback."""
+def test_second_ctrl_c_ends_at_once(etl: Etl) -> None:
+    """With exit code 130 and without traceback."""
 
-    def insisting() -> Report:
+    def interrupted_twice() -> Report:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError("not interrupted")
 
-    app = FakeApp(insisting)
+    app = FakeApp(interrupted_twice)
     result = etl("sync", app=app)
     assert result.code == 130
     assert result.err.strip() == "error: interrupted"

@@ -1,4 +1,4 @@
-"""What a terminal of any width shows: a cell is whole, or broken over lines; never cut."""
+"""Output on terminals of any width: a cell is whole or wrapped, never cut."""
 
 import io
 import re
@@ -25,14 +25,13 @@ FAILED = (
 
 
 class Terminal(io.StringIO):
-    """Somewhere that says it is one."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
-        """It is."""
         return True
 
     def text(self) -> str:
-        """What was written, without what steers the terminal."""
+        """Return what was written, without escape sequences."""
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.getvalue())
 
 
@@ -41,7 +40,7 @@ OfWidth = Callable[[int], Terminal]
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> OfWidth:
-    """Write stdout and stderr to a terminal so wide, from now on."""
+    """Redirect stdout and stderr to a terminal of the given width."""
 
     def of_width(width: int) -> Terminal:
         written = Terminal()
@@ -60,8 +59,8 @@ def numbers(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_a_table_cuts_no_number(terminal: OfWidth, width: int) -> None:
-    """Not in a column of numbers, nor in a text, nor a name."""
+def test_table_cuts_no_number(terminal: OfWidth, width: int) -> None:
+    """Neither in a column of numbers nor in a text."""
     screen = terminal(width)
     output.table(HISTORY, [ROW, FAILED])
     shown = screen.text()
@@ -73,8 +72,8 @@ def test_a_table_cuts_no_number(terminal: OfWidth, width: int) -> None:
 
 
 @pytest.mark.parametrize("width", [80, 100])
-def test_a_wide_terminal_gets_a_table(terminal: OfWidth, width: int) -> None:
-    """Each row in lines of its own, no longer than the terminal is wide."""
+def test_wide_terminal_gets_a_table(terminal: OfWidth, width: int) -> None:
+    """One line for each row, no longer than the terminal is wide."""
     screen = terminal(width)
     output.table(HISTORY, [ROW])
     lines = screen.text().splitlines()
@@ -82,8 +81,8 @@ def test_a_wide_terminal_gets_a_table(terminal: OfWidth, width: int) -> None:
     assert all(len(line) <= width for line in lines)
 
 
-def test_a_narrow_terminal_gets_a_line_per_cell(terminal: OfWidth) -> None:
-    """Each with the name of its column; rows are set apart."""
+def test_narrow_terminal_gets_a_line_per_cell(terminal: OfWidth) -> None:
+    """Each with the name of its column; an empty line separates rows."""
     screen = terminal(30)
     output.table(("collection", "status", "", "processed"), [("a", "ok", "x", 1000), ("b", "failed", "y", 2)])
     assert screen.text().splitlines() == [
@@ -94,7 +93,7 @@ def test_a_narrow_terminal_gets_a_line_per_cell(terminal: OfWidth) -> None:
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_progress_cuts_no_number(terminal: OfWidth, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
-    """What there is no room for is left out as a whole."""
+    """Columns for which there is no room are left out."""
     screen = terminal(width)
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])

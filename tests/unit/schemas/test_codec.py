@@ -1,4 +1,4 @@
-"""BSON that the driver's decoder would change."""
+"""Decoding of BSON that the driver would change."""
 
 import struct
 from typing import Any
@@ -46,8 +46,8 @@ EVERYTHING: dict[str, Any] = {
 DB_POINTER = RawValue(codec.DB_POINTER, struct.pack("<i", 2) + b"c\0" + bytes(12))
 
 
-def test_a_document_is_walked_through_whatever_it_holds() -> None:
-    """Each value is as long as its type says, and together they are the document again."""
+def test_elements_splits_documents_of_every_type() -> None:
+    """Put together again they are the document."""
     raw = bson.encode(EVERYTHING)
     found = [*elements(raw)]
     assert [name.decode() for _, name, _ in found] == [*EVERYTHING]
@@ -57,14 +57,14 @@ def test_a_document_is_walked_through_whatever_it_holds() -> None:
 
 
 @pytest.mark.parametrize("raw", [b"", b"\x05\0\0\0", b"\x07\0\0\0\x44a\0\0", b"\x08\0\0\0\x02a\0\x7f"])
-def test_what_is_no_document_is_an_error_of_bson(raw: bytes) -> None:
-    """A type that there is not, a name without an end."""
+def test_malformed_documents_raise_invalid_bson(raw: bytes) -> None:
+    """Such as an unknown type or a name without end."""
     with pytest.raises(InvalidBSON):
         list(elements(raw))
 
 
-def test_a_schema_that_refers_is_the_object_that_it_is() -> None:
-    """With its fields in their order, at any depth; the driver makes a reference of it, and reorders it."""
+def test_objects_with_ref_are_not_decoded_as_dbref() -> None:
+    """JSON schemas have `$ref`. Their fields keep their order, at any depth."""
     schema = {"$id": "https://e/x.json", "$ref": "#/definitions/A", "z": [{"$ref": 1, "$id": 2}]}
     document = {"_id": ObjectId(), "result": [schema], "n": Int64(1), "text": "costs $ref"}
     raw = bson.encode(document)
@@ -73,8 +73,8 @@ def test_a_schema_that_refers_is_the_object_that_it_is() -> None:
     assert [*decode(raw)["result"][0]] == ["$id", "$ref", "z"]
 
 
-def test_documents_are_decoded_together_as_they_are_alone() -> None:
-    """With a reference among them and without; dates beyond Python's range are in both."""
+def test_decode_all_equals_decode_of_each() -> None:
+    """With and without a `$ref`, and with dates beyond Python's range."""
     plain = [bson.encode({"_id": n, "at": bson.datetime_ms.DatetimeMS(2**62), "n": [n]}) for n in range(3)]
     schema = bson.encode({"_id": 4, "result": {"$id": "x", "$ref": "#/definitions/A", "z": 1}})
     for documents in ([], plain, [*plain, schema]):
@@ -82,32 +82,32 @@ def test_documents_are_decoded_together_as_they_are_alone() -> None:
     assert [*decode_all([*plain, schema])[3]["result"]] == ["$id", "$ref", "z"]
 
 
-def test_other_documents_are_decoded_by_the_driver() -> None:
-    """Also those that hold a dollar sign."""
+def test_documents_without_ref_are_decoded_by_the_driver() -> None:
+    """Also if they contain a dollar sign."""
     raw = bson.encode({"a": "$", "b": {"$reference": 1}})
     assert decode(raw) == bson.decode(raw, DECODING)
 
 
-def test_a_uuid_that_is_not_16_bytes_long_is_decoded() -> None:
-    """MongoDB stores it, whatever its label says."""
+def test_uuid_of_wrong_length_is_decoded() -> None:
+    """MongoDB stores any length under that subtype."""
     raw = bson.encode({"a": bson.Binary(bytes(15), 4)})
     assert decode(raw) == {"a": bson.Binary(bytes(15), 4)}
 
 
 @pytest.mark.parametrize("value", [RawValue(codec.UNDEFINED, b""), DB_POINTER])
-def test_a_value_survives_as_bytes_where_python_has_none(value: RawValue) -> None:
-    """Nothing is made of it that would encode to something else."""
+def test_types_without_python_value_stay_bytes(value: RawValue) -> None:
+    """They are encoded to the same bytes again."""
     assert raw_value(python_value(value)) == value
     assert raw_value(unpacked(packed(value))) == value
 
 
-def test_a_sub_document_with_a_name_twice_survives_as_bytes() -> None:
-    """A dictionary would keep the last one only."""
+def test_sub_document_with_a_duplicate_name_stays_bytes() -> None:
+    """A dictionary would keep only the last one."""
     twice = RawValue(codec.DOCUMENT, document_of([(b"a", raw_value(1)), (b"a", raw_value(2))]))
     assert python_value(twice) == twice
     assert raw_value(unpacked(packed(twice))) == twice
 
 
-def test_a_symbol_is_the_text_that_mongodb_takes_it_for() -> None:
-    """Both are the same `_id` to MongoDB."""
+def test_symbol_is_decoded_as_string() -> None:
+    """MongoDB compares both as the same `_id`."""
     assert python_value(RawValue(codec.SYMBOL, b"\x02\0\0\0a\0")) == "a"

@@ -1,4 +1,4 @@
-"""`docs/contract.md` holds: its table of families, and that a new kind is one file and one line."""
+"""`docs/contract.md`: its table of families, and its example of a new kind."""
 
 import re
 import subprocess
@@ -9,7 +9,7 @@ from shutil import copytree
 import schemas
 from schemas.families import CONTRACT
 
-# The page that tells users how: what it shows is what is tried here.
+# The example of the page is executed.
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
 (NEW_KIND,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
@@ -23,8 +23,8 @@ print([error.field for error in bare.errors])
 """
 
 
-def test_a_new_kind_is_one_file_and_one_line(tmp_path: Path) -> None:
-    """In a copy of the package, the page's file and one line bring a kind with a family of its own."""
+def test_new_kind_is_one_file_and_one_line(tmp_path: Path) -> None:
+    """Tried in a copy of the package."""
     package = tmp_path / "schemas"
     copytree(Path(schemas.__file__).parent, package)
     (package / "documents" / "plantilla.py").write_text(NEW_KIND, encoding="utf-8")
@@ -51,13 +51,12 @@ def test_a_new_kind_is_one_file_and_one_line(tmp_path: Path) -> None:
     ]
 
 
-def test_the_page_shows_the_example() -> None:
-    """What a user copies from examples/ is what the page explains."""
+def test_page_shows_the_example() -> None:
     assert (ROOT / "examples" / "plantillas" / "acme_plantillas.py").read_text(encoding="utf-8") == NEW_KIND
 
 
-def test_the_page_lists_the_families_as_they_are() -> None:
-    """The table of `docs/contract.md` has every family's key, type, TTL and fields."""
+def test_page_lists_every_family() -> None:
+    """With key, type, TTL and fields."""
     for family in CONTRACT:
         fields = ", ".join(f"`{field}`" for field in family.fields)
         cells = [f"`{family.name}`", f"`{family.pattern}`", family.type, str(family.ttl or "none"), fields]

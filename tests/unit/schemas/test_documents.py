@@ -1,4 +1,4 @@
-"""What all kinds of documents have in common: registration, identity, tombstones, rejection."""
+"""Rules for all kinds of documents: registration, identity, tombstones, rejection."""
 
 from dataclasses import replace
 from typing import Any
@@ -42,8 +42,8 @@ def _rejected(document: dict[str, Any]) -> Reject:
     return outcome
 
 
-def test_the_sample_documents_give_exactly_the_expected_entries() -> None:
-    """Keys, types, order of members and fields, and values are those of the users' sample; nothing more."""
+def test_sample_documents_give_exactly_the_expected_entries() -> None:
+    """Keys, types, values, and the order of members and fields."""
     written: dict[str, Any] = {}
     for document in map(factories.decoded, factories.samples()):
         for entry in _applied(document).entries:
@@ -58,15 +58,14 @@ def test_the_sample_documents_give_exactly_the_expected_entries() -> None:
         assert list(written[key]["value"]) == list(entry["value"]), "the order of the fields"
 
 
-def test_no_secret_beside_the_contract_fields_is_projected() -> None:
-    """What the contract does not name, as an `api_key`, is nowhere in any entry."""
+def test_fields_outside_the_contract_are_not_projected() -> None:
+    """Such as an `api_key`."""
     for make in factories.VALID.values():
         secrets = {"api_key": "sk-secret", "token": "sk-secret", "updated_at": factories.MOMENT}
         assert "sk-secret" not in repr(_applied(make(**secrets)))
 
 
-def test_every_kind_is_registered_under_its_tipo() -> None:
-    """The five kinds of the design, each with a field to look documents up by."""
+def test_every_kind_is_registered_with_its_name_field() -> None:
     assert list(KINDS) == list(factories.VALID)
     assert {kind.tipo: kind.name_field for kind in KINDS.values()} == {
         "generacion": "campana_id",
@@ -78,8 +77,8 @@ def test_every_kind_is_registered_under_its_tipo() -> None:
 
 
 @pytest.mark.parametrize("tipo", list(factories.VALID))
-def test_a_document_without_tipo_is_of_the_default_one(tipo: str) -> None:
-    """Each collection names the `tipo` of documents that have none, or null."""
+def test_document_without_tipo_has_the_default_one(tipo: str) -> None:
+    """Null counts as none."""
     document = factories.VALID[tipo]()
     expected = project(document, "generacion")
     assert isinstance(expected, Projection)
@@ -89,16 +88,16 @@ def test_a_document_without_tipo_is_of_the_default_one(tipo: str) -> None:
 
 
 @pytest.mark.parametrize("tipo", ["secreto", "", "Generacion", 1, ["generacion"], {"a": 1}, True])
-def test_an_unknown_tipo_is_rejected_with_the_known_ones(tipo: Any) -> None:
-    """An unknown `tipo` is rejected in words that name the known ones and not the document's."""
+def test_unknown_tipo_is_rejected_with_the_known_ones(tipo: Any) -> None:
+    """The reason does not quote the document."""
     reject = _rejected(factories.generacion(tipo=tipo))
     known = "generacion, resultado_mcp, estado_servidor, integracion_api, cliente_mcp"
     assert reject == Reject("unknown tipo", (FieldError("tipo", f"should be one of {known}"),))
 
 
 @pytest.mark.parametrize("tipo", list(factories.VALID))
-def test_a_tombstone_evicts_every_key_its_live_document_writes(tipo: str) -> None:
-    """`eliminado: true` evicts the content keys of the document, under the same lock."""
+def test_tombstone_evicts_every_key_of_its_document(tipo: str) -> None:
+    """Under the same lock."""
     live = _applied(factories.VALID[tipo]())
     gone = _applied(factories.VALID[tipo](eliminado=True))
     assert gone.entries == tuple(Evict(entry.family, entry.key) for entry in live.entries)
@@ -106,8 +105,8 @@ def test_a_tombstone_evicts_every_key_its_live_document_writes(tipo: str) -> Non
 
 
 @pytest.mark.parametrize("tipo", list(factories.VALID))
-def test_a_tombstone_needs_its_identity_only(tipo: str) -> None:
-    """A tombstone is applied whatever else it lacks or holds wrongly."""
+def test_tombstone_needs_only_its_identity(tipo: str) -> None:
+    """Its other fields may be absent or invalid."""
     whole = factories.VALID[tipo](eliminado=True)
     bare = {field: whole[field] for field in ("tipo", "eliminado", *IDENTITIES[tipo])}
     wrong = bare | dict.fromkeys(("estado", "status", "mensajes", "result", "tools_acceso"), float("nan"))
@@ -116,8 +115,7 @@ def test_a_tombstone_needs_its_identity_only(tipo: str) -> None:
 
 @pytest.mark.parametrize("tipo", list(factories.VALID))
 @pytest.mark.parametrize("eliminado", [False, None])
-def test_what_is_not_eliminado_is_warmed(tipo: str, eliminado: Any) -> None:
-    """`eliminado: false`, and null, mean the same as no `eliminado`."""
+def test_eliminado_false_or_null_equals_absent(tipo: str, eliminado: Any) -> None:
     make = factories.VALID[tipo]
     assert _applied(make(eliminado=eliminado)) == _applied(make())
 
@@ -125,7 +123,7 @@ def test_what_is_not_eliminado_is_warmed(tipo: str, eliminado: Any) -> None:
 @pytest.mark.parametrize("tipo", list(factories.VALID))
 @pytest.mark.parametrize("eliminado", ["true", 1, 0, "", [], 1.0])
 def test_eliminado_must_be_a_bool(tipo: str, eliminado: Any) -> None:
-    """Whether a document is deleted is never guessed."""
+    """Other values are not interpreted."""
     assert _rejected(factories.VALID[tipo](eliminado=eliminado)) == Reject(
         "invalid fields", (FieldError("eliminado", "should be true or false"),)
     )
@@ -138,22 +136,23 @@ def test_eliminado_must_be_a_bool(tipo: str, eliminado: Any) -> None:
     [None, "", 1, True, ["a"], {"a": 1}, b"a", ObjectId(b"twelve bytes"), Binary(b"a", 5), "a\ud800"],
     ids=repr,
 )
-def test_identity_is_text_that_is_not_empty(*, tipo: str, field: str, eliminado: bool, value: Any) -> None:
-    """What names a key is never null, empty or another type, in a tombstone neither."""
+def test_identity_must_be_text_that_is_not_empty(
+    *, tipo: str, field: str, eliminado: bool, value: Any
+) -> None:
+    """Also in a tombstone."""
     reject = _rejected(factories.VALID[tipo](eliminado=eliminado, **{field: value}))
     assert [error.field for error in reject.errors] == [field]
 
 
 @pytest.mark.parametrize(("tipo", "field"), IDENTITY_FIELDS + REQUIRED_FIELDS)
-def test_a_required_field_may_not_be_absent(tipo: str, field: str) -> None:
-    """The identity and what the entry is for must be there."""
+def test_absent_required_field_is_rejected(tipo: str, field: str) -> None:
     document = factories.VALID[tipo]()
     del document[field]
     assert _rejected(document) == Reject("invalid fields", (FieldError(field, "Field required"),))
 
 
-def test_every_wrong_field_is_named() -> None:
-    """A person mends a document in one go: the path of each wrong field is told."""
+def test_rejection_names_every_invalid_field() -> None:
+    """So that the document can be corrected in one go."""
     message = {"numero": "1", "texto": None}
     reject = _rejected(
         factories.generacion(campana_id="", mensajes=[message], metadata={"tokens_total": "x"})
@@ -167,14 +166,14 @@ def test_every_wrong_field_is_named() -> None:
     ]
 
 
-def test_a_rejection_stays_small() -> None:
-    """A document with a million wrong messages does not become a dead letter of a hundred megabytes."""
+def test_rejection_names_at_most_20_fields() -> None:
+    """A document with a million invalid messages must not become a dead letter of 100 MB."""
     reject = _rejected(factories.generacion(mensajes=[{}] * 1000))
     assert len(reject.errors) == 20
 
 
 SECRET = "sk-secret"
-SPOILT = [
+INVALID = [
     factories.generacion(campana_id=[SECRET]),
     factories.generacion(estado=SECRET),
     factories.generacion(estado="pendiente", prioridad=SECRET),
@@ -193,15 +192,14 @@ SPOILT = [
 ]
 
 
-@pytest.mark.parametrize("document", SPOILT, ids=lambda document: str(sorted(document))[:60])
-def test_a_rejection_quotes_nothing_of_the_document(document: dict[str, Any]) -> None:
-    """What is wrong is said without the value: rejections are logged and kept."""
+@pytest.mark.parametrize("document", INVALID, ids=lambda document: str(sorted(document))[:60])
+def test_rejection_quotes_nothing_of_the_document(document: dict[str, Any]) -> None:
+    """Rejections are logged and stored."""
     assert SECRET not in repr(_rejected(document))
 
 
 @pytest.mark.parametrize("field", ["result", "params"])
-def test_what_is_nested_too_deeply_is_rejected(field: str) -> None:
-    """A value nested beyond what Python can walk rejects its document and stops nothing."""
+def test_too_deep_nesting_is_rejected(field: str) -> None:
     deep: list[Any] = []
     for _ in range(100_000):
         deep = [deep]
@@ -209,8 +207,7 @@ def test_what_is_nested_too_deeply_is_rejected(field: str) -> None:
 
 
 @pytest.mark.parametrize("depth", [100, 180])
-def test_what_mongodb_lets_nest_is_written(depth: int) -> None:
-    """MongoDB's own limit of nesting is far within ours."""
+def test_nesting_that_mongodb_allows_is_written(depth: int) -> None:
     deep: list[Any] = []
     for _ in range(depth):
         deep = [deep]
@@ -218,8 +215,8 @@ def test_what_mongodb_lets_nest_is_written(depth: int) -> None:
     assert hash_of(entry)["result"] == "[" * (depth + 1) + "]" * (depth + 1)
 
 
-def test_what_a_kind_did_not_foresee_rejects_and_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A `ValueError` from within somebody's own kind rejects the document without the error's text."""
+def test_value_error_of_a_kind_rejects_without_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text of an exception may quote the document."""
 
     def careless(document: Document) -> Projection:
         raise ValueError(document["client_name"])

@@ -1,4 +1,4 @@
-"""The types of fields: what each accepts in every document that has one, and the text it becomes."""
+"""Field types: accepted values, and the text that is written."""
 
 from typing import Any
 
@@ -58,8 +58,8 @@ def _refused(path: str, value: Any) -> list[str]:
     ],
     ids=str,
 )
-def test_a_whole_number_may_be_written_as_a_double(path: str, value: Any, expected: str) -> None:
-    """JavaScript shells write whole numbers as doubles; they are whole numbers all the same."""
+def test_whole_number_may_be_a_double(path: str, value: Any, expected: str) -> None:
+    """JavaScript shells write whole numbers as doubles."""
     assert _written(path, value) == expected
 
 
@@ -69,8 +69,8 @@ def test_a_whole_number_may_be_written_as_a_double(path: str, value: Any, expect
     [True, "410", 410.5, float("nan"), float("inf"), Decimal128("0.1"), Decimal128("1E+6000"), 1e19, [], {}],
     ids=str,
 )
-def test_a_whole_number_is_nothing_else(path: str, value: Any) -> None:
-    """A bool, a text, a fraction or what 64 bits cannot hold is no count."""
+def test_other_values_are_no_whole_number(path: str, value: Any) -> None:
+    """A bool, a text, a fraction, or a number of more than 64 bits."""
     assert _refused(path, value) == [path]
 
 
@@ -87,15 +87,14 @@ def test_a_whole_number_is_nothing_else(path: str, value: Any) -> None:
     ],
     ids=str,
 )
-def test_money_and_averages_are_exact(path: str, value: Any, expected: str) -> None:
-    """Any number, in its shortest exact form without exponent."""
+def test_decimal_numbers_are_written_exactly(path: str, value: Any, expected: str) -> None:
+    """In the shortest form without exponent."""
     assert _written(path, value) == expected
 
 
 @pytest.mark.parametrize("path", ["metadata.cost_total_usd", "cost_usd", "avg_response_time"])
 @pytest.mark.parametrize("value", [True, "0.0041", float("nan"), Decimal128("Infinity"), []], ids=str)
-def test_money_and_averages_are_numbers(path: str, value: Any) -> None:
-    """A bool, a text, NaN or an infinity is no amount."""
+def test_other_values_are_no_decimal_number(path: str, value: Any) -> None:
     assert _refused(path, value) == [path]
 
 
@@ -118,7 +117,7 @@ DATES = ["metadata.fecha_generacion", "timestamp", "last_health_check", "last_up
     ids=str,
 )
 def test_dates_are_normalised_to_utc(path: str, value: Any, expected: str) -> None:
-    """A BSON date, or ISO text with its offset, becomes the one form of the contract."""
+    """A BSON date, or ISO text with an offset."""
     assert _written(path, value) == expected
 
 
@@ -143,13 +142,13 @@ def test_dates_are_normalised_to_utc(path: str, value: Any, expected: str) -> No
     ],
     ids=repr,
 )
-def test_a_date_is_never_guessed(path: str, value: Any) -> None:
-    """Text without offset, days that do not exist, and numbers are no dates."""
+def test_other_values_are_no_date(path: str, value: Any) -> None:
+    """Text without offset, days that do not exist, numbers."""
     assert _refused(path, value) == [path]
 
 
-def test_a_date_that_python_cannot_hold_rejects_its_document() -> None:
-    """BSON dates reach 292 million years; what decodes to no date is refused, not bent."""
+def test_date_beyond_python_datetime_is_rejected() -> None:
+    """BSON dates reach 292 million years."""
     decoded = factories.decoded({"timestamp": DatetimeMS(2**60)})
     assert _refused("timestamp", decoded["timestamp"]) == ["timestamp"]
 
@@ -157,18 +156,15 @@ def test_a_date_that_python_cannot_hold_rejects_its_document() -> None:
 @pytest.mark.parametrize(
     ("value", "expected"), [("500/minuto", "500/minuto"), (500, "500"), (500.0, "500"), ("", "")]
 )
-def test_a_limit_is_text_or_a_whole_number(value: Any, expected: str) -> None:
-    """`500/minuto` and 500 are both limits."""
+def test_rate_limit_is_text_or_a_whole_number(value: Any, expected: str) -> None:
     assert _written("rate_limit", value) == expected
 
 
 @pytest.mark.parametrize("value", [True, 0.5, [], {}, b"500"])
-def test_a_limit_is_nothing_else(value: Any) -> None:
-    """A bool or a fraction is no limit."""
+def test_other_values_are_no_rate_limit(value: Any) -> None:
     assert _refused("rate_limit", value) == ["rate_limit"]
 
 
 @pytest.mark.parametrize("value", ["getContent", {"a": 1}, 1, b""])
-def test_lists_are_lists(value: Any) -> None:
-    """A text that looks like a list is none."""
+def test_other_values_are_no_list(value: Any) -> None:
     assert _refused("endpoints", value) == ["endpoints"]

@@ -1,4 +1,4 @@
-"""`tipo: generacion`: messages ordered, metadata replaced, requests queued, all under the campaign's lock."""
+"""`tipo: generacion`: messages, metadata, requests, and the lock of the campaign."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def _errors(**changes: Any) -> list[FieldError]:
 
 
 def test_members_are_ordered_by_numero() -> None:
-    """The list is in the order of `numero`, as numbers: 2 before 10, -1 before 0."""
+    """As numbers: 2 before 10."""
     numbers = [10, 2, Int64(2**63 - 1), -1, 3.0, Decimal128("4")]
     written = _members(*(_message(numero) for numero in numbers))
     assert [member.partition(",")[0] for member in written] == [
@@ -48,40 +48,36 @@ def test_members_are_ordered_by_numero() -> None:
     ]
 
 
-def test_a_member_is_the_json_of_the_contract() -> None:
-    """Three fields, in the contract's order whatever the document's; others beside them are dropped."""
+def test_member_is_json_with_the_three_contract_fields() -> None:
+    """In the order of the contract; other fields are dropped."""
     message = {"tono": "casual", "api_key": "sk", "texto": '¿"Trail" en\nChirripó?\u2028', "numero": 1}
     assert _members(message) == ['{"numero":1,"texto":"¿\\"Trail\\" en\\nChirripó?\u2028","tono":"casual"}']
 
 
-def test_controls_in_texto_are_escaped() -> None:
-    """No control character stands bare in a member."""
+def test_control_characters_in_texto_are_escaped() -> None:
     assert _members(_message(1, texto="\x00\x1f\t")) == [
         '{"numero":1,"texto":"\\u0000\\u001f\\t","tono":"casual"}'
     ]
 
 
 def test_texto_may_be_empty() -> None:
-    """An empty message is the generator's affair."""
     assert _members(_message(1, texto="")) == ['{"numero":1,"texto":"","tono":"casual"}']
 
 
 @pytest.mark.parametrize("mensajes", [[], None, {}, "x", {"0": _message(1)}], ids=repr)
-def test_generado_has_messages(mensajes: Any) -> None:
-    """A list with at least one message, or nothing is written."""
+def test_generado_without_messages_is_rejected(mensajes: Any) -> None:
     assert [error.field for error in _errors(mensajes=mensajes)] == ["mensajes"]
 
 
-def test_a_numero_stands_once() -> None:
-    """Two messages of one `numero` have no order: the document is invalid, 1 and 1.0 included."""
+def test_duplicate_numero_is_rejected() -> None:
+    """Two messages with one `numero` have no order; 1 and 1.0 are equal."""
     assert _errors(mensajes=[_message(1), _message(2), _message(1.0)]) == [
         FieldError("mensajes", "should hold each numero once")
     ]
 
 
 @pytest.mark.parametrize("numero", [True, "1", 1.5, None, float("nan"), Decimal128("1E+6000")], ids=repr)
-def test_numero_is_a_whole_number(numero: Any) -> None:
-    """Nothing else has a place in the order."""
+def test_numero_must_be_a_whole_number(numero: Any) -> None:
     assert [error.field for error in _errors(mensajes=[_message(1), _message(numero)])] == [
         "mensajes.1.numero"
     ]
@@ -89,8 +85,8 @@ def test_numero_is_a_whole_number(numero: Any) -> None:
 
 @pytest.mark.parametrize("field", ["texto", "tono"])
 @pytest.mark.parametrize("value", [None, 1, True, ["t"], b"t"], ids=repr)
-def test_texto_and_tono_are_text(field: str, value: Any) -> None:
-    """A message that is not text is refused, with its place in the list."""
+def test_texto_and_tono_must_be_text(field: str, value: Any) -> None:
+    """The error has the index of the message."""
     assert [error.field for error in _errors(mensajes=[_message(1, **{field: value})])] == [
         f"mensajes.0.{field}"
     ]
@@ -101,8 +97,8 @@ def test_texto_and_tono_are_text(field: str, value: Any) -> None:
     [None, {}, {"other": 1}, {"tokens_total": None}, {"tokens_total": None, "api_key": "sk"}],
     ids=repr,
 )
-def test_metadata_without_contract_fields_evicts_the_old(metadata: Any) -> None:
-    """A generation without metadata never stands beside the metadata of the one before it."""
+def test_metadata_without_contract_fields_evicts_the_key(metadata: Any) -> None:
+    """Messages must not be shown beside the metadata of an earlier generation."""
     outcome = project(generacion(metadata=metadata), "generacion")
     assert isinstance(outcome, Projection)
     assert outcome.entries[1] == Evict("ai:generation:meta", META)
@@ -110,7 +106,7 @@ def test_metadata_without_contract_fields_evicts_the_old(metadata: Any) -> None:
 
 
 def test_metadata_keeps_the_order_of_the_contract() -> None:
-    """The fields that are there, in the contract's order; null ones are left out."""
+    """Fields that are null are left out."""
     metadata = {"segmentos_procesados": 3, "tiempo_total_ms": None, "api_key": "sk", "tokens_total": 1240}
     outcome = project(generacion(metadata=metadata), "generacion")
     assert isinstance(outcome, Projection)
@@ -120,8 +116,7 @@ def test_metadata_keeps_the_order_of_the_contract() -> None:
 
 
 @pytest.mark.parametrize("metadata", [[], "x", 1, [{}]], ids=repr)
-def test_metadata_is_a_document(metadata: Any) -> None:
-    """Metadata of another shape is refused."""
+def test_metadata_must_be_a_document(metadata: Any) -> None:
     assert [error.field for error in _errors(metadata=metadata)] == ["metadata"]
 
 
@@ -129,7 +124,7 @@ def test_metadata_is_a_document(metadata: Any) -> None:
     ("prioridad", "queue"), [("alta", "alta"), ("media", "media"), ("baja", "baja"), (None, "media")]
 )
 def test_pendiente_is_queued_by_its_priority(prioridad: Any, queue: str) -> None:
-    """A request goes to the queue of its priority, `media` by default, and leaves the messages as they are."""
+    """`media` by default; the messages are kept."""
     document = generacion(estado="pendiente", segmento="¿s?", prioridad=prioridad)
     item = '{"campana_id":"c","segmento":"¿s?"}'
     parts = {"campana_id": "c", "segmento": "¿s?"}
@@ -143,8 +138,7 @@ def test_pendiente_is_queued_by_its_priority(prioridad: Any, queue: str) -> None
     )
 
 
-def test_pendiente_needs_no_messages_and_no_priority() -> None:
-    """What a request needs is its identity."""
+def test_pendiente_needs_only_its_identity() -> None:
     document = {"campana_id": "c", "segmento": "s", "estado": "pendiente"}
     outcome = project(document, "generacion")
     assert isinstance(outcome, Projection)
@@ -152,19 +146,16 @@ def test_pendiente_needs_no_messages_and_no_priority() -> None:
 
 
 @pytest.mark.parametrize("prioridad", ["urgente", "ALTA", 1, ["alta"]], ids=repr)
-def test_an_unknown_prioridad_is_rejected(prioridad: Any) -> None:
-    """No queue is invented."""
+def test_unknown_prioridad_is_rejected(prioridad: Any) -> None:
     assert [error.field for error in _errors(estado="pendiente", prioridad=prioridad)] == ["prioridad"]
 
 
 @pytest.mark.parametrize("estado", ["", "Generado", "borrado", 1, True, ["generado"]], ids=repr)
-def test_an_unknown_estado_is_rejected(estado: Any) -> None:
-    """A state nobody defined is not guessed."""
+def test_unknown_estado_is_rejected(estado: Any) -> None:
     assert _errors(estado=estado) == [FieldError("estado", "should be one of generado, pendiente, archivado")]
 
 
-def test_archivado_evicts_both_and_needs_its_identity_only() -> None:
-    """An archived generation leaves neither messages nor metadata."""
+def test_archivado_evicts_both_keys_and_needs_only_its_identity() -> None:
     expected = Projection(
         (Evict("ai:campaign_messages", MESSAGES), Evict("ai:generation:meta", META)), lock=LOCK
     )
@@ -175,15 +166,13 @@ def test_archivado_evicts_both_and_needs_its_identity_only() -> None:
 
 @pytest.mark.parametrize("estado", ["generado", "pendiente", "archivado", None])
 @pytest.mark.parametrize("eliminado", [False, True])
-def test_every_generacion_respects_the_lock_of_its_campaign(*, estado: Any, eliminado: bool) -> None:
-    """Whatever it asks for, it waits while its campaign is being generated."""
+def test_every_generacion_names_the_lock_of_its_campaign(*, estado: Any, eliminado: bool) -> None:
     outcome = project(generacion(campana_id="a:b", estado=estado, eliminado=eliminado), "generacion")
     assert isinstance(outcome, Projection)
     assert outcome.lock == "lock:content_generation:a%3Ab"
 
 
-def test_projecting_changes_nothing_in_the_document() -> None:
-    """The document is read, not sorted or filled in: it may be projected again."""
+def test_project_does_not_change_the_document() -> None:
     document = decoded(generacion(mensajes=[_message(2), _message(1)], metadata={"tokens_total": 1.0}))
     before = decoded(document)
     project(document, "generacion")

@@ -1,4 +1,4 @@
-"""Keys: the users' vectors, and everything that could make two documents meet or inject a pattern."""
+"""Keys: the users' vectors, collisions, and characters that could inject a pattern."""
 
 import json
 import sys
@@ -47,36 +47,31 @@ LONE_SURROGATE = "a\ud800"
 
 @pytest.mark.parametrize("vector", VECTORS["segmento_hash"], ids=lambda vector: vector["segmento"])
 def test_segmento_hash_vectors(vector: dict[str, Any]) -> None:
-    """Every `segmento_hash` of the users' vectors comes out, composed or decomposed."""
     assert segmento_hash(vector["segmento"]) == vector["hash"]
 
 
 @pytest.mark.parametrize("vector", VECTORS["params_hash"], ids=lambda vector: str(vector["params"]))
 def test_params_hash_vectors(vector: dict[str, Any]) -> None:
-    """Every `params_hash` of the users' vectors comes out, whatever the order of the fields."""
     assert params_hash(vector["params"]) == vector["hash"]
 
 
 @pytest.mark.parametrize("vector", VECTORS["key_component"], ids=lambda vector: vector["encoded"])
 def test_component_vectors(vector: dict[str, Any]) -> None:
-    """Every encoded component of the users' vectors comes out."""
     assert component(vector["value"]) == vector["encoded"]
 
 
 @pytest.mark.parametrize("vector", VECTORS["key"], ids=lambda vector: vector["key"])
 def test_key_vectors(vector: dict[str, Any]) -> None:
-    """Every whole key of the users' vectors comes out of its family and parts."""
     assert FAMILIES[vector["family"]].key(**vector["parts"]) == vector["key"]
 
 
 def test_every_family_has_a_key_vector() -> None:
-    """The users' vectors leave none of the nine families unproved."""
     assert {vector["family"] for vector in VECTORS["key"]} == {family.name for family in CONTRACT}
 
 
 @pytest.mark.parametrize("code", WHITE_SPACE, ids=lambda code: f"U+{code:04X}")
 def test_every_white_space_character_is_encoded(code: int) -> None:
-    """No character of the Unicode property White_Space stands in a key, U+0085, U+2028, U+3000 included."""
+    """Every character with the Unicode property White_Space, such as U+0085, U+2028, U+3000."""
     character = chr(code)
     encoded = component(f"a{character}b")
     assert encoded == f"a{quote(normalize('NFC', character))}b"
@@ -84,7 +79,7 @@ def test_every_white_space_character_is_encoded(code: int) -> None:
 
 
 def test_exactly_the_special_characters_are_encoded() -> None:
-    """Of all of Unicode, white space, C0, C1, DEL and the nine marks are encoded and nothing else is.
+    """White space, C0, C1, DEL and the nine marks, of all of Unicode.
 
     So U+200D and variation selectors, which hold emoji together, stay.
     """
@@ -98,34 +93,31 @@ def test_exactly_the_special_characters_are_encoded() -> None:
 
 
 @pytest.mark.parametrize("value", ["{tag}", "a:b", "*", "?", "[a-z]", "\\*", "%", "\u0085", "\u009f", "\x7f"])
-def test_no_value_injects(value: str) -> None:
-    """A value cannot bring a hash tag, a separator, a pattern or a control into a key, and is recoverable."""
+def test_values_cannot_inject_special_characters(value: str) -> None:
+    """Neither a hash tag, a separator, a pattern nor a control; the value can be decoded again."""
     key = CAMPAIGN_MESSAGES.key(campana_id=value, segmento="x")
     encoded = key.removeprefix(CAMPAIGN_MESSAGES.prefix).rpartition(":")[0]
     assert not set(encoded) & set("{}:*?[]\\ \u0085\u009f\x7f")
     assert unquote(encoded) == value
 
 
-def test_an_encoded_value_differs_from_its_own_encoding() -> None:
-    """A value that looks like an encoded one does not meet it: `a:b` and `a%3Ab` are two keys."""
+def test_value_that_looks_encoded_has_another_key() -> None:
     assert component("a:b") != component("a%3Ab")
 
 
-def test_composed_and_decomposed_text_is_the_same_key() -> None:
-    """Text that differs only in how its accents are composed names one key."""
+def test_composed_and_decomposed_text_have_the_same_key() -> None:
     assert component("Peru\u0301") == component("Per\u00fa")
     assert segmento_hash("Peru\u0301") == segmento_hash("Per\u00fa")
 
 
 @pytest.mark.parametrize("write", [component, segmento_hash, params_hash])
-def test_a_lone_surrogate_is_refused_and_not_quoted(write: Any) -> None:
-    """Text that UTF-8 cannot carry is refused, in words that may be logged."""
+def test_lone_surrogate_is_refused_and_not_quoted(write: Any) -> None:
+    """The message may be logged."""
     with pytest.raises(ValueError, match=r"^text is not valid Unicode$"):
         write(LONE_SURROGATE)
 
 
-def test_a_lone_surrogate_in_a_field_name_is_refused() -> None:
-    """The names inside params are text like any other."""
+def test_lone_surrogate_in_a_field_name_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^text is not valid Unicode$"):
         params_hash({LONE_SURROGATE: 1})
 
@@ -150,8 +142,8 @@ def test_a_lone_surrogate_in_a_field_name_is_refused() -> None:
         (2**53 - 1, 2**53 - 1),
     ],
 )
-def test_bson_params_hash_as_the_json_they_become(bson_value: Any, json_value: Any) -> None:
-    """Parameters are hashed as JSON has them, also deep inside."""
+def test_bson_params_hash_like_their_json(bson_value: Any, json_value: Any) -> None:
+    """At any depth."""
     assert params_hash({"a": [{"b": bson_value}]}) == params_hash({"a": [{"b": json_value}]})
 
 
@@ -173,19 +165,18 @@ def test_bson_params_hash_as_the_json_they_become(bson_value: Any, json_value: A
     ],
     ids=repr,
 )
-def test_params_that_would_meet_or_have_no_json_are_refused(value: Any) -> None:
-    """What RFC 8785 cannot tell from another number, or cannot write, names no key."""
+def test_params_without_canonical_json_are_refused(value: Any) -> None:
+    """Values that RFC 8785 cannot write, or cannot distinguish from another number."""
     with pytest.raises(ValueError, match=REFUSED):
         params_hash({"a": [value]})
 
 
 def test_true_and_one_are_different_params() -> None:
-    """A bool is not a number, though Python says so."""
     assert len({params_hash(value) for value in (True, 1, "1", [1], {"1": 1})}) == 5
 
 
-def test_companion_shares_the_slot_of_its_key() -> None:
-    """A companion's hash tag is the whole key, and a value cannot close that tag early."""
+def test_slot_key_is_in_the_slot_of_its_key() -> None:
+    """Its hash tag is the whole key; a value cannot close that tag early."""
     assert slot_key("etl:last_sync:c", "checkpoint") == "{etl:last_sync:c}:checkpoint"
     hostile = FAMILIES["etl:last_sync"].key(collection="a}b{c")
     assert slot_key(hostile, "checkpoint").partition("}")[0] == "{" + hostile
@@ -200,15 +191,13 @@ def test_companion_shares_the_slot_of_its_key() -> None:
         {"server": "a", "tool": "b", "params": {}, "other": "c"},
     ],
 )
-def test_wrong_parts_are_named(parts: dict[str, Any]) -> None:
-    """A missing or unknown part is refused with the parts the family takes."""
+def test_wrong_parts_are_refused_by_name(parts: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="mcp:tool takes server, tool, params; given: "):
         MCP_TOOL.key(**parts)
 
 
 @pytest.mark.parametrize("family", CONTRACT, ids=lambda family: family.name)
-def test_parts_are_those_a_person_gives(family: Family) -> None:
-    """The parts of a family are those its vector gives, in the order of the pattern."""
+def test_parts_are_in_the_order_of_the_pattern(family: Family) -> None:
     (vector,) = [vector for vector in VECTORS["key"] if vector["family"] == family.name]
     assert list(family.parts) == list(vector["parts"])
     assert vector["key"].startswith(family.prefix)

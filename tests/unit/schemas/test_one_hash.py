@@ -1,4 +1,4 @@
-"""The four kinds whose documents each fill one hash."""
+"""The four kinds whose documents fill one hash each."""
 
 from typing import Any
 
@@ -38,16 +38,14 @@ def _put(document: dict[str, Any]) -> Put:
 
 
 @pytest.mark.parametrize(("tipo", "field"), OPTIONAL)
-def test_an_optional_field_that_is_null_is_left_out(tipo: str, field: str) -> None:
-    """Null is as absent: no field is written empty."""
+def test_optional_null_field_is_left_out(tipo: str, field: str) -> None:
     make = factories.VALID[tipo]
     assert _put(make(**{field: None})) == _put(make())
     assert field not in _put(make()).value
 
 
 @pytest.mark.parametrize("tipo", ["resultado_mcp", "estado_servidor", "integracion_api", "cliente_mcp"])
-def test_the_models_fields_are_those_of_the_contract(tipo: str) -> None:
-    """A whole document fills the contract's fields in the contract's order, whatever its own order."""
+def test_fields_are_written_in_the_order_of_the_contract(tipo: str) -> None:
     whole = next(
         document for document in map(factories.decoded, factories.samples()) if document["tipo"] == tipo
     )
@@ -69,35 +67,34 @@ def test_the_models_fields_are_those_of_the_contract(tipo: str) -> None:
     ],
     ids=repr,
 )
-def test_result_is_any_value(result: Any, expected: str) -> None:
-    """Whatever a tool answered is kept, null too; text as it is."""
+def test_result_may_be_any_value(result: Any, expected: str) -> None:
+    """Also null; text is written without quotes."""
     assert hash_of(_put(factories.resultado_mcp(result=result)))["result"] == expected
 
 
 @pytest.mark.parametrize("result", [float("nan"), [float("inf")], {"a": [Decimal128("NaN")]}], ids=repr)
-def test_a_result_json_cannot_carry_is_rejected(result: Any) -> None:
-    """NaN and infinities reject the document, by the field they stand in."""
+def test_result_without_json_form_is_rejected(result: Any) -> None:
+    """NaN and infinities; the error names the field."""
     outcome = project(factories.resultado_mcp(result=result), "generacion")
     assert isinstance(outcome, Reject)
     assert outcome.errors == (("result", "NaN and infinities have no JSON form"),)
 
 
 @pytest.mark.parametrize("params", [{}, None, [], "texto", 10, {"b": 1, "a": [None]}], ids=repr)
-def test_params_are_any_json(params: Any) -> None:
-    """The key holds the hash of the parameters, whatever their type; null is not the same as none."""
+def test_params_may_be_any_json(params: Any) -> None:
+    """The key has their hash."""
     key = _put(factories.resultado_mcp(params=params)).key
     assert key == f"mcp:tool:content:getContent:{params_hash(params)}"
 
 
 def test_params_are_empty_by_default() -> None:
-    """A call without parameters is a call with empty ones."""
     assert _put(factories.resultado_mcp()) == _put(factories.resultado_mcp(params={}))
 
 
 @pytest.mark.parametrize("eliminado", [False, True])
 @pytest.mark.parametrize("params", [{"a": float("nan")}, [2**53], Decimal128("Infinity")], ids=repr)
 def test_params_without_a_hash_are_rejected(*, params: Any, eliminado: bool) -> None:
-    """Parameters that cannot name a key reject the document, by their field."""
+    """Also in a tombstone; the error names the field."""
     outcome = project(factories.resultado_mcp(params=params, eliminado=eliminado), "generacion")
     assert isinstance(outcome, Reject)
     assert [error.field for error in outcome.errors] == ["params"]
@@ -105,8 +102,7 @@ def test_params_without_a_hash_are_rejected(*, params: Any, eliminado: bool) -> 
 
 @pytest.mark.parametrize("tipo", ["estado_servidor", "integracion_api"])
 @pytest.mark.parametrize("status", [None, 1, True, [], "\ud800"], ids=repr)
-def test_status_is_text(tipo: str, status: Any) -> None:
-    """A status that is not text is refused."""
+def test_status_must_be_text(tipo: str, status: Any) -> None:
     outcome = project(factories.VALID[tipo](status=status), "generacion")
     assert isinstance(outcome, Reject)
     assert [error.field for error in outcome.errors] == ["status"]

@@ -1,4 +1,4 @@
-"""Values: every BSON type as the text of a hash field and inside JSON."""
+"""Every BSON type as a hash field and inside JSON."""
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
@@ -88,56 +88,50 @@ def _short(value: Any) -> str:
 
 
 @pytest.mark.parametrize(("value", "expected"), STRINGS + LITERALS, ids=_short)
-def test_a_scalar_as_a_hash_field(value: Any, expected: str) -> None:
-    """Every scalar is the bare text that the contract gives it."""
+def test_scalar_in_a_hash_field_is_bare_text(value: Any, expected: str) -> None:
     assert text(value) == expected
 
 
 @pytest.mark.parametrize(("value", "expected"), LITERALS, ids=_short)
-def test_a_literal_inside_json(value: Any, expected: str) -> None:
-    """Numbers, bools and null stand bare inside JSON, as they do outside."""
+def test_numbers_bools_and_null_are_bare_inside_json(value: Any, expected: str) -> None:
     assert json_text({"a": [value]}) == f'{{"a":[{expected}]}}'
 
 
 @pytest.mark.parametrize(("value", "expected"), STRINGS, ids=_short)
-def test_a_string_inside_json(value: Any, expected: str) -> None:
-    """What is no number, bool or null is a string inside JSON, of the same text."""
+def test_other_scalars_are_strings_inside_json(value: Any, expected: str) -> None:
     assert json_text({"a": [value]}) == f'{{"a":["{expected}"]}}'
 
 
 @pytest.mark.parametrize(("value", "problem"), REFUSED, ids=_short)
 @pytest.mark.parametrize("wrap", [lambda it: it, lambda it: [it], lambda it: {"a": {"b": it}}])
 @pytest.mark.parametrize("write", [text, json_text])
-def test_what_json_cannot_carry_is_refused_and_not_quoted(
+def test_values_without_json_form_are_refused_and_not_quoted(
     write: Any, wrap: Any, value: Any, problem: str
 ) -> None:
-    """NaN, infinities and foreign types are refused at any depth, by their type's name only."""
+    """At any depth; the message has the name of the type only."""
     with pytest.raises(ValueError, match=f"^{problem} no JSON form$"):
         write(wrap(value))
 
 
 @pytest.mark.parametrize("write", [text, json_text, lambda value: plain_json([{"a": value}])])
-def test_a_lone_surrogate_is_refused_and_not_quoted(write: Any) -> None:
-    """Text that UTF-8 cannot carry is refused, whichever writer meets it."""
+def test_lone_surrogate_is_refused_and_not_quoted(write: Any) -> None:
     with pytest.raises(ValueError, match=r"^text is not valid Unicode$"):
         write("a\udfff")
 
 
-def test_a_lone_surrogate_in_a_field_name_is_refused() -> None:
-    """The name of a field is text like any other."""
+def test_lone_surrogate_in_a_field_name_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^text is not valid Unicode$"):
         json_text({"\ud800": 1})
 
 
-def test_nested_values_are_compact_json_in_the_order_of_the_document() -> None:
-    """No spaces, no sorting, no escapes for printable text."""
+def test_nested_values_are_compact_json_in_document_order() -> None:
     value = {"z": [{"id": "c-1", "score": 0.95}], "a": {}, "ñ": [], "é": [[], {}]}
     assert text(value) == '{"z":[{"id":"c-1","score":0.95}],"a":{},"ñ":[],"é":[[],{}]}'
 
 
 @pytest.mark.parametrize("write", [json_text, lambda value: plain_json([value])[0].decode()])
-def test_only_what_json_must_escape_is_escaped(write: Any) -> None:
-    r"""Controls, `"` and `\` are escaped; U+2028, DEL, C1, emoji and `/` stay as they are."""
+def test_only_required_characters_are_escaped(write: Any) -> None:
+    r"""Controls, `"` and `\` are; U+2028, DEL, C1, emoji and `/` are not."""
     kept = "¿Ñandú? \u2028\u2029\x7f\x85\u200d/<>&' \U0001f3d4\ufe0f"
     assert write({"a": kept}) == f'{{"a":"{kept}"}}'
     assert write({"a": '\x00\x01\b\t\n\x0b\f\r\x1f"\\'}) == (
@@ -145,15 +139,15 @@ def test_only_what_json_must_escape_is_escaped(write: Any) -> None:
     )
 
 
-def test_the_fast_writer_is_the_careful_one() -> None:
-    """`plain_json` gives what `json_text` gives, for every character and the extremes of int64."""
+def test_plain_json_equals_json_text() -> None:
+    """For every character and the extremes of int64."""
     everything = "".join(chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000)
     value = {"numero": -(2**63), "máximo": 2**63 - 1, "texto": everything}
     assert plain_json([value]) == [json_text(value).encode()]
 
 
-def test_what_bson_decodes_is_what_is_written() -> None:
-    """After a round trip through BSON, as in a collection, each type still has its text."""
+def test_decoded_bson_types_are_written() -> None:
+    """After a round trip through BSON."""
     document = {
         "oid": ObjectId("507f1f77bcf86cd799439011"),
         "long": Int64(1),
@@ -171,7 +165,6 @@ def test_what_bson_decodes_is_what_is_written() -> None:
     )
 
 
-def test_a_consumer_reads_back_the_exact_decimal() -> None:
-    """34 digits of a Decimal128 survive inside JSON."""
+def test_decimal128_keeps_34_digits_in_json() -> None:
     written = json_text([Decimal128("0.1234567890123456789012345678901234")])
     assert json.loads(written, parse_float=Decimal) == [Decimal("0.1234567890123456789012345678901234")]

@@ -8,8 +8,8 @@ from tests.unit.settings.files import Write
 
 
 @pytest.fixture(autouse=True)
-def nothing_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No variable and no file but those of the test."""
+def clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the variables and files of the developer."""
     for name in ("ETL_CONFIG", "ETL_MONGO__URI", "ETL_REDIS__URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
@@ -17,7 +17,7 @@ def nothing_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """A settings file in the test's own folder."""
+    """Write a settings file in the folder of the test."""
 
     def write_file(text: str, name: str = "etl.yaml") -> Path:
         path = tmp_path / name

@@ -1,4 +1,4 @@
-"""Settings files, and the message that refuses them."""
+"""Settings files, and the error message for them."""
 
 from pathlib import Path
 from typing import Protocol
@@ -10,14 +10,14 @@ from etl.settings import load
 
 
 class Write(Protocol):
-    """What the fixture `write` is."""
+    """Type of the fixture `write`."""
 
     def __call__(self, text: str, name: str = "etl.yaml") -> Path:
-        """Write a settings file; its path."""
+        """Write a settings file and return its path."""
 
 
 def refusal(path: Path | None = None, **overrides: object) -> str:
-    """The one line that refuses these settings."""
+    """The one-line error for these settings."""
     with pytest.raises(ConfigurationError) as refused:
         load(path, overrides)
     line = str(refused.value)

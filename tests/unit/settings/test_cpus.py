@@ -32,28 +32,27 @@ def _eight_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     ("quota", "cpus"),
     [("200000 100000", 2), ("150000 100000", 2), ("10000 100000", 1), ("max 100000", 8), ("nonsense", 8)],
 )
-def test_a_quota_bounds_the_cpus(groups: Path, own: Path, quota: str, cpus: int) -> None:
-    """Rounded up; without one the affinity decides, never the machine."""
+def test_quota_limits_the_cpus(groups: Path, own: Path, quota: str, cpus: int) -> None:
+    """Rounded up; without a quota the affinity of the process counts, not the machine."""
     (groups / "system.slice" / "etl.service" / "cpu.max").write_text(quota)
     assert usable_cpus(groups, own) == cpus
 
 
-def test_the_quota_of_a_group_above_counts_too(groups: Path, own: Path) -> None:
-    """The least of them decides."""
+def test_quota_of_a_parent_group_counts(groups: Path, own: Path) -> None:
+    """The smallest one."""
     (groups / "system.slice" / "cpu.max").write_text("300000 100000")
     (groups / "system.slice" / "etl.service" / "cpu.max").write_text("400000 100000")
     assert usable_cpus(groups, own) == 3
 
 
-def test_a_container_sees_its_own_group_as_the_root(tmp_path: Path) -> None:
-    """Also where the name of its group is that of the host, or there is none."""
+def test_quota_at_the_root_counts_in_a_container(tmp_path: Path) -> None:
+    """There the name of the group is that of the host, or absent."""
     (tmp_path / "cpu.max").write_text("200000 100000")
     (tmp_path / "proc").write_text("0::/kubepods/pod1\n")
     assert usable_cpus(tmp_path, tmp_path / "proc") == 2
     assert usable_cpus(tmp_path, tmp_path / "nothing") == 2
 
 
-def test_the_workers_are_the_usable_cpus() -> None:
-    """Unless the settings say otherwise."""
+def test_workers_default_to_the_usable_cpus() -> None:
     assert Settings().workers() == usable_cpus()
     assert Settings.model_validate({"transform": {"workers": 5}}).workers() == 5

@@ -1,4 +1,4 @@
-"""Kinds from outside the package: which are taken, and which are refused."""
+"""Kinds from outside the package: loading and refusal."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ Module = Callable[[str, str], None]
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Module]:
-    """Write a module that can be imported; the kinds that it registers are gone after the test."""
+    """Write a module that can be imported; the kinds that it registers are removed after the test."""
     monkeypatch.syspath_prepend(tmp_path)
     before, families, loaded = dict(KINDS), dict(FAMILIES), {*sys.modules}
 
@@ -40,14 +40,14 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Module]:
 
 
 def refused(*names: str) -> str:
-    """Why these kinds are refused."""
+    """Return the error for these kinds."""
     with pytest.raises(ConfigurationError) as error:
         load(overrides={"kinds": [*names]})
     return str(error.value)
 
 
-def test_a_module_brings_a_kind_and_its_family(module: Module) -> None:
-    """With settings of its own, and its fields among those that are read."""
+def test_module_registers_a_kind_and_its_family(module: Module) -> None:
+    """The family has settings, and the fields of the kind are read."""
     module("acme_one", EXAMPLE)
     settings = load(overrides={"kinds": ["acme_one"], "families": {"ai:template": {"ttl": 60}}})
     assert settings.families["ai:template"].ttl == 60
@@ -58,8 +58,7 @@ def test_a_module_brings_a_kind_and_its_family(module: Module) -> None:
     assert load(overrides={"kinds": ["acme_one"], "collections": [named]}).collections[0].tipo == "plantilla"
 
 
-def test_a_module_may_bring_several_kinds(module: Module) -> None:
-    """As `KINDS`."""
+def test_module_registers_several_kinds(module: Module) -> None:
     other = EXAMPLE.replace("plantilla", "otra").replace("ai:template", "ai:other")
     module("acme_two", other)
     module("acme_both", EXAMPLE + "\nimport acme_two\nKINDS = (KIND, acme_two.KIND)\n")
@@ -69,18 +68,16 @@ def test_a_module_may_bring_several_kinds(module: Module) -> None:
 
 
 @pytest.mark.parametrize("value", ["acme_installed", "acme_installed:KIND", "acme_installed:ALL"])
-def test_an_installed_package_needs_no_setting(
+def test_entry_point_of_an_installed_package_registers_its_kinds(
     value: str, module: Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its entry point names the module, a kind or several."""
+    """Without a setting. The entry point names a module, a kind, or a list of kinds."""
     module("acme_installed", EXAMPLE + "\nALL = [KIND]\n")
     monkeypatch.setattr(kinds, "_installed", lambda: (("acme", value),))
     assert "ai:template" in Settings().families
 
 
-def test_installed_packages_are_found_by_their_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And by no other."""
-
+def test_entry_points_are_looked_up_by_group(monkeypatch: pytest.MonkeyPatch) -> None:
     def found(*, group: str) -> list[EntryPoint]:
         return [EntryPoint("acme", "acme.module", group)]
 
@@ -104,8 +101,8 @@ def test_installed_packages_are_found_by_their_group(monkeypatch: pytest.MonkeyP
     ],
     ids=["tipo", "pattern", "overlap", "family", "own", "anything", "none", "other", "import"],
 )  # fmt: skip
-def test_a_kind_that_cannot_be_used_is_refused(old: str, new: str, reason: str, module: Module) -> None:
-    """In one line that names the setting; nothing of it is registered."""
+def test_invalid_kind_is_refused(old: str, new: str, reason: str, module: Module) -> None:
+    """In one line that names the setting. Nothing is registered."""
     assert EXAMPLE.count(old) == 1
     module("acme_wrong", EXAMPLE.replace(old, new))
     before = [*KINDS], [*FAMILIES]
@@ -113,8 +110,8 @@ def test_a_kind_that_cannot_be_used_is_refused(old: str, new: str, reason: str, 
     assert ([*KINDS], [*FAMILIES]) == before
 
 
-def test_two_kinds_from_outside_may_not_clash(module: Module) -> None:
-    """The second one is refused; the same one twice is not."""
+def test_second_of_two_conflicting_kinds_is_refused(module: Module) -> None:
+    """The same kind twice is no conflict."""
     module("acme_first", EXAMPLE)
     module("acme_second", EXAMPLE.replace('tipo="plantilla"', 'tipo="otra"'))
     load(overrides={"kinds": ["acme_first", "acme_first"]})
@@ -123,8 +120,7 @@ def test_two_kinds_from_outside_may_not_clash(module: Module) -> None:
     )
 
 
-def test_a_broken_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By its entry point: nothing in the settings is wrong."""
+def test_broken_entry_point_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kinds, "_installed", lambda: (("acme", "no_such_package"),))
     with pytest.raises(ConfigurationError, match=r"^kinds: the entry point acme cannot be used: No module"):
         load()
@@ -147,16 +143,15 @@ def test_a_broken_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ("estado", "collections.0.fields: expected a mapping of settings"),
     ],
 )
-def test_a_mapping_that_cannot_be_is_refused(fields: object, reason: str) -> None:
-    """With the path of the field."""
+def test_invalid_mapping_is_refused_by_path(fields: object, reason: str) -> None:
     collection = {"name": "c", "timestamp_field": "meta.updated", "fields": fields}
     with pytest.raises(ConfigurationError) as error:
         load(overrides={"collections": [collection]})
     assert str(error.value) == f"{reason} (command line)"
 
 
-def test_a_mapping_needs_kinds_that_name_their_fields(module: Module) -> None:
-    """Else it could not be told what else is to be read."""
+def test_mapping_is_refused_beside_a_kind_without_fields(module: Module) -> None:
+    """Without its fields the projection is unknown."""
     bare = "\nfrom dataclasses import replace\nKIND = replace(KIND, fields=())\n"
     module("acme_bare", EXAMPLE + bare)
     with pytest.raises(ConfigurationError) as error:

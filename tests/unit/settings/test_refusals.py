@@ -8,7 +8,7 @@ from tests.unit.settings.files import Write, refusal
 
 
 class TestRefusals:
-    """What is refused, and in which words."""
+    """Invalid settings and their error messages."""
 
     @pytest.mark.parametrize(
         ("text", "expected"),
@@ -87,8 +87,8 @@ class TestRefusals:
             ("namespace: a b", "namespace: "),
         ],
     )
-    def test_a_wrong_file_is_refused_by_path(self, write: Write, text: str, expected: str) -> None:
-        """The line names the key's path, what is expected and the file."""
+    def test_invalid_value_in_a_file_is_refused_by_path(self, write: Write, text: str, expected: str) -> None:
+        """The line has path, expectation and file."""
         path = write(text)
         line = refusal(path)
         assert line.startswith(expected)
@@ -114,34 +114,34 @@ class TestRefusals:
             ("ETL_REDIS__SENTINEL__NODES", "a:1", "environment ETL_REDIS__…: expected JSON"),
         ],
     )
-    def test_a_wrong_variable_is_refused_by_name(
+    def test_invalid_variable_is_refused_by_name(
         self, monkeypatch: pytest.MonkeyPatch, name: str, value: str, expected: str
     ) -> None:
-        """The line names the variable, and the nearest one that exists."""
+        """With the nearest variable that exists."""
         monkeypatch.setenv(name, value)
         assert expected in refusal()
 
     @pytest.mark.parametrize(
         "name", ["ETL_SERVICE_HOST", "ETL_PORT_8088_TCP", "ETL_REDIS_SERVICE_HOST", "ETLX"]
     )
-    def test_variables_of_others_are_left_alone(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-        """What Kubernetes sets for services called `etl` or `etl-redis` stops nothing."""
+    def test_variables_of_other_programs_are_ignored(
+        self, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        """Kubernetes sets some of them for services called `etl` or `etl-redis`."""
         monkeypatch.setenv(name, "10.0.0.1")
         assert load() == Settings()
 
-    def test_every_problem_is_named_at_once(self, write: Write) -> None:
-        """Two mistakes are told in one line, not in two attempts."""
+    def test_all_problems_are_reported_together(self, write: Write) -> None:
         line = refusal(write("http: {port: x}\nmongo: {url: y}"))
         assert "mongo.url: " in line
         assert "http.port: " in line
 
     @pytest.mark.parametrize("text", ["collections: [{name: 5}]", "collections: [{nome: a}, 5]"])
-    def test_what_follows_from_a_problem_is_none(self, write: Write, text: str) -> None:
-        """A list whose items are wrong is not too short besides."""
+    def test_problems_caused_by_others_are_not_reported(self, write: Write, text: str) -> None:
+        """A list with invalid items is not reported as too short."""
         assert "at least 1 item" not in refusal(write(text))
 
-    def test_the_command_line_is_named(self) -> None:
-        """A wrong value typed with the command is reported as such."""
+    def test_invalid_option_is_attributed_to_the_command_line(self) -> None:
         assert refusal(http={"port": -1}).endswith("(command line)")
 
     @pytest.mark.parametrize(
@@ -164,19 +164,18 @@ class TestRefusals:
             ("mongo: " + "{a: " * 900 + "1" + "}" * 900, "etl.yaml:1: not valid YAML, or nested too deeply"),
         ],
     )
-    def test_no_yaml_is_refused_by_line(self, write: Write, text: str, expected: str) -> None:
-        """A file that cannot be read as settings is refused with its name and line, quoting nothing."""
+    def test_invalid_yaml_is_refused_by_line(self, write: Write, text: str, expected: str) -> None:
+        """With file name and line; the message quotes nothing."""
         assert expected in refusal(write(text))
 
-    def test_a_missing_file_is_refused(self, tmp_path: Path) -> None:
-        """A file that was asked for by name must exist, be a file and be text."""
+    def test_unreadable_file_is_refused(self, tmp_path: Path) -> None:
+        """A missing file, a directory, or a file that is no UTF-8."""
         assert "No such file" in refusal(tmp_path / "none.yaml")
         assert "directory" in refusal(tmp_path)
         (tmp_path / "latin1.yaml").write_bytes(b"mongo: {database: caf\xe9}")
         assert "expected UTF-8 text" in refusal(tmp_path / "latin1.yaml")
 
-    def test_an_unknown_collection_is_refused_with_the_known_ones(self) -> None:
-        """Asking for a collection that no settings name tells which ones they do."""
+    def test_unknown_collection_is_refused_with_the_known_ones(self) -> None:
         with pytest.raises(
             ConfigurationError, match="unknown collection 'x'; the settings name: promptContent"
         ):

@@ -7,7 +7,7 @@ SECRET = "hunter2"
 
 
 class TestSecrets:
-    """Passwords stay where they are."""
+    """Passwords appear in no message."""
 
     @pytest.mark.parametrize(
         "uri",
@@ -24,10 +24,10 @@ class TestSecrets:
             "mongodb://",
         ],
     )
-    def test_a_malformed_address_is_refused_without_quoting_it(
+    def test_malformed_mongodb_uri_is_refused_without_quoting_it(
         self, write: Write, monkeypatch: pytest.MonkeyPatch, uri: str
     ) -> None:
-        """However a URI is broken, the refusal names its path and source and nothing of its value."""
+        """The error has path and source."""
         path = write(f"mongo: {{uri: '{uri}'}}")
         line = refusal(path)
         assert line.startswith("mongo.uri: ")
@@ -39,8 +39,7 @@ class TestSecrets:
         assert SECRET not in line
 
     @pytest.mark.parametrize("place", ["/?appName=@x@", "/db?appName=a@b&w=1", "?appName=@"])
-    def test_the_value_of_an_option_may_hold_an_at_sign(self, write: Write, place: str) -> None:
-        """It is no part of a password."""
+    def test_value_of_a_uri_option_may_contain_an_at_sign(self, write: Write, place: str) -> None:
         uri = f"mongodb://app:{SECRET}@db{place}"
         assert load(write(f"mongo: {{uri: '{uri}'}}")).mongo.uri.get_secret_value() == uri
 
@@ -55,10 +54,10 @@ class TestSecrets:
             ("ETL_REDIS__URL", "http://hunter2"),
         ],
     )
-    def test_no_refusal_quotes_a_variable(
+    def test_invalid_variable_is_not_quoted(
         self, monkeypatch: pytest.MonkeyPatch, variable: tuple[str, str]
     ) -> None:
-        """A secret in the wrong place or shape is not repeated either."""
+        """It may be a secret in the wrong place."""
         monkeypatch.setenv(*variable)
         line = refusal()
         assert SECRET not in line
@@ -73,8 +72,8 @@ class TestSecrets:
             "mongodb://[::1]:27017",
         ],
     )
-    def test_well_formed_addresses_pass(self, uri: str) -> None:
-        """Replica sets, SRV, options, escapes and IPv6 are all accepted."""
+    def test_well_formed_mongodb_uris_are_accepted(self, uri: str) -> None:
+        """Replica sets, SRV, options, escapes and IPv6."""
         assert load(None, {"mongo": {"uri": uri}}).mongo.uri.get_secret_value() == uri
 
     @pytest.mark.parametrize(
@@ -88,15 +87,15 @@ class TestSecrets:
             "rediss://h/0?ssl_cert_reqs=none&ssl_ca_certs=/etc/ca.pem&ssl_check_hostname=False",
         ],
     )
-    def test_well_formed_redis_addresses_pass(self, url: str) -> None:
-        """Passwords without user, TLS, sockets and options are all accepted."""
+    def test_well_formed_redis_urls_are_accepted(self, url: str) -> None:
+        """Passwords without user, TLS, sockets and options."""
         assert load(None, {"redis": {"url": url}}).redis.url.get_secret_value() == url
 
     @pytest.mark.parametrize(
         "url", ["redis://:hunter2@h/hunter2", "redis://:hunt/hunter2@h", "redis://:hunter2@h:p"]
     )
-    def test_a_malformed_redis_address_is_refused(self, url: str) -> None:
-        """The driver would take some of these for another database or another password."""
+    def test_malformed_redis_url_is_refused_without_quoting_it(self, url: str) -> None:
+        """The driver would read some of these as another database or password."""
         line = refusal(redis={"url": url})
         assert line.startswith("redis.url: ")
         assert SECRET not in line
@@ -135,22 +134,21 @@ class TestSecrets:
             ("unix:///hunt@hunter2", "must be percent-encoded"),
         ],
     )
-    def test_what_redis_cannot_honour_is_refused(self, url: str, expected: str) -> None:
-        """An option that would change the replies under the code, or do nothing, is named; no value is."""
+    def test_unsupported_redis_url_options_are_refused(self, url: str, expected: str) -> None:
+        """Options that would change the replies or have no effect. The message names no value."""
         line = refusal(redis={"url": url})
         assert line.startswith(f"redis.url: {expected}") or expected in line
         assert SECRET not in line
 
-    def test_a_representation_shows_no_secret(self) -> None:
-        """Neither `repr` nor `str` nor the effective settings hold the password."""
+    def test_settings_are_printed_without_secrets(self) -> None:
+        """By `repr`, `str`, and in the effective settings."""
         given = {"mongo": {"uri": f"mongodb://app:{SECRET}@db"}, "redis": {"url": f"redis://:{SECRET}@cache"}}
         loaded = load_with_origins(None, given)
         shown = repr(loaded) + str(loaded.settings) + repr(effective(loaded))
         assert SECRET not in shown
         assert "mongodb://app:***@db" in shown
 
-    def test_a_password_that_is_a_setting_of_its_own_is_shown_as_stars(self) -> None:
-        """It is no address of which something else could be shown."""
+    def test_password_setting_is_printed_as_stars(self) -> None:
         sentinel = {"service": "main", "nodes": ["a:26379"], "username": "app", "password": SECRET}
         loaded = load_with_origins(None, {"redis": {"sentinel": sentinel}})
         shown = {one.path: one.value for one in effective(loaded)}
@@ -175,6 +173,6 @@ class TestSecrets:
             ("mongodb://localhost:27017", "mongodb://localhost:27017"),
         ],
     )
-    def test_an_address_is_shown_without_its_password(self, uri: str, shown: str) -> None:
-        """User, host, database and harmless options stay visible; passwords and tokens do not."""
+    def test_masked_removes_passwords_and_tokens(self, uri: str, shown: str) -> None:
+        """User, host, database and harmless options stay visible."""
         assert masked(uri) == shown

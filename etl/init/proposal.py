@@ -12,7 +12,7 @@ from typing import Final
 
 from etl.mongo import indexes
 from etl.mongo.survey import Survey
-from etl.text import printable
+from etl.text import counted, printable
 from schemas.documents import FAMILIES, KINDS
 from schemas.documents.kind import Kind
 
@@ -25,7 +25,7 @@ _UNQUOTED: Final = re.compile(r"[A-Za-z_][\w.-]*")
 _COMMENT_COLUMN: Final = 44
 _MAX_FIELDS_OF_OTHERS: Final = 8
 
-ACL: Final = "+@all -@admin -@dangerous +info +cluster +client|setname +client|setinfo"
+ACL: Final = "+@all -@admin -@dangerous +info +client|setname +client|setinfo +cluster|slots +cluster|info"
 
 
 class _Mapped:
@@ -58,7 +58,7 @@ def propose(database: str, surveys: Sequence[Survey]) -> str:
         else:
             others.append(survey)
     lines = [
-        f"# A proposal of `etl init` for {printable(database)}, by a sample of its {len(surveys)} collections.",
+        f"# A proposal of `etl init` for {printable(database)}, by a sample of {counted(len(surveys), 'collection')}.",
         "# Edit it; then: etl try COLLECTION, etl doctor, etl sync, etl verify COLLECTION.",
         *(f"#\n# {title}\n#   {command}" for title, command in _commands(database, chosen)),
         "",
@@ -92,19 +92,21 @@ def _commands(database: str, chosen: Sequence[tuple[Survey, list[_Mapped]]]) -> 
 
 
 def _collection(survey: Survey, kinds: Sequence[_Mapped]) -> Iterator[str]:
-    yield _line(f"  - name: {_text(survey.name)}", f"about {survey.documents:,} documents")
+    yield _line(f"  - name: {_text(survey.name)}", f"about {counted(survey.documents, 'document')}")
     mapped = {}
     if not survey.tipos & KINDS.keys():
-        guess = _line("", f"its fields are similar; others: {', '.join(KINDS)}").lstrip()
+        rest = ", ".join(tipo for tipo in KINDS if tipo != kinds[0].kind.tipo)
+        guess = _line("", f"its fields are similar; the other kinds: {rest}").lstrip()
         if "tipo" in survey.fields:  # with other values
             mapped["tipo"] = f"{{$literal: {kinds[0].kind.tipo}}}", guess
         else:
             yield f"    {f'tipo: {kinds[0].kind.tipo}':{_COMMENT_COLUMN - 4}}{guess}"
     field = _timestamp(survey)
     if field is None:
-        yield _line("    # timestamp_field: ?", "no date found that every write sets: nothing works without")
+        yield _line("    # timestamp_field: ?", "no date found; name the survey that every write sets")
     else:
-        yield _line(f"    timestamp_field: {_text(field)}", "check that every write sets it")
+        types = "" if survey.fields[field]["date"] == survey.sampled else f"{_types(survey, field)}; "
+        yield _line(f"    timestamp_field: {_text(field)}", f"{types}check that every write sets it")
     root = (field or "updated_at").partition(".")[0]
     for name, path in (item for kind in kinds for item in kind.same.items()):
         if path != name != root:
@@ -145,23 +147,19 @@ def _notes(survey: Survey, kinds: Sequence[_Mapped]) -> Iterator[str]:
     for array, names in inner.items():
         if array not in wanted:
             fields = ", ".join(f"{name}: {_text('$$t.' + name)}" for name in names)
-            yield f"      # an array: {{$map: {{input: {_text('$' + array)}, as: t, in: {{{fields}}}}}}}"
+            yield f"      # FIELD: {{$map: {{input: {_text('$' + array)}, as: t, in: {{{fields}}}}}}}"
 
 
 def _other(survey: Survey) -> str:
     fields = [path for path in survey.fields if "." not in path and path != "_id"]
     more = f" and {len(fields) - _MAX_FIELDS_OF_OTHERS} more" if len(fields) > _MAX_FIELDS_OF_OTHERS else ""
-    text = f"about {survey.documents:,} documents; {', '.join(fields[:_MAX_FIELDS_OF_OTHERS])}{more}"
+    text = f"about {counted(survey.documents, 'document')}; {', '.join(fields[:_MAX_FIELDS_OF_OTHERS])}{more}"
     return _line(f"  # - name: {_text(survey.name)}", text)
 
 
 def _timestamp(survey: Survey) -> str | None:
     """The date field that every write probably sets: an indexed one first, then one with a fitting name."""
-    dates = [
-        path
-        for path, types in survey.fields.items()
-        if [*types] == ["date"] and types["date"] == survey.sampled
-    ]
+    dates = [path for path, types in survey.fields.items() if types.get("date", 0) > survey.sampled / 2]
     indexed = [path for path in dates if indexes.candidates(survey.indexes, path)]
     named = [path for path in dates if _UPDATED.search(path.rpartition(".")[2])]
     ordered = [*(["updated_at"] if "updated_at" in dates else []), *indexed, *sorted(named, key=len)]
@@ -169,7 +167,7 @@ def _timestamp(survey: Survey) -> str | None:
 
 
 def _same(name: str, paths: Sequence[str]) -> str | None:
-    """The path of the field with this name, at any depth, apart from case and underscores."""
+    """The field that has this name, at the top or deeper, but for case and underscores."""
     if name in paths:
         return name
     fitting = [

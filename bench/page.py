@@ -1,6 +1,6 @@
-"""The tables of the section Speed in README.md.
+"""The tables of docs/speed.md.
 
-`python -m bench.readme` writes the figures of docs/bench.json between two comments of README.md; `make bench` runs it.
+`python -m bench.page` writes the figures of docs/bench.json between two comments of the page; `make bench` runs it.
 """
 
 import json
@@ -11,13 +11,13 @@ from typing import Final
 from bench.contenders import BEFORE, INSERTION, SCRIPT
 from bench.documents import MEAN_BYTES
 from bench.meter import ROOT
-from bench.report import heading, latencies, number
+from bench.report import heading, latencies, number, targets
 from bench.results import Figures, ratio
 
 FIGURES: Final = ROOT / "docs" / "bench.json"
-README: Final = ROOT / "README.md"
+PAGE: Final = ROOT / "docs" / "speed.md"
 
-_BLOCK: Final = re.compile(r"(?<=<!-- python -m bench.readme -->\n).*?(?=<!-- end of figures -->)", re.DOTALL)
+_BLOCK: Final = re.compile(r"(?<=<!-- python -m bench.page -->\n).*?(?=<!-- end of figures -->)", re.DOTALL)
 
 
 def tables(figures: Figures) -> str:
@@ -25,15 +25,15 @@ def tables(figures: Figures) -> str:
     return "".join(f"\n{part}\n" for part in _parts(figures)) + "\n" if figures else "\n"
 
 
-def updated(readme: str, figures: Figures) -> str:
-    """A README with the tables of these figures between the two comments.
+def updated(page: str, figures: Figures) -> str:
+    """The page with the tables of these figures between the two comments.
 
     Raises:
         ValueError: the comments are missing.
     """
-    text, count = _BLOCK.subn(lambda _: tables(figures), readme)
+    text, count = _BLOCK.subn(lambda _: tables(figures), page)
     if count != 1:
-        raise ValueError("README.md must have the two comments around the figures once")
+        raise ValueError("docs/speed.md must have the two comments around the figures once")
     return text
 
 
@@ -53,9 +53,8 @@ def _parts(figures: Figures) -> Iterator[str]:
         yield _table(columns, (_row(speed, name) for name in speed))
     if followed := figures.get("follow"):
         columns = ["latency from an acknowledged write to the value in Redis, ms", *followed, "ratio"]
-        yield _table(columns, latencies(followed)[2:])  # without the lowest rate: a README is short
-    rows = ([t["what"], number(t["before"]), number(t["measured"]), t["wanted"]] for t in figures["targets"])
-    yield _table(["", "before", "now", "wanted"], rows)
+        yield _table(columns, latencies(followed))
+    yield _table(["", "before", "now", "wanted", ""], targets(figures))
 
 
 def _row(speed: Figures, name: str) -> list[str]:
@@ -72,4 +71,4 @@ def _table(columns: list[str], rows: Iterable[list[str]]) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(updated(README.read_text("utf-8"), json.loads(FIGURES.read_text("utf-8"))), "utf-8")
+    PAGE.write_text(updated(PAGE.read_text("utf-8"), json.loads(FIGURES.read_text("utf-8"))), "utf-8")

@@ -1,0 +1,1 @@
+"""What `etl init` proposes for a database."""
