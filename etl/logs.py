@@ -66,10 +66,10 @@ class _Line(logging.Formatter):
         own = getattr(record, _ATTRIBUTE, {})
         return {"action": own.get("action", "note"), **_bound.get(), **own}
 
-    def moment(self, record: logging.LogRecord) -> str:
+    def time(self, record: logging.LogRecord) -> str:
         """The time of the line, ISO 8601 in UTC with milliseconds."""
-        said = datetime.fromtimestamp(record.created, UTC)
-        return said.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        created = datetime.fromtimestamp(record.created, UTC)
+        return created.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
     def failure(self, record: logging.LogRecord) -> str | None:
         """The exception of the line, None without one."""
@@ -87,7 +87,7 @@ class _Text(_Line):
         """One line, followed by the traceback if enabled."""
         fields, failure = self.fields(record), self.failure(record)
         about = "".join(f" {name}={printable(str(fields[name]))}" for name in _IN_TEXT if name in fields)
-        line = f"{self.moment(record)} {record.levelname} {fields['action']}{about}: "
+        line = f"{self.time(record)} {record.levelname} {fields['action']}{about}: "
         line += printable(record.getMessage())
         return line if failure is None else f"{line}\n{failure}" if self._traces else f"{line} ({failure})"
 
@@ -97,7 +97,7 @@ class _Json(_Line):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line."""
-        head = {"time": self.moment(record), "level": record.levelname.lower(), "logger": record.name}
+        head = {"time": self.time(record), "level": record.levelname.lower(), "logger": record.name}
         failure = self.failure(record)
         tail = {"message": record.getMessage()} | ({"exception": failure} if failure else {})
         return json.dumps({**head, **self.fields(record), **tail}, default=str)

@@ -39,8 +39,10 @@ def list_(runtime: Runtime, collections: tuple[str, ...], *, as_json: bool) -> N
         found = {name: app.dead_letters(name).list() for name in collections or app.collections}
         beyond = {name: app.dead_letters(name).beyond() for name in found}
     if as_json:
-        letters = [{"collection": name, **x.as_dict()} for name, some in found.items() for x in some]
-        output.document({"dead_letters": letters, "beyond": sum(beyond.values())})
+        documents = [
+            {"collection": name, **letter.as_dict()} for name, letters in found.items() for letter in letters
+        ]
+        output.document({"dead_letters": documents, "beyond": sum(beyond.values())})
         return
     rows = [
         (name, letter.id, letter.attempts, letter.last_seen, letter.why())
@@ -86,7 +88,10 @@ def retry(
     """
     with runtime.app() as app, output.progress("Retrying"):
         chosen = _chosen(app, words, collection, everything=everything)
-        reports = [app.retry_dead_letters(name, [x.id for x in some]) for name, some in chosen.items()]
+        reports = [
+            app.retry_dead_letters(name, [letter.id for letter in letters])
+            for name, letters in chosen.items()
+        ]
     return end_with_reports(reports, as_json=as_json)
 
 
@@ -114,7 +119,7 @@ def purge(
 def _purged(app: "App", words: Sequence[str], collection: str | None, *, everything: bool) -> Iterator[int]:
     for name, letters in _chosen(app, words, collection, everything=everything).items():
         letters_of = app.dead_letters(name)
-        yield letters_of.purge_all() if everything else letters_of.purge([x.id for x in letters])
+        yield letters_of.purge_all() if everything else letters_of.purge([letter.id for letter in letters])
 
 
 def _chosen(

@@ -19,14 +19,18 @@ def doctor(runtime: Runtime, *, as_json: bool) -> int:
     TTLs against the cycle, the ETL's own keys. Changes nothing. Ends with 3 when it finds a problem.
     """
     with runtime.app() as app, output.progress("Checking"):
-        found = app.doctor()
-    wrong = [one for one in found if one.level == "finding"]
+        findings = app.doctor()
+    problems = [finding for finding in findings if finding.level == "finding"]
     if as_json:
-        output.document({"healthy": not wrong, "checks": [one.as_dict() for one in found]})
+        output.document({"healthy": not problems, "checks": [finding.as_dict() for finding in findings]})
     else:
-        rows = [(one.level, one.check, one.subject, one.text) for one in found if one not in wrong]
+        rows = [
+            (finding.level, finding.check, finding.subject, finding.text)
+            for finding in findings
+            if finding not in problems
+        ]
         output.table(("result", "check", "of", "what"), rows)
-        for one in wrong:
-            where = "remedy, in mongosh" if (one.remedy or "").startswith("db.") else "remedy"
-            output.say(f"\n{one.subject}: {one.text}\n  {where}: {one.remedy}")
-    return FOUND_SOMETHING if wrong else 0
+        for finding in problems:
+            where = "remedy, in mongosh" if (finding.remedy or "").startswith("db.") else "remedy"
+            output.say(f"\n{finding.subject}: {finding.text}\n  {where}: {finding.remedy}")
+    return FOUND_SOMETHING if problems else 0

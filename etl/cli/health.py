@@ -30,14 +30,14 @@ def health(runtime: Runtime, *, as_json: bool) -> int:
     settings = runtime.loaded().settings.http
     if settings.port == 0:
         raise ConfigurationError("http.port is 0, so the port of the daemon is unknown: set a port")
-    found = _ask(_reachable(settings.host), settings.port)
+    answer = _ask(_reachable(settings.host), settings.port)
     if as_json:
-        output.document(found)
+        output.document(answer)
     else:
-        output.say("ready" if found["ready"] else "not ready")
-        for problem in found["problems"]:
+        output.say("ready" if answer["ready"] else "not ready")
+        for problem in answer["problems"]:
             output.say(f"  {problem}")
-    return 0 if found["ready"] else NOT_READY
+    return 0 if answer["ready"] else NOT_READY
 
 
 def _reachable(host: str) -> str:
@@ -53,8 +53,8 @@ def _ask(host: str, port: int) -> dict[str, Any]:
     connection = http.client.HTTPConnection(host, port, timeout=_TIMEOUT_SECONDS)
     try:
         connection.request("GET", "/readyz")
-        found: dict[str, Any] = json.loads(connection.getresponse().read())
-        return {"ready": bool(found["ready"]), "problems": [str(problem) for problem in found["problems"]]}
+        reply: dict[str, Any] = json.loads(connection.getresponse().read())
+        return {"ready": bool(reply["ready"]), "problems": [str(problem) for problem in reply["problems"]]}
     except OSError as error:
         reason = error.strerror or str(error)
         raise EtlError(

@@ -35,12 +35,12 @@ def history(runtime: Runtime, collection: str | None, limit: int, *, as_json: bo
     """
     with runtime.app() as app:
         names = [collection] if collection else app.collections
-        found = {name: app.history(name, limit) for name in names}
+        entries_of = {name: app.history(name, limit) for name in names}
     if as_json:
-        runs = [{"collection": name, "runs": entries} for name, entries in found.items()]
+        runs = [{"collection": name, "runs": entries} for name, entries in entries_of.items()]
         output.document({"collections": runs})
         return
-    for name, entries in found.items():
+    for name, entries in entries_of.items():
         _show(name, entries)
 
 

@@ -33,13 +33,13 @@ _REPRESENTATIONS: Final = (
 )
 
 
-def readings(words: str) -> list[str]:
-    """The possible `_id`s for `words`, the likeliest first, each as `id_text`.
+def possible_ids(text: str) -> list[str]:
+    """The possible `_id`s for `text`, the likeliest first, each as `id_text`.
 
     An ObjectId or a UUID, with or without its name around; a number, of any type that it may be stored as;
     Extended JSON such as `{"$date": "…"}`; or plain text.
     """
-    return [*dict.fromkeys(map(id_text, (*_values(words), words)))]
+    return [*dict.fromkeys(map(id_text, (*_values(text), text)))]
 
 
 def find(words: str, ids: Iterable[str]) -> str | None:
@@ -48,7 +48,7 @@ def find(words: str, ids: Iterable[str]) -> str | None:
     for text in ids:
         with suppress(MalformedText):
             places[text] = order(id_from_text(text))
-    wanted = [order(id_from_text(text)) for text in readings(words)]
+    wanted = [order(id_from_text(text)) for text in possible_ids(words)]
     found = [text for text, place in places.items() if place in wanted]
     return min(found, key=lambda text: wanted.index(places[text]), default=None)
 
@@ -57,7 +57,7 @@ def _values(words: str) -> Iterator[Any]:
     if match := _OBJECT_ID.fullmatch(words):
         yield ObjectId(match[1])
     if match := _UUID.fullmatch(words):
-        yield from (Binary.from_uuid(UUID(match[1]), one) for one in _REPRESENTATIONS)
+        yield from (Binary.from_uuid(UUID(match[1]), kind) for kind in _REPRESENTATIONS)
     if match := _NUMBER.fullmatch(words):
         with suppress(DecimalException):  # an exponent of more than 18 digits
             yield from _numbers(match[1])
@@ -96,7 +96,7 @@ class IdCommand(click.Command):
         Raises:
             UsageError: an option is unknown; where it may be an ID the message says how to type that.
         """
-        given = [*args]  # click empties the other
+        given = [*args]  # click empties `args`
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:

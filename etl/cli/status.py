@@ -26,13 +26,13 @@ def status(runtime: Runtime, collections: tuple[str, ...], *, as_json: bool) -> 
     backfill in progress, last reconciliation, queues. The lag is the age of the oldest change that is not applied yet.
     """
     with runtime.app() as app:
-        found = app.status(collections)
+        statuses = app.status(collections)
     if as_json:
-        output.document({"collections": [one.as_dict() for one in found]})
+        output.document({"collections": [collection.as_dict() for collection in statuses]})
     else:
-        for one in found:
-            _show(one)
-    problems = sorted({one.error for one in found if one.error})
+        for collection in statuses:
+            _show(collection)
+    problems = sorted({collection.error for collection in statuses if collection.error})
     for problem in problems:
         output.error(f"the lag is unknown: {problem}")
     return EtlError.exit_code if problems else 0
@@ -48,46 +48,50 @@ def duration(seconds: float) -> str:
     return " ".join(parts[:2]) or "0 s"
 
 
-def _show(one: "CollectionStatus") -> None:
-    output.heading(one.collection)
-    for label, text in _lines(one):
+def _show(status: "CollectionStatus") -> None:
+    output.heading(status.collection)
+    for label, text in _lines(status):
         output.say(f"  {label:13} {text}")
 
 
-def _lines(one: "CollectionStatus") -> Iterator[tuple[str, str]]:
-    yield "position", f"{one.last_timestamp}, {one.last_id}" if one.last_timestamp else "none yet"
-    yield "lag", "unknown" if one.lag_seconds is None else duration(one.lag_seconds)
-    yield "last cycle", _last_cycle(one)
-    yield "last success", _ago(one.seconds_since_success)
-    yield "next cycle", one.next_cycle or "when a daemon starts"
+def _lines(status: "CollectionStatus") -> Iterator[tuple[str, str]]:
+    yield "position", f"{status.last_timestamp}, {status.last_id}" if status.last_timestamp else "none yet"
+    yield "lag", "unknown" if status.lag_seconds is None else duration(status.lag_seconds)
+    yield "last cycle", _last_cycle(status)
+    yield "last success", _ago(status.seconds_since_success)
+    yield "next cycle", status.next_cycle or "when a daemon starts"
     yield (
         "dead letters",
-        str(one.dead_letters)
-        + (f", and {one.dead_letters_beyond} more, counted but not kept" if one.dead_letters_beyond else ""),
+        str(status.dead_letters)
+        + (
+            f", and {status.dead_letters_beyond} more, counted but not kept"
+            if status.dead_letters_beyond
+            else ""
+        ),
     )
-    yield "deferred", str(one.deferred_count)
-    for waiting in one.deferred:
+    yield "deferred", str(status.deferred_count)
+    for waiting in status.deferred:
         yield "", f"{waiting['id']} since {waiting['since']}, for {waiting['lock']}"
-    yield "unreachable", "unknown" if one.unreachable is None else str(one.unreachable)
-    yield "lease", f"held by {one.lease_holder}" if one.lease_holder else "free"
-    yield "daemon", one.leader or "none"
-    if one.follow:
-        lag = one.follow["lag_seconds"]
-        yield "follower", one.follow["state"] + (f", {duration(lag)} behind" if lag else "")
-    for scan in one.scans:
+    yield "unreachable", "unknown" if status.unreachable is None else str(status.unreachable)
+    yield "lease", f"held by {status.lease_holder}" if status.lease_holder else "free"
+    yield "daemon", status.leader or "none"
+    if status.follow:
+        lag = status.follow["lag_seconds"]
+        yield "follower", status.follow["state"] + (f", {duration(lag)} behind" if lag else "")
+    for scan in status.scans:
         total = "" if scan["total"] is None else f" of about {scan['total']}"
         at_work = f"{scan['holder']} is at work" if scan["holder"] else "interrupted, resumes"
         yield scan["mode"].replace("_", " "), f"{scan['done']}{total} documents, {at_work}"
-    if one.reconciliation:
-        found = one.reconciliation
+    if status.reconciliation:
+        found = status.reconciliation
         wrong = found["different"] + found["missing"] + found["orphaned"]
         yield "reconciled", f"{found['ended']}, {wrong} wrong, {found['repaired']} repaired"
-    for queue, length in one.queues.items():
+    for queue, length in status.queues.items():
         yield "queue", f"{queue} holds {length}"
 
 
-def _last_cycle(one: "CollectionStatus") -> str:
-    cycle = one.last_cycle
+def _last_cycle(status: "CollectionStatus") -> str:
+    cycle = status.last_cycle
     if cycle is None:
         return "none yet"
     done = f"{cycle['records_processed']} records in {cycle['sync_duration_ms']} ms"

@@ -26,34 +26,34 @@ def trace(runtime: Runtime, collection: str, word: str, *, as_json: bool) -> Non
     ObjectId('…') or UUID('…'), their digits, a number, Extended JSON, or plain text.
     """
     with runtime.app() as app:
-        found = app.trace(collection, ids.readings(word))
+        explained = app.trace(collection, ids.possible_ids(word))
     if as_json:
-        output.document(found.as_dict())
+        output.document(explained.as_dict())
         return
-    output.heading(f"{found.collection} {found.id}")
-    for label, text in _lines(found):
+    output.heading(f"{explained.collection} {explained.id}")
+    for label, text in _lines(explained):
         output.say(f"  {label:13} {text}")
-    output.say(found.story)
+    output.say(explained.story)
 
 
-def _lines(found: "Trace") -> Iterator[tuple[str, str]]:
-    yield "in MongoDB", "yes" if found.found else "no"
-    if found.found:
-        yield "updated", found.updated_at or "no date: only a cold start or a backfill applies it"
-        yield "valid", "yes" if found.reason is None else found.reason
-    for error in found.errors:
+def _lines(trace: "Trace") -> Iterator[tuple[str, str]]:
+    yield "in MongoDB", "yes" if trace.found else "no"
+    if trace.found:
+        yield "updated", trace.updated_at or "no date: only a cold start or a backfill applies it"
+        yield "valid", "yes" if trace.reason is None else trace.reason
+    for error in trace.errors:
         yield "", f"{error['field']}: {error['problem']}"
-    for key in found.keys:
+    for key in trace.keys:
         yield _ROLES[key.role], _key(key)
-    if found.dead_letter:
-        letter = found.dead_letter
+    if trace.dead_letter:
+        letter = trace.dead_letter
         yield "dead letter", f"since {letter['first_seen']}, attempts {letter['attempts']}"
-    if found.lock:
-        yield "lock", f"{found.lock} is held by {found.lock_holder}" if found.lock_holder else "free"
-    if found.deferred:
+    if trace.lock:
+        yield "lock", f"{trace.lock} is held by {trace.lock_holder}" if trace.lock_holder else "free"
+    if trace.deferred:
         yield "deferred", "yes"
-    if found.reached is not None and found.updated_at:
-        yield "watermark", "has passed it" if found.reached else "has not reached it"
+    if trace.reached is not None and trace.updated_at:
+        yield "watermark", "has passed it" if trace.reached else "has not reached it"
 
 
 def _key(key: "KeyStory") -> str:

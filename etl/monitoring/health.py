@@ -47,16 +47,16 @@ class HealthSnapshot:
     def problems(self, cycle_seconds: float) -> list[str]:
         """The reasons for not being ready: a server does not answer, or no successful cycle in two intervals."""
         failures = [*self.away.values(), self.error, *(one.error for one in self.collections)]
-        told = dict.fromkeys(failure for failure in failures if failure is not None)
-        return [*told, *(text for one in self.collections for text in _stale(one, 2 * cycle_seconds))]
+        distinct = dict.fromkeys(failure for failure in failures if failure is not None)
+        return [*distinct, *(text for one in self.collections for text in _stale(one, 2 * cycle_seconds))]
 
 
-def _stale(one: CollectionStatus, limit: float) -> Iterator[str]:
-    since = one.seconds_since_success
+def _stale(status: CollectionStatus, limit: float) -> Iterator[str]:
+    since = status.seconds_since_success
     if since is None:
-        yield f"{one.collection}: no cycle has finished yet"
+        yield f"{status.collection}: no cycle has finished yet"
     elif since > limit:
-        yield f"{one.collection}: the last cycle that finished did so {since:.0f} s ago"
+        yield f"{status.collection}: the last cycle that finished did so {since:.0f} s ago"
 
 
 def take_snapshot(source: HealthSource) -> HealthSnapshot:
@@ -74,12 +74,12 @@ def take_snapshot(source: HealthSource) -> HealthSnapshot:
 
 
 class SnapshotCache(Generic[Snapshot]):
-    """Caches what is read from the servers, shared by all clients.
+    """Caches a snapshot of the servers, shared by all clients.
 
     Args:
-        new: reads it; must not raise.
+        new: reads a snapshot; must not raise.
         stopping: the answer once the daemon stops.
-        kept_seconds: how long a result is reused.
+        kept_seconds: how long a snapshot is reused.
     """
 
     def __init__(
@@ -98,9 +98,9 @@ class SnapshotCache(Generic[Snapshot]):
         async with self._one_at_a_time:
             if time.monotonic() > self._until:
                 # A daemon thread, unlike those of a pool: the process can exit without waiting for a server.
-                looking = threading.Thread(target=self._look, name="snapshot", daemon=True)
-                looking.start()
-                while looking.is_alive() and not self._stopping.is_set():  # noqa: ASYNC110 (set by threads)
+                reader = threading.Thread(target=self._read, name="snapshot", daemon=True)
+                reader.start()
+                while reader.is_alive() and not self._stopping.is_set():  # noqa: ASYNC110 (set by threads)
                     await asyncio.sleep(_POLL_SECONDS)
         return self._stopped if self._stopping.is_set() else self._kept
 
@@ -108,6 +108,6 @@ class SnapshotCache(Generic[Snapshot]):
         """Answer all waiting clients, and all further ones, immediately."""
         self._stopping.set()
 
-    def _look(self) -> None:
+    def _read(self) -> None:
         self._kept = self._new()
         self._until = time.monotonic() + self._kept_seconds

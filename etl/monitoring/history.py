@@ -95,8 +95,8 @@ def _read_dead_letters(wire: Wire, keys: StateKeys) -> list[DeadLetter]:
 class QueueLengths:
     """The lengths of all queues, sampled once a minute."""
 
-    def __init__(self, look: Callable[[], HealthSnapshot], seconds: float = SAMPLE_SECONDS) -> None:
-        self._look = look
+    def __init__(self, read: Callable[[], HealthSnapshot], seconds: float = SAMPLE_SECONDS) -> None:
+        self._read = read
         self._seconds = seconds
         self._samples: dict[str, deque[tuple[int, int]]] = {}
         self._stopping = threading.Event()
@@ -123,6 +123,6 @@ class QueueLengths:
 
     def _run(self) -> None:
         while True:
-            self.add(self._look())
+            self.add(self._read())
             if self._stopping.wait(self._seconds):
                 return

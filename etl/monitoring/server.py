@@ -23,7 +23,7 @@ _CONNECTIONS: Final = 200
 _REQUESTS: Final = 200
 """Maximum of concurrent requests; further ones are answered with 503."""
 
-_ALWAYS: Final = "/healthz"
+_UNLIMITED_PATH: Final = "/healthz"
 """Exempt from the maximum: a failing liveness probe would restart the daemon."""
 
 REQUEST_SECONDS: Final = 5.0
@@ -45,7 +45,7 @@ class Serving:
         config = uvicorn.Config(
             _limited(app),
             loop="asyncio",
-            http=_Impatient,
+            http=_ConnectionWithDeadlines,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -77,7 +77,7 @@ class Serving:
         self._server.run([self._socket])
 
 
-class _Impatient(H11Protocol):
+class _ConnectionWithDeadlines(H11Protocol):
     """One connection, with a deadline for each request and for each answer."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -116,8 +116,8 @@ class _Impatient(H11Protocol):
             self._deadline.cancel()
 
     def _make_room(self) -> None:
-        idle = [one for one in self.connections if isinstance(one, _Impatient) and not one.busy]
-        longest = min(idle, key=lambda one: one._since)  # noqa: SLF001 (of this class)
+        connections = [one for one in self.connections if isinstance(one, _ConnectionWithDeadlines)]
+        longest = min((one for one in connections if not one.busy), key=lambda one: one._since)  # noqa: SLF001 (of this class)
         if longest is not self:
             self.connections.discard(
                 longest
@@ -137,18 +137,18 @@ class _Impatient(H11Protocol):
 
 def _limited(app: ASGIApp) -> ASGIApp:
     """The application with a maximum of concurrent requests."""
-    under_way = 0
+    in_progress = 0
 
     async def limited(scope: Scope, receive: Receive, send: Send) -> None:
-        nonlocal under_way
-        if under_way >= _REQUESTS and scope["path"] != _ALWAYS:
+        nonlocal in_progress
+        if in_progress >= _REQUESTS and scope["path"] != _UNLIMITED_PATH:
             await PlainTextResponse("too many requests at a time\n", 503)(scope, receive, send)
             return
-        under_way += 1
+        in_progress += 1
         try:
             await app(scope, receive, send)
         finally:
-            under_way -= 1
+            in_progress -= 1
 
     return limited
 

@@ -117,7 +117,7 @@ class _MongoDB:
 def _status(
     wire: Wire, name: str, keys: StateKeys, source: MongoReader, cycle_seconds: int, mongodb: _MongoDB
 ) -> CollectionStatus:
-    checkpoint, backfill, *replies, time = wire.exchange(_questions(keys))
+    checkpoint, backfill, *replies, time = wire.exchange(_commands(keys))
     now = micros(time) / 1e6
     dead, deferred, (_, some), lease, backfill_lease, queues, leader, follower, following = replies
     kept, cut = mapping(checkpoint), mapping(backfill)
@@ -154,19 +154,19 @@ def _status(
     )
 
 
-def _questions(own: StateKeys) -> list[Command]:
+def _commands(keys: StateKeys) -> list[Command]:
     return [
-        ("HGETALL", own.checkpoint),
-        ("HGETALL", own.backfill),
-        ("HLEN", own.dead_letters),
-        ("HLEN", own.deferred),
-        ("HSCAN", own.deferred, 0, "COUNT", SHOWN_DEFERRED),
-        ("GET", own.lease),
-        ("GET", own.backfill_lease),
-        ("SMEMBERS", own.queues),
-        ("GET", own.leader),
-        ("HMGET", own.follow, "event_seconds", "caught_up"),
-        ("GET", own.follow_lease),
+        ("HGETALL", keys.checkpoint),
+        ("HGETALL", keys.backfill),
+        ("HLEN", keys.dead_letters),
+        ("HLEN", keys.deferred),
+        ("HSCAN", keys.deferred, 0, "COUNT", SHOWN_DEFERRED),
+        ("GET", keys.lease),
+        ("GET", keys.backfill_lease),
+        ("SMEMBERS", keys.queues),
+        ("GET", keys.leader),
+        ("HMGET", keys.follow, "event_seconds", "caught_up"),
+        ("GET", keys.follow_lease),
         ("TIME",),
     ]
 

@@ -46,9 +46,9 @@ class Findings:
         """The keys without a finding."""
         hashes = {hash(key): key for key in keys}
         for start in range(0, len(keys), _KEYS_PER_QUERY):
-            some = [*map(hash, keys[start : start + _KEYS_PER_QUERY])]
-            query = f"SELECT hash FROM keys WHERE hash IN ({','.join('?' * len(some))})"  # noqa: S608 (placeholders)
-            for (known,) in self._db.execute(query, some):
+            batch = [*map(hash, keys[start : start + _KEYS_PER_QUERY])]
+            query = f"SELECT hash FROM keys WHERE hash IN ({','.join('?' * len(batch))})"  # noqa: S608 (placeholders)
+            for (known,) in self._db.execute(query, batch):
                 hashes.pop(known, None)
         return [*hashes.values()]
 

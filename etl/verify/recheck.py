@@ -71,7 +71,7 @@ def recheck(scope: Scope, findings: Sequence[Finding]) -> list[Rechecked]:
     for _ in range(_TRIES):
         if scope.stages.stop.is_set():
             raise Interrupted("stopped while verifying")
-        rechecked |= _at_one_moment(scope, [*waiting.values()])
+        rechecked |= _recheck_once(scope, [*waiting.values()])
         waiting = {key: finding for key, finding in waiting.items() if key not in rechecked}
         if not waiting:
             break
@@ -132,8 +132,8 @@ def _lasting(first: Rechecked, second: Rechecked, *, behind: bool) -> Rechecked:
     return second
 
 
-def _at_one_moment(scope: Scope, findings: Sequence[Finding]) -> dict[str, Rechecked]:
-    """The verdicts, except for keys that were written meanwhile."""
+def _recheck_once(scope: Scope, findings: Sequence[Finding]) -> dict[str, Rechecked]:
+    """The verdicts from one consistent read; keys that were written meanwhile are left out."""
     inspector = scope.inspector
     keys = [finding.key for finding in findings]
     locks = sorted({lock for key in keys if (lock := lock_of(key))})

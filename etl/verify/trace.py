@@ -31,7 +31,7 @@ Outcome = Literal[
 
 Role = Literal["fills", "evicts", "left"]
 
-FindDead = Callable[[Sequence[str]], Mapping[str, DeadLetter]]
+FindDeadLetters = Callable[[Sequence[str]], Mapping[str, DeadLetter]]
 """Finds the dead letters of documents, by `_id` as canonical Extended JSON."""
 
 
@@ -82,7 +82,7 @@ class Trace:
         return asdict(self) | {"keys": [one._asdict() for one in self.keys]}
 
 
-def trace_document(scope: Scope, find_dead: FindDead, ids: Sequence[str]) -> Trace:
+def trace_document(scope: Scope, find_dead_letters: FindDeadLetters, ids: Sequence[str]) -> Trace:
     """Explain the document with the first of these `_id`s (canonical Extended JSON) that exists.
 
     Raises:
@@ -103,7 +103,7 @@ def trace_document(scope: Scope, find_dead: FindDead, ids: Sequence[str]) -> Tra
     trace.keys = [
         _key_story(one, result) for one in rechecked if one.facts.content or one.facts.key not in kept
     ]
-    letter = find_dead([document]).get(document)
+    letter = find_dead_letters([document]).get(document)
     trace.dead_letter = letter.as_dict() if letter else None
     if not found:
         left = sum(one.verdict == "orphaned" for one in trace.keys)

@@ -95,7 +95,7 @@ def test_watchdog_kills_a_frozen_server_and_removes_its_folder(tmp_path: Path) -
     folder = tmp_path / "data"
     folder.mkdir()
     with subprocess.Popen(["/bin/sleep", "60"]) as server:
-        watchdog.note(folder, server.pid)
+        watchdog.record_pid(folder, server.pid)
         server.send_signal(signal.SIGSTOP)
 
         watchdog.main(owner=os.getpid(), folder=folder)  # this process is no child of its own

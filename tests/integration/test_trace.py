@@ -45,7 +45,7 @@ def test_deletion_before_the_follower_applied_it_has_its_own_outcome(
     redis_client.set(state_keys(NAME).follow_lease, "host:1", px=60_000)
     redis_client.hset(state_keys(NAME).follow, "caught_up", "0")
     monkeypatch.setattr("etl.verify.recheck._FOLLOWER_SECONDS", 0.1)
-    story = app.trace(NAME, ids.readings("d")).story
+    story = app.trace(NAME, ids.possible_ids("d")).story
     assert story == "not in MongoDB: no document has this _id; the follower removes its keys"
 
 
@@ -145,7 +145,7 @@ def test_story_explains_the_outcome(
     change(collection, redis_client)
     if story.startswith("superseded"):
         sync(app)
-    assert app.trace(NAME, ids.readings("d")).story == story
+    assert app.trace(NAME, ids.possible_ids("d")).story == story
 
 
 def test_story_of_a_deferred_document_names_the_holder_of_the_lock(
@@ -156,14 +156,14 @@ def test_story_of_a_deferred_document_names_the_holder_of_the_lock(
     collection.insert_one(generation())
     redis_client.set("lock:content_generation:c", "host-1-aa", px=30_000)
     sync(app)
-    trace = app.trace(NAME, ids.readings("d"))
+    trace = app.trace(NAME, ids.possible_ids("d"))
     assert trace.deferred
     assert trace.story == (
         "deferred: its campaign is being generated, lock:content_generation:c is held by host-1-aa for 30 s"
         " more; the first cycle after its release applies it"
     )
     redis_client.delete("lock:content_generation:c")
-    assert app.trace(NAME, ids.readings("d")).story == (
+    assert app.trace(NAME, ids.possible_ids("d")).story == (
         "deferred: it waited for lock:content_generation:c, which is free now; the next cycle applies it"
     )
 
@@ -172,7 +172,7 @@ def test_story_before_the_first_cycle_is_not_yet_reached(
     open_app: OpenApp, collection: Collection[Document]
 ) -> None:
     collection.insert_one(provider())
-    assert open_app().trace(NAME, ids.readings("d")).story.startswith("not yet reached: ")
+    assert open_app().trace(NAME, ids.possible_ids("d")).story.startswith("not yet reached: ")
 
 
 def test_trace_shows_a_key_that_the_document_does_not_claim_any_more(
@@ -183,7 +183,7 @@ def test_trace_shows_a_key_that_the_document_does_not_claim_any_more(
     collection.insert_one(provider())
     sync(app)
     collection.update_one({"_id": "d"}, {"$set": {"provider_name": "q"}})
-    trace = app.trace(NAME, ids.readings("d"))
+    trace = app.trace(NAME, ids.possible_ids("d"))
     assert [(one.key, one.role, one.verdict) for one in trace.keys] == [
         ("config:api:q", "fills", "missing"),
         (KEY, "left", "orphaned"),
@@ -195,4 +195,4 @@ def test_trace_finds_the_document_by_any_reading_of_the_id(
 ) -> None:
     collection.insert_many([provider(_id=42), provider(_id="a b")])
     app = open_app()
-    assert [app.trace(NAME, ids.readings(word)).id for word in ("42", "a b")] == ["42", '"a b"']
+    assert [app.trace(NAME, ids.possible_ids(word)).id for word in ("42", "a b")] == ["42", '"a b"']
