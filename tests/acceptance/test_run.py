@@ -104,7 +104,7 @@ def test_suspended_daemon_reports_skipped_runs(start_etl: StartEtl, redis_client
 
 
 def test_daemon_stops_between_two_batches(
-    start_etl: StartEtl, printed: Etl, collection: Collection[Document], redis_client: redis.Redis
+    start_etl: StartEtl, etl_in_process: Etl, collection: Collection[Document], redis_client: redis.Redis
 ) -> None:
     """Of a cold start. The lease is released, and the next cycle resumes."""
     count, moment = (
@@ -120,7 +120,7 @@ def test_daemon_stops_between_two_batches(
     assert not redis_client.exists("etl:last_sync:promptContent"), "the cold start ended before the signal"
     key_count = len(list(redis_client.scan_iter("config:api:*", count=5000)))
     assert 600 < key_count < count
-    report = printed("sync", "--json").json["collections"][0]
+    report = etl_in_process("sync", "--json").json["collections"][0]
     assert 0 < report["records_processed"] < count
     assert len(list(redis_client.scan_iter("config:api:*", count=5000))) == count
 
