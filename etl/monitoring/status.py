@@ -7,7 +7,7 @@ answer, the rest is reported.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from etl.cache.client import Command, Wire, mapping, micros
 from etl.cache.keys import StateKeys
@@ -84,39 +84,42 @@ def read_status(
     Raises:
         EtlError: Redis does not answer, or refuses.
     """
-    mongodb = _MongoDB(mongodb_away)
-    return [_status(wire, *one, cycle_seconds, mongodb) for one in sources]
+    statuses = []
+    for name, keys, reader in sources:
+        status, mongodb_away = _status(wire, name, keys, reader, cycle_seconds, mongodb_away)
+        statuses.append(status)
+    return statuses
 
 
-class _MongoDB:
-    """Asks MongoDB until it does not answer once: one time limit is enough."""
+class _Answer(NamedTuple):
+    """MongoDB's answer about one collection."""
 
-    def __init__(self, away: str | None) -> None:
-        self._away = away
+    lag: float | None = None
+    documents: int | None = None
+    error: str | None = None
+    away: str | None = None
+    """The error if MongoDB does not answer at all: one time limit is enough, so it is not asked again."""
 
-    def ask(
-        self, source: MongoReader, reached: Position | None, *, count: bool
-    ) -> tuple[float | None, int | None, str | None]:
-        """The lag, the number of documents if wanted, or why they are unknown."""
-        if self._away is not None:
-            return None, None, self._away
-        try:
-            lag = None
-            if reached is None:
-                source.ping()
-            else:
-                lag = source.waited(reached)
-            return lag, source.count() if count else None, None
-        except TransientError as error:
-            self._away = str(error)
-            return None, None, self._away
-        except EtlError as error:
-            return None, None, str(error)
+
+def _ask(reader: MongoReader, reached: Position | None, *, count: bool) -> _Answer:
+    """Ask for the lag, and for the number of documents if wanted."""
+    try:
+        lag = None
+        if reached is None:
+            reader.ping()
+        else:
+            lag = reader.waited(reached)
+        return _Answer(lag, reader.count() if count else None)
+    except TransientError as error:
+        return _Answer(error=str(error), away=str(error))
+    except EtlError as error:
+        return _Answer(error=str(error))
 
 
 def _status(
-    wire: Wire, name: str, keys: StateKeys, source: MongoReader, cycle_seconds: int, mongodb: _MongoDB
-) -> CollectionStatus:
+    wire: Wire, name: str, keys: StateKeys, reader: MongoReader, cycle_seconds: int, away: str | None
+) -> tuple[CollectionStatus, str | None]:
+    """The status, and why MongoDB does not answer, if it does not."""
     checkpoint, backfill, *replies, time = wire.exchange(_commands(keys))
     now = micros(time) / 1e6
     dead, deferred, (_, some), lease, backfill_lease, queues, leader, follower, following = replies
@@ -127,11 +130,14 @@ def _status(
     position = position_from_text(kept["position"]) if kept.get("position") else None
     scans = [*_scan(kept, "cold_start", lease), *_scan(cut, "backfill", backfill_lease)]
     # After Redis: if Redis does not answer, do not wait for MongoDB.
-    lag, total, error = mongodb.ask(source, position or _start(kept), count=bool(scans))
-    follow = _follow(follower, following, now)
+    if away is None:
+        answer = _ask(reader, position or _start(kept), count=bool(scans))
+    else:
+        answer = _Answer(error=away, away=away)
+    lag, follow = answer.lag, _follow(follower, following, now)
     if lag is not None and follow is not None and follow["lag_seconds"] is not None:
         lag = follow["lag_seconds"]  # the watermark is only moved by cycles
-    return CollectionStatus(
+    status = CollectionStatus(
         collection=name,
         last_id=readable_id(position.id) if position else None,
         last_timestamp=None if position is None or position.ms is None else iso_utc(position.ms),
@@ -147,11 +153,12 @@ def _status(
         lease_holder=lease or None,
         queues=lengths,
         leader=leader,
-        scans=[scan | {"total": total} for scan in scans],
+        scans=[scan | {"total": answer.documents} for scan in scans],
         reconciliation=dict(reconciled) if reconciled else None,
         follow=follow,
-        error=error,
+        error=answer.error,
     )
+    return status, answer.away
 
 
 def _commands(keys: StateKeys) -> list[Command]:
