@@ -56,10 +56,10 @@ def test_healthy_collection_has_one_colour_and_one_sentence(open_page: OpenPage)
     visit = open_page()
     assert visit.level() == "ok"
     first = visit.sentence()
-    assert re.fullmatch(r"In sync; next cycle in 8:\d\d", first), first
+    assert re.fullmatch(r"In sync; next cycle in [78]:\d\d", first), first
     assert eventually(lambda: visit.sentence() < first, seconds=4)
     body = visit.read()
-    for text in ("etl-7d9c:1", "156 records in 55 ms", "7 wrong, 7 repaired", "2 min 4"):
+    for text in ("etl-7d9c:1", "156 records in 55 ms", "7 wrong, 7 repaired", "2 min "):
         assert text in body
     assert visit.text("#servers").split() == ["MongoDB", "answers", "Redis", "answers"]
     assert (visit.text("#alarm"), visit.console_errors(), visit.browser.get_cookies()) == ("", [], [])
@@ -71,12 +71,12 @@ def test_healthy_collection_has_one_colour_and_one_sentence(open_page: OpenPage)
 @pytest.mark.parametrize(
     ("changes", "level", "sentence"),
     [
-        ({"lag_seconds": 3.0}, "ok", r"In sync, \d s behind; next cycle in 8:\d\d"),
+        ({"lag_seconds": 3.0}, "ok", r"In sync, \d s behind; next cycle in [78]:\d\d"),
         ({"lease_holder": "here:1"}, "ok", "In sync; a cycle is running"),
         ({"lag_seconds": 1500.0}, "warn", r"Behind: the oldest change has waited 25 min( \d s)?; .*"),
         (
             {"last_cycle": run(60, 0, 20_000, status="failed", error="Redis is full")},
-            *("warn", r"The last cycle failed: Redis is full; next cycle in 8:\d\d"),
+            *("warn", r"The last cycle failed: Redis is full; next cycle in [78]:\d\d"),
         ),
         ({"seconds_since_success": 1500.0}, "bad", r"No successful cycle for 25 min.*"),
         ({"next_cycle": ago(120)}, "warn", r"The next cycle is overdue by \d+ min.*"),
@@ -165,7 +165,7 @@ def test_page_reports_that_mongodb_is_unreachable(open_page: OpenPage) -> None:
     away = "MongoDB at mongo:27017 does not answer"
     visit = open_page(Scene([healthy(lag_seconds=None, error=away)], away={"mongodb": away}))
     assert visit.level() == "warn"
-    assert visit.sentence().startswith("MongoDB does not answer; last success 2 min 4")
+    assert visit.sentence().startswith("MongoDB does not answer; last success 2 min ")
     assert away in visit.text("#servers")
 
 
@@ -350,4 +350,4 @@ def test_change_stream_is_shown_if_configured(
 def test_countdown_uses_the_clock_of_the_daemon(open_page: OpenPage) -> None:
     """The clock of the browser is two hours ahead."""
     visit = open_page(before="const real = Date.now; Date.now = () => real() + 7_200_000")
-    assert re.fullmatch(r"In sync; next cycle in 8:\d\d", visit.sentence()), visit.sentence()
+    assert re.fullmatch(r"In sync; next cycle in [78]:\d\d", visit.sentence()), visit.sentence()

@@ -72,7 +72,7 @@ def test_verification_needs_no_temporary_folder(run_confined: Confined) -> None:
     assert run_confined(READ_ONLY, "sync").code == 0
     result = run_confined(READ_ONLY, "verify", "promptContent")
     assert result.code == 0, result
-    assert f"all keys match; {MANY} documents read" in result.out
+    assert f"all keys match; {MANY:,} documents read" in result.out
 
 
 @pytest.mark.usefixtures("collection")
