@@ -38,6 +38,14 @@ def blocks_sigterm(pid: int) -> bool:
     return False
 
 
+@pytest.fixture(autouse=True)
+def default_sighup() -> Iterator[None]:
+    """Under `nohup` the tests inherit an ignored SIGHUP, and their processes would too."""
+    previous = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, previous)
+
+
 StartFirst = Callable[..., "tuple[int, subprocess.Popen[str]]"]
 
 

@@ -24,7 +24,7 @@ QUEUE = "queue:ai_generation:alta"
 
 
 def single_report(result: Any) -> dict[str, Any]:
-    """The report of the single_report collection."""
+    """The report of the only collection."""
     [report] = result.json["collections"]
     return dict(report)
 

@@ -17,7 +17,7 @@ LIST, HASH = "ai:campaign_messages:c:s", "config:api:a"
 
 @pytest.fixture
 def writer(redis_url: str) -> Iterator[CacheWriter]:
-    """Stage 3 commands_on the Redis of this test."""
+    """Stage 3 on the Redis of this test."""
     pool = open_pool(redis_url, 5)
     yield CacheWriter(Wire(pool), TTLS, 60)
     pool.disconnect()
@@ -59,7 +59,7 @@ def monitored(client: redis.Redis) -> Iterator[list[str]]:
 
 
 def commands_on(key: str, commands: Sequence[str]) -> list[str]:
-    """The names of the commands commands_on a key."""
+    """The names of the commands on a key."""
     return [one.split()[0].upper() for one in commands if key in one.split()[1:2]]
 
 
