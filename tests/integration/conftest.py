@@ -6,6 +6,7 @@ import pytest
 from pymongo.database import Database
 
 from etl.app import App
+from etl.backfill import coordinator
 from etl.cli import run
 from etl.demo import MongoServer
 from tests.support.command import Etl, Result
@@ -64,3 +65,9 @@ def applied(open_app: OpenApp) -> Applied:
         return app
 
     return apply
+
+
+@pytest.fixture
+def one_page_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a few documents give several tasks of a backfill."""
+    monkeypatch.setattr(coordinator, "TASK_SECONDS", 0)
