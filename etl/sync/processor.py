@@ -100,6 +100,8 @@ class Processor:
         locks: dict[str, str] = {}
         families: dict[str, str | None] = {}
         contested: dict[str, ContestedKey] = {}
+        # Each attempt records and applies what was read. The next one reads again what was stale, and the documents
+        # that decide about a key. A key leaves `contested` once it was changed by reads that were young enough.
         for attempt in range(_ATTEMPTS):
             if attempt:
                 read_at, results = self._read(to_reread)
@@ -148,6 +150,7 @@ class Processor:
                 break
         else:
             raise TransientError("documents change faster than they can be written")
+        # Only after every reply: a version that is marked as done is not written again.
         if remember_from is not None:
             finished = [
                 (result, recorded_at)
