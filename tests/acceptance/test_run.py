@@ -5,6 +5,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import redis
+from pymongo import MongoClient
 from pymongo.collection import Collection
 
 from tests.support.command import Etl, StartEtl, end_of
@@ -19,6 +20,7 @@ from tests.support.daemons import (
     provider,
     url_of,
 )
+from tests.support.failpoint import after, fail_command
 from tests.support.http import get
 from tests.support.types import Document, StartRedis
 from tests.support.waiting import eventually
@@ -104,18 +106,21 @@ def test_suspended_daemon_reports_skipped_runs(start_etl: StartEtl, redis_client
 
 
 def test_daemon_stops_between_two_batches(
-    start_etl: StartEtl, etl_in_process: Etl, collection: Collection[Document], redis_client: redis.Redis
+    start_etl: StartEtl,
+    etl_in_process: Etl,
+    collection: Collection[Document],
+    mongo_client: MongoClient[Document],
+    redis_client: redis.Redis,
 ) -> None:
     """Of a cold start. The lease is released, and the next cycle resumes."""
-    count, moment = (
-        25_000,
-        datetime.now(UTC) - timedelta(hours=1),
-    )  # a delta reads documents of the last minutes again
+    count, moment = 10_000, datetime.now(UTC) - timedelta(hours=1)  # a delta reads the last minutes again
     dates = [{"updated_at": moment + timedelta(milliseconds=number)} for number in range(count)]
     collection.insert_many([provider(number) | date for number, date in enumerate(dates)])
-    process = start_etl("run", **every(1))
-    assert eventually(lambda: bool(redis_client.hexists(f"{STATE_PREFIX}checkpoint", "scan_cursor")))
-    ended(process, signal.SIGINT)
+    slow: dict[str, object] = {"blockConnection": True, "blockTimeMS": 300, "appName": "promptcontent-etl"}
+    with fail_command(mongo_client, "find", mode=after(0), **slow):
+        process = start_etl("run", **every(1))
+        assert eventually(lambda: bool(redis_client.hexists(f"{STATE_PREFIX}checkpoint", "scan_cursor")))
+        ended(process, signal.SIGINT)
     assert not redis_client.exists(LEASE)
     assert not redis_client.exists("etl:last_sync:promptContent"), "the cold start ended before the signal"
     key_count = len(list(redis_client.scan_iter("config:api:*", count=5000)))
