@@ -30,8 +30,9 @@ class MongoServer(Server):
 
     def start(self) -> None:
         """Start it and wait until it is primary."""
+        # Not from `hello`: a server with data answers it before it has loaded its configuration.
+        is_new = not (self.folder / "WiredTiger").exists()
         super().start()
-        is_new = "setName" not in self._command({"hello": 1})
         if is_new:
             members = [{"_id": 0, "host": self.address}]
             self._command({"replSetInitiate": {"_id": REPLICA_SET, "members": members}})
