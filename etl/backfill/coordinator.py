@@ -26,6 +26,7 @@ from schemas.position import Position, at, position_from_text
 
 TASK_SECONDS: Final = 1.0
 _MOST_RANGES: Final = 1000
+_SIGNAL_SECONDS: Final = 0.5
 
 _log = logging.getLogger("etl.backfill")
 
@@ -112,7 +113,8 @@ def run_ranges(
             while waiting and len(running) < (2 * workers.number if workers else 1):
                 _, _, scan_range = heappop(waiting)
                 running[_submit(Task(scan_range, present, seconds), local, workers)] = scan_range
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
+            # With a time limit: a signal that another thread receives does not end a wait.
+            for future in wait(running, _SIGNAL_SECONDS, FIRST_COMPLETED).done:
                 scan_range = running.pop(future)
                 if isinstance(future.exception(), BrokenExecutor):
                     if workers is not None:

@@ -1,6 +1,6 @@
 """`etl demo`: sample documents and two cycles on embedded servers."""
 
-import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -141,4 +141,5 @@ def _wait(servers: "Servers") -> None:
     output.say(f"  export ETL_REDIS__URL='{servers.redis.url}'")
     output.say("  etl sync")
     with suppress(KeyboardInterrupt):
-        threading.Event().wait()
+        while True:
+            time.sleep(1)

@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Mapping
 from datetime import timedelta
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Final
 
 from apscheduler.events import EVENT_JOB_MAX_INSTANCES, EVENT_JOB_SUBMITTED
@@ -36,6 +36,8 @@ SNAPSHOT_TIMEOUT_SECONDS: Final = 2.0
 
 RECENT_SECONDS: Final = 5.0
 """How long an answer of /history is reused: it takes longer to read than the status."""
+
+_SIGNAL_SECONDS: Final = 0.5
 
 _log = logging.getLogger("etl.daemon")
 
@@ -93,13 +95,22 @@ class Daemon:
             follower.start()
         tasks = [job.task for job in self._jobs]
         _log.info("tasks: %s", "; ".join(tasks), extra=logs.event("started", tasks=tasks))
-        self._stop_requests.get()
+        self._wait_for_stop()
         _log.info("after the current batch", extra=logs.event("stopping"))
         self._end()
 
     def stop(self) -> None:
         """Request the end, before or after `run` has begun; may be called from a signal handler."""
         self._stop_requests.put(None)
+
+    def _wait_for_stop(self) -> None:
+        # In steps, because Python calls a signal handler in the main thread, between two bytecodes: a signal does not
+        # end a wait if another thread has received it, or if it came just before the wait.
+        while True:
+            try:
+                return self._stop_requests.get(timeout=_SIGNAL_SECONDS)
+            except Empty:
+                pass
 
     def _postpone(self, task: str, seconds: float) -> None:
         """Move the next run of a task; not while the scheduler shuts down, which would deadlock."""

@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from tests.support.command import StartEtl, end_of
-from tests.support.daemons import HISTORY, LEADER, entry_point, every
+from tests.support.daemons import HISTORY, LEADER, entry_point, every, is_ready, url_of
 from tests.support.waiting import eventually
 
 FULL = "/dev/full"
@@ -167,6 +167,18 @@ def test_closed_or_full_stream_does_not_change_the_exit_code(
 ) -> None:
     """The command has done its work."""
     assert in_shell(arguments) == (code, "")
+
+
+@pytest.mark.usefixtures("collection")
+def test_signal_that_another_thread_receives_ends_the_daemon(start_etl: StartEtl) -> None:
+    """The kernel chooses the thread. Python calls the handler in the main thread, which is waiting."""
+    settings = every(60)
+    process = start_etl("run", **settings)
+    assert eventually(lambda: is_ready(url_of(settings)))
+    other = sorted(int(task.name) for task in Path(f"/proc/{process.pid}/task").iterdir())[1]
+    assert not blocks_sigterm(other)
+    os.kill(other, signal.SIGTERM)
+    assert end_of(process).code == 0
 
 
 InShell = Callable[[str], tuple[int, str]]
