@@ -117,6 +117,9 @@ class ClusterWire(Wire):
         return replies
 
     def _repeat(self, command: Command) -> Any:
+        for node in self._cluster.get_nodes():
+            # These convert replies, HGETALL to a dict; without them a reply is the same as in a pipeline.
+            self._cluster.get_redis_connection(node).response_callbacks.clear()
         try:
             return self._cluster.execute_command(*command)
         except redis.exceptions.NoScriptError:  # on the node that it was redirected to

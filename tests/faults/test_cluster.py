@@ -18,6 +18,8 @@ from redis.crc import key_slot
 
 from etl.app import App, BackfillOrder
 from etl.backfill.executors import processes
+from etl.cache.client import Command
+from etl.cache.cluster import ClusterWire
 from etl.cache.keys import state_keys
 from tests.factories import api
 from tests.support.cluster import Cluster, start_cluster
@@ -86,6 +88,26 @@ def test_backfill_survives_a_killed_primary(
         print(f"{figures}; {found.missing} keys were missing, {found.repaired} repaired")  # noqa: T201
         assert app.verify(NAME).true
     assert cluster.held() == truth(collection)
+
+
+def test_redirected_command_has_the_same_reply(cluster: Cluster) -> None:
+    """Of each kind of reply that redis-py would convert."""
+    wire = ClusterWire(cluster.url, 5)
+    wire.exchange([("HSET", "{k}h", "a", 1), ("SADD", "{k}s", "a"), ("SET", "{k}t", 1)])
+    commands: list[Command] = [
+        *(("HGETALL", "{k}h"), ("HSCAN", "{k}h", 0), ("SMEMBERS", "{k}s"), ("SET", "{k}t", 2)),
+        *(("EXPIRE", "{k}t", 9), ("HMGET", "{k}h", "a", "b"), ("TYPE", "{k}h"), ("GET", "{k}t")),
+    ]
+    before = wire.exchange(commands)
+    slot = key_slot(b"k")
+    home = slot * 3 // 16_384
+
+    assert cluster.migrate(slot, home, (home + 1) % 3) == 3
+
+    after = wire.exchange(commands)
+    assert after == before
+    assert [*map(type, after)] == [*map(type, before)]
+    wire.close()
 
 
 def test_writes_to_a_migrating_slot_are_redirected(
